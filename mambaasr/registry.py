@@ -1,0 +1,32 @@
+"""One plain dict a slot: yaml name -> "module:Class". The only writer of ESPnet's choices."""
+
+import importlib
+
+CLASSES = {
+    "frontend": {"fbank": "mambaasr.frontend.fbank:Fbank"},
+    "encoder": {
+        "mamba": "mambaasr.encoder.mamba:MambaEncoder",
+        "conmamba": "mambaasr.encoder.conmamba:ConMambaEncoder",
+    },
+    "decoder": {"mamba": "mambaasr.decoder.mamba:MambaDecoder"},
+}
+
+
+def load(target):
+    """Import ``"module:Class"`` and return the class."""
+    module, _, name = target.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def register():
+    """Put every class into ESPnet's choices; a second call changes nothing.
+
+    ESPnet reads its choices when a parser is built and again in ``build_model``, so call this
+    before a parser or a ``Speech2Text`` is made.
+    """
+    from mambaasr import espnet_compat
+
+    for slot, classes in CLASSES.items():
+        choices = espnet_compat.choices(slot)
+        for name, target in classes.items():
+            choices[name] = load(target)
