@@ -1,0 +1,209 @@
+"""Tests of mambaasr.parallel."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import lru_cache
+
+import pytest
+
+from mambaasr.errors import UserError
+from mambaasr.parallel import ItemError, map_items, worker_index
+
+
+def square(x):
+    return x * x
+
+
+def square_late(x):
+    """The first items are the slowest: their results still come first."""
+    time.sleep(0.2 if x < 2 else 0)
+    return x * x
+
+
+def fail_on_three(x):
+    if x == 3:
+        raise ValueError("bad luck")
+    return x
+
+
+def refuse(x):
+    raise UserError(f"{x}: line 7: mend it")
+
+
+class Unpicklable(Exception):
+    def __init__(self, a, b):
+        super().__init__(a)
+
+
+def raise_unpicklable(x):
+    raise Unpicklable("odd", x)
+
+
+@lru_cache
+def load_resource():
+    return os.getpid(), time.monotonic_ns()
+
+
+def use_resource(_):
+    time.sleep(0.05)
+    return load_resource()
+
+
+def describe_process(_):
+    import torch
+
+    time.sleep(0.1)
+    return os.getpid(), os.environ["OMP_NUM_THREADS"], torch.get_num_threads(), worker_index()
+
+
+def kill_own_process(x):
+    if x == "deadly":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return x
+
+
+def test_in_process_is_lazy_and_ordered():
+    seen = []
+    results = map_items(lambda x: seen.append(x) or x, [3, 1, 2])
+    assert next(results) == 3
+    assert seen == [3]
+    assert list(results) == [1, 2]
+
+
+@pytest.mark.parametrize("nj", [1, 2])
+def test_no_items(nj):
+    assert list(map_items(square, [], nj=nj)) == []
+
+
+def test_results_come_in_input_order(capfd):
+    assert list(map_items(square_late, range(30), nj=2)) == [x * x for x in range(30)]
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "distributed" not in err and "Port" not in err
+
+
+@pytest.mark.parametrize("nj", [1, 2])
+def test_error_names_the_item(nj):
+    with pytest.raises(ItemError, match=r"(?s)squares: failed on 3: ValueError: bad luck.*line"):
+        list(map_items(fail_on_three, range(6), nj=nj, description="squares"))
+
+
+@pytest.mark.parametrize("nj", [1, 2])
+def test_user_error_stays_as_it_is(nj):
+    with pytest.raises(UserError, match="^a.txt: line 7: mend it$"):
+        list(map_items(refuse, ["a.txt", "b.txt"], nj=nj))
+
+
+def test_error_that_cannot_be_pickled():
+    with pytest.raises(ItemError, match="failed on 0: .*Unpicklable: odd"):
+        list(map_items(raise_unpicklable, range(2), nj=2))
+
+
+def test_workers_keep_a_resource_share_cores_and_have_an_index(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    resources = set(map_items(use_resource, range(12), nj=2))
+    assert len(resources) == len({pid for pid, _ in resources}) == 2
+    processes = set(map_items(describe_process, range(12), nj=2))
+    share = str(max(1, len(os.sched_getaffinity(0)) // 2))
+    assert {p[1] for p in processes} == {share}
+    assert {p[2] for p in processes} == {int(share)}
+    assert {p[3] for p in processes} == {0, 1}
+    assert "OMP_NUM_THREADS" not in os.environ
+    assert worker_index() == 0
+
+
+def test_dead_worker_names_the_item():
+    with pytest.raises(UserError, match="died on deadly"):
+        list(map_items(kill_own_process, ["fine", "deadly"], nj=2))
+
+
+def test_closing_early_stops_the_workers():
+    results = map_items(describe_process, range(100), nj=2)
+    pid = next(results)[0]
+    results.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("jobqueue: condor", "unknown jobqueue 'condor'; known: slurm, pbs"),
+        ("queue: main", "name either 'scheduler"),
+        ("scheduler: a\njobqueue: slurm", "name either 'scheduler"),
+        ("scheduler: tcp://h:1\nqueue: main", "remove queue"),
+        ("- a\n- {", "cannot be read"),
+        ("", "name either"),
+    ],
+)
+def test_bad_cluster_yaml(tmp_path, text, message):
+    path = tmp_path / "cluster.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        list(map_items(square, [1], cluster=path))
+
+
+def test_missing_jobqueue_package_says_how_to_get_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "dask_jobqueue", None)
+    path = tmp_path / "cluster.yaml"
+    path.write_text("jobqueue: slurm\nqueue: main\n")
+    with pytest.raises(UserError, match="pip install dask-jobqueue"):
+        list(map_items(square, [1], cluster=path))
+
+
+def test_running_scheduler(tmp_path):
+    from distributed import LocalCluster
+
+    options = {"n_workers": 1, "processes": False, "dashboard_address": None}
+    with LocalCluster(protocol="tcp://", **options) as running:
+        path = tmp_path / "cluster.yaml"
+        path.write_text("scheduler: " + running.scheduler_address)
+        assert list(map_items(square, range(5), cluster=path)) == [0, 1, 4, 9, 16]
+
+
+def test_no_scheduler_at_the_address(tmp_path, monkeypatch):
+    monkeypatch.setattr("mambaasr.parallel.CONNECT_SECONDS", 0.5)
+    path = tmp_path / "cluster.yaml"
+    path.write_text("scheduler: tcp://127.0.0.1:9")
+    with pytest.raises(UserError, match="no Dask scheduler answers at tcp://127.0.0.1:9"):
+        list(map_items(square, [1], cluster=path))
+
+
+PARENT = """
+import os, sys, time
+sys.path.insert(0, {folder!r})
+from test_parallel import announce
+from mambaasr.parallel import map_items
+if __name__ == "__main__":
+    list(map_items(announce, [{pids!r}] * 8, nj=2))
+"""
+
+
+def announce(folder):
+    with open(os.path.join(folder, str(os.getpid())), "w"):
+        time.sleep(60)
+
+
+def test_workers_die_with_a_killed_parent(tmp_path):
+    pids = tmp_path / "pids"
+    pids.mkdir()
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT.format(folder=os.path.dirname(__file__), pids=str(pids)))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    parent = subprocess.Popen([sys.executable, str(script)], env=environment)
+    try:
+        _wait(lambda: len(os.listdir(pids)) == 2, 60)
+    finally:
+        parent.kill()
+        parent.wait()
+    _wait(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in os.listdir(pids)), 10)
+
+
+def _wait(condition, seconds):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.1)
