@@ -1,0 +1,112 @@
+"""Causal depthwise convolution: signature, checks and choice of the backend."""
+
+import torch
+
+from mambaasr.ops.causal_conv1d import cpu, naive
+from mambaasr.ops.dispatch import check_lengths, check_shape, choose
+
+IMPLEMENTATIONS = {"cpu": cpu, "naive": naive}
+
+
+def _check_activation(op, activation):
+    if activation not in (None, "silu", "swish"):
+        raise ValueError(f"{op}: activation is {activation!r}; choose None, 'silu' or 'swish'")
+
+
+def causal_conv1d_fn(
+    x,
+    weight,
+    bias=None,
+    seq_idx=None,
+    initial_states=None,
+    return_final_states=False,
+    final_states_out=None,
+    activation=None,
+    *,
+    lengths=None,
+    reverse=False,
+    backend=None,
+):
+    """Causal depthwise convolution, a drop-in for causal_conv1d's.
+
+    Args:
+        x: (batch, channel, time), any strides.
+        weight: (channel, width).
+        bias: (channel).
+        seq_idx, final_states_out: of causal_conv1d's signature; not supported, must be None.
+        initial_states: (batch, channel, width - 1), the inputs before the first frame that is
+            visited, the nearest one last; zeros by default.
+        return_final_states: return (out, final_states) instead of out.
+        activation: None, "silu" or "swish".
+        lengths: (batch) valid frames; output beyond is zero and passes no gradient.
+        reverse: visit each sequence from its own last frame to its first, so that an output
+            depends on its own and later frames.
+        backend: see :func:`mambaasr.ops.dispatch.choose`.
+
+    Returns:
+        out (batch, channel, time); with ``return_final_states`` also the last width - 1 inputs
+        that were visited (batch, channel, width - 1), the nearest one last.
+
+    Raises:
+        ValueError: an argument's shape or value does not fit; the message names it.
+        RuntimeError: the named backend cannot run here.
+    """
+    op = "causal_conv1d_fn"
+    if x.dim() != 3:
+        raise ValueError(f"{op}: x has shape {tuple(x.shape)}, expected (batch, channel, time)")
+    batch, channels, time = x.shape
+    check_shape(op, "weight", weight, (channels, None))
+    width = weight.shape[1]
+    if seq_idx is not None or final_states_out is not None:
+        raise ValueError(f"{op}: seq_idx and final_states_out are not supported; leave them None")
+    _check_activation(op, activation)
+    for name, tensor, shape in (
+        ("bias", bias, (channels,)),
+        ("initial_states", initial_states, (batch, channels, width - 1)),
+    ):
+        if tensor is not None:
+            check_shape(op, name, tensor, shape)
+    lengths = check_lengths(op, lengths, batch, time, x.device)
+    out, final_states = choose(op, x, IMPLEMENTATIONS, backend).causal_conv1d(
+        x, weight, bias, activation, lengths, reverse, initial_states
+    )
+    return (out, final_states) if return_final_states else out
+
+
+@torch.no_grad()
+def causal_conv1d_update(x, conv_state, weight, bias=None, activation=None, *, backend=None):
+    """One step of the convolution for decoding; no gradients.
+
+    Args:
+        x: (batch, channel).
+        conv_state: (batch, channel, state_len >= width - 1), the latest inputs, the nearest one
+            last; updated in place.
+        weight: (channel, width).
+        bias: (channel).
+        activation: None, "silu" or "swish".
+        backend: see :func:`mambaasr.ops.dispatch.choose`.
+
+    Returns:
+        (batch, channel) in the dtype of x.
+
+    Raises:
+        ValueError: an argument's shape or value does not fit; the message names it.
+        RuntimeError: the named backend cannot run here.
+    """
+    op = "causal_conv1d_update"
+    if x.dim() != 2:
+        raise ValueError(f"{op}: x has shape {tuple(x.shape)}, expected (batch, channel)")
+    batch, channels = x.shape
+    check_shape(op, "weight", weight, (channels, None))
+    check_shape(op, "conv_state", conv_state, (batch, channels, None))
+    if conv_state.shape[2] < weight.shape[1] - 1:
+        raise ValueError(
+            f"{op}: conv_state holds {conv_state.shape[2]} inputs, expected at least "
+            f"{weight.shape[1] - 1} for a kernel of width {weight.shape[1]}"
+        )
+    if bias is not None:
+        check_shape(op, "bias", bias, (channels,))
+    _check_activation(op, activation)
+    return choose(op, x, IMPLEMENTATIONS, backend).causal_conv1d_update(
+        x, conv_state, weight, bias, activation
+    )

@@ -1,0 +1,86 @@
+"""Which implementation of an op runs: by name, or chosen and said aloud."""
+
+import functools
+import logging
+import os
+
+import torch
+
+BACKENDS = ("auto", "cpu", "triton", "cuda", "naive")
+# What `auto` tries, best first, for tensors on each kind of device.
+PREFERENCE = {"cpu": ("cpu", "naive"), "cuda": ("cuda", "triton", "naive")}
+
+
+@functools.lru_cache(maxsize=None)
+def _say_once(op, backend, device, reasons):
+    logger = logging.getLogger("mambaasr.ops")
+    logger.info("%s runs on %s by backend '%s'", op, device, backend)
+    if reasons and backend == "naive":
+        logger.warning("%s: no fast backend: %s", op, "; ".join(reasons))
+
+
+def choose(op, tensor, implementations, backend=None):
+    """Return the implementation of ``op`` that ``backend`` names.
+
+    Args:
+        op: the op's name, for messages.
+        tensor: any input of the call; its device and dtype decide for ``auto``.
+        implementations: name -> module with ``unavailable(tensor)``, which returns None where
+            it can run, or a sentence that says why not and how to get it.
+        backend: one of :data:`BACKENDS`; None takes ``MAMBAASR_BACKEND``, then ``auto``.
+
+    Raises:
+        ValueError: the name is unknown.
+        RuntimeError: the named backend cannot run; there is no silent fallback from a name.
+    """
+    name = backend or os.environ.get("MAMBAASR_BACKEND") or "auto"
+    if name not in BACKENDS:
+        raise ValueError(f"{op}: backend is '{name}'; choose one of {', '.join(BACKENDS)}")
+    device = tensor.device.type
+    if name != "auto":
+        if name not in implementations:
+            raise RuntimeError(f"{op}: backend '{name}' is not part of this version of mambaasr")
+        reason = implementations[name].unavailable(tensor)
+        if reason is not None:
+            raise RuntimeError(f"{op}: backend '{name}' cannot run: {reason}")
+        _say_once(op, name, device, ())
+        return implementations[name]
+    reasons = []
+    for name in PREFERENCE.get(device, ("naive",)):
+        if name not in implementations:
+            continue
+        reason = implementations[name].unavailable(tensor)
+        if reason is None:
+            _say_once(op, name, device, tuple(reasons))
+            return implementations[name]
+        reasons.append(f"'{name}': {reason}")
+    raise RuntimeError(f"{op}: no backend for {device}: {'; '.join(reasons)}")
+
+
+def check_shape(op, name, tensor, shape):
+    """Raise a ValueError naming the argument unless ``tensor`` has ``shape`` (None: any)."""
+    actual = tuple(tensor.shape)
+    if len(actual) != len(shape) or any(
+        want is not None and want != got for want, got in zip(shape, actual, strict=True)
+    ):
+        wanted = ", ".join("any" if size is None else str(size) for size in shape)
+        raise ValueError(f"{op}: {name} has shape {actual}, expected ({wanted})")
+
+
+def check_lengths(op, lengths, batch, time, device):
+    """Return ``lengths`` as int64 on ``device``, checked to be (batch,) within 0..time.
+
+    Raises:
+        ValueError: the shape, the type or a value does not fit.
+    """
+    if lengths is None:
+        return None
+    check_shape(op, "lengths", lengths, (batch,))
+    if lengths.is_floating_point():
+        raise ValueError(f"{op}: lengths has dtype {lengths.dtype}, expected integers")
+    # Reading values back would stall a GPU at every call; there, callers vouch for them.
+    if lengths.device.type == "cpu" and batch > 0:
+        low, high = int(lengths.min()), int(lengths.max())
+        if low < 0 or high > time:
+            raise ValueError(f"{op}: lengths reaches from {low} to {high}, expected 0 to {time}")
+    return lengths.to(device=device, dtype=torch.int64)

@@ -1,0 +1,155 @@
+"""Selective scan, the recurrence of Mamba-1: signature, checks and choice of the backend."""
+
+import torch
+
+from mambaasr.ops.dispatch import check_lengths, check_shape, choose
+from mambaasr.ops.selective_scan import cpu, naive
+
+IMPLEMENTATIONS = {"cpu": cpu, "naive": naive}
+
+
+def _check_matrix(op, name, matrix, batch, channels, states, time):
+    if matrix.is_complex():
+        raise ValueError(f"{op}: {name} is complex; only real matrices are supported")
+    if matrix.dim() == 2:
+        raise ValueError(
+            f"{op}: {name} has shape {tuple(matrix.shape)}: constant matrices are not supported; "
+            f"expected ({batch}, {states}, {time}) or ({batch}, group, {states}, {time})"
+        )
+    if matrix.dim() == 4:
+        check_shape(op, name, matrix, (batch, None, states, time))
+        groups = matrix.shape[1]
+        if groups == 0 or channels % groups:
+            raise ValueError(f"{op}: {name} has {groups} groups, which do not divide {channels}")
+    else:
+        check_shape(op, name, matrix, (batch, states, time))
+
+
+def selective_scan_fn(
+    u,
+    delta,
+    A,
+    B,
+    C,
+    D=None,
+    z=None,
+    delta_bias=None,
+    delta_softplus=False,
+    return_last_state=False,
+    *,
+    lengths=None,
+    reverse=False,
+    initial_state=None,
+    backend=None,
+):
+    """Selective scan of Mamba (arXiv 2312.00752, algorithm 2), a drop-in for mamba_ssm's.
+
+    Args:
+        u: input (batch, channel, time), fp32, bf16, fp16 or fp64. Any strides: a transpose of a
+            (batch, time, channel) tensor costs no copy.
+        delta: step size before bias and softplus (batch, channel, time).
+        A: (channel, d_state), real; negative for a stable system.
+        B, C: (batch, d_state, time) or (batch, group, d_state, time).
+        D: skip connection (channel).
+        z: gate (batch, channel, time); the output is multiplied by silu(z).
+        delta_bias: (channel), added to delta.
+        delta_softplus: put softplus over delta + delta_bias.
+        return_last_state: return (out, last_state) instead of out.
+        lengths: (batch) valid frames of each sequence. Output beyond is zero and passes no
+            gradient; whatever lies there, NaN included, has no effect.
+        reverse: run from each sequence's own last frame to its first.
+        initial_state: (batch, channel, d_state), the state before the first frame that is
+            visited; zeros by default.
+        backend: see :func:`mambaasr.ops.dispatch.choose`.
+
+    Returns:
+        out (batch, channel, time) in the dtype of u; with ``return_last_state`` also the state
+        after the last frame that was visited (batch, channel, d_state), at least fp32.
+
+    Raises:
+        ValueError: an argument's shape or type does not fit; the message names it.
+        RuntimeError: the named backend cannot run here.
+    """
+    op = "selective_scan_fn"
+    if u.dim() != 3:
+        raise ValueError(f"{op}: u has shape {tuple(u.shape)}, expected (batch, channel, time)")
+    if not u.is_floating_point():
+        raise ValueError(f"{op}: u has dtype {u.dtype}, expected a real floating-point type")
+    batch, channels, time = u.shape
+    if A.is_complex():
+        raise ValueError(f"{op}: A is complex; only real A is supported")
+    check_shape(op, "A", A, (channels, None))
+    states = A.shape[1]
+    check_shape(op, "delta", delta, (batch, channels, time))
+    _check_matrix(op, "B", B, batch, channels, states, time)
+    _check_matrix(op, "C", C, batch, channels, states, time)
+    for name, tensor, shape in (
+        ("D", D, (channels,)),
+        ("z", z, (batch, channels, time)),
+        ("delta_bias", delta_bias, (channels,)),
+        ("initial_state", initial_state, (batch, channels, states)),
+    ):
+        if tensor is not None:
+            check_shape(op, name, tensor, shape)
+    for name, tensor in (
+        ("delta", delta),
+        ("A", A),
+        ("B", B),
+        ("C", C),
+        ("D", D),
+        ("z", z),
+        ("delta_bias", delta_bias),
+        ("initial_state", initial_state),
+    ):
+        if tensor is not None and tensor.device != u.device:
+            raise ValueError(f"{op}: {name} is on {tensor.device}, but u is on {u.device}")
+    lengths = check_lengths(op, lengths, batch, time, u.device)
+    out, last_state = choose(op, u, IMPLEMENTATIONS, backend).selective_scan(
+        u, delta, A, B, C, D, z, delta_bias, delta_softplus, lengths, reverse, initial_state
+    )
+    return (out, last_state) if return_last_state else out
+
+
+@torch.no_grad()
+def selective_state_update(
+    state, x, dt, A, B, C, D=None, z=None, dt_bias=None, dt_softplus=False, *, backend=None
+):
+    """One step of the selective scan for decoding; no gradients.
+
+    Args:
+        state: (batch, channel, d_state), updated in place.
+        x, dt, z: (batch, channel).
+        A: (channel, d_state).
+        B, C: (batch, d_state) or (batch, group, d_state).
+        D, dt_bias: (channel).
+        dt_softplus: put softplus over dt + dt_bias.
+        backend: see :func:`mambaasr.ops.dispatch.choose`.
+
+    Returns:
+        (batch, channel) in the dtype of x.
+
+    Raises:
+        ValueError: an argument's shape does not fit; the message names it.
+        RuntimeError: the named backend cannot run here.
+    """
+    op = "selective_state_update"
+    if state.dim() != 3:
+        raise ValueError(
+            f"{op}: state has shape {tuple(state.shape)}, expected (batch, channel, d_state)"
+        )
+    batch, channels, states = state.shape
+    for name, tensor, shape in (
+        ("x", x, (batch, channels)),
+        ("dt", dt, (batch, channels)),
+        ("A", A, (channels, states)),
+        ("B", B, (batch, states) if B.dim() == 2 else (batch, None, states)),
+        ("C", C, (batch, states) if C.dim() == 2 else (batch, None, states)),
+        ("D", D, (channels,)),
+        ("z", z, (batch, channels)),
+        ("dt_bias", dt_bias, (channels,)),
+    ):
+        if tensor is not None:
+            check_shape(op, name, tensor, shape)
+    return choose(op, x, IMPLEMENTATIONS, backend).selective_state_update(
+        state, x, dt, A, B, C, D, z, dt_bias, dt_softplus
+    )
