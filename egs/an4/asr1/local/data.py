@@ -1,0 +1,40 @@
+"""Prepare the AN4 corpus: data/train_nodev, data/train_dev and data/test."""
+
+import argparse
+import logging
+from pathlib import Path
+
+from mambaasr.bin import run_main
+
+
+def get_parser():
+    """Return the command's options."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--corpus",
+        default="downloads",
+        help="folder with etc/ and wav/; 'downloads' fetches the corpus into that folder (%(default)s)",
+    )
+    parser.add_argument("--data_dir", type=Path, default=Path("data"), help="output (%(default)s)")
+    parser.add_argument(
+        "--check",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="compare the files with the SHA-256 sums in local/an4.sha256",
+    )
+    return parser
+
+
+def main(argv=None):
+    """Find or download the corpus, check it and write the data folders."""
+    args = get_parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+
+    import an4
+
+    an4.prepare(an4.find_corpus(args.corpus), args.data_dir, check=args.check)
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)

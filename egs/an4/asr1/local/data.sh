@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# Stage 1: data/{train_nodev,train_dev,test} from the corpus that AN4 names, downloaded if need be.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. ../../TEMPLATE/asr1/path.sh
+. ../../TEMPLATE/asr1/db.sh
+python local/data.py --corpus "${AN4}" "$@"

@@ -1,0 +1,80 @@
+"""Download an archive and unpack it, whole or not at all."""
+
+import logging
+import os
+import shutil
+import tarfile
+import tempfile
+import urllib.error
+import urllib.request
+import zlib
+from pathlib import Path
+
+from tqdm import tqdm
+
+from mambaasr.errors import UserError
+from mambaasr.files import atomic_write
+
+BLOCK = 1 << 16
+
+
+def download(url, path, timeout=60):
+    """Download ``url`` to ``path`` unless the file is already there.
+
+    The file appears under its name only when all of it has arrived. A broken download starts
+    again: archives that GitHub makes on the fly cannot be resumed in the middle.
+
+    Raises:
+        UserError: the server cannot be reached, refuses, or the download ends early.
+    """
+    path = Path(path)
+    if path.exists():
+        return
+    logging.info(f"downloading {url}")
+    try:
+        with urllib.request.urlopen(url, timeout=timeout) as response, atomic_write(path, "wb") as out:
+            total = int(response.headers.get("Content-Length") or 0)
+            with tqdm(total=total or None, unit="B", unit_scale=True, desc=path.name) as bar:
+                while block := response.read(BLOCK):
+                    out.write(block)
+                    bar.update(len(block))
+                if total and bar.n != total:
+                    raise UserError(f"{url}: the download ended after {bar.n} of {total} bytes")
+    except (urllib.error.URLError, OSError, ValueError) as error:
+        raise UserError(f"{url}: cannot be downloaded: {getattr(error, 'reason', error)}") from error
+
+
+def unpack(archive, folder):
+    """Unpack a tar archive that holds one top folder, so that its content becomes ``folder``.
+
+    Everything is unpacked beside ``folder`` first and renamed at the end, so that a folder that
+    is there is complete. Only plain files and folders inside the archive's own tree are taken.
+
+    Raises:
+        UserError: the archive is damaged, has no single top folder, or holds links, devices or
+            names that lead out of it.
+    """
+    archive, folder = Path(archive), Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if not hasattr(tarfile, "data_filter"):
+        raise UserError("this Python cannot unpack archives safely: update it to 3.10.12 or later")
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        with tarfile.open(archive) as tar:
+            tar.extractall(temporary, filter=_plain_files)
+        tops = list(temporary.iterdir())
+        if len(tops) != 1 or not tops[0].is_dir():
+            names = ", ".join(sorted(top.name for top in tops)) or "nothing"
+            raise UserError(f"{archive}: one top folder was expected, found {names}")
+        os.replace(tops[0], folder)
+    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+        raise UserError(f"{archive}: cannot be unpacked: {error}; remove it and try again") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _plain_files(member, path):
+    """Apply tarfile's "data" filter and refuse links on top, which no corpus of plain audio needs."""
+    if member.issym() or member.islnk():
+        raise tarfile.LinkOutsideDestinationError(member, member.linkname)
+    return tarfile.data_filter(member, path)
