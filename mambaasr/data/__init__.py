@@ -1,0 +1,1 @@
+"""Data folders, audio, filters and token lists."""

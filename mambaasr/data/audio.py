@@ -1,0 +1,214 @@
+"""Audio files: read with every way checked in which one can be bad; written whole or not at all.
+
+Recordings with several channels are averaged to one. Rates are converted by soxr, the resampler
+of sox, at its high quality setting.
+"""
+
+import io
+import re
+from pathlib import Path
+
+from mambaasr.errors import UserError
+from mambaasr.files import atomic_write
+
+# As in Kaldi's extract-segments: a segment may end this much [s] after its recording.
+MAX_OVERSHOOT = 0.5
+# Integer samples written as floats reach thousands; speech that only clips a little stays near 1.
+MAX_PEAK = 8.0
+# A length in a header that stands for "not known when this was written" (sox and ffmpeg pipes).
+_UNKNOWN_LENGTH = 0x7FFFF000
+# MP3 has no length in its header: libsndfile's is a guess, right to a frame or two.
+_MP3_SLACK = 2 * 1152
+_SHOULD_BE = re.compile(
+    r"^\s*(?:data|SSND|Data Size|riff|Riff size)\s*:\s*(\d+) \(should be (\d+)\)", re.M
+)
+
+
+class AudioError(UserError):
+    """A file, or a stretch of it, that cannot be used; the message is the reason."""
+
+
+def read_audio(path, start=0.0, end=None, rate=None):
+    """Read an utterance.
+
+    Args:
+        path: audio file of any kind that libsndfile reads.
+        start: where the utterance begins [s].
+        end: where it ends [s]; None is the end of the file.
+        rate: sampling rate [Hz] to convert to; None keeps the file's.
+
+    Returns:
+        Samples as float32 ``(time,)``, nominally in -1..1, and the sampling rate [Hz].
+
+    Raises:
+        AudioError: the file is missing, empty, truncated, no audio, or holds NaN or infinite
+            samples; or the segment lies outside of it.
+    """
+    import numpy as np
+
+    samples, native = _read(path, start, end)
+    if samples.shape[1] > 1:
+        samples = samples.mean(axis=1, dtype=np.float32)
+    samples = samples.reshape(-1)
+    if not np.isfinite(samples).all():
+        first = int(np.flatnonzero(~np.isfinite(samples))[0])
+        raise AudioError(f"{path}: sample {first} of the utterance is NaN or infinite")
+    peak = float(np.abs(samples).max())
+    if peak > MAX_PEAK:
+        raise AudioError(
+            f"{path}: samples reach {peak:g}; floating point audio must lie within -1..1"
+        )
+    if rate is None or rate == native:
+        return samples, native
+    samples = resample(samples, native, rate)
+    if len(samples) == 0:
+        raise AudioError(f"{path}: no samples are left at {rate} Hz")
+    return samples, rate
+
+
+def resample(samples, old_rate, new_rate):
+    """Convert samples ``(time,)`` from one rate to another; the rates may be fractions."""
+    import soxr
+
+    return soxr.resample(samples, old_rate, new_rate, quality="HQ")
+
+
+def _read(path, start, end):
+    """Return float32 ``(time, channel)`` and the rate; raise :class:`AudioError`."""
+    import soundfile
+
+    if not Path(path).is_file():
+        raise AudioError(f"{path}: no such file")
+    try:
+        if Path(path).stat().st_size == 0:
+            raise AudioError(f"{path}: the file is empty")
+        with soundfile.SoundFile(path) as stream:
+            rate, frames = stream.samplerate, stream.frames
+            lost = _missing_frames(path, stream)
+            if lost:
+                raise AudioError(f"{path}: truncated: {lost}")
+            if frames == 0:
+                raise AudioError(f"{path}: no samples")
+            first, last = _stretch(path, start, end, rate, frames)
+            if first:
+                stream.seek(first)
+            samples = stream.read(last - first, dtype="float32", always_2d=True)
+    except soundfile.SoundFileError as error:
+        reason = str(error).rpartition("Error : ")[2] or str(error)
+        raise AudioError(f"{path}: not readable, or truncated: {reason}") from error
+    except OSError as error:
+        raise AudioError(f"{path}: not readable: {error.strerror or error}") from error
+    slack = _MP3_SLACK if stream.format == "MP3" and last == frames else 0
+    if len(samples) + slack < last - first or len(samples) == 0:
+        raise AudioError(
+            f"{path}: truncated: {last - first} samples are promised, {len(samples)} can be read"
+        )
+    return samples, rate
+
+
+def _missing_frames(path, stream):
+    """Return what a header promises and the file does not hold, or None.
+
+    libsndfile shortens truncated files without a word; its log of the header tells.
+    """
+    log = stream.extra_info
+    for promised, there in _SHOULD_BE.findall(log):
+        if int(there) < int(promised) < _UNKNOWN_LENGTH:
+            return f"the header promises {promised} bytes, {there} are there"
+    if "ended unexpectedly" in log:
+        return "the end of the stream is missing"
+    if stream.format == "NIST":
+        with open(path, "rb") as header:
+            count = re.search(rb"sample_count -i (\d+)", header.read(1024))
+        if count and int(count[1]) > stream.frames:
+            return f"the header promises {int(count[1])} samples, {stream.frames} are there"
+    return None
+
+
+def _stretch(path, start, end, rate, frames):
+    """Return the first and the last + 1 frame of a segment."""
+    first = round(start * rate)
+    last = frames if end is None else round(end * rate)
+    if first >= frames or last > frames + MAX_OVERSHOOT * rate:
+        raise AudioError(
+            f"{path}: the segment from {start:g} s to {'the end' if end is None else f'{end:g} s'} "
+            f"leaves the recording, which lasts {frames / rate:g} s"
+        )
+    last = min(last, frames)
+    if last <= first:
+        raise AudioError(f"{path}: the segment from {start:g} s to {end:g} s holds no sample")
+    return first, last
+
+
+def write_audio(path, samples, rate, audio_format="flac", comment=None):
+    """Write float samples ``(time,)`` as 16-bit audio; values beyond -1..1 are clipped.
+
+    Args:
+        path: the file.
+        samples: float array ``(time,)``.
+        rate: sampling rate [Hz].
+        audio_format: flac or wav.
+        comment: text kept in the file's header; see :func:`finished_samples`.
+
+    Raises:
+        UserError: the file cannot be written, or the disk is full.
+    """
+    import numpy as np
+    import soundfile
+
+    # Encoded in memory, because a disk that fills up is only an error message inside libsndfile.
+    encoded = io.BytesIO()
+    with soundfile.SoundFile(
+        encoded, "w", rate, 1, subtype="PCM_16", format=audio_format.upper()
+    ) as stream:
+        if comment is not None:
+            stream.comment = comment
+        stream.write(np.clip(samples, -1.0, 1.0))
+    with atomic_write(path, "wb") as stream:
+        stream.write(encoded.getvalue())
+
+
+def finished_samples(path, comment):
+    """Return the length of a file that :func:`write_audio` made with this comment, else None.
+
+    The last sample is read, so a file that lost its end does not count.
+    """
+    import soundfile
+
+    try:
+        with soundfile.SoundFile(path) as stream:
+            if stream.comment != comment or not stream.frames or _missing_frames(path, stream):
+                return None
+            stream.seek(stream.frames - 1)
+            return stream.frames if len(stream.read(1)) == 1 else None
+    except (soundfile.SoundFileError, OSError):
+        return None
+
+
+def audio_problems(folder, skip=(), nj=1):
+    """Read all audio of a data folder, and return a problem for each utterance that is bad.
+
+    Args:
+        folder: a :class:`mambaasr.data.folder.DataFolder`.
+        skip: utterances that need no reading.
+        nj: number of processes.
+    """
+    from mambaasr.data.table import Problem
+    from mambaasr.parallel import map_items
+
+    utts = [utt for utt in folder.utterances if utt not in skip]
+    reasons = map_items(_why_bad, [folder.source(utt) for utt in utts], nj, "Check audio")
+    return [
+        Problem(folder.where(utt), f"{utt}: {reason}", "replace the file or drop the utterance", utt)
+        for utt, reason in zip(utts, reasons)
+        if reason
+    ]
+
+
+def _why_bad(source):
+    """Return why an utterance (path, start, end) cannot be read, or None."""
+    try:
+        read_audio(*source)
+    except AudioError as error:
+        return str(error)
+    return None

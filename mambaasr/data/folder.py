@@ -1,0 +1,354 @@
+"""Kaldi-style data folders: read, check, fix and write.
+
+A folder holds
+
+====================  =====================================================================
+``wav.scp``           recording, path of an audio file (never a command)
+``segments``          utterance, recording, start, end [s]; optional, else one utterance a file
+``text``              utterance, transcript (may be empty)
+``utt2spk``           utterance, speaker
+``spk2utt``           speaker, utterances: derived from ``utt2spk``; optional when read
+``utt2lang``          utterance, language; optional
+``utt2num_samples``   utterance, length in samples; optional, written by formatting
+====================  =====================================================================
+
+Files are UTF-8, sorted by id as in the C locale. Relative audio paths start at the current
+directory, as in Kaldi.
+"""
+
+import math
+import os
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from mambaasr.data.report import Dropped, read_report, write_report
+from mambaasr.data.table import (
+    Problem,
+    Table,
+    parse_count,
+    parse_name,
+    parse_path,
+    parse_text,
+    read_table,
+    write_table,
+)
+from mambaasr.errors import UserError
+
+REQUIRED = ("wav.scp", "text", "utt2spk")
+OPTIONAL = ("segments", "utt2lang", "utt2num_samples")
+
+
+class Segment(NamedTuple):
+    """A stretch of a recording: start and end in seconds; end None is the recording's end."""
+
+    recording: str
+    start: float
+    end: float | None
+
+    def __str__(self):
+        # repr keeps every digit: a segment read and written again is the same segment.
+        return f"{self.recording} {self.start!r} {-1 if self.end is None else repr(self.end)}"
+
+
+def parse_segment(value):
+    """Return a :class:`Segment` from ``recording start end``; Kaldi's end -1 is the file's end."""
+    columns = value.split()
+    remedy = "write 'utterance recording start end', times in seconds, ids without spaces"
+    if len(columns) != 3:
+        raise ValueError(f"{len(columns) + 1} columns instead of 4", remedy)
+    try:
+        start, end = float(columns[1]), float(columns[2])
+    except ValueError:
+        raise ValueError(f"{columns[1]!r} or {columns[2]!r} is not a time", remedy) from None
+    if not (math.isfinite(start) and math.isfinite(end)):
+        raise ValueError(f"{columns[1]!r} or {columns[2]!r} is not a time", remedy)
+    end = None if end == -1 else end
+    if start < 0 or (end is not None and end <= start):
+        raise ValueError(f"a segment from {start:g} s to {columns[2]} s", "start before the end")
+    return Segment(columns[0], start, end)
+
+
+PARSERS = {
+    "wav.scp": parse_path,
+    "segments": parse_segment,
+    "text": parse_text,
+    "utt2spk": parse_name,
+    "utt2lang": parse_name,
+    "utt2num_samples": parse_count,
+}
+
+
+@dataclass
+class DataFolder:
+    """The contents of a data folder.
+
+    Attributes:
+        wav: recording -> path.
+        text: utterance -> transcript.
+        utt2spk: utterance -> speaker.
+        segments: utterance -> :class:`Segment`, or None: then recordings are utterances.
+        utt2lang: utterance -> language, or None.
+        utt2num_samples: utterance -> length, or None.
+        path: where it was read.
+    """
+
+    wav: dict = field(default_factory=Table)
+    text: dict = field(default_factory=Table)
+    utt2spk: dict = field(default_factory=Table)
+    segments: dict | None = None
+    utt2lang: dict | None = None
+    utt2num_samples: dict | None = None
+    path: Path | None = None
+
+    @classmethod
+    def read(cls, path):
+        """Read a folder that must be right; the audio files are not looked at.
+
+        Raises:
+            UserError: the first problem, with file, line and remedy, and how many more there are.
+        """
+        folder, problems = cls.scan(path)
+        if problems:
+            more = f" ({len(problems) - 1} more problems)" if len(problems) > 1 else ""
+            raise UserError(
+                f"{problems[0]}{more}. To see them all: python -m mambaasr.bin.check_data "
+                f"'{path}'; to drop such utterances: add --fix"
+            )
+        return folder
+
+    @classmethod
+    def scan(cls, path):
+        """Read a folder that may be wrong.
+
+        Returns:
+            The folder with the lines that could be read, and a list of :class:`Problem`.
+
+        Raises:
+            UserError: the folder, or a file it needs, is missing or has no lines.
+        """
+        path = Path(path)
+        if not path.is_dir():
+            raise UserError(f"{path}: no such data folder; run stage 1, or name the right folder")
+        tables, problems = {}, []
+        for name in REQUIRED:
+            if not (path / name).is_file():
+                raise UserError(f"{path / name}: missing; write it, one 'id value' a line")
+            if not (path / name).read_bytes().strip():
+                raise UserError(f"{path / name}: the file is empty; write it, one 'id value' a line")
+        segmented = (path / "segments").is_file()
+        for name, parse in PARSERS.items():
+            if (path / name).is_file():
+                keyed = name != "wav.scp" or not segmented
+                tables[name] = read_table(path / name, parse, problems, keyed)
+        folder = cls(
+            tables["wav.scp"],
+            tables["text"],
+            tables["utt2spk"],
+            *(tables.get(name) for name in OPTIONAL),
+            path=path,
+        )
+        problems += folder._disagreements(problems)
+        return folder, problems
+
+    def tables(self):
+        """Return the tables that the folder has, by file name."""
+        names = {
+            "wav.scp": self.wav,
+            "text": self.text,
+            "utt2spk": self.utt2spk,
+            "segments": self.segments,
+            "utt2lang": self.utt2lang,
+            "utt2num_samples": self.utt2num_samples,
+        }
+        return {name: table for name, table in names.items() if table is not None}
+
+    @property
+    def audio(self):
+        """The table whose ids are the utterances that have audio: ``segments`` or ``wav.scp``."""
+        return self.wav if self.segments is None else self.segments
+
+    @property
+    def utterances(self):
+        """The sorted ids of the utterances that have audio."""
+        return sorted(self.audio)
+
+    @property
+    def spk2utt(self):
+        """Speaker -> sorted list of utterances."""
+        speakers = {}
+        for utt in sorted(self.utt2spk):
+            speakers.setdefault(self.utt2spk[utt], []).append(utt)
+        return speakers
+
+    def source(self, utt):
+        """Return the audio path, start and end [s or None] of an utterance."""
+        if self.segments is None:
+            return self.wav[utt], 0.0, None
+        recording, start, end = self.segments[utt]
+        return self.wav[recording], start, end
+
+    def where(self, utt):
+        """Return ``file:line`` of the entry that names an utterance's audio."""
+        return _where(self.audio, utt)
+
+    def _disagreements(self, known):
+        """Return what the files say against each other, an id that has a problem left out."""
+        named = {problem.key for problem in known}
+        problems = []
+
+        def report(table, key, reason, remedy):
+            if key not in named:
+                named.add(key)
+                problems.append(Problem(_where(table, key), f"{key}: {reason}", remedy, key))
+
+        for utt, segment in (self.segments or {}).items():
+            if segment.recording not in self.wav:
+                reason = f"recording {segment.recording!r} is not in wav.scp, or has a problem there"
+                report(self.segments, utt, reason, "add it, or remove the segment")
+        for utt in self.audio:
+            if utt not in self.text:
+                report(self.audio, utt, "no transcript in text", "add it, or remove the audio")
+            if utt not in self.utt2spk:
+                report(self.audio, utt, "no speaker in utt2spk", "add 'utterance speaker'")
+            for name in ("utt2lang", "utt2num_samples"):
+                table = self.tables().get(name)
+                if table is not None and utt not in table:
+                    report(self.audio, utt, f"not in {name}", f"add it, or remove {name}")
+        # Formatting a test set keeps the transcripts of unreadable audio and reports them: they
+        # count as deleted words.
+        reported = {row.utt for row in read_report(self.path)}
+        for name in ("text", "utt2spk", "utt2lang", "utt2num_samples"):
+            table = self.tables().get(name) or {}
+            for utt in table:
+                if utt not in self.audio and utt not in reported:
+                    report(table, utt, "no audio", "add it to wav.scp, or remove the line")
+        problems += self._speaker_problems()
+        return problems
+
+    def _speaker_problems(self):
+        """Return where spk2utt is not what utt2spk says; fixing rewrites it, nothing is dropped."""
+        path = self.path / "spk2utt"
+        if not path.is_file():
+            return []
+        problems, remedy = [], "remove the file or run check_data --fix: it follows from utt2spk"
+        listed = read_table(path, parse_text, problems, keyed=False)
+        for speaker, utts in self.spk2utt.items():
+            if sorted(listed.get(speaker, "").split()) != utts:
+                reason = f"{speaker}: other utterances than in utt2spk"
+                problems.append(Problem(listed.where(speaker), reason, remedy))
+        for speaker in sorted(set(listed) - set(self.spk2utt)):
+            problems.append(Problem(listed.where(speaker), f"{speaker}: not in utt2spk", remedy))
+        return problems
+
+    def missing_audio(self):
+        """Return a problem for each utterance whose file is not there or has no bytes."""
+        reasons = {rec: reason for rec, path in self.wav.items() if (reason := _no_file(path))}
+        problems = []
+        for utt in self.utterances:
+            recording = utt if self.segments is None else self.segments[utt].recording
+            if recording in reasons:
+                reason = f"{utt}: {self.wav[recording]}: {reasons[recording]}"
+                remedy = "restore the file, or correct the path (relative to the current directory)"
+                problems.append(Problem(_where(self.wav, recording), reason, remedy, utt))
+        return problems
+
+    def select(self, utts):
+        """Return a folder with some of the utterances; recordings without any are left out."""
+        utts = [utt for utt in utts if utt in self.audio]
+        recordings = utts
+        if self.segments is not None:
+            recordings = sorted({self.segments[utt].recording for utt in utts})
+        tables = {
+            name: _select(table, recordings if name == "wav.scp" else utts)
+            for name, table in self.tables().items()
+        }
+        return DataFolder(
+            tables["wav.scp"],
+            tables["text"],
+            tables["utt2spk"],
+            *(tables.get(name) for name in OPTIONAL),
+            path=self.path,
+        )
+
+    def write(self, path):
+        """Write the folder's files, each whole or not at all, and remove optional ones it lacks.
+
+        Raises:
+            UserError: an id or a path cannot stand in such a file, or the disk is full.
+        """
+        path = Path(path)
+        for name, table in self.tables().items():
+            write_table(path / name, table)
+        speakers = {speaker: " ".join(utts) for speaker, utts in self.spk2utt.items()}
+        write_table(path / "spk2utt", speakers)
+        for name in set(OPTIONAL) - set(self.tables()):
+            (path / name).unlink(missing_ok=True)
+
+
+def fix(path, extra_problems=()):
+    """Drop the utterances of a folder that have problems, and rewrite its files.
+
+    The files as they were are kept in ``<path>/.backup``; ``<path>/report.tsv`` names what was
+    dropped and why.
+
+    Args:
+        path: the folder.
+        extra_problems: what was found beside :meth:`DataFolder.scan` and
+            :meth:`DataFolder.missing_audio`.
+
+    Returns:
+        Numbers of utterances kept and dropped.
+
+    Raises:
+        UserError: no utterance would be left, or the folder cannot be written.
+    """
+    path = Path(path)
+    folder, problems = DataFolder.scan(path)
+    problems += folder.missing_audio()
+    problems += extra_problems
+    bad = {problem.key for problem in problems if problem.key is not None}
+    kept = [utt for utt in folder.utterances if utt not in bad]
+    if not kept:
+        raise UserError(f"{path}: every utterance has a problem, the first: {problems[0]}")
+    good = folder.select(kept)
+    references = {row.utt for row in read_report(path)} - set(folder.audio)
+    for name in ("text", "utt2spk", "utt2lang"):
+        table = folder.tables().get(name, {})
+        good.tables().get(name, {}).update(
+            {utt: table[utt] for utt in references & set(table) if utt not in bad}
+        )
+    # Rows of an earlier, interrupted fix stay: its reasons are the true ones.
+    earlier = [row for row in read_report(path) if row.utt not in kept]
+    said = {row.utt for row in earlier if row.utt is not None}
+    rows = [Dropped(p.key, p.where, p.reason) for p in problems if p.key not in said]
+    write_report(path, earlier + [row for row in rows if row not in earlier])
+    backup = path / ".backup"
+    try:
+        backup.mkdir(exist_ok=True)
+        for name in (*REQUIRED, *OPTIONAL, "spk2utt"):
+            if (path / name).is_file():
+                shutil.copy2(path / name, backup / name)
+    except OSError as error:
+        raise UserError(f"{backup}: cannot be written: {error.strerror or error}") from error
+    good.write(path)
+    return len(kept), len(bad)
+
+
+def _no_file(path):
+    """Return why there is nothing to read at ``path``, or None."""
+    try:
+        if not os.path.isfile(path):
+            return "no such file"
+        return None if os.path.getsize(path) else "the file is empty"
+    except OSError as error:
+        return str(error.strerror or error)
+
+
+def _select(table, keys):
+    return table.select(keys) if isinstance(table, Table) else {k: table[k] for k in keys if k in table}
+
+
+def _where(table, key):
+    return table.where(key) if isinstance(table, Table) else key
