@@ -1,0 +1,260 @@
+"""Check a training command and its config before anything heavy is imported."""
+
+import argparse
+import difflib
+import re
+from pathlib import Path
+
+import yaml
+
+from mambaasr.errors import UserError
+from mambaasr.task import signatures
+
+# YAML 1.1 reads 1e-3 as a string, as it wants a dot in a number with an exponent.
+_NUMBER_READ_AS_TEXT = re.compile(r"[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+")
+_NOTHING = ("none", "null", "nil")
+_TYPES = {"int": int, "float": (int, float), "bool": bool, "str": str}
+
+
+class Config(dict):
+    """A config file's values, and the lines that they stand on.
+
+    Attributes:
+        path: the file, as the user named it.
+        lines: (top-level key,) or (top-level key, key below it) -> line number from 1.
+    """
+
+    def __init__(self, path, values=(), lines=()):
+        super().__init__(values)
+        self.path = path
+        self.lines = dict(lines)
+
+    def where(self, *keys):
+        """Return ``file: line N`` of a key."""
+        line = self.lines.get(keys)
+        return f"{self.path}: line {line}" if line else str(self.path)
+
+
+def read(path):
+    """Read a config file.
+
+    Args:
+        path: a yaml file that holds a mapping.
+
+    Returns:
+        Config: its values and their lines.
+
+    Raises:
+        UserError: the file is missing or unreadable, is no mapping, names a key twice, or
+            writes a number in a way that yaml takes for text.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        values = yaml.safe_load(text)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such config file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}: line {mark.line + 1}" if mark else path
+        problem = getattr(error, "problem", None) or error
+        raise UserError(f"{where}: not valid yaml: {problem}") from error
+    if root is None:
+        return Config(path)
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: a config is a list of `option: value` lines")
+    config = Config(path, values)
+    _walk(config, root, ())
+    return config
+
+
+def _walk(config, node, keys):
+    """Note the line of every key, and refuse what yaml would read without complaint."""
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            below = (*keys, str(key.value))
+            if below in config.lines:
+                raise UserError(
+                    f"{config.path}: line {key.start_mark.line + 1}: `{key.value}` is given "
+                    f"twice; the first is on line {config.lines[below]}"
+                )
+            config.lines[below] = key.start_mark.line + 1
+            _walk(config, value, below)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            _walk(config, value, (*keys, index))
+    elif node.style is None and node.tag.endswith(":str"):
+        if _NUMBER_READ_AS_TEXT.fullmatch(node.value):
+            number = re.sub("[eE]", ".0e", node.value)
+            raise UserError(
+                f"{config.path}: line {node.start_mark.line + 1}: yaml reads {node.value} as "
+                f"text; write {number}"
+            )
+
+
+def check_command(argv):
+    """Check a command line of ESPnet's ASR task and the config that it names.
+
+    Options must exist, chosen classes must be known, and the keys of every ``*_conf`` must fit
+    the chosen class's constructor. Only sources are read; nothing of ESPnet is imported.
+
+    Args:
+        argv: the command's arguments, without the program's name.
+
+    Returns:
+        dict: option -> list of values, as the command line gives them (unparsed).
+
+    Raises:
+        UserError: names the file and line, or the command line, and what is allowed.
+    """
+    given = _parse(argv)
+    path = (given.get("config") or [None])[-1]
+    config = read(path) if path is not None else Config("command line")
+    options = signatures.options()
+    for key in config:
+        if key not in options:
+            raise UserError(
+                f"{config.where(key)}: there is no option `{key}`{_nearest(key, options)}"
+            )
+        _check_value(config, key, options[key])
+    collecting = _last(given, config, "collect_stats", "false").lower() in ("true", "1", "yes")
+    for slot, choice in signatures.slots().items():
+        name = _chosen(slot, choice, given, config)
+        # Statistics come before what is made of them: stage 10 drops a normalisation by file.
+        partial = collecting and slot == "normalize"
+        _check_class(slot, name, given, config, partial)
+    for fixed in ("ctc", "joint_net"):
+        _check_class(fixed, fixed, given, config, partial=True)
+    return given
+
+
+def _parse(argv):
+    """Split a command line into option -> values without knowing ESPnet's types."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for name in signatures.options():
+        parser.add_argument(f"--{name}", action="append", nargs="*", default=argparse.SUPPRESS)
+    known, unknown = parser.parse_known_args(argv)
+    for word in unknown:
+        name = word.partition("=")[0]
+        if name.startswith("--"):
+            near = _nearest(name[2:].replace("-", "_"), signatures.options(), "--")
+            raise UserError(f"there is no option {name}{near}; see --help_all")
+        raise UserError(f"what does `{word}` belong to? Options look like --name value")
+    return {
+        name: [value for values in groups for value in values]
+        for name, groups in vars(known).items()
+    }
+
+
+def _last(given, config, option, default=None):
+    values = given.get(option)
+    value = values[-1] if values else config.get(option, default)
+    return value if value is None else str(value)
+
+
+def _chosen(slot, choice, given, config):
+    """Return the class name chosen in a slot, or None; it must be known."""
+    if slot in given:
+        name, where = (given[slot] or [""])[-1].lower(), f"--{slot}"
+    elif slot in config:
+        name, where = config[slot], config.where(slot)
+    else:
+        return choice.default
+    if name is None or str(name).lower() in _NOTHING:
+        return None
+    if name not in choice.classes:
+        raise UserError(
+            f"{where}: {slot} `{name}` is unknown{_nearest(name, choice.classes)}"
+        )
+    return name
+
+
+def _check_class(slot, name, given, config, partial):
+    """Check the arguments of one chosen class: known, of the right kind, none missing."""
+    option = f"{slot}_conf"
+    values = [(key, value, f"--{option}") for key, value in _given_conf(option, given)]
+    written = config.get(option)
+    if written is not None and not isinstance(written, dict):
+        raise UserError(
+            f"{config.where(option)}: {option} holds `key: value` lines, found {written!r}"
+        )
+    for key, value in (written or {}).items():
+        values.append((key, value, config.where(option, str(key))))
+    if name is None:
+        return
+    allowed = signatures.class_options(slot, name)
+    for key, value, where in values:
+        parameter = allowed.parameters.get(key)
+        if parameter is None and not allowed.open:
+            raise UserError(
+                f"{where}: {option} has no option `{key}`{_nearest(key, allowed.parameters)}"
+                + (f" ({slot}: {name})" if slot != name else "")
+            )
+        kind = _TYPES.get(parameter.type) if parameter else None
+        if kind and value is not None:
+            if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+                raise UserError(
+                    f"{where}: {option}: `{key}` must be {parameter.type}, found {value!r}"
+                )
+    if partial or allowed.open:
+        return
+    have = {key for key, _, _ in values}
+    for key, parameter in allowed.parameters.items():
+        if parameter.required and key not in have:
+            raise UserError(f"{config.where(slot)}: {slot} `{name}` needs {option}: `{key}`")
+
+
+def _given_conf(option, given):
+    """Yield the top-level keys and values that the command line gives to a ``*_conf`` option."""
+    for text in given.get(option, ()):
+        key, equals, value = text.partition("=")
+        try:
+            if not equals:
+                mapping = yaml.safe_load(text)
+                if not isinstance(mapping, dict):
+                    raise UserError(f"--{option} {text}: write key=value")
+                yield from mapping.items()
+            elif "." in key:
+                yield key.partition(".")[0], None
+            else:
+                yield key, yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise UserError(f"--{option} {text}: not valid yaml") from error
+
+
+def _check_value(config, key, option):
+    """Check a top-level value against the option's plain type and choices."""
+    value = config[key]
+    if value is None or option.several or isinstance(value, (list, dict)):
+        return
+    kind = (option.type or "").partition("_or_none")[0]
+    if kind in ("int", "float"):
+        try:
+            good = not isinstance(value, bool) and float(value) == {"int": int}.get(kind, float)(
+                value
+            )
+        except (TypeError, ValueError):
+            good = kind != option.type and str(value).lower() in _NOTHING
+        if not good:
+            raise UserError(f"{config.where(key)}: `{key}` must be {kind}, found {value!r}")
+    elif kind == "str2bool" and not isinstance(value, bool):
+        if str(value).lower() not in ("y", "yes", "t", "true", "on", "1",
+                                      "n", "no", "f", "false", "off", "0"):  # fmt: skip
+            raise UserError(f"{config.where(key)}: `{key}` is true or false, found {value!r}")
+    elif option.choices and value not in option.choices:
+        allowed = [choice for choice in option.choices if choice is not None]
+        raise UserError(
+            f"{config.where(key)}: `{key}` cannot be {value!r}{_nearest(str(value), allowed)}"
+        )
+
+
+def _nearest(name, allowed, prefix=""):
+    """Say what was probably meant, and what is allowed unless that is a very long list."""
+    allowed = [str(item) for item in allowed]
+    near = difflib.get_close_matches(str(name), allowed, 1, 0.6)
+    text = f"; did you mean `{prefix}{near[0]}`?" if near else ""
+    if len(allowed) <= 60:
+        text += f"{'' if near else ';'} allowed: {', '.join(sorted(allowed)) or 'nothing'}"
+    return text
