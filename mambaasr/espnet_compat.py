@@ -4,7 +4,13 @@ Importing it stays light: no ESPnet task (ten seconds, and attempts to download 
 imported before :func:`choices` is called.
 """
 
+import contextlib
 import importlib
+import importlib.util
+import io
+import sys
+import types
+import warnings
 
 from espnet2.asr.ctc import CTC
 from espnet2.asr.decoder.abs_decoder import AbsDecoder
@@ -51,5 +57,40 @@ def choices(slot):
         KeyError: no such slot.
     """
     module, name = _SLOTS[slot]
-    found = getattr(importlib.import_module(module), name)
+    found = getattr(import_quietly(module), name)
     return getattr(found, "classes", found)
+
+
+def import_quietly(module_name):
+    """Import an ESPnet module without its noise and without network access; return the module.
+
+    ESPnet's tasks import ``g2p_en``, which at once looks for nltk data and tries to download
+    it; it is imported here only when a phoneme tokenizer is really made. What other modules
+    print or warn about while they are imported (an absent flash-attention) is kept away from
+    the screen. An import that fails raises as usual.
+    """
+    _postpone_g2p()
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        return importlib.import_module(module_name)
+
+
+def _postpone_g2p():
+    """Put a module that loads the true ``g2p_en`` when its ``G2p`` is asked for in its place."""
+    if "g2p_en" in sys.modules:
+        return
+    spec = importlib.util.find_spec("g2p_en")
+    if spec is None:
+        return
+    postponed = types.ModuleType("g2p_en")
+    postponed.__spec__ = spec
+
+    def load(name):
+        if name != "G2p":
+            raise AttributeError(f"module 'g2p_en' has no attribute {name!r}")
+        if sys.modules.get("g2p_en") is postponed:
+            del sys.modules["g2p_en"]
+        return importlib.import_module("g2p_en").G2p
+
+    postponed.__getattr__ = load
+    sys.modules["g2p_en"] = postponed
