@@ -18,8 +18,10 @@ from espnet2.asr.encoder.abs_encoder import AbsEncoder
 from espnet2.asr.frontend.abs_frontend import AbsFrontend
 
 try:
+    from espnet.nets.pytorch_backend.transformer.subsampling import TooShortUttError
     from espnet.nets.scorer_interface import BatchScorerInterface
 except ModuleNotFoundError:  # ESPnet after 202511 moved espnet.nets
+    from espnet2.legacy.nets.pytorch_backend.transformer.subsampling import TooShortUttError
     from espnet2.legacy.nets.scorer_interface import BatchScorerInterface
 
 __all__ = [
@@ -28,6 +30,7 @@ __all__ = [
     "AbsFrontend",
     "BatchScorerInterface",
     "CTC",
+    "TooShortUttError",
     "choices",
 ]
 

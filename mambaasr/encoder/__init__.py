@@ -1,0 +1,1 @@
+"""Encoders that a yaml can name."""

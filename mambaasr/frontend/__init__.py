@@ -1,0 +1,1 @@
+"""Front ends that a yaml can name."""

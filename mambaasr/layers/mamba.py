@@ -1,0 +1,336 @@
+"""Mamba-1 mixers: one direction, and two ways to look both ways.
+
+Parameter names, shapes and initialisation are those of ``mamba_ssm.Mamba`` (and, for the second
+direction of :class:`InnerBiMamba`, of Vision Mamba v2), so that state dicts go both ways.
+
+Symbols: b batch, t time, e d_model, d d_inner = expand * d_model, n d_state, r dt_rank.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from mambaasr.ops import (
+    causal_conv1d_fn,
+    causal_conv1d_update,
+    selective_scan_fn,
+    selective_state_update,
+)
+
+MERGES = ("sum", "mean", "concat")
+
+
+class Mamba(nn.Module):
+    """The mixer of Mamba (arXiv 2312.00752, section 3.4), causal, or anti-causal by ``reverse``.
+
+    Args:
+        d_model: width of input and output (e).
+        d_state: states of each channel (n).
+        d_conv: width of the causal convolution.
+        expand: d_inner / d_model.
+        dt_rank: rank of the projection to the step size; "auto" is ceil(d_model / 16).
+        dt_min, dt_max: range of the step sizes that the initial bias gives, log-uniform.
+        dt_init: "random" (uniform) or "constant" weights of the step-size projection.
+        dt_scale: factor on those weights.
+        dt_init_floor: smallest initial step size.
+        conv_bias: whether the convolution has a bias.
+        bias: whether the input and output projections have one.
+        dropout_rate: dropout after the input and before the output leaves (arXiv 2406.16808
+            needs it against overfitting).
+
+    Raises:
+        ValueError: a size is not positive or ``dt_init`` is unknown.
+    """
+
+    def __init__(
+        self,
+        d_model,
+        d_state=16,
+        d_conv=4,
+        expand=2,
+        dt_rank="auto",
+        dt_min=0.001,
+        dt_max=0.1,
+        dt_init="random",
+        dt_scale=1.0,
+        dt_init_floor=1e-4,
+        conv_bias=True,
+        bias=False,
+        dropout_rate=0.0,
+    ):
+        super().__init__()
+        for name, size in (
+            ("d_model", d_model),
+            ("d_state", d_state),
+            ("d_conv", d_conv),
+            ("expand", expand),
+        ):
+            if size <= 0:
+                raise ValueError(f"Mamba: {name} is {size}; it must be positive")
+        if dt_init not in ("random", "constant"):
+            raise ValueError(f"Mamba: dt_init is {dt_init!r}; choose 'random' or 'constant'")
+        self.d_model, self.d_state, self.d_conv = d_model, d_state, d_conv
+        self.d_inner = int(expand * d_model)
+        self.dt_rank = math.ceil(d_model / 16) if dt_rank == "auto" else dt_rank
+        self._dt = dict(
+            low=dt_min, high=dt_max, init=dt_init, scale=dt_scale, floor=dt_init_floor
+        )
+        self.in_proj = nn.Linear(d_model, 2 * self.d_inner, bias=bias)
+        self._add_direction("", conv_bias)
+        self.out_proj = nn.Linear(self.d_inner, d_model, bias=bias)
+        self.dropout = nn.Dropout(dropout_rate)
+
+    def _names(self, suffix):
+        # Vision Mamba v2 puts its suffix inside "A_log".
+        return {
+            "conv": f"conv1d{suffix}",
+            "x": f"x_proj{suffix}",
+            "dt": f"dt_proj{suffix}",
+            "A": f"A{suffix}_log",
+            "D": f"D{suffix}",
+        }
+
+    def _add_direction(self, suffix, conv_bias):
+        """Add the parameters of one direction's convolution and state-space model."""
+        names, d = self._names(suffix), self.d_inner
+        setattr(
+            self,
+            names["conv"],
+            nn.Conv1d(d, d, self.d_conv, groups=d, padding=self.d_conv - 1, bias=conv_bias),
+        )
+        setattr(self, names["x"], nn.Linear(d, self.dt_rank + 2 * self.d_state, bias=False))
+        setattr(self, names["dt"], nn.Linear(self.dt_rank, d, bias=True))
+        setattr(self, names["A"], nn.Parameter(torch.empty(d, self.d_state)))
+        setattr(self, names["D"], nn.Parameter(torch.empty(d)))
+        for name in (names["A"], names["D"]):
+            getattr(self, name)._no_weight_decay = True
+        self._reset_direction(suffix)
+
+    @torch.no_grad()
+    def _reset_direction(self, suffix):
+        names = self._names(suffix)
+        # S4D-real: A_n = -n for each channel.
+        states = torch.arange(1, self.d_state + 1, dtype=torch.float32)
+        getattr(self, names["A"]).copy_(torch.log(states).expand(self.d_inner, -1))
+        getattr(self, names["D"]).fill_(1.0)
+        dt_proj, dt = getattr(self, names["dt"]), self._dt
+        bound = self.dt_rank**-0.5 * dt["scale"]
+        if dt["init"] == "constant":
+            nn.init.constant_(dt_proj.weight, bound)
+        else:
+            nn.init.uniform_(dt_proj.weight, -bound, bound)
+        # The bias is the inverse softplus of a step size drawn log-uniformly.
+        low, high = math.log(dt["low"]), math.log(dt["high"])
+        step = torch.exp(torch.rand(self.d_inner) * (high - low) + low).clamp(min=dt["floor"])
+        dt_proj.bias.copy_(step + torch.log(-torch.expm1(-step)))
+
+    def espnet_initialization_fn(self):
+        """Restore what ESPnet's ``init: xavier_uniform`` and the like would destroy."""
+        self._reset_direction("")
+
+    def _direction(self, suffix):
+        names = self._names(suffix)
+        conv, x_proj, dt_proj = (getattr(self, names[key]) for key in ("conv", "x", "dt"))
+        A = -torch.exp(getattr(self, names["A"]).float())  # (d, n)
+        return conv, x_proj, dt_proj, A, getattr(self, names["D"]).float()
+
+    def _project(self, x, x_proj, dt_proj):
+        """x (..., d) -> dt (..., d) before bias, B (..., n), C (..., n)."""
+        dt, B, C = x_proj(x).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
+        return F.linear(dt, dt_proj.weight), B, C
+
+    def _mix(self, x, z, suffix="", lengths=None, reverse=False, state=None):
+        """Convolution and scan in one direction.
+
+        Args:
+            x, z: (b, t, d).
+            state: None, or (conv (b, d, d_conv - 1), ssm (b, d, n)).
+
+        Returns:
+            (b, t, d) after the gate, and the new state.
+        """
+        conv, x_proj, dt_proj, A, D = self._direction(suffix)
+        conv_state, ssm_state = (None, None) if state is None else state
+        x, conv_state = causal_conv1d_fn(
+            x.transpose(1, 2),
+            conv.weight.squeeze(1),
+            conv.bias,
+            initial_states=conv_state,
+            return_final_states=True,
+            activation="silu",
+            lengths=lengths,
+            reverse=reverse,
+        )
+        dt, B, C = self._project(x.transpose(1, 2), x_proj, dt_proj)
+        y, ssm_state = selective_scan_fn(
+            x,
+            dt.transpose(1, 2),
+            A,
+            B.transpose(1, 2),
+            C.transpose(1, 2),
+            D,
+            z.transpose(1, 2),
+            dt_proj.bias.float(),
+            delta_softplus=True,
+            return_last_state=True,
+            lengths=lengths,
+            reverse=reverse,
+            initial_state=ssm_state,
+        )
+        return y.transpose(1, 2), (conv_state, ssm_state)
+
+    def forward(self, hidden, lengths=None, reverse=False):
+        """Mix a batch of whole sequences.
+
+        Args:
+            hidden: (batch, time, d_model).
+            lengths: (batch) valid frames; what lies beyond has no effect.
+            reverse: run from each sequence's own last frame to its first.
+
+        Returns:
+            (batch, time, d_model), zero beyond the lengths unless the projection has a bias.
+        """
+        x, z = self.dropout(self.in_proj(hidden)).chunk(2, dim=-1)
+        y, _ = self._mix(x, z, lengths=lengths, reverse=reverse)
+        return self.dropout(self.out_proj(y))
+
+    def initial_state(self, batch, device=None, dtype=torch.float32):
+        """The state before the first frame: (conv (b, d, d_conv - 1), ssm (b, d, n)), zeros."""
+        conv = torch.zeros(batch, self.d_inner, self.d_conv - 1, device=device, dtype=dtype)
+        ssm = torch.zeros(batch, self.d_inner, self.d_state, device=device)
+        return conv, ssm
+
+    def forward_chunk(self, hidden, state):
+        """Mix the next piece of each sequence; pieces of any size give what the whole gives.
+
+        Args:
+            hidden: (batch, time, d_model).
+            state: of :meth:`initial_state` or of the previous piece; not changed.
+
+        Returns:
+            (batch, time, d_model) and the next state. Gradients flow through both.
+        """
+        x, z = self.dropout(self.in_proj(hidden)).chunk(2, dim=-1)
+        y, state = self._mix(x, z, state=state)
+        return self.dropout(self.out_proj(y)), state
+
+    @torch.no_grad()
+    def step(self, hidden, state):
+        """Mix one frame, for decoding; no gradients.
+
+        Args:
+            hidden: (batch, d_model).
+            state: as in :meth:`forward_chunk`; updated in place.
+
+        Returns:
+            (batch, d_model).
+        """
+        conv, x_proj, dt_proj, A, D = self._direction("")
+        conv_state, ssm_state = state
+        x, z = self.in_proj(hidden).chunk(2, dim=-1)
+        x = causal_conv1d_update(x, conv_state, conv.weight.squeeze(1), conv.bias, "silu")
+        dt, B, C = self._project(x, x_proj, dt_proj)
+        y = selective_state_update(
+            ssm_state, x, dt, A, B, C, D, z, dt_proj.bias.float(), dt_softplus=True
+        )
+        return self.out_proj(y)
+
+
+class InnerBiMamba(Mamba):
+    """Both directions between shared projections, as in Vision Mamba v2 (arXiv 2401.09417).
+
+    "InnBiMamba" of arXiv 2405.12609, and the mixer of ConMamba (arXiv 2407.09732) with
+    ``merge="mean"``.
+
+    Args:
+        merge: how the directions meet before the output projection: "sum", "mean", or "concat",
+            for which the output projection takes 2 * d_inner.
+        **kwargs: of :class:`Mamba`.
+    """
+
+    def __init__(self, d_model, merge="mean", conv_bias=True, bias=False, **kwargs):
+        super().__init__(d_model, conv_bias=conv_bias, bias=bias, **kwargs)
+        _check_merge(merge)
+        self.merge = merge
+        self._add_direction("_b", conv_bias)
+        if merge == "concat":
+            self.out_proj = nn.Linear(2 * self.d_inner, d_model, bias=bias)
+
+    def espnet_initialization_fn(self):
+        """See :meth:`Mamba.espnet_initialization_fn`."""
+        super().espnet_initialization_fn()
+        self._reset_direction("_b")
+
+    def forward(self, hidden, lengths=None):
+        """Mix whole sequences in both directions; see :meth:`Mamba.forward`."""
+        x, z = self.dropout(self.in_proj(hidden)).chunk(2, dim=-1)
+        forward, _ = self._mix(x, z, "", lengths)
+        backward, _ = self._mix(x, z, "_b", lengths, reverse=True)
+        return self.dropout(self.out_proj(_merge(self.merge, forward, backward)))
+
+    def forward_chunk(self, hidden, state):
+        """A bidirectional mixer needs the whole sequence."""
+        raise ValueError("InnerBiMamba looks both ways and cannot run in pieces; use Mamba")
+
+    step = forward_chunk
+
+
+class OuterBiMamba(nn.Module):
+    """Two whole Mamba mixers, one for each direction: "ExtBiMamba" of arXiv 2405.12609.
+
+    Args:
+        merge: "sum" (algorithm 2 of the paper), "mean", or "concat" followed by a linear layer
+            (the paper's published code).
+        **kwargs: of :class:`Mamba`.
+    """
+
+    def __init__(self, d_model, merge="sum", **kwargs):
+        super().__init__()
+        _check_merge(merge)
+        self.merge = merge
+        self.forward_mixer = Mamba(d_model, **kwargs)
+        self.backward_mixer = Mamba(d_model, **kwargs)
+        self.linear = nn.Linear(2 * d_model, d_model) if merge == "concat" else None
+
+    def forward(self, hidden, lengths=None):
+        """Mix whole sequences in both directions; see :meth:`Mamba.forward`."""
+        forward = self.forward_mixer(hidden, lengths)
+        backward = self.backward_mixer(hidden, lengths, reverse=True)
+        merged = _merge(self.merge, forward, backward)
+        return merged if self.linear is None else self.linear(merged)
+
+
+def _check_merge(merge):
+    if merge not in MERGES:
+        raise ValueError(f"merge is {merge!r}; choose one of {', '.join(MERGES)}")
+
+
+def _merge(merge, forward, backward):
+    if merge == "concat":
+        return torch.cat([forward, backward], dim=-1)
+    total = forward + backward
+    return total if merge == "sum" else 0.5 * total
+
+
+def make_mixer(direction, d_model, merge, **kwargs):
+    """Make the mixer that a yaml's ``direction`` names.
+
+    Args:
+        direction: "uni" (causal), "inner" (:class:`InnerBiMamba`) or "outer"
+            (:class:`OuterBiMamba`).
+        d_model: width.
+        merge: how two directions meet; unused by "uni".
+        **kwargs: of :class:`Mamba`.
+
+    Raises:
+        ValueError: the direction or the merge is unknown.
+    """
+    if direction == "uni":
+        return Mamba(d_model, **kwargs)
+    if direction == "inner":
+        return InnerBiMamba(d_model, merge, **kwargs)
+    if direction == "outer":
+        return OuterBiMamba(d_model, merge, **kwargs)
+    raise ValueError(f"direction is {direction!r}; choose one of uni, inner, outer")
