@@ -198,9 +198,10 @@ def audio_problems(folder, skip=(), nj=1):
 
     utts = [utt for utt in folder.utterances if utt not in skip]
     reasons = map_items(_why_bad, [folder.source(utt) for utt in utts], nj, "Check audio")
+    remedy = "replace the file, or drop the utterance"
     return [
-        Problem(folder.where(utt), f"{utt}: {reason}", "replace the file or drop the utterance", utt)
-        for utt, reason in zip(utts, reasons)
+        Problem(folder.where(utt), f"{utt}: {reason}", remedy, utt)
+        for utt, reason in zip(utts, reasons, strict=True)
         if reason
     ]
 

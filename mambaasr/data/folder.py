@@ -133,15 +133,17 @@ class DataFolder:
             raise UserError(f"{path}: no such data folder; run stage 1, or name the right folder")
         tables, problems = {}, []
         for name in REQUIRED:
-            if not (path / name).is_file():
-                raise UserError(f"{path / name}: missing; write it, one 'id value' a line")
-            if not (path / name).read_bytes().strip():
-                raise UserError(f"{path / name}: the file is empty; write it, one 'id value' a line")
+            state = _no_file(path / name)
+            if state:
+                raise UserError(f"{path / name}: {state}; write it, one 'id value' a line")
         segmented = (path / "segments").is_file()
         for name, parse in PARSERS.items():
             if (path / name).is_file():
                 keyed = name != "wav.scp" or not segmented
                 tables[name] = read_table(path / name, parse, problems, keyed)
+        for name in REQUIRED:
+            if not tables[name].lines and not tables[name].dead and not problems:
+                raise UserError(f"{path / name}: no lines; write it, one 'id value' a line")
         folder = cls(
             tables["wav.scp"],
             tables["text"],
@@ -205,7 +207,7 @@ class DataFolder:
 
         for utt, segment in (self.segments or {}).items():
             if segment.recording not in self.wav:
-                reason = f"recording {segment.recording!r} is not in wav.scp, or has a problem there"
+                reason = f"recording {segment.recording!r} is missing or unusable in wav.scp"
                 report(self.segments, utt, reason, "add it, or remove the segment")
         for utt in self.audio:
             if utt not in self.text:
@@ -347,7 +349,9 @@ def _no_file(path):
 
 
 def _select(table, keys):
-    return table.select(keys) if isinstance(table, Table) else {k: table[k] for k in keys if k in table}
+    if isinstance(table, Table):
+        return table.select(keys)
+    return {key: table[key] for key in keys if key in table}
 
 
 def _where(table, key):

@@ -1,0 +1,33 @@
+"""Copy a formatted data folder without utterances that are too short, too long or have no text."""
+
+import argparse
+
+from mambaasr.bin import run_main
+
+
+def get_parser():
+    """Return the command's parser."""
+    parser = argparse.ArgumentParser(
+        prog="python -m mambaasr.bin.filter_data",
+        description=__doc__,
+        epilog="For training and validation sets only: a test set is never filtered. "
+        "OUT_DIR/report.tsv names the dropped utterances, and why.",
+    )
+    parser.add_argument("in_dir", metavar="IN_DIR", help="data folder to read")
+    parser.add_argument("out_dir", metavar="OUT_DIR", help="data folder to write")
+    parser.add_argument("--min_wav_duration", type=float, default=0.1, help="seconds (%(default)s)")
+    parser.add_argument("--max_wav_duration", type=float, default=20, help="seconds (%(default)s)")
+    return parser
+
+
+def main(argv=None):
+    """Run the command; see :func:`get_parser`."""
+    args = get_parser().parse_args(argv)
+    from mambaasr.data.filter import filter_folder
+
+    print(filter_folder(args.in_dir, args.out_dir, args.min_wav_duration, args.max_wav_duration))
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,59 @@
+"""Write a data folder's audio anew: one mono file an utterance, at one sampling rate."""
+
+import argparse
+
+from mambaasr.bin import run_main
+
+
+def get_parser():
+    """Return the command's parser."""
+    parser = argparse.ArgumentParser(
+        prog="python -m mambaasr.bin.format_audio",
+        description=__doc__,
+        epilog="A rerun keeps the files that are there and right. "
+        "OUT_DIR/report.tsv names the utterances whose audio is bad, and why.",
+    )
+    parser.add_argument("in_dir", metavar="IN_DIR", help="data folder to read")
+    parser.add_argument("out_dir", metavar="OUT_DIR", help="data folder to write")
+    parser.add_argument("--fs", type=int, default=16000, help="sampling rate [Hz] (%(default)s)")
+    parser.add_argument("--audio_format", choices=("flac", "wav"), default="flac")
+    parser.add_argument("--nj", type=int, default=1, help="number of processes (%(default)s)")
+    parser.add_argument(
+        "--bad_audio",
+        choices=("skip", "stop"),
+        default="skip",
+        help="an utterance whose audio is bad: leave it out and report it, or stop (%(default)s)",
+    )
+    parser.add_argument(
+        "--keep_bad",
+        action="store_true",
+        help="for test sets: keep the transcripts of skipped utterances, which then count as "
+        "deleted in the error rate",
+    )
+    return parser
+
+
+def main(argv=None):
+    """Run the command; see :func:`get_parser`."""
+    args = get_parser().parse_args(argv)
+    from mambaasr.data.format import format_folder
+    from mambaasr.errors import UserError
+
+    if args.fs < 1:
+        raise UserError(f"--fs {args.fs}: give a sampling rate in Hz, such as 16000")
+    print(
+        format_folder(
+            args.in_dir,
+            args.out_dir,
+            args.fs,
+            args.audio_format,
+            args.nj,
+            args.bad_audio,
+            args.keep_bad,
+        )
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,56 @@
+"""Make a token list (and a sentencepiece model) from transcripts."""
+
+import argparse
+
+from mambaasr.bin import run_main
+
+
+def get_parser():
+    """Return the command's parser."""
+    parser = argparse.ArgumentParser(
+        prog="python -m mambaasr.bin.make_tokens",
+        description=__doc__,
+        epilog="Writes DIR/tokens.txt and, for bpe, DIR/bpe.model.",
+    )
+    parser.add_argument("--text", nargs="+", required=True, help="'utterance transcript' files")
+    parser.add_argument("--out", metavar="DIR", required=True, help="folder to write")
+    parser.add_argument("--token_type", choices=("char", "bpe", "word"), default="bpe")
+    parser.add_argument("--nbpe", type=int, default=30, help="number of bpe units (%(default)s)")
+    parser.add_argument("--bpemode", choices=("unigram", "bpe"), default="unigram")
+    parser.add_argument(
+        "--nlsyms_txt",
+        metavar="FILE",
+        help="non-linguistic symbols such as <noise>, one a line, kept in one piece; "
+        "'none' for no file",
+    )
+    parser.add_argument(
+        "--character_coverage",
+        type=float,
+        default=1.0,
+        help="bpe: share of the characters that get a unit (%(default)s)",
+    )
+    return parser
+
+
+def main(argv=None):
+    """Run the command; see :func:`get_parser`."""
+    args = get_parser().parse_args(argv)
+    from mambaasr.data.tokens import make_tokens
+
+    nlsyms_txt = None if args.nlsyms_txt in (None, "", "none") else args.nlsyms_txt
+    print(
+        make_tokens(
+            args.text,
+            args.out,
+            args.token_type,
+            args.nbpe,
+            args.bpemode,
+            nlsyms_txt,
+            args.character_coverage,
+        )
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,39 @@
+"""Copy a data folder at several speeds (tempo and pitch, as by sox 'speed')."""
+
+import argparse
+
+from mambaasr.bin import run_main
+
+
+def get_parser():
+    """Return the command's parser."""
+    parser = argparse.ArgumentParser(
+        prog="python -m mambaasr.bin.perturb_speed",
+        description=__doc__,
+        epilog="The copies' ids and speakers begin with 'sp<factor>-'; the factor 1.0 keeps them. "
+        "A rerun keeps the audio that is there and right.",
+    )
+    parser.add_argument("in_dir", metavar="IN_DIR", help="data folder to read")
+    parser.add_argument("out_dir", metavar="OUT_DIR", help="data folder to write")
+    parser.add_argument("--factors", default="0.9 1.0 1.1", help='the speeds ("%(default)s")')
+    parser.add_argument("--nj", type=int, default=1, help="number of processes (%(default)s)")
+    parser.add_argument(
+        "--bad_audio",
+        choices=("skip", "stop"),
+        default="skip",
+        help="an utterance whose audio is bad: leave it out and report it, or stop (%(default)s)",
+    )
+    return parser
+
+
+def main(argv=None):
+    """Run the command; see :func:`get_parser`."""
+    args = get_parser().parse_args(argv)
+    from mambaasr.data.speed import perturb_folder
+
+    print(perturb_folder(args.in_dir, args.out_dir, args.factors, args.nj, args.bad_audio))
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,93 @@
+"""Utterances that training cannot use: too short, too long, without text."""
+
+import math
+
+from mambaasr.data.audio import AudioError
+from mambaasr.data.folder import DataFolder
+from mambaasr.data.format import dropped_summary
+from mambaasr.data.report import Dropped, write_report
+from mambaasr.errors import UserError
+
+
+def filter_folder(in_dir, out_dir, min_duration=0.1, max_duration=20.0):
+    """Write a data folder without the utterances that are too short, too long or have no text.
+
+    Audio files are not copied. Lengths come from ``utt2num_samples`` (one sampling rate in the
+    folder, as formatting makes it), else from the files' headers.
+
+    Args:
+        in_dir: formatted data folder, without ``segments``.
+        out_dir: folder to write, with ``report.tsv``.
+        min_duration: shortest duration that is kept [s].
+        max_duration: longest duration that is kept [s].
+
+    Returns:
+        A one-line summary.
+
+    Raises:
+        UserError: the folder has a problem, or no utterance is left.
+    """
+    if not 0 <= min_duration <= max_duration or math.isnan(max_duration):
+        raise UserError(
+            f"durations from {min_duration:g} s to {max_duration:g} s leave nothing; "
+            "give a minimum of at least 0 and below the maximum"
+        )
+    if str(in_dir) == str(out_dir):
+        raise UserError(f"{in_dir}: name another folder for the output; the input would be lost")
+    folder = DataFolder.read(in_dir)
+    if folder.segments is not None:
+        raise UserError(f"{in_dir}: has segments; run format_audio first")
+    durations = _durations(folder)
+    kept, dropped = [], []
+    for utt in folder.utterances:
+        duration = durations[utt]
+        if duration < min_duration:
+            where, reason = folder.where(utt), f"too short: {duration:g} s < {min_duration:g} s"
+        elif duration > max_duration:
+            where, reason = folder.where(utt), f"too long: {duration:g} s > {max_duration:g} s"
+        elif not folder.text[utt].strip():
+            where, reason = folder.text.where(utt), "empty text"
+        else:
+            kept.append(utt)
+            continue
+        dropped.append(Dropped(utt, where, reason))
+    write_report(out_dir, dropped)
+    if not kept:
+        raise UserError(f"{in_dir}: no utterance is left (see {out_dir}/report.tsv)")
+    folder.select(kept).write(out_dir)
+    summary = f"{in_dir}: {len(durations)} utterances in, {len(kept)} kept"
+    return summary + dropped_summary(dropped, out_dir)
+
+
+def ctc_feasible(token_ids, num_frames):
+    """Return whether CTC can emit a token sequence in a number of frames.
+
+    Each token takes a frame, and between two equal neighbours a blank takes another.
+
+    Args:
+        token_ids: the sequence.
+        num_frames: encoder frames.
+    """
+    token_ids = [int(token) for token in token_ids]
+    repeated = sum(a == b for a, b in zip(token_ids, token_ids[1:], strict=False))
+    return int(num_frames) >= len(token_ids) + repeated
+
+
+def _durations(folder):
+    """Return utterance -> duration [s]."""
+    if folder.utt2num_samples is not None:
+        rate = _header(folder, folder.utterances[0]).samplerate
+        return {utt: samples / rate for utt, samples in folder.utt2num_samples.items()}
+    return {utt: _header(folder, utt).duration for utt in folder.utterances}
+
+
+def _header(folder, utt):
+    """Return soundfile's information on an utterance's file."""
+    import soundfile
+
+    try:
+        return soundfile.info(folder.wav[utt])
+    except (soundfile.SoundFileError, OSError) as error:
+        raise AudioError(
+            f"{folder.where(utt)}: {folder.wav[utt]}: not readable: {error}; run format_audio"
+        ) from error

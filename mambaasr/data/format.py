@@ -1,0 +1,194 @@
+"""Audio of a data folder, written anew: one mono file an utterance, at one rate.
+
+Speed perturbation is the same work with another step in the middle, so it is done here too.
+Each written file carries a fingerprint of its source and options in its header. A run that was
+killed, or whose inputs changed, therefore needs no notes: files that are whole and carry the
+right fingerprint stay, all others are made again.
+"""
+
+import hashlib
+import json
+import os
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from mambaasr.data.audio import AudioError, finished_samples, read_audio, resample, write_audio
+from mambaasr.data.folder import DataFolder
+from mambaasr.data.report import Dropped, write_report
+from mambaasr.errors import UserError
+from mambaasr.parallel import map_items
+
+FORMATS = ("flac", "wav")
+# Small pieces spread long utterances over the workers, large ones save on handing out work.
+_MAX_CHUNK = 64
+
+
+@dataclass(frozen=True)
+class Job:
+    """One audio file to make.
+
+    Attributes:
+        source: audio file.
+        start, end: the stretch to take [s]; end None is the file's end.
+        target: file to write; its suffix is the format.
+        rate: sampling rate [Hz] to write; None keeps the source's.
+        factor: speed factor, 1 changes nothing.
+    """
+
+    source: str
+    start: float
+    end: float | None
+    target: str
+    rate: int | None = None
+    factor: float = 1.0
+
+    def fingerprint(self):
+        """Return a text that changes with the source's content (by time and size) and options."""
+        state = os.stat(self.source)
+        facts = [self.source, state.st_size, state.st_mtime_ns]
+        facts += [self.start, self.end, self.rate, self.factor]
+        return "mambaasr " + hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a job: the number of samples written, or why there is no file."""
+
+    samples: int | None = None
+    made: bool = False
+    reason: str | None = None
+
+
+def run_job(job):
+    """Make one audio file unless it is there and right; return a :class:`Result`.
+
+    Raises:
+        UserError: the file cannot be written, or the disk is full.
+    """
+    try:
+        fingerprint = job.fingerprint()
+        samples = finished_samples(job.target, fingerprint)
+        if samples is not None:
+            return Result(samples)
+        audio, rate = read_audio(job.source, job.start, job.end, job.rate)
+    except AudioError as error:
+        return Result(reason=str(error))
+    except OSError as error:
+        return Result(reason=f"{job.source}: not readable: {error.strerror or error}")
+    if job.factor != 1:
+        audio = change_speed(audio, job.factor)
+        if len(audio) == 0:
+            return Result(reason=f"{job.source}: too short for the speed {job.factor:g}")
+    write_audio(job.target, audio, rate, Path(job.target).suffix[1:], fingerprint)
+    return Result(len(audio), made=True)
+
+
+def change_speed(samples, factor):
+    """Play samples ``(time,)`` faster: tempo and pitch change by ``factor``, as in sox ``speed``.
+
+    The result has ``time / factor`` samples and is meant for the same sampling rate.
+    """
+    return resample(samples, factor, 1.0)
+
+
+def run_jobs(jobs, nj, description):
+    """Run jobs in ``nj`` processes with a progress bar; yield their results in order."""
+    size = max(1, min(_MAX_CHUNK, len(jobs) // (100 * nj)))
+    chunks = [jobs[i : i + size] for i in range(0, len(jobs), size)]
+    for results in map_items(_run_chunk, chunks, nj, description):
+        yield from results
+
+
+def _run_chunk(jobs):
+    return [run_job(job) for job in jobs]
+
+
+def audio_path(folder, key, audio_format):
+    """Return where a folder's audio of an id lies: spread over 100 folders by a checksum."""
+    # An id may hold a slash; the file's name may not, and may not meet another id's.
+    name = key.replace("%", "%25").replace("/", "%2F")
+    bucket = f"{zlib.crc32(key.encode()) % 100:02d}"
+    return f"{folder}/audio/{bucket}/{name}.{audio_format}"
+
+
+def remove_leftovers(folder):
+    """Remove what a killed run left of half-written files."""
+    for name in FORMATS:
+        for path in Path(folder).glob(f"audio/*/.*.{name}.*"):
+            path.unlink(missing_ok=True)
+
+
+def format_folder(
+    in_dir, out_dir, rate, audio_format="flac", nj=1, bad_audio="skip", keep_references=False
+):
+    """Write a data folder whose audio is one mono file an utterance at one sampling rate.
+
+    Args:
+        in_dir: data folder, with or without ``segments``.
+        out_dir: folder to write: audio, the tables, ``utt2num_samples`` and ``report.tsv``.
+        rate: sampling rate [Hz].
+        audio_format: flac or wav, 16 bit.
+        nj: number of processes.
+        bad_audio: skip: utterances whose audio is bad are left out and reported; stop: the
+            report is written, but no folder.
+        keep_references: keep the transcripts of bad utterances, so that a test set's error rate
+            counts them as deleted.
+
+    Returns:
+        A one-line summary.
+
+    Raises:
+        UserError: the folder has a problem, all its audio is bad (or any, with stop), or the
+            disk is full.
+    """
+    folder = DataFolder.read(in_dir)
+    utts = folder.utterances
+    targets = {utt: audio_path(out_dir, utt, audio_format) for utt in utts}
+    jobs = [Job(*folder.source(utt), targets[utt], rate) for utt in utts]
+    remove_leftovers(out_dir)
+    results = dict(zip(utts, run_jobs(jobs, nj, f"Format {in_dir}"), strict=True))
+
+    dropped = {
+        utt: Dropped(utt, folder.where(utt), result.reason)
+        for utt, result in results.items()
+        if result.reason is not None
+    }
+    write_report(out_dir, dropped.values())
+    kept = [utt for utt in utts if utt not in dropped]
+    check_dropped(in_dir, out_dir, kept, list(dropped.values()), bad_audio)
+
+    output = folder.select(kept)
+    output.segments = None
+    output.wav = {utt: targets[utt] for utt in kept}
+    output.utt2num_samples = {utt: results[utt].samples for utt in kept}
+    if keep_references:
+        for name in ("text", "utt2spk", "utt2lang"):
+            if name in folder.tables():
+                output.tables()[name].update({utt: folder.tables()[name][utt] for utt in dropped})
+    output.write(out_dir)
+    made = sum(result.made for result in results.values())
+    there = len(kept) - made
+    summary = f"{in_dir}: {len(utts)} utterances in, {len(kept)} kept ({there} were there already)"
+    return summary + dropped_summary(dropped, out_dir, keep_references)
+
+
+def check_dropped(in_dir, out_dir, kept, dropped, bad_audio):
+    """Raise a :class:`UserError` where dropped utterances must not be passed over."""
+    if not dropped or (kept and bad_audio == "skip"):
+        return
+    first = f"{dropped[0].where}: {dropped[0].utt}: {dropped[0].reason}"
+    if not kept:
+        raise UserError(f"{in_dir}: no utterance can be used, the first is {first}")
+    raise UserError(
+        f"{first} ({len(dropped)} such utterances, see {out_dir}/report.tsv); "
+        "mend the audio, or go on without it by --bad_audio skip"
+    )
+
+
+def dropped_summary(dropped, out_dir, keep_references=False):
+    """Return the end of a summary line: how many were dropped, and where that is said."""
+    if not dropped:
+        return ", 0 dropped"
+    kept = ", references kept: they count as deleted" if keep_references else ""
+    return f", {len(dropped)} dropped{kept} (see {out_dir}/report.tsv)"

@@ -1,0 +1,126 @@
+"""Speed perturbation of a data folder (Ko et al., 2015, Audio Augmentation for Speech Recognition).
+
+Recordings are played faster or slower, as by sox ``speed``: tempo and pitch change together.
+"""
+
+import math
+from pathlib import Path
+
+from mambaasr.data.folder import DataFolder, Segment
+from mambaasr.data.format import (
+    Job,
+    audio_path,
+    check_dropped,
+    dropped_summary,
+    remove_leftovers,
+    run_jobs,
+)
+from mambaasr.data.report import Dropped, write_report
+from mambaasr.errors import UserError
+
+MIN_FACTOR, MAX_FACTOR = 0.1, 10.0
+
+
+def parse_factors(text):
+    """Return the speed factors of a text like ``0.9 1.0 1.1`` as they are written, by value.
+
+    Raises:
+        UserError: not numbers, out of range, or one twice.
+    """
+    factors = {}
+    for word in text.split():
+        try:
+            factor = float(word)
+        except ValueError:
+            factor = math.nan
+        if not MIN_FACTOR <= factor <= MAX_FACTOR:
+            raise UserError(
+                f"speed factor {word!r}: write numbers from {MIN_FACTOR} to {MAX_FACTOR} with "
+                'spaces between them, as in "0.9 1.0 1.1"'
+            )
+        if factor in factors:
+            raise UserError(f"speed factor {word!r} is given twice; give it once")
+        factors[factor] = word
+    if not factors:
+        raise UserError('no speed factor; write them as in "0.9 1.0 1.1"')
+    return factors
+
+
+def perturb_folder(in_dir, out_dir, factors, nj=1, bad_audio="skip"):
+    """Write a data folder with a copy of each utterance at each speed.
+
+    Ids and speakers of a copy begin with ``sp<factor>-``; the factor 1 keeps ids, speakers and
+    audio files as they are. Whole recordings are perturbed; with ``segments``, times follow.
+
+    Args:
+        in_dir: data folder.
+        out_dir: folder to write; perturbed audio lies below it, 16-bit mono FLAC at the
+            recording's own sampling rate.
+        factors: see :func:`parse_factors`.
+        nj: number of processes.
+        bad_audio: skip: copies whose audio is bad are left out and reported; stop: the report
+            is written, but no folder.
+
+    Returns:
+        A one-line summary.
+
+    Raises:
+        UserError: the folder has a problem, no audio can be used (or some not, with stop), two
+            ids become the same, or the disk is full.
+    """
+    factors = parse_factors(factors) if isinstance(factors, str) else factors
+    folder = DataFolder.read(in_dir)
+    out = DataFolder(path=Path(out_dir))
+    out.segments = None if folder.segments is None else {}
+    out.utt2lang = None if folder.utt2lang is None else {}
+    jobs, names, dropped = [], [], []
+    for factor, word in factors.items():
+        for recording in sorted(folder.wav):
+            name = _prefix(factor, word) + recording
+            if factor == 1:
+                out.wav[name] = folder.wav[recording]
+                continue
+            target = audio_path(out_dir, name, "flac")
+            jobs.append(Job(folder.wav[recording], 0.0, None, target, factor=factor))
+            names.append(name)
+    remove_leftovers(out_dir)
+    reasons = {}
+    for name, job, result in zip(
+        names, jobs, run_jobs(jobs, nj, f"Change speed of {in_dir}"), strict=True
+    ):
+        if result.reason is None:
+            if name in out.wav:
+                raise UserError(f"{in_dir}/wav.scp: {name!r} would be there twice; rename it")
+            out.wav[name] = job.target
+        else:
+            reasons[name] = result.reason
+
+    for factor, word in factors.items():
+        prefix = _prefix(factor, word)
+        for utt in folder.utterances:
+            recording = utt if folder.segments is None else folder.segments[utt].recording
+            if prefix + recording in reasons:
+                dropped.append(
+                    Dropped(prefix + utt, folder.where(utt), reasons[prefix + recording])
+                )
+                continue
+            if prefix + utt in out.text:
+                raise UserError(f"{in_dir}/text: {prefix + utt!r} would be there twice; rename it")
+            out.text[prefix + utt] = folder.text[utt]
+            out.utt2spk[prefix + utt] = prefix + folder.utt2spk[utt]
+            if out.utt2lang is not None:
+                out.utt2lang[prefix + utt] = folder.utt2lang[utt]
+            if out.segments is not None:
+                _, start, end = folder.segments[utt]
+                end = None if end is None else end / factor
+                out.segments[prefix + utt] = Segment(prefix + recording, start / factor, end)
+    write_report(out_dir, dropped)
+    check_dropped(in_dir, out_dir, list(out.text), dropped, bad_audio)
+    out.write(out_dir)
+    total = len(factors) * len(folder.utterances)
+    summary = f"{in_dir}: {len(folder.utterances)} utterances at {len(factors)} speeds: {total} in"
+    return f"{summary}, {len(out.text)} kept" + dropped_summary(dropped, out_dir)
+
+
+def _prefix(factor, word):
+    return "" if factor == 1 else f"sp{word}-"
