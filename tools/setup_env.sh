@@ -251,7 +251,7 @@ if [[ $source == "PyTorch's CPU wheels" ]]; then
     "${install[@]}" --no-deps --default-index "$torch_index" "${pins[@]}"
 fi
 "${install[@]}" --constraints "$scratch/constraints.txt" --excludes "$scratch/excludes.txt" \
-    --editable "$root[dev]"
+    --editable "${root}[dev]"
 
 python_now=$(python_version "$env_python")
 printf '%s\n' "root=$root" "inputs=$inputs" "torch=$torch" "python=$python_now" >"$scratch/stamp"

@@ -1,0 +1,20 @@
+"""What all tests share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def test_data():
+    """The folder of real speech: MAMBAASR_TEST_DATA, or shared/data beside the repository."""
+    named = os.environ.get("MAMBAASR_TEST_DATA")
+    folder = Path(named) if named else ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        if named:
+            pytest.fail(f"MAMBAASR_TEST_DATA={named} is no folder")
+        pytest.skip(f"no real speech: {folder} is absent; name a folder by MAMBAASR_TEST_DATA")
+    return folder
