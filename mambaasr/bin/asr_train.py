@@ -1,0 +1,74 @@
+"""Train an ASR model, or collect statistics: ESPnet's asr_train with mambaasr's classes."""
+
+import argparse
+import signal
+import sys
+import textwrap
+
+from mambaasr.bin import run_main
+from mambaasr.registry import CLASSES
+
+
+def get_parser():
+    """Return the parser of the options that are answered without ESPnet."""
+    names = "\n".join(f"  {slot + ':':10} {', '.join(found)}" for slot, found in CLASSES.items())
+    parser = argparse.ArgumentParser(
+        prog="asr_train",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        epilog=textwrap.dedent(
+            """\
+            Every option of ESPnet's asr_train is taken; --help_all lists them. Beyond ESPnet's
+            own classes, a config or an option may name these of mambaasr:
+            {names}
+
+            Statistics (stage 10) and training (stage 11):
+              asr_train --collect_stats true --config conf/train_asr.yaml --output_dir STATS ...
+              asr_train --config conf/train_asr.yaml --output_dir EXP --resume true \\
+                  --train_data_path_and_name_and_type dump/raw/train/wav.scp,speech,sound \\
+                  --train_data_path_and_name_and_type dump/raw/train/text,text,text \\
+                  --train_shape_file STATS/train/speech_shape \\
+                  --train_shape_file STATS/train/text_shape.char ... (valid_* likewise) \\
+                  --token_type char --token_list data/token_list/char/tokens.txt
+            """
+        ).format(names=names),
+    )
+    parser.add_argument("--help_all", action="store_true", help="list all of ESPnet's options")
+    parser.add_argument("--config", help="yaml file of options; the command line goes over it")
+    parser.add_argument("--output_dir", help="folder of the experiment or of the statistics")
+    parser.add_argument("--collect_stats", metavar="BOOL", help="statistics instead of training")
+    parser.add_argument("--resume", metavar="BOOL", help="go on from OUTPUT_DIR/checkpoint.pth")
+    parser.add_argument("--ngpu", metavar="N", help="number of GPUs; 0 for the CPU")
+    return parser
+
+
+def main(argv=None):
+    """Check the command and its config, then train or collect statistics.
+
+    Raises:
+        UserError: an option, the config, a file or a checkpoint is wrong.
+    """
+    argv = sys.argv[1:] if argv is None else list(argv)
+    args, _ = get_parser().parse_known_args(argv)
+    if not args.help_all:
+        from mambaasr.task.config import check_command
+
+        check_command(argv)
+    signal.signal(signal.SIGTERM, _stop)
+    from mambaasr.task.asr import ASRTask
+
+    if args.help_all:
+        ASRTask.get_parser().print_help()
+        return 0
+    ASRTask.main(cmd=argv)
+    return 0
+
+
+def _stop(number, frame):
+    # An exception ends the block that is writing a file, so that nothing half-written stays.
+    sys.exit(128 + number)
+
+
+if __name__ == "__main__":
+    run_main(main)

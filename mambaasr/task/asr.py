@@ -1,0 +1,190 @@
+"""The ASR task: ESPnet's, with our names, safe checkpoints and errors that name the config.
+
+Importing this module registers our names, so that the processes which ESPnet spawns for several
+GPUs, and which import afresh, know them too.
+"""
+
+import contextlib
+import functools
+import logging
+import multiprocessing
+import os
+import platform
+from pathlib import Path
+
+import torch
+
+from mambaasr import espnet_compat, register
+from mambaasr.errors import UserError
+from mambaasr.task import checkpoints
+from mambaasr.task.log import write_log
+from mambaasr.task.trainer import Trainer, brief
+
+_espnet_asr = espnet_compat.import_quietly("espnet2.tasks.asr")
+_abs_task = espnet_compat.import_quietly("espnet2.tasks.abs_task")
+register()
+
+_DATA = ("train_data_path_and_name_and_type", "valid_data_path_and_name_and_type")
+_PATHS = ("output_dir", "bpemodel", "non_linguistic_symbols", "rir_scp", "noise_scp")
+_PATH_LISTS = ("train_shape_file", "valid_shape_file")
+_PATH_ENDINGS = ("_file", "_path", "_dir", "_scp")
+
+
+class ASRTask(_espnet_asr.ASRTask):
+    """ESPnet's ASR task; options, config files and experiment folder stay its own."""
+
+    trainer = Trainer
+
+    @classmethod
+    def get_parser(cls):
+        """Return ESPnet's parser; its errors are one line, and data paths may hold commas."""
+        parser = super().get_parser()
+        for action in parser._actions:
+            if action.dest in _DATA:
+                action.type = path_name_type
+
+        def error(message):
+            raise UserError(f"{message}; see --help_all")
+
+        parser.error = error
+        return parser
+
+    @classmethod
+    def main(cls, args=None, cmd=None):
+        """Run training or statistics in this process, or in one process a GPU as ESPnet does."""
+        if args is None:
+            args = cls.get_parser().parse_args(cmd)
+        if args.print_config:
+            cls.print_config()
+            return
+        missing = [name for name in args.required if getattr(args, name) is None]
+        if missing:
+            raise UserError(f"give {', '.join(f'--{name}' for name in missing)}; see --help")
+        _check_files(args)
+        _make_absolute(args)
+        # As in ESPnet's own main, which besides prints the command line to the screen.
+        args.version = _abs_task.__version__
+        _abs_task.resolve_distributed_mode(args)
+        if not (args.distributed and args.multiprocessing_distributed):
+            cls.main_worker(args)
+            return
+        try:
+            super().main(args=args)
+        finally:
+            for child in multiprocessing.active_children():
+                child.terminate()
+
+    @classmethod
+    def main_worker(cls, args):
+        """Train or collect statistics in this process, with its log in the output folder."""
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(write_log(args))
+            stack.enter_context(checkpoints.guarded())
+            if args.collect_stats:
+                stack.enter_context(_our_statistics(args))
+            super().main_worker(args)
+
+    @classmethod
+    def build_model(cls, args):
+        """Build the model; what a class refuses is reported with the config's name."""
+        try:
+            return super().build_model(args)
+        except UserError:
+            raise
+        except Exception as error:
+            logging.info("the model cannot be built", exc_info=True)
+            source = getattr(args, "config", None) or "command line"
+            kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+            raise UserError(
+                f"{source}: the model cannot be built: {kind}{brief(error)}"
+            ) from error
+
+
+def path_name_type(text):
+    """Split ``path,name,type`` at the last two commas, so that a path may hold commas."""
+    parts = tuple(part.strip() for part in text.rsplit(",", 2))
+    if len(parts) != 3 or not all(parts):
+        raise UserError(f"{text}: write path,name,type, for example dump/raw/train/text,text,text")
+    return parts
+
+
+@contextlib.contextmanager
+def _our_statistics(args):
+    """Let ESPnet's main_worker call our statistics; a normalisation made of them comes later."""
+    from mambaasr.task import statistics
+
+    if args.normalize == "global_mvn":
+        args.normalize, args.normalize_conf = None, {}
+    theirs = _abs_task.collect_stats
+    _abs_task.collect_stats = functools.partial(statistics.collect_stats, args)
+    try:
+        yield
+    finally:
+        _abs_task.collect_stats = theirs
+
+
+def _check_files(args):
+    """Find missing devices, files and pipes before a model is built."""
+    if args.ngpu > torch.cuda.device_count():
+        raise UserError(
+            f"--ngpu {args.ngpu}: torch sees {torch.cuda.device_count()} GPUs on "
+            f"{platform.node()}; use --ngpu 0 for the CPU"
+        )
+    for name in _DATA:
+        if not getattr(args, name) and not args.dry_run:
+            raise UserError(f"give --{name} path,name,type")
+        for path, _, kind in getattr(args, name):
+            _check_not_empty(path, name)
+            if kind == "sound":
+                _check_no_pipes(path)
+    for name in _PATH_LISTS:
+        for path in getattr(args, name):
+            _check_not_empty(path, name)
+    for name in _PATHS[1:]:
+        path = getattr(args, name)
+        if path is not None and not os.path.exists(path):
+            raise UserError(f"--{name} {path}: no such file")
+    if isinstance(args.token_list, str):
+        _check_not_empty(args.token_list, "token_list")
+    for parameter in args.init_param:
+        if not os.path.exists(parameter.partition(":")[0]):
+            raise UserError(f"--init_param {parameter}: no such file")
+
+
+def _check_not_empty(path, option):
+    try:
+        if os.stat(path).st_size == 0:
+            raise UserError(f"--{option} {path}: the file is empty")
+    except FileNotFoundError:
+        raise UserError(f"--{option} {path}: no such file; run the stage that makes it") from None
+
+
+def _check_no_pipes(path):
+    with open(path, encoding="utf-8") as stream:
+        for number, line in enumerate(stream, 1):
+            if line.rstrip().endswith("|"):
+                raise UserError(
+                    f"{path}: line {number}: commands in a wav.scp are not run; "
+                    f"write the audio to a file first (stage 3)"
+                )
+
+
+def _make_absolute(args):
+    """Make the paths that ESPnet writes into config.yaml mean the same from any folder."""
+    for name in _PATHS:
+        if getattr(args, name) is not None:
+            setattr(args, name, os.path.abspath(getattr(args, name)))
+    for name in _PATH_LISTS:
+        setattr(args, name, [os.path.abspath(path) for path in getattr(args, name)])
+    for name in _DATA:
+        data = [(os.path.abspath(path), *rest) for path, *rest in getattr(args, name)]
+        setattr(args, name, data)
+    args.init_param = [
+        os.path.abspath(path) + colon + rest
+        for path, colon, rest in (text.partition(":") for text in args.init_param)
+    ]
+    for name, conf in vars(args).items():
+        if name.endswith("_conf") and isinstance(conf, dict):
+            for key, value in conf.items():
+                if isinstance(value, str) and key.endswith(_PATH_ENDINGS) and Path(value).exists():
+                    conf[key] = os.path.abspath(value)

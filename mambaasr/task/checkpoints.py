@@ -1,0 +1,271 @@
+"""Checkpoints that survive a kill: written whole, read as plain values, mended at a resume."""
+
+import collections
+import contextlib
+import datetime
+import importlib
+import logging
+import os
+import pickle
+import types
+import zipfile
+from pathlib import Path
+
+import numpy
+import torch
+
+from mambaasr.errors import UserError
+from mambaasr.files import atomic_write
+
+CHECKPOINT = "checkpoint.pth"
+PREVIOUS = "checkpoint.prev.pth"
+
+# ESPnet's modules that save or load weights during a training.
+_MODULES = ("espnet2.train.trainer", "espnet2.torch_utils.load_pretrained_model")
+
+# What a checkpoint written by ESPnet itself holds beyond plain values; none of it runs code.
+_ESPNET_VALUES = [
+    datetime.timedelta,
+    numpy.dtype,
+    *[
+        (numpy.float64(0).__reduce__()[0], f"numpy.{package}.multiarray.scalar")
+        for package in ("core", "_core")  # numpy 1 and numpy 2
+    ],
+    *{type(numpy.dtype(kind)) for kind in ("f8", "f4", "i8", "i4", "?")},
+]
+
+
+def plain(value):
+    """Turn numpy scalars, times and special dicts into what ``weights_only=True`` can load."""
+    if isinstance(value, numpy.generic):
+        return value.item()
+    if isinstance(value, datetime.timedelta):
+        return value.total_seconds()
+    if isinstance(value, collections.OrderedDict):  # a state dict: its order and metadata count
+        return value
+    if isinstance(value, dict):
+        return {plain(key): plain(item) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(plain(item) for item in value)
+    return value
+
+
+def save(value, path):
+    """Save like ``torch.save``, but whole or not at all; the checkpoint before is kept.
+
+    Args:
+        value: what to save; anything but tensors and containers is made plain.
+        path: a file. ``checkpoint.pth`` first becomes ``checkpoint.prev.pth``.
+
+    Raises:
+        UserError: the disk is full or the folder cannot be written; the old files are untouched.
+    """
+    path = Path(path)
+    advice = "earlier checkpoints are whole: make room, then run the same command to go on"
+    try:
+        with atomic_write(path, "wb") as stream:
+            torch.save(plain(value), stream)
+            stream.flush()
+            if path.name == CHECKPOINT and path.exists():
+                _replace_by_link(path, path.with_name(PREVIOUS))
+    except UserError as error:
+        raise UserError(f"{error}; {advice}") from error
+    except RuntimeError as error:
+        # torch's zip writer turns a failing write into an error of its own.
+        if "inline_container" not in str(error) and "PytorchStreamWriter" not in str(error):
+            raise
+        raise UserError(f"{path}: cannot be written (is the disk full?); {advice}") from error
+
+
+def load(path, map_location="cpu"):
+    """Load a checkpoint of ours or of ESPnet as plain values; no code in it is run.
+
+    Args:
+        path: the file.
+        map_location: as in ``torch.load``.
+
+    Raises:
+        OSError, RuntimeError, EOFError: the file is missing or torn.
+        UserError: it is whole but holds more than plain values and tensors.
+    """
+    if not zipfile.is_zipfile(path):
+        raise EOFError(f"{path} is missing or its end is")
+    try:
+        with torch.serialization.safe_globals(_ESPNET_VALUES):
+            return torch.load(path, map_location=map_location, weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path}: not a plain checkpoint, so it is not opened: {reason}") from error
+
+
+@contextlib.contextmanager
+def guarded():
+    """Let ESPnet's trainer save with :func:`save` and load with :func:`load` inside the block.
+
+    ``Trainer.run`` is one long method that calls ``torch.save`` in place; giving its module a
+    ``torch`` whose ``save`` and ``load`` are ours changes nothing else of it.
+    """
+
+    class Torch(types.ModuleType):
+        def __getattr__(self, name):
+            return getattr(torch, name)
+
+    guard = Torch("torch")
+    guard.save = lambda value, path: save(value, path)
+    guard.load = lambda path, map_location="cpu", weights_only=True: load(path, map_location)
+    modules = [importlib.import_module(name) for name in _MODULES]
+    trainer = modules[0]
+    average = trainer.average_nbest_models
+    try:
+        for module in modules:
+            module.torch = guard
+        trainer.average_nbest_models = average_nbest_models
+        yield
+    finally:
+        for module in modules:
+            module.torch = torch
+        trainer.average_nbest_models = average
+
+
+def mend(folder, criteria):
+    """Make an experiment folder fit to resume from, whatever moment the last run was killed at.
+
+    A torn or missing ``checkpoint.pth`` is replaced by the one before; the model file of the
+    checkpoint's epoch and the links to the latest and best models are restored.
+
+    Args:
+        folder: the experiment's folder.
+        criteria: ESPnet's ``best_model_criterion``, triples of phase, value and min or max.
+
+    Returns:
+        int: the last finished epoch, 0 where training starts from the beginning.
+    """
+    folder = Path(folder)
+    for leftover in folder.glob(".*.pth.*"):
+        leftover.unlink()
+    state = None
+    for name in (CHECKPOINT, PREVIOUS):
+        path = folder / name
+        if not path.exists():
+            continue
+        try:
+            state = load(path)
+            break
+        except (OSError, RuntimeError, EOFError) as error:
+            logging.warning(f"{path} is torn and not used: {str(error).splitlines()[0]}")
+            os.replace(path, path.with_name(f"{name}.torn"))
+    if state is None:
+        if any(folder.glob("*epoch.pth")):
+            logging.warning(f"{folder} has no whole checkpoint: training starts at epoch 1")
+        return 0
+    if name == PREVIOUS:
+        epoch = state["reporter"]["epoch"]
+        logging.warning(f"going on from {path}, written after epoch {epoch}")
+        _replace_by_link(path, folder / CHECKPOINT)
+    return _mend_models(folder, state, criteria)
+
+
+def _mend_models(folder, state, criteria):
+    from espnet2.train.reporter import Reporter
+
+    reporter = Reporter()
+    reporter.load_state_dict(state["reporter"])
+    epoch = reporter.get_epoch()
+    if epoch == 0:
+        return 0
+    model = folder / f"{epoch}epoch.pth"
+    if not zipfile.is_zipfile(model):
+        logging.warning(f"{model} is missing or torn: restored from {CHECKPOINT}")
+        save(state["model"], model)
+    _link(folder / "latest.pth", model.name)
+    for phase, value, mode in criteria:
+        if reporter.has(phase, value):
+            best = folder / f"{reporter.get_best_epoch(phase, value, mode)}epoch.pth"
+            if best.exists():
+                _link(folder / f"{phase}.{value}.best.pth", best.name)
+    return epoch
+
+
+@torch.no_grad()
+def average_nbest_models(
+    output_dir, reporter, best_model_criterion, nbest, suffix=None, use_deepspeed=False
+):
+    """Average the best models as ESPnet does, under its file names.
+
+    ESPnet adds the models up inside the first one's dict, which the next criterion then takes
+    for that epoch's model; here every average is made of the files. An epoch whose file is
+    missing or torn is left out with a warning, so that it never ends a training.
+
+    Args:
+        output_dir: the experiment's folder.
+        reporter: knows each epoch's values.
+        best_model_criterion: triples of phase, value and min or max.
+        nbest: how many models to average; an int or several.
+        suffix: put before ``.pth`` in the file names.
+        use_deepspeed: refused; ESPnet's own trainer for it does its own averaging.
+    """
+    if use_deepspeed:
+        raise UserError("checkpoints of DeepSpeed are not averaged here")
+    output_dir = Path(output_dir)
+    ending = f"{suffix}.pth" if suffix else "pth"
+    counts = sorted({nbest} if isinstance(nbest, int) else set(nbest)) or [1]
+    for phase, value, mode in best_model_criterion:
+        if not reporter.has(phase, value):
+            continue
+        epochs = reporter.sort_epochs(phase, value, mode)[: max(counts)]
+        name = f"{phase}.{value}.ave"
+        fitting = [count for count in counts if 0 < count <= len(epochs)] or [1]
+        for count in fitting:
+            target = output_dir / f"{name}_{count}best.{ending}"
+            if count == 1:
+                _link(target, f"{epochs[0]}epoch.pth")
+                continue
+            logging.info(f'Averaging {count}best models: criterion="{phase}.{value}": {target}')
+            mean = _average([output_dir / f"{epoch}epoch.pth" for epoch in epochs[:count]])
+            if mean is not None:
+                save(mean, target)
+        _link(output_dir / f"{name}.{ending}", f"{name}_{max(fitting)}best.{ending}")
+
+
+def _average(paths):
+    """Average state dicts; whole numbers (BatchNorm's count) are the first model's."""
+    total, count = None, 0
+    for path in paths:
+        try:
+            states = load(path)
+        except (OSError, RuntimeError, EOFError) as error:
+            logging.warning(f"{path} is left out of an average: {str(error).splitlines()[0]}")
+            continue
+        count += 1
+        if total is None:
+            total = states
+            continue
+        for key, tensor in total.items():
+            if tensor.is_floating_point() or tensor.is_complex():
+                # Not in place: tied weights share their memory and would be added twice.
+                total[key] = tensor + states[key]
+    for key, tensor in (total or {}).items():
+        if tensor.is_floating_point() or tensor.is_complex():
+            total[key] = tensor / count
+    return total
+
+
+def _link(path, target):
+    """Point a symbolic link at a file beside it; the link is never absent on the way."""
+    temporary = path.with_name(f".{path.name}.link")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(target)
+    os.replace(temporary, path)
+
+
+def _replace_by_link(source, target):
+    """Give a file a second name without copying it; where links are impossible, rename it."""
+    temporary = target.with_name(f".{target.name}.link")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(source, temporary)
+    except OSError:
+        temporary = source
+    os.replace(temporary, target)
+    if temporary != source:  # renaming one name of a file over another of its names does nothing
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,81 @@
+"""Where a training says what: everything into a file, the little that matters on the screen."""
+
+import contextlib
+import logging
+import os
+import re
+import shlex
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from mambaasr.files import atomic_write
+
+_RESULTS = re.compile(r"\d+epoch results: ")
+
+
+class _Screen(logging.Handler):
+    """Shows warnings and each epoch's results without breaking a progress bar."""
+
+    def filter(self, record):
+        if record.name == "py.warnings":
+            return False
+        return record.levelno >= logging.WARNING or bool(_RESULTS.match(str(record.msg)))
+
+    def emit(self, record):
+        text = record.getMessage()
+        if record.levelno >= logging.WARNING:
+            text = f"{record.levelname.lower()}: {text}"
+        elif _RESULTS.match(text):
+            text = _short(text)
+        tqdm.write(text, file=sys.stderr)
+
+
+def _short(results):
+    """Cut ESPnet's line of an epoch's results down to losses, accuracy, error rates and time."""
+    parts = []
+    for phase, values in re.findall(r"\[(\w+)\] ([^\[]*)", results):
+        wanted = re.findall(r"\b((?:loss|acc|cer_ctc|cer|wer|time)=[^,]+)", values)
+        if wanted:
+            parts.append(f"{phase}: " + " ".join(wanted))
+    return f"epoch {results.partition('epoch')[0]}  " + "; ".join(parts)
+
+
+@contextlib.contextmanager
+def write_log(args):
+    """Send the log to ``train.log`` (``collect_stats.log``) in the output folder for a while.
+
+    Args:
+        args: ESPnet's options; ``output_dir`` and ``log_level`` matter. Of several processes
+            only the first writes.
+    """
+    if (getattr(args, "dist_rank", None) or 0) != 0 or int(os.environ.get("RANK", 0)) != 0:
+        yield  # ESPnet itself keeps the other ranks quiet
+        return
+    root = logging.getLogger()
+    folder = Path(args.output_dir)
+    name = "collect_stats.log" if args.collect_stats else "train.log"
+    with atomic_write(folder / ".writable"):
+        pass  # a folder that cannot be written is an error that says so
+    (folder / ".writable").unlink()
+    file = logging.FileHandler(folder / name, encoding="utf-8")
+    file.setFormatter(
+        logging.Formatter("%(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(message)s")
+    )
+    handlers, level = root.handlers[:], root.level
+    logging.captureWarnings(True)
+    # ESPnet's basicConfig does nothing where handlers exist already, the level included.
+    root.handlers[:] = [file, _Screen()]
+    root.setLevel(args.log_level)
+    logging.info("command: " + shlex.join(sys.argv))
+    try:
+        yield
+    except BaseException as error:
+        logging.info(f"stopped by {type(error).__name__}: {error}")
+        raise
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        logging.captureWarnings(False)
+        file.close()

@@ -1,0 +1,105 @@
+"""ESPnet's trainer with safe checkpoints and a progress bar."""
+
+import logging
+import math
+import sys
+from pathlib import Path
+
+import torch
+from espnet2.train.trainer import Trainer as EspnetTrainer
+from tqdm import tqdm
+
+from mambaasr.errors import UserError
+from mambaasr.task import checkpoints
+
+
+class Progress:
+    """An iterable that draws one bar while it is read; silent where stderr is no terminal."""
+
+    def __init__(self, iterable, title, reporter=None):
+        self.iterable = iterable
+        self.title = title
+        self.reporter = reporter
+
+    def __len__(self):
+        return len(self.iterable)
+
+    def __iter__(self):
+        try:
+            total = len(self.iterable)
+        except TypeError:
+            total = None
+        with tqdm(
+            total=total, desc=self.title, unit="batch", dynamic_ncols=True, leave=False,
+            mininterval=0.5, disable=not sys.stderr.isatty(),
+        ) as bar:  # fmt: skip
+            for item in self.iterable:
+                yield item
+                bar.set_postfix(self._latest(), refresh=False)
+                bar.update()
+
+    def _latest(self):
+        shown = {}
+        for name in ("loss", "loss_ctc", "acc"):
+            values = self.reporter.stats.get(name) if self.reporter else None
+            value = values[-1].value if values else math.nan
+            if math.isfinite(value):
+                shown[name] = f"{float(value):.3f}"
+        return shown
+
+
+class Trainer(EspnetTrainer):
+    """Saves whole files only, mends the folder before a resume, and shows where it is."""
+
+    @classmethod
+    def run(cls, *, trainer_options, distributed_option, **kwargs):
+        options = trainer_options
+        first = not distributed_option.distributed or distributed_option.dist_rank == 0
+        with checkpoints.guarded():
+            if options.resume and first:
+                epoch = checkpoints.mend(options.output_dir, options.best_model_criterion)
+                if epoch:
+                    logging.warning(f"going on after epoch {epoch} of {options.max_epoch}")
+            if distributed_option.distributed:
+                torch.distributed.barrier()
+            super().run(
+                trainer_options=options, distributed_option=distributed_option, **kwargs
+            )
+
+    @staticmethod
+    def resume(checkpoint, **kwargs):
+        """Load a checkpoint into model, optimizers and the rest, as ESPnet does.
+
+        Raises:
+            UserError: its weights do not fit the model that the config describes.
+        """
+        try:
+            EspnetTrainer.resume(checkpoint, **kwargs)
+        except (RuntimeError, ValueError, KeyError) as error:
+            folder = Path(checkpoint).parent
+            raise UserError(
+                f"{checkpoint} does not fit this config: {brief(error)}; "
+                f"give another --output_dir, or remove {folder} to train anew"
+            ) from error
+
+    @classmethod
+    def train_one_epoch(cls, iterator, reporter, options, **kwargs):
+        title = f"epoch {reporter.get_epoch()}/{options.max_epoch}"
+        return super().train_one_epoch(
+            iterator=Progress(iterator, title, reporter), reporter=reporter, options=options,
+            **kwargs,
+        )  # fmt: skip
+
+    @classmethod
+    def validate_one_epoch(cls, iterator, reporter, options, **kwargs):
+        title = f"epoch {reporter.get_epoch()}/{options.max_epoch} valid"
+        return super().validate_one_epoch(
+            iterator=Progress(iterator, title, reporter), reporter=reporter, options=options,
+            **kwargs,
+        )  # fmt: skip
+
+
+def brief(error, lines=4):
+    """Return the first lines of an exception's message as one line."""
+    found = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(found[:lines]) + (" ..." if len(found) > lines else "")
