@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# CMU AN4: spelled words, numbers and names. ./run.sh does all; ./run.sh --help lists the options.
+# The baseline: ./run.sh --encoder conf/encoder/conformer.yaml --decoder conf/decoder/transformer.yaml
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+exec ../../TEMPLATE/asr1/asr.sh \
+    --train_set train_nodev \
+    --valid_set train_dev \
+    --test_sets "test" \
+    --token_type char \
+    --asr_config conf/train_asr.yaml \
+    --inference_config conf/decode_asr.yaml \
+    "$@"

@@ -1,0 +1,54 @@
+"""Do one step of a recipe: skip it when done and still right, else run, time and log it."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from mambaasr.bin import run_main
+from mambaasr.errors import UserError
+
+
+def get_parser():
+    parser = argparse.ArgumentParser(
+        prog="python -m mambaasr.bin.stage",
+        description=__doc__,
+        usage="%(prog)s --name NAME --marker FILE [options] -- COMMAND ...",
+    )
+    parser.add_argument("--name", required=True, help="what people read")
+    parser.add_argument("--marker", required=True, type=Path, help="says what was done with what")
+    many = {"nargs": "*", "action": "extend", "default": []}
+    parser.add_argument("--input", **many, help="files the command reads (may be absent)")
+    parser.add_argument("--output", **many, help="files the command must have written")
+    parser.add_argument("--ignore", **many, help="options that do not change the result, e.g. nj")
+    parser.add_argument("--resumes", type=Path, help="checkpoint from which the command goes on")
+    parser.add_argument("--resume_changed", choices=["true", "false"], default="false")
+    parser.add_argument("--force", choices=["true", "false"], default="false")
+    parser.add_argument("--log", type=Path, help="file for the command's output")
+    parser.add_argument("--timings", type=Path, help="tsv file for the times")
+    return parser
+
+
+def main(argv=None):
+    from mambaasr.stage import Step, run
+
+    argv = sys.argv[1:] if argv is None else list(argv)
+    split = argv.index("--") if "--" in argv else len(argv)
+    args = get_parser().parse_args(argv[:split])
+    if not argv[split + 1 :]:
+        raise UserError("no command: write it behind --")
+    step = Step(
+        name=args.name,
+        marker=args.marker,
+        command=argv[split + 1 :],
+        inputs=args.input,
+        outputs=args.output,
+        ignore=args.ignore,
+        resumes=args.resumes,
+        log=args.log,
+        timings=args.timings,
+    )
+    return run(step, args.resume_changed == "true", args.force == "true")
+
+
+if __name__ == "__main__":
+    run_main(main)
