@@ -70,7 +70,7 @@ def map_items(function, items, nj=1, description="", cluster=None):
             outcomes = (_call(function, item) for item in items)
         stack.enter_context(closing(outcomes))
         progress = stack.enter_context(_progress_bar(len(items), description))
-        for item, (value, error, trace) in zip(items, outcomes):
+        for item, (value, error, trace) in zip(items, outcomes, strict=True):
             if isinstance(error, UserError):
                 raise error
             if error is not None:
@@ -150,7 +150,7 @@ def _local_cluster(nj):
     import dask
     from distributed import Client, LocalCluster
 
-    threads = str(max(1, _usable_cores() // nj))
+    threads = str(max(1, usable_cores() // nj))
     variables = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     before = dict(os.environ)
     settings = {
@@ -234,7 +234,7 @@ def _read_cluster(path):
     return config
 
 
-def _usable_cores():
+def usable_cores():
     """Return how many cores this process may use (a container or taskset may allow fewer)."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

@@ -1,0 +1,112 @@
+"""Score hypotheses against references: WER, CER and TER, by speaker and in total."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from mambaasr.bin import run_main
+from mambaasr.errors import UserError
+
+
+def get_parser():
+    """Return the command's parser."""
+    parser = argparse.ArgumentParser(
+        prog="python -m mambaasr.bin.score",
+        description=__doc__
+        + " Writes score.json, score.txt and errors_{wer,cer,ter}.txt. A missing or empty "
+        "hypothesis counts as deleted.",
+    )
+    parser.add_argument("--ref", required=True, metavar="FILE", help="reference `text`")
+    parser.add_argument("--hyp", required=True, metavar="FILE", help="hypothesis `text`")
+    parser.add_argument("--utt2spk", metavar="FILE", help="for the rates by speaker")
+    parser.add_argument(
+        "--output_dir", metavar="DIR", help="where to write; without it only the table is printed"
+    )
+    parser.add_argument(
+        "--token_type",
+        choices=["char", "bpe", "word"],
+        default="char",
+        help="the model's tokens; bpe adds the TER, in tokens of --bpe_model",
+    )
+    parser.add_argument("--bpe_model", metavar="FILE", help="sentencepiece model: adds the TER")
+    parser.add_argument(
+        "--nlsyms_txt", metavar="FILE", help="words that are no speech, one a line: not scored"
+    )
+    parser.add_argument(
+        "--compare", metavar="FILE", help="another system's `text`: paired bootstrap of the WER"
+    )
+    parser.add_argument(
+        "--bootstrap_samples", type=int, default=10000, metavar="N", help="default: 10000"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
+    return parser
+
+
+def main(argv=None):
+    """Run the command; return its exit code."""
+    args = get_parser().parse_args(argv)
+    if args.token_type == "bpe" and not args.bpe_model:
+        raise UserError("--token_type bpe needs --bpe_model")
+    if args.bootstrap_samples < 1:
+        raise UserError("--bootstrap_samples must be at least 1")
+    from mambaasr.score import bootstrap, error_rate, report
+
+    skip = _non_linguistic(args.nlsyms_txt)
+    ref, hyp = _read(args.ref, skip), _read(args.hyp, skip, empty_allowed=True)
+    error_rate.check_ids(ref, hyp, args.hyp)
+    speakers = _read(args.utt2spk) if args.utt2spk else None
+    splits = {"wer": error_rate.words, "cer": error_rate.characters}
+    if args.bpe_model:
+        splits["ter"] = error_rate.bpe_tokens(args.bpe_model)
+    scores = {name: error_rate.align(ref, hyp, split) for name, split in splits.items()}
+    details = {
+        "ref": str(args.ref),
+        "hyp": str(args.hyp),
+        "missing": sorted(set(ref) - set(hyp)),
+    }
+    if args.compare:
+        other = _read(args.compare, skip, empty_allowed=True)
+        error_rate.check_ids(ref, other, args.compare)
+        others = error_rate.align(ref, other, error_rate.words)
+        result = bootstrap.paired_bootstrap(
+            scores["wer"], others, args.bootstrap_samples, args.seed
+        )
+        details["compare"] = {
+            "other": str(args.compare),
+            **result._asdict(),
+            "significant": result.significant,
+        }
+    if args.output_dir:
+        text = report.write_scores(args.output_dir, scores, speakers, details)
+    else:
+        text = report.score_text(scores, speakers, details)
+    print(text, end="")
+    return 0
+
+
+def _read(path, skip=frozenset(), empty_allowed=False):
+    """Return a Kaldi file as a dict; the first bad line is an error."""
+    from mambaasr.data.table import parse_text, read_table
+
+    problems = []
+    table = read_table(path, parse_text, problems)
+    if problems:
+        raise UserError(str(problems[0]))
+    if not table and not empty_allowed:
+        raise UserError(f"{path}: the file is empty; write it, one 'id value' a line")
+    if not skip:
+        return dict(table)
+    return {utt: " ".join(w for w in text.split() if w not in skip) for utt, text in table.items()}
+
+
+def _non_linguistic(path):
+    if not path or path == "none":
+        return frozenset()
+    try:
+        return frozenset(Path(path).read_text(encoding="utf-8").split())
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from error
+
+
+if __name__ == "__main__":
+    run_main(main, sys.argv[1:])

@@ -1,0 +1,1 @@
+"""Error rates, comparisons and the results page."""

@@ -1,0 +1,206 @@
+"""Error rates of hypotheses against references, by word, character or token."""
+
+import dataclasses
+from collections import Counter
+from typing import NamedTuple
+
+from mambaasr.errors import UserError
+
+SPACE = "<space>"
+
+
+@dataclasses.dataclass
+class Counts:
+    """Sums over utterances.
+
+    Attributes:
+        sentences: utterances.
+        wrong_sentences: utterances with at least one error.
+        units: words (characters, tokens) of the references.
+        correct, substitutions, deletions, insertions: units.
+    """
+
+    sentences: int = 0
+    wrong_sentences: int = 0
+    units: int = 0
+    correct: int = 0
+    substitutions: int = 0
+    deletions: int = 0
+    insertions: int = 0
+
+    @property
+    def errors(self):
+        return self.substitutions + self.deletions + self.insertions
+
+    @property
+    def error_rate(self):
+        """Errors in percent of the references' units; None where there are no units."""
+        return 100 * self.errors / self.units if self.units else None
+
+    @property
+    def sentence_error_rate(self):
+        """Wrong utterances in percent; None where there are none at all."""
+        return 100 * self.wrong_sentences / self.sentences if self.sentences else None
+
+    def __add__(self, other):
+        mine, others = dataclasses.astuple(self), dataclasses.astuple(other)
+        return Counts(*(a + b for a, b in zip(mine, others, strict=True)))
+
+    def as_dict(self):
+        """Return counts and rates as plain values."""
+        rates = ("errors", "error_rate", "sentence_error_rate")
+        return dataclasses.asdict(self) | {name: getattr(self, name) for name in rates}
+
+
+class Pair(NamedTuple):
+    """One step of an alignment: a reference's unit against a hypothesis's.
+
+    Attributes:
+        kind: "C" correct, "S" substituted, "D" deleted, "I" inserted.
+        ref: the unit, or None where the hypothesis inserts.
+        hyp: the unit, or None where the hypothesis deletes.
+    """
+
+    kind: str
+    ref: str | None
+    hyp: str | None
+
+
+class Utterance(NamedTuple):
+    """An utterance's id, its alignment (a list of :class:`Pair`), and its :class:`Counts`."""
+
+    utt: str
+    pairs: list
+    counts: Counts
+
+
+def words(text):
+    """Split at white space."""
+    return text.split()
+
+
+def characters(text):
+    """Split into characters; a stretch of white space counts as one character, ``<space>``."""
+    return [SPACE if c == " " else c for c in " ".join(text.split())]
+
+
+def bpe_tokens(model_file):
+    """Return a function that splits a text into the tokens of a sentencepiece model.
+
+    Raises:
+        UserError: the model cannot be read.
+    """
+    import sentencepiece
+
+    try:
+        model = sentencepiece.SentencePieceProcessor(model_file=str(model_file))
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"{model_file}: cannot be read as a sentencepiece model") from error
+    return lambda text: model.encode(text, out_type=str)
+
+
+def check_ids(references, hypotheses, name="the hypotheses"):
+    """Refuse hypotheses of utterances that no reference knows.
+
+    They belong to another test set, or ids were changed on the way: a rate would be wrong.
+
+    Raises:
+        UserError: names the first of them.
+    """
+    unknown = sorted(set(hypotheses) - set(references))
+    if unknown:
+        more = f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else ""
+        raise UserError(
+            f"{name}: utterance {unknown[0]!r}{more} is not among the references; "
+            "score the hypotheses of this very test set"
+        )
+
+
+def align(references, hypotheses, split):
+    """Align every reference with its hypothesis by the least number of errors.
+
+    A missing hypothesis is an empty one: all of its reference is deleted. Where several
+    alignments have the fewest errors, one of them is taken; sclite weighs substitutions against
+    deletions and insertions differently, and may split the same utterance otherwise.
+
+    Args:
+        references: dict of utterance -> text.
+        hypotheses: dict of utterance -> text.
+        split: turns a text into a list of units.
+
+    Returns:
+        A list of :class:`Utterance` in the order of the references.
+
+    Raises:
+        UserError: there are no references, or a hypothesis has none.
+    """
+    import jiwer
+
+    if not references:
+        raise UserError("there are no reference transcripts to score against")
+    check_ids(references, hypotheses)
+    refs = [split(text) for text in references.values()]
+    hyps = [split(hypotheses.get(utt, "")) for utt in references]
+    aligned = jiwer.process_words(refs, hyps, _as_it_is, _as_it_is).alignments
+    utterances = []
+    for utt, ref, hyp, chunks in zip(references, refs, hyps, aligned, strict=True):
+        pairs = [pair for chunk in chunks for pair in _pairs(chunk, ref, hyp)]
+        utterances.append(Utterance(utt, pairs, _count(pairs)))
+    return utterances
+
+
+def total(utterances):
+    """Return the :class:`Counts` of all utterances together."""
+    return sum((utterance.counts for utterance in utterances), Counts())
+
+
+def by_speaker(utterances, utt2spk):
+    """Return a dict of speaker -> :class:`Counts`, sorted by speaker.
+
+    Raises:
+        UserError: an utterance has no speaker.
+    """
+    speakers = {}
+    for utterance in utterances:
+        if utterance.utt not in utt2spk:
+            raise UserError(f"utterance {utterance.utt!r} has no speaker in utt2spk")
+        speaker = utt2spk[utterance.utt]
+        speakers[speaker] = speakers.get(speaker, Counts()) + utterance.counts
+    return dict(sorted(speakers.items()))
+
+
+def confusions(utterances, kind):
+    """Return (ref, hyp) pairs of one kind of error and how often each occurs, commonest first."""
+    counter = Counter(
+        (pair.ref, pair.hyp) for each in utterances for pair in each.pairs if pair.kind == kind
+    )
+    return sorted(counter.items(), key=lambda item: (-item[1], item[0][0] or "", item[0][1] or ""))
+
+
+def _as_it_is(units):
+    return units
+
+
+def _pairs(chunk, ref, hyp):
+    """Turn one of jiwer's chunks into pairs."""
+    r = ref[chunk.ref_start_idx : chunk.ref_end_idx]
+    h = hyp[chunk.hyp_start_idx : chunk.hyp_end_idx]
+    if chunk.type == "delete":
+        return [Pair("D", unit, None) for unit in r]
+    if chunk.type == "insert":
+        return [Pair("I", None, unit) for unit in h]
+    kind = "C" if chunk.type == "equal" else "S"
+    return [Pair(kind, a, b) for a, b in zip(r, h, strict=True)]
+
+
+def _count(pairs):
+    kinds = Counter(pair.kind for pair in pairs)
+    return Counts(
+        sentences=1,
+        wrong_sentences=int(kinds["C"] < len(pairs)),
+        units=len(pairs) - kinds["I"],
+        correct=kinds["C"],
+        substitutions=kinds["S"],
+        deletions=kinds["D"],
+        insertions=kinds["I"],
+    )

@@ -1,0 +1,137 @@
+"""Scores as files: score.json for programs, score.txt and errors_*.txt for people."""
+
+import json
+import unicodedata
+from pathlib import Path
+
+from mambaasr.files import atomic_write
+from mambaasr.score import error_rate
+
+UNIT_NAMES = {"cer": "Chr", "wer": "Wrd", "ter": "Tok"}
+COLUMNS = ("Snt", "Unit", "Corr", "Sub", "Del", "Ins", "Err", "S.Err")
+
+
+def write_scores(folder, scores, speakers, details):
+    """Write score.json, score.txt and, for each rate, errors_<rate>.txt.
+
+    Args:
+        folder: where to.
+        scores: dict of "wer", "cer", "ter" -> aligned utterances.
+        speakers: dict of utterance -> speaker, or None.
+        details: plain values that go into score.json as they are (paths, missing utterances).
+
+    Returns:
+        The text of score.txt.
+    """
+    folder = Path(folder)
+    content = dict(details)
+    for name, utterances in scores.items():
+        rows = _rows(utterances, speakers)
+        *by_speaker, (_, everything) = [(who, counts.as_dict()) for who, counts in rows]
+        content[name] = everything | {"speakers": dict(by_speaker)}
+        with atomic_write(folder / f"errors_{name}.txt") as stream:
+            stream.writelines(error_lines(utterances, speakers))
+    text = score_text(scores, speakers, details)
+    with atomic_write(folder / "score.txt") as stream:
+        stream.write(text)
+    # Last, for it is what tells other commands that there is a score.
+    with atomic_write(folder / "score.json") as stream:
+        json.dump(content, stream, ensure_ascii=False, indent=1)
+        stream.write("\n")
+    return text
+
+
+def score_text(scores, speakers, details):
+    """Return a table for each rate, and what else there is to say; see :func:`write_scores`."""
+    sections = []
+    for name, utterances in scores.items():
+        header = (name.upper(), *(UNIT_NAMES[name] if c == "Unit" else c for c in COLUMNS))
+        table = [(who, *cells(counts.as_dict())) for who, counts in _rows(utterances, speakers)]
+        sections.append(align_table(header, table))
+    missing = details.get("missing")
+    if missing:
+        sections.append(f"Utterances without a hypothesis, counted as deleted: {len(missing)}.\n")
+    if details.get("compare"):
+        sections.append(describe(details["compare"]) + "\n")
+    return "\n".join(sections)
+
+
+def _rows(utterances, speakers):
+    """Return (speaker, counts) of every speaker, then of all together."""
+    rows = error_rate.by_speaker(utterances, speakers) if speakers is not None else {}
+    return [*rows.items(), ("total", error_rate.total(utterances))]
+
+
+def cells(values):
+    """Return a row of the table: counts, then Corr, Sub, Del, Ins, Err in % of the units, S.Err."""
+    row = [str(values["sentences"]), str(values["units"])]
+    for name in ("correct", "substitutions", "deletions", "insertions", "errors"):
+        row.append(f"{100 * values[name] / values['units']:.1f}" if values["units"] else "-")
+    rate = values["sentence_error_rate"]
+    return (*row, "-" if rate is None else f"{rate:.1f}")
+
+
+def describe(comparison):
+    """Say in a sentence what a comparison (a dict) shows."""
+    c = comparison
+    verdict = (
+        f"the {'first' if c['difference'] < 0 else 'second'} is better"
+        if c["significant"]
+        else "no difference is shown"
+    )
+    return (
+        f"WER {c['rate']:.2f} % against {c['other_rate']:.2f} % ({c['other']}): difference "
+        f"{c['difference']:+.2f}, 95 % interval {c['low']:+.2f} to {c['high']:+.2f} "
+        f"(paired bootstrap over utterances, {c['samples']} samples): {verdict}."
+    )
+
+
+def error_lines(utterances, speakers=None):
+    """Yield lines: every utterance with an error, aligned, then the commonest errors."""
+    for utterance in utterances:
+        if not utterance.counts.errors:
+            continue
+        speaker = f" ({speakers[utterance.utt]})" if speakers is not None else ""
+        counts = utterance.counts
+        yield (
+            f"{utterance.utt}{speaker}  C {counts.correct}  S {counts.substitutions}  "
+            f"D {counts.deletions}  I {counts.insertions}\n"
+        )
+        rows = {"REF": [], "HYP": [], "   ": []}
+        for pair in utterance.pairs:
+            units = (pair.ref or "*", pair.hyp or "*", "" if pair.kind == "C" else pair.kind)
+            width = max(_width(unit) for unit in units)
+            for row, unit in zip(rows.values(), units, strict=True):
+                row.append(unit + " " * (width - _width(unit)))
+        for label, row in rows.items():
+            yield f"  {label} {' '.join(row)}".rstrip() + "\n"
+        yield "\n"
+    for kind, title in (("S", "Substitutions"), ("D", "Deletions"), ("I", "Insertions")):
+        found = error_rate.confusions(utterances, kind)
+        yield f"{title}: {sum(count for _, count in found)}\n"
+        for (ref, hyp), count in found:
+            what = {"S": f"{ref} -> {hyp}", "D": ref, "I": hyp}[kind]
+            yield f"{count:7d}  {what}\n"
+
+
+def align_table(header, rows):
+    """Return a table as Markdown with columns of equal width; the first is text."""
+    widths = [max(_width(row[i]) for row in (header, *rows)) for i in range(len(header))]
+
+    def line(row):
+        padded = [
+            " " * (width - _width(cell)) + cell if i else cell + " " * (width - _width(cell))
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        return "| " + " | ".join(padded) + " |\n"
+
+    rule = [":" + "-" * (w - 1) if i == 0 else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
+    return line(header) + "| " + " | ".join(rule) + " |\n" + "".join(line(row) for row in rows)
+
+
+def _width(text):
+    """Return how many columns a terminal gives a text: two for wide, none for combining."""
+    return sum(
+        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
+        for c in text
+    )

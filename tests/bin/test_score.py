@@ -1,0 +1,71 @@
+"""Tests of python -m mambaasr.bin.score."""
+
+import json
+
+import pytest
+
+from mambaasr.bin.score import main
+from mambaasr.errors import UserError
+
+
+@pytest.fixture
+def files(tmp_path):
+    def write(name, text):
+        path = tmp_path / name
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return str(path)
+
+    return write
+
+
+def test_scores_and_comparison(files, tmp_path, capsys):
+    ref = files("ref", "u1 one two three\nu2 four\nu3 <noise> five\n")
+    hyp = files("hyp", "u1 one two three\nu3 five\n")
+    out = tmp_path / "score"
+    options = ["--ref", ref, "--hyp", hyp, "--output_dir", str(out)]
+    options += ["--utt2spk", files("utt2spk", "u1 s\nu2 s\nu3 t\n")]
+    options += ["--nlsyms_txt", files("nlsyms", "<noise>\n"), "--bootstrap_samples", "200"]
+    assert main([*options, "--compare", files("other", "u1 one\n")]) == 0
+    score = json.loads((out / "score.json").read_text())
+    assert score["missing"] == ["u2"]
+    assert score["wer"]["units"] == 5 and score["wer"]["deletions"] == 1
+    assert score["wer"]["speakers"]["t"]["errors"] == 0
+    assert score["compare"]["difference"] == pytest.approx(-60)
+    assert "ter" not in score
+    printed = capsys.readouterr().out
+    assert "counted as deleted: 1." in printed
+    assert "WER 20.00 % against 80.00 %" in printed
+    assert "no difference is shown" in printed
+
+
+def test_table_alone(files, capsys):
+    ref = files("ref", "u1 one two\n")
+    assert main(["--ref", ref, "--hyp", ref]) == 0
+    assert "| total |   1 |   2 | 100.0 |" in capsys.readouterr().out
+
+
+def test_no_hypothesis_at_all(files, capsys):
+    assert main(["--ref", files("ref", "u1 a\n"), "--hyp", files("hyp", "")]) == 0
+    assert "| total |   1 |   1 |  0.0 | 0.0 | 100.0 |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("ref", "hyp", "message"),
+    [
+        ("u1 a\n", "u1 a\nu9 b\n", "hyp: utterance 'u9' is not among the references"),
+        ("", "u1 a\n", "ref: the file is empty"),
+        ("u1 a\nu1 b\n", "u1 a\n", "ref:2: duplicate id 'u1'"),
+        ("u1 a\n", b"u1 \xff\n", "hyp:1: .*not UTF-8"),
+    ],
+)
+def test_bad_files(files, ref, hyp, message):
+    with pytest.raises(UserError, match=message):
+        main(["--ref", files("ref", ref), "--hyp", files("hyp", hyp)])
+
+
+def test_missing_files_and_options(files):
+    ref = files("ref", "u1 a\n")
+    with pytest.raises(UserError, match="nowhere: cannot be read"):
+        main(["--ref", ref, "--hyp", "nowhere"])
+    with pytest.raises(UserError, match="needs --bpe_model"):
+        main(["--ref", ref, "--hyp", ref, "--token_type", "bpe"])

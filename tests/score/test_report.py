@@ -1,0 +1,42 @@
+"""Tests of mambaasr.score.report."""
+
+import json
+
+from mambaasr.score.error_rate import align, characters, words
+from mambaasr.score.report import error_lines, write_scores
+
+REFS = {"a1": "guten tag", "b1": "一 二 三", "c1": "stimmt"}
+HYPS = {"a1": "guten morgen tag", "b1": "一 四 三", "c1": "stimmt"}
+SPEAKERS = {"a1": "a", "b1": "b", "c1": "a"}
+
+
+def test_files(tmp_path):
+    scores = {"wer": align(REFS, HYPS, words), "cer": align(REFS, HYPS, characters)}
+    text = write_scores(tmp_path, scores, SPEAKERS, {"missing": [], "ref": "r"})
+    assert (tmp_path / "score.txt").read_text(encoding="utf-8") == text
+    assert "| total |   3 |   6 |  83.3 | 16.7 | 0.0 | 16.7 | 33.3 |  66.7 |" in text
+    content = json.loads((tmp_path / "score.json").read_text(encoding="utf-8"))
+    assert content["ref"] == "r"
+    assert content["wer"]["errors"] == 2
+    assert content["wer"]["speakers"]["a"]["insertions"] == 1
+    assert content["cer"]["substitutions"] == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "errors_cer.txt",
+        "errors_wer.txt",
+        "score.json",
+        "score.txt",
+    ]
+
+
+def test_errors_are_aligned():
+    text = "".join(error_lines(align(REFS, HYPS, words), SPEAKERS))
+    assert "  REF guten *      tag\n  HYP guten morgen tag\n            I\n" in text
+    assert "b1 (b)  C 2  S 1  D 0  I 0\n" in text
+    assert "stimmt" not in text
+    assert "      1  二 -> 四\n" in text
+    assert "Deletions: 0\n" in text
+
+
+def test_wide_characters_take_two_columns():
+    text = "".join(error_lines(align({"u": "a 二 c"}, {"u": "a bb d"}, words)))
+    assert "  REF a 二 c\n  HYP a bb d\n        S  S\n" in text
