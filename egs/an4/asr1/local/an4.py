@@ -1,13 +1,12 @@
 """The AN4 corpus: find it, check it, and write it as data folders."""
 
 import hashlib
-import logging
 import re
 from pathlib import Path
 
 from download import download, unpack
 
-from mambaasr.data.table import write_table
+from mambaasr.data.folder import DataFolder
 from mambaasr.errors import UserError
 
 # This commit's README is the checked corpus' own; what it unpacks to is compared with CHECKSUMS.
@@ -44,7 +43,7 @@ def find_corpus(name):
 
 
 def checksum(path):
-    """Return the SHA-256 of a file, or of a folder's files as ``sha256sum * | sha256sum`` prints it.
+    """Return the SHA-256 of a file, or of a folder as ``sha256sum * | sha256sum`` prints it.
 
     A folder's sum covers the names and contents of the files right below it, in byte order of
     their names (``LC_ALL=C``), so it can be checked by hand.
@@ -94,7 +93,7 @@ def read_split(root, split):
     if len(ids) != len(texts):
         raise UserError(f"{ids_path} has {len(ids)} lines, {texts_path} {len(texts)}")
     rows = []
-    for number, (file_id, line) in enumerate(zip(ids, texts), 1):
+    for number, (file_id, line) in enumerate(zip(ids, texts, strict=True), 1):
         match = re.fullmatch(r"(?:<s>\s+)?(.*?)(?:\s+</s>)?\s+\((\S+)\)\s*", line)
         if not match:
             raise UserError(f"{texts_path}:{number}: 'WORDS (id)' was expected: {line!r}")
@@ -142,19 +141,17 @@ def prepare(root, data_dir, check=True):
     for name, rows in sets.items():
         write_folder(Path(data_dir) / name, rows)
         speakers = len({row[1] for row in rows})
-        logging.info(f"{data_dir}/{name}: {len(rows)} utterances, {speakers} speakers")
+        print(f"{data_dir}/{name}: {len(rows)} utterances, {speakers} speakers")
 
 
-def write_folder(folder, rows):
+def write_folder(path, rows):
     """Write rows of :func:`read_split` as a data folder."""
-    speakers = {}
-    for utt, speaker, _, _ in sorted(rows):
-        speakers.setdefault(speaker, []).append(utt)
-    write_table(folder / "wav.scp", {utt: wav for utt, _, wav, _ in rows})
-    write_table(folder / "text", {utt: text for utt, _, _, text in rows})
-    write_table(folder / "utt2spk", {utt: speaker for utt, speaker, _, _ in rows})
-    write_table(folder / "spk2utt", {speaker: " ".join(utts) for speaker, utts in speakers.items()})
-    write_table(folder / "utt2lang", {utt: "en" for utt, _, _, _ in rows})
+    DataFolder(
+        wav={utt: wav for utt, _, wav, _ in rows},
+        text={utt: text for utt, _, _, text in rows},
+        utt2spk={utt: speaker for utt, speaker, _, _ in rows},
+        utt2lang={utt: "en" for utt, _, _, _ in rows},
+    ).write(path)
 
 
 def _lines(path):

@@ -1,7 +1,6 @@
 """Prepare the AN4 corpus: data/train_nodev, data/train_dev and data/test."""
 
 import argparse
-import logging
 from pathlib import Path
 
 from mambaasr.bin import run_main
@@ -13,7 +12,7 @@ def get_parser():
     parser.add_argument(
         "--corpus",
         default="downloads",
-        help="folder with etc/ and wav/; 'downloads' fetches the corpus into that folder (%(default)s)",
+        help="folder with etc/ and wav/; 'downloads': fetch it into that folder (%(default)s)",
     )
     parser.add_argument("--data_dir", type=Path, default=Path("data"), help="output (%(default)s)")
     parser.add_argument(
@@ -28,7 +27,6 @@ def get_parser():
 def main(argv=None):
     """Find or download the corpus, check it and write the data folders."""
     args = get_parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
 
     import an4
 

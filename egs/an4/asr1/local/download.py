@@ -1,6 +1,5 @@
 """Download an archive and unpack it, whole or not at all."""
 
-import logging
 import os
 import shutil
 import tarfile
@@ -30,9 +29,12 @@ def download(url, path, timeout=60):
     path = Path(path)
     if path.exists():
         return
-    logging.info(f"downloading {url}")
+    print(f"downloading {url}")
     try:
-        with urllib.request.urlopen(url, timeout=timeout) as response, atomic_write(path, "wb") as out:
+        with (
+            urllib.request.urlopen(url, timeout=timeout) as response,
+            atomic_write(path, "wb") as out,
+        ):
             total = int(response.headers.get("Content-Length") or 0)
             with tqdm(total=total or None, unit="B", unit_scale=True, desc=path.name) as bar:
                 while block := response.read(BLOCK):
@@ -41,7 +43,9 @@ def download(url, path, timeout=60):
                 if total and bar.n != total:
                     raise UserError(f"{url}: the download ended after {bar.n} of {total} bytes")
     except (urllib.error.URLError, OSError, ValueError) as error:
-        raise UserError(f"{url}: cannot be downloaded: {getattr(error, 'reason', error)}") from error
+        raise UserError(
+            f"{url}: cannot be downloaded: {getattr(error, 'reason', error)}"
+        ) from error
 
 
 def unpack(archive, folder):
@@ -68,13 +72,15 @@ def unpack(archive, folder):
             raise UserError(f"{archive}: one top folder was expected, found {names}")
         os.replace(tops[0], folder)
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-        raise UserError(f"{archive}: cannot be unpacked: {error}; remove it and try again") from error
+        raise UserError(
+            f"{archive}: cannot be unpacked: {error}; remove it and try again"
+        ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _plain_files(member, path):
-    """Apply tarfile's "data" filter and refuse links on top, which no corpus of plain audio needs."""
+    """Apply tarfile's "data" filter, and refuse links: no corpus of plain audio needs them."""
     if member.issym() or member.islnk():
         raise tarfile.LinkOutsideDestinationError(member, member.linkname)
     return tarfile.data_filter(member, path)

@@ -1,0 +1,1 @@
+"""A synthetic corpus of spoken numbers, dates and commands."""
