@@ -1,0 +1,120 @@
+"""The causal depthwise convolution by the compiled CPU kernel, as an op of torch's library."""
+
+from typing import Optional
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mambaasr.ops.native import call
+from mambaasr.ops.native.call import floats, pointer, tensor, unavailable
+
+__all__ = ["causal_conv1d", "causal_conv1d_update", "unavailable"]
+
+_library = torch.library.Library("mambaasr", "FRAGMENT")
+_INPUTS = (
+    "Tensor x, Tensor weight, Tensor? bias, Tensor? initial_state, Tensor? lengths, "
+    "bool silu, bool reverse"
+)
+_library.define(f"causal_conv1d({_INPUTS}) -> (Tensor, Tensor)")
+_library.define(f"causal_conv1d_backward(Tensor dout, Tensor? dlast, {_INPUTS}) -> Tensor[]")
+
+_NOT_BACKWARD = (0,) * 9  # the fields of ConvArgs that the forward pass does not read
+
+
+def _record(x, weight, bias, h0, lengths, silu, reverse, out, last):
+    """What both passes hand over, in the order of ConvArgs."""
+    return (
+        *(call.threads(x.numel()), *x.shape, weight.shape[1], silu, reverse, pointer(lengths)),
+        *(pointer(weight), pointer(bias), pointer(h0), pointer(last), *tensor(x), *tensor(out)),
+    )
+
+
+def _last_like(x, weight):
+    return torch.empty(*x.shape[:2], weight.shape[1] - 1, dtype=x.dtype, device=x.device)
+
+
+def _forward(x, weight, bias, h0, lengths, silu, reverse):
+    out, last = call.empty_like(x), _last_like(x, weight).float()
+    inputs = (x, floats(weight), floats(bias), floats(h0), lengths, silu, reverse)
+    call.call("conv_forward", *_record(*inputs, out, last), *_NOT_BACKWARD)
+    return out, last.to(x.dtype)
+
+
+def _backward(dout, dlast, x, weight, bias, h0, lengths, silu, reverse):
+    batch, channels, _ = x.shape
+    width = weight.shape[1]
+    new = {"dtype": torch.float32, "device": x.device}
+    dx = call.empty_like(x)
+    dweight = torch.empty(batch, channels, width, **new)
+    dbias = torch.empty(batch, channels, **new)
+    dh0 = torch.empty(batch, channels, width - 1, **new)
+    weight_, bias_, h0_, dlast = floats(weight), floats(bias), floats(h0), floats(dlast)
+    call.call(
+        "conv_backward",
+        *_record(x, weight_, bias_, h0_, lengths, silu, reverse, dout, None),
+        *(pointer(dlast), pointer(dweight), pointer(dbias), pointer(dh0), *tensor(dx)),
+    )
+    dweight = call.sum_terms(dweight, 0).to(weight.dtype)
+    dbias = dbias if bias is None else call.sum_terms(dbias, 0).to(bias.dtype)
+    return [dx, dweight, dbias, dh0 if h0 is None else dh0.to(h0.dtype)]
+
+
+def _fake_forward(x, weight, bias, h0, lengths, silu, reverse):
+    return call.empty_like(x), _last_like(x, weight)
+
+
+def _fake_backward(dout, dlast, x, weight, bias, h0, lengths, silu, reverse):
+    batch, channels, _ = x.shape
+    dbias = x.new_empty(batch, channels, dtype=torch.float32) if bias is None else bias
+    dh0 = _last_like(x, weight).float() if h0 is None else h0
+    return [
+        call.empty_like(x),
+        *(torch.empty(like.shape, dtype=like.dtype, device=x.device) for like in (weight, dbias)),
+        torch.empty(dh0.shape, dtype=dh0.dtype, device=x.device),
+    ]
+
+
+def _setup_context(ctx, inputs, output):
+    *tensors, silu, reverse = inputs
+    ctx.save_for_backward(*tensors)
+    ctx.flags = silu, reverse
+    ctx.set_materialize_grads(False)
+
+
+def _differentiate(ctx, dout: Optional[Tensor], dlast: Optional[Tensor]):
+    tensors = ctx.saved_tensors
+    if dout is None:
+        dout = torch.zeros_like(tensors[0])
+    grads = torch.ops.mambaasr.causal_conv1d_backward(dout, dlast, *tensors, *ctx.flags)
+    wanted = (g if need else None for g, need in zip(grads, ctx.needs_input_grad, strict=False))
+    return (*wanted, None, None, None)
+
+
+_library.impl("causal_conv1d", _forward, "CPU")
+_library.impl("causal_conv1d_backward", _backward, "CPU")
+torch.library.register_fake("mambaasr::causal_conv1d", _fake_forward, lib=_library)
+torch.library.register_fake("mambaasr::causal_conv1d_backward", _fake_backward, lib=_library)
+torch.library.register_autograd(
+    "mambaasr::causal_conv1d", _differentiate, setup_context=_setup_context, lib=_library
+)
+
+
+def causal_conv1d(x, weight, bias, activation, lengths, reverse, initial_states):
+    """See :func:`mambaasr.ops.causal_conv1d_fn`; arguments are checked there."""
+    return torch.ops.mambaasr.causal_conv1d(
+        x, weight, bias, initial_states, lengths, activation is not None, reverse
+    )
+
+
+def causal_conv1d_update(x, conv_state, weight, bias, activation):
+    """One step, in place: one frame. See :func:`mambaasr.ops.causal_conv1d_update`."""
+    frame, state = call.io(x).unsqueeze(2), floats(conv_state)
+    # A state longer than the kernel reaches: taps of zero lie before it.
+    weight = floats(F.pad(weight, (state.shape[2] + 1 - weight.shape[1], 0)))
+    out = torch.empty_like(frame)
+    inputs = (frame, weight, floats(bias), state, None, activation is not None, False)
+    call.call("conv_forward", *_record(*inputs, out, state), *_NOT_BACKWARD)
+    if state is not conv_state:
+        conv_state.copy_(state)
+    return out.squeeze(2)

@@ -1,0 +1,43 @@
+// What Python hands over: flat records of 64-bit integers (packed by mambaasr/ops/native/call.py,
+// same order). Pointers of 0 mean "not given". Strides count elements.
+#pragma once
+#include <cstdint>
+
+struct Tensor {  // (batch, channel, time), float or bfloat16
+  int64_t ptr, sb, sc, st, bf16;
+};
+
+struct Coefficients {  // B, C and their gradients: float (batch, group, time, state), state stride 1
+  int64_t ptr, sb, sg, st;
+};
+
+struct ScanArgs {
+  int64_t threads, batch, channels, time, states, groups;
+  int64_t softplus, reverse;
+  int64_t chunk, block;  // frames between saved states; channels that one task walks through
+  int64_t lengths;       // int64 (batch)
+  int64_t A, D, bias;    // float (channel, state), (channel), (channel), contiguous
+  int64_t h0, last;      // float (batch, channel, state), contiguous
+  int64_t saved;         // float, see saved_states() in scan.h
+  Tensor u, delta, z, out;
+  Coefficients B, C;
+  // Backward only: `out` above is then the gradient that comes in.
+  int64_t dlast, dA, dD, dbias, dh0;  // gradients; dA, dD and dbias still per batch
+  Tensor du, ddelta, dz;
+  int64_t dB, dC;  // float (batch, task, time, state): partial sums over a task's channels
+};
+
+struct ConvArgs {
+  int64_t threads, batch, channels, time, width;
+  int64_t silu, reverse;
+  int64_t lengths;
+  int64_t weight, bias;  // float (channel, width), (channel), contiguous
+  int64_t h0, last;      // float (batch, channel, width - 1), contiguous
+  Tensor x, out;
+  int64_t dlast, dweight, dbias, dh0;  // dweight and dbias still per batch
+  Tensor dx;
+};
+
+struct SumArgs {  // out[o, i] = sum over r of in[o, r, i], in this order
+  int64_t threads, outer, terms, inner, in, out;
+};

@@ -1,0 +1,85 @@
+"""Calls into the library: packs arguments as args.h lays them out."""
+
+import struct
+
+import torch
+
+from mambaasr.ops.native import build
+
+# Below so many elements another thread costs more than it brings.
+SMALL = 1 << 15
+ERRORS = {
+    1: (MemoryError, "no memory for a thread's workspace"),
+    2: (ValueError, "a length is negative or larger than the number of frames"),
+}
+DTYPES = (torch.float32, torch.bfloat16)
+NO_TENSOR = (0, 0, 0, 0, 0)
+
+
+def unavailable(tensor):
+    """Say why the kernels cannot run on ``tensor``, or None where they can."""
+    if tensor.device.type != "cpu":
+        return f"it runs on the CPU, the tensors are on {tensor.device}"
+    if tensor.dtype not in DTYPES:
+        return f"it computes in float32 and takes float32 or bfloat16, not {tensor.dtype}"
+    return build.load()[1]
+
+
+def tensor(x):
+    """Record of a (batch, channel, time) tensor."""
+    return NO_TENSOR if x is None else (x.data_ptr(), *x.stride(), x.dtype == torch.bfloat16)
+
+
+def pointer(x):
+    """Address of a contiguous tensor, 0 for None."""
+    return 0 if x is None else x.data_ptr()
+
+
+def floats(x):
+    """``x`` (or None) as contiguous float32."""
+    return None if x is None else x.to(torch.float32).contiguous()
+
+
+def io(x):
+    """``x`` (or None) in a dtype that the kernels read, float32 where it has another."""
+    return x if x is None or x.dtype in DTYPES else x.float()
+
+
+def empty_like(x, dtype=None):
+    """An uninitialised (batch, channel, time) tensor with the axes in memory as in ``x``."""
+    batch, channels, time = x.shape
+    dtype = dtype or x.dtype
+    if x.stride(1) == 1:
+        return torch.empty(batch, time, channels, dtype=dtype, device=x.device).transpose(1, 2)
+    return torch.empty(batch, channels, time, dtype=dtype, device=x.device)
+
+
+def threads(elements):
+    """How many threads work on so many elements."""
+    return torch.get_num_threads() if elements > SMALL else 1
+
+
+def call(function, *numbers):
+    """Run ``mambaasr_<function>`` on a record of 64-bit integers.
+
+    Raises:
+        ValueError, MemoryError: as the library reports.
+    """
+    library, reason = build.load()
+    if library is None:
+        raise RuntimeError(f"the CPU kernels cannot run: {reason}")
+    code = getattr(library, f"mambaasr_{function}")(struct.pack(f"{len(numbers)}q", *numbers))
+    if code:
+        kind, message = ERRORS[code]
+        raise kind(f"mambaasr_{function}: {message}")
+
+
+def sum_terms(x, dim):
+    """Sum of a contiguous float32 tensor over ``dim``, in order: the same for any thread count."""
+    shape = (*x.shape[:dim], *x.shape[dim + 1 :])
+    if x.shape[dim] == 1 or x.numel() == 0:
+        return x.sum(dim)
+    out = torch.empty(shape, dtype=x.dtype, device=x.device)
+    outer, inner = x.shape[:dim].numel(), x.shape[dim + 1 :].numel()
+    call("sum", threads(x.numel()), outer, x.shape[dim], inner, pointer(x), pointer(out))
+    return out

@@ -1,0 +1,57 @@
+// The kernels for one instruction set; compiled once for each with ISA as its name.
+#include "kernels.h"
+
+#include "conv.h"
+#include "scan.h"
+
+namespace {
+
+// Runs task(args, index, workspace) for every index; static, so that a thread's share is its own.
+template <class Args, class Task>
+int run(const Args& args, int64_t tasks, int64_t space, Task task) {
+  int failed = 0;
+  int threads = (int)min64(args.threads, tasks);
+  (void)threads;
+#pragma omp parallel num_threads(threads) if (threads > 1) reduction(| : failed)
+  {
+    FlushDenormals flush;
+    Workspace work(space);
+    failed = !work.memory;
+#pragma omp for schedule(dynamic)
+    for (int64_t i = 0; i < tasks; i++) {
+      if (failed) continue;
+      work.reset();
+      task(args, i, work);
+    }
+  }
+  return failed ? kNoMemory : kDone;
+}
+
+int scan_forward(const ScanArgs& a) {
+  return run(a, ScanTask::count(a), scan_forward_space(a), scan_forward_task);
+}
+int scan_backward(const ScanArgs& a) {
+  return run(a, ScanTask::count(a), scan_backward_space(a), scan_backward_task);
+}
+int conv_forward(const ConvArgs& a) {
+  return run(a, ConvTask::count(a), conv_space(a), conv_forward_task);
+}
+int conv_backward(const ConvArgs& a) {
+  return run(a, ConvTask::count(a), conv_space(a), conv_backward_task);
+}
+
+// Element by element in the order of the terms: the same sum in every run, for any thread count.
+void sum_task(const SumArgs& a, int64_t o, Workspace&) {
+  const float* in = (const float*)a.in + o * a.terms * a.inner;
+  float* out = (float*)a.out + o * a.inner;
+  memcpy(out, in, a.inner * sizeof(float));
+  for (int64_t r = 1; r < a.terms; r++)
+    for (int64_t i = 0; i < a.inner; i++) out[i] += in[r * a.inner + i];
+}
+int sum(const SumArgs& a) { return run(a, a.outer, 1, sum_task); }
+
+}  // namespace
+
+#define NAME_(isa) kernels_##isa
+#define NAME(isa) NAME_(isa)
+extern const Kernels NAME(ISA) = {scan_forward, scan_backward, conv_forward, conv_backward, sum};

@@ -1,0 +1,15 @@
+// The functions that each instruction set provides.
+#pragma once
+#include "args.h"
+
+enum { kDone = 0, kNoMemory = 1, kBadLength = 2, kBadIsa = 3 };
+
+struct Kernels {
+  int (*scan_forward)(const ScanArgs&);
+  int (*scan_backward)(const ScanArgs&);
+  int (*conv_forward)(const ConvArgs&);
+  int (*conv_backward)(const ConvArgs&);
+  int (*sum)(const SumArgs&);
+};
+
+extern const Kernels kernels_scalar, kernels_avx2, kernels_avx512;

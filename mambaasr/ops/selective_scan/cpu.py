@@ -1,0 +1,207 @@
+"""The selective scan by the compiled CPU kernel, as an op that torch.compile and export know.
+
+Memory is proportional to batch x channel x time: the backward pass recomputes the states of a chunk
+of frames from those saved at its start.
+"""
+
+from typing import Optional
+
+import torch
+from torch import Tensor
+
+from mambaasr.ops.native import call
+from mambaasr.ops.native.call import floats, pointer, tensor, unavailable
+
+__all__ = ["selective_scan", "selective_state_update", "unavailable"]
+
+_library = torch.library.Library("mambaasr", "FRAGMENT")
+_INPUTS = (
+    "Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? z, "
+    "Tensor? delta_bias, Tensor? initial_state, Tensor? lengths, bool softplus, bool reverse"
+)
+_library.define(f"selective_scan({_INPUTS}, bool save) -> (Tensor, Tensor, Tensor)")
+_library.define(
+    f"selective_scan_backward(Tensor dout, Tensor? dlast, Tensor saved, {_INPUTS}) -> Tensor[]"
+)
+
+_NOT_BACKWARD = (0,) * 22  # the fields of ScanArgs that the forward pass does not read
+
+
+def _plan(channels, groups, states):
+    """Frames between saved states, channels a task, tasks a group.
+
+    Saved states and partial sums of dB and dC take states / frames and states / channels as much
+    memory as u does.
+    """
+    frames = 64 if states <= 64 else 128
+    block = 64 if states <= 64 else 128
+    return frames, block, -(-(channels // groups) // block)
+
+
+def _time_major(matrix):
+    """(b, n, t) or (b, g, n, t) -> float32 (b, g, t, n) with the states side by side."""
+    matrix = (matrix.unsqueeze(1) if matrix.dim() == 3 else matrix).transpose(2, 3)
+    if matrix.dtype != torch.float32 or matrix.stride(3) != 1:
+        matrix = matrix.to(torch.float32).contiguous()
+    return matrix
+
+
+def _record(u, delta, A, B, C, D, z, bias, h0, lengths, softplus, reverse, out, last, saved):
+    """What both passes hand over, in the order of ScanArgs."""
+    batch, channels, time = u.shape
+    states, groups = A.shape[1], B.shape[1]
+    frames, block, _ = _plan(channels, groups, states)
+    return (
+        *(call.threads(u.numel() * states), batch, channels, time, states, groups),
+        *(softplus, reverse, frames, block, pointer(lengths)),
+        *(pointer(A), pointer(D), pointer(bias), pointer(h0), pointer(last), pointer(saved)),
+        *(*tensor(u), *tensor(delta), *tensor(z), *tensor(out)),
+        *(B.data_ptr(), *B.stride()[:3], C.data_ptr(), *C.stride()[:3]),
+    )
+
+
+def _saved_shape(u, A, B):
+    channels, time, states = u.shape[1], u.shape[2], A.shape[1]
+    groups = B.shape[1] if B.dim() == 4 else 1
+    frames, block, tasks = _plan(channels, groups, states)
+    return (u.shape[0], tasks * groups, -(-time // frames), states, block)
+
+
+def _forward(u, delta, A, B, C, D, z, bias, h0, lengths, softplus, reverse, save):
+    out = call.empty_like(u)
+    last = torch.empty(*u.shape[:2], A.shape[1], device=u.device)
+    saved = torch.empty(_saved_shape(u, A, B) if save else 0, device=u.device)
+    A, D, bias, h0 = floats(A), floats(D), floats(bias), floats(h0)
+    inputs = (u, delta, A, _time_major(B), _time_major(C), D, z, bias, h0, lengths)
+    call.call(
+        "scan_forward",
+        *_record(*inputs, softplus, reverse, out, last, saved if save else None),
+        *_NOT_BACKWARD,
+    )
+    return out, last, saved
+
+
+def _backward(dout, dlast, saved, u, delta, A, B, C, D, z, bias, h0, lengths, softplus, reverse):
+    batch, channels, time = u.shape
+    states = A.shape[1]
+    B_, C_ = _time_major(B), _time_major(C)
+    groups = B_.shape[1]
+    tasks = _plan(channels, groups, states)[2]
+    new = {"dtype": torch.float32, "device": u.device}
+    du, ddelta = call.empty_like(u), call.empty_like(delta)
+    dz = None if z is None else call.empty_like(z)
+    dA = torch.empty(batch, channels, states, **new)
+    dD, dbias = (torch.empty(batch, channels, **new) for _ in range(2))
+    dh0 = torch.empty(batch, channels, states, **new)
+    dB, dC = (torch.empty(batch, groups, tasks, time, states, **new) for _ in range(2))
+    A_, D_, bias_, h0_, dlast = floats(A), floats(D), floats(bias), floats(h0), floats(dlast)
+    inputs = (u, delta, A_, B_, C_, D_, z, bias_, h0_, lengths, softplus, reverse)
+    call.call(
+        "scan_backward",
+        *_record(*inputs, dout, None, saved),
+        *(pointer(x) for x in (dlast, dA, dD, dbias, dh0)),
+        *(*tensor(du), *tensor(ddelta), *tensor(dz)),
+        *(pointer(dB), pointer(dC)),
+    )
+    dB, dC = (
+        call.sum_terms(x, 2).transpose(2, 3).reshape(like.shape).to(like.dtype)
+        for x, like in ((dB, B), (dC, C))
+    )
+    dA, dD, dbias = (
+        x if like is None else call.sum_terms(x, 0).to(like.dtype)
+        for x, like in ((dA, A), (dD, D), (dbias, bias))
+    )
+    dz = torch.empty(0, **new) if z is None else dz
+    return [du, ddelta, dA, dB, dC, dD, dz, dbias, dh0 if h0 is None else dh0.to(h0.dtype)]
+
+
+def _fake_forward(u, delta, A, B, C, D, z, bias, h0, lengths, softplus, reverse, save):
+    last = torch.empty(*u.shape[:2], A.shape[1], device=u.device)
+    saved = torch.empty(_saved_shape(u, A, B) if save else 0, device=u.device)
+    return call.empty_like(u), last, saved
+
+
+def _fake_backward(
+    dout, dlast, saved, u, delta, A, B, C, D, z, bias, h0, lengths, softplus, reverse
+):
+    def matrix(x):
+        shape = (x.shape[0], x.shape[-1], x.shape[-2]) if x.dim() == 3 else x.mT.shape
+        return torch.empty(shape, dtype=x.dtype, device=x.device).mT
+
+    def vector(x, *shape):
+        return torch.empty(shape, dtype=torch.float32 if x is None else x.dtype, device=u.device)
+
+    batch, channels, _ = u.shape
+    states = A.shape[1]
+    return [
+        *(call.empty_like(u), call.empty_like(delta), vector(A, channels, states)),
+        *(matrix(B), matrix(C)),
+        vector(D, *((batch, channels) if D is None else (channels,))),
+        torch.empty(0, device=u.device) if z is None else call.empty_like(z),
+        vector(bias, *((batch, channels) if bias is None else (channels,))),
+        vector(h0, batch, channels, states),
+    ]
+
+
+def _setup_context(ctx, inputs, output):
+    *tensors, softplus, reverse, _ = inputs
+    ctx.save_for_backward(output[2], *tensors)
+    ctx.flags = softplus, reverse
+    ctx.set_materialize_grads(False)
+
+
+def _differentiate(ctx, dout: Optional[Tensor], dlast: Optional[Tensor], _):
+    saved, *tensors = ctx.saved_tensors
+    if dout is None:
+        dout = torch.zeros_like(tensors[0])
+    grads = torch.ops.mambaasr.selective_scan_backward(dout, dlast, saved, *tensors, *ctx.flags)
+    wanted = (g if need else None for g, need in zip(grads, ctx.needs_input_grad, strict=False))
+    return (*wanted, None, None, None, None)
+
+
+_library.impl("selective_scan", _forward, "CPU")
+_library.impl("selective_scan_backward", _backward, "CPU")
+torch.library.register_fake("mambaasr::selective_scan", _fake_forward, lib=_library)
+torch.library.register_fake("mambaasr::selective_scan_backward", _fake_backward, lib=_library)
+torch.library.register_autograd(
+    "mambaasr::selective_scan", _differentiate, setup_context=_setup_context, lib=_library
+)
+
+
+def _same_groups(B, C):
+    """B and C with equal groups; a 3-dimensional one has one group for all channels."""
+    if B.dim() == C.dim() == 3 or B.shape[:-2] == C.shape[:-2]:
+        return B, C
+    B, C = (x.unsqueeze(1) if x.dim() == 3 else x for x in (B, C))
+    groups = max(B.shape[1], C.shape[1])
+    if groups % B.shape[1] or groups % C.shape[1]:
+        raise ValueError(
+            f"selective_scan_fn: B has {B.shape[1]} groups and C has {C.shape[1]}; "
+            "the backend 'cpu' needs one number to divide the other"
+        )
+    return tuple(x.repeat_interleave(groups // x.shape[1], dim=1) for x in (B, C))
+
+
+def selective_scan(
+    u, delta, A, B, C, D, z, delta_bias, delta_softplus, lengths, reverse, initial_state
+):
+    """See :func:`mambaasr.ops.selective_scan_fn`; arguments are checked there."""
+    B, C = _same_groups(B, C)
+    tensors = (u, call.io(delta), A, B, C, D, call.io(z), delta_bias, initial_state, lengths)
+    save = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
+    out, last, _ = torch.ops.mambaasr.selective_scan(*tensors, delta_softplus, reverse, save)
+    return out, last
+
+
+def selective_state_update(state, x, dt, A, B, C, D, z, dt_bias, dt_softplus):
+    """One step, in place: a scan over one frame. See :func:`mambaasr.ops.selective_state_update`."""
+    h = floats(state)
+    u, delta, z = (None if v is None else call.io(v).unsqueeze(2) for v in (x, dt, z))
+    B, C = _same_groups(B.unsqueeze(-1), C.unsqueeze(-1))
+    out = torch.empty_like(u)
+    inputs = (u, delta, floats(A), _time_major(B), _time_major(C), floats(D), z, floats(dt_bias))
+    record = _record(*inputs, h, None, dt_softplus, False, out, h, None)
+    call.call("scan_forward", *record, *_NOT_BACKWARD)
+    if h is not state:
+        state.copy_(h)
+    return out.squeeze(2)
