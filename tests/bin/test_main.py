@@ -1,0 +1,50 @@
+"""The command `mambaasr`: lists the commands, runs one of them."""
+
+import subprocess
+import sys
+
+import pytest
+
+import mambaasr
+from mambaasr.bin import main as main_module
+from mambaasr.errors import UserError
+
+
+def test_every_command_is_listed_with_a_line(capsys):
+    assert main_module.main(["--help"]) == 0
+    text = capsys.readouterr().out
+    found = main_module.commands()
+    assert "doctor" in found and "main" not in found
+    for name, line in found.items():
+        assert line, f"mambaasr/bin/{name}.py has no docstring"
+        assert f"  {name}" in text and line in text
+
+
+def test_without_arguments_the_help_is_printed(capsys):
+    assert main_module.main([]) == 0
+    assert "usage: mambaasr" in capsys.readouterr().out
+
+
+def test_version(capsys):
+    assert main_module.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"mambaasr {mambaasr.__version__}\n"
+
+
+def test_unknown_command_is_a_user_error():
+    with pytest.raises(UserError, match="no command 'decode'"):
+        main_module.main(["decode"])
+
+
+def run(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "mambaasr", *arguments], capture_output=True, text=True, check=False
+    )
+
+
+def test_a_command_gets_its_arguments_and_its_exit_code(tmp_path):
+    missing = tmp_path / "missing"
+    result = run("check-data", str(missing))
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: ") and str(missing) in result.stderr
+    assert "Traceback" not in result.stderr
+    assert run("doctor", "--no_such_option").returncode == 2

@@ -1,0 +1,75 @@
+"""`make lint` passes, and its document check notices what is wrong."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_lint():
+    bin_folder = Path(sys.executable).parent
+    result = subprocess.run(
+        [ROOT / "ci/lint.sh"],
+        env={**os.environ, "PATH": f"{bin_folder}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def check(tmp_path, text):
+    """Return what ci/check_docs.py says about a page with this text."""
+    page = tmp_path / "page.md"
+    page.write_text(text, encoding="utf-8")
+    result = subprocess.run(
+        [sys.executable, ROOT / "ci/check_docs.py", page],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert result.returncode == int(bool(result.stdout)), result.stderr
+    return result.stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("`make evn`", "no target 'evn'"),
+        ("```sh\nmake env && make tset\n```", "no target 'tset'"),
+        ("`mambaasr docter`", "`python -m mambaasr docter --help` fails"),
+        ("`mambaasr doctor --fast`", "no option --fast"),
+        ("```sh\npython -m mambaasr.bin.no_such --x 1\n```", "no_such --help` fails"),
+        ("```sh\ncd nowhere\n./run.sh\n```", "no folder nowhere"),
+        ("```sh\n./no_such.sh --stage 1\n```", "there is no ./no_such.sh"),
+        ("```python\nimport mambaasr as\n```", "does not parse"),
+        ("[here](missing.md)", "leads nowhere"),
+    ],
+)
+def test_a_wrong_page_is_named(tmp_path, text, complaint):
+    assert complaint in check(tmp_path, text)
+
+
+def test_a_right_page_passes(tmp_path):
+    text = (
+        "[self](page.md), [web](https://example.org), `mambaasr doctor`, `not a command`\n"
+        "```sh\ngit clone https://example.org/mambaasr && cd mambaasr\n"
+        "make env TORCH=cpu  # a comment\nmambaasr doctor \\\n    --help\n```\n"
+        "```python\nimport mambaasr\n```\n"
+    )
+    assert check(tmp_path, text) == ""
+
+
+def test_ci_runs_the_tests():
+    lines = (ROOT / ".ci/run").read_text(encoding="utf-8").splitlines()
+    assert lines[-1] == "make test"
+    plan = subprocess.run(
+        ["make", "-n", "test"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert "tools/setup_env.sh" in plan.stdout and "pytest" in plan.stdout
