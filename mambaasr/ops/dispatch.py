@@ -11,7 +11,7 @@ BACKENDS = ("auto", "cpu", "triton", "cuda", "naive")
 PREFERENCE = {"cpu": ("cpu", "naive"), "cuda": ("cuda", "triton", "naive")}
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _say_once(op, backend, device, reasons):
     logger = logging.getLogger("mambaasr.ops")
     logger.info("%s runs on %s by backend '%s'", op, device, backend)

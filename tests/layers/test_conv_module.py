@@ -1,0 +1,49 @@
+"""The convolution module and its norms count valid frames only."""
+
+import pytest
+import torch
+
+from mambaasr.layers.conv_module import ConvolutionModule, MaskedBatchNorm
+
+LENGTHS = torch.tensor([12, 4])
+
+
+@pytest.mark.parametrize("norm", ["layer_norm", "batch_norm"])
+@pytest.mark.parametrize("causal", [False, True])
+def test_padded_batch_equals_single_utterance(norm, causal):
+    torch.manual_seed(0)
+    module, x = ConvolutionModule(8, 5, norm, causal).eval(), torch.randn(2, 12, 8)
+    together = module(x, LENGTHS)
+    for b, length in enumerate(LENGTHS.tolist()):
+        alone = module(x[b : b + 1, :length], LENGTHS[b : b + 1])
+        assert torch.allclose(together[b, :length], alone[0], atol=1e-6)
+
+
+def test_causal_sees_no_later_frame():
+    torch.manual_seed(0)
+    x = torch.randn(1, 12, 8)
+    later = x.clone()
+    later[:, 6:] += 1
+    module = ConvolutionModule(8, 5, causal=True)
+    lengths = torch.tensor([12])
+    assert torch.allclose(module(x, lengths)[:, :6], module(later, lengths)[:, :6], atol=1e-6)
+
+
+def test_batch_norm_statistics_ignore_padding():
+    torch.manual_seed(0)
+    x = torch.randn(2, 12, 8)
+    masked, plain = MaskedBatchNorm(8).train(), torch.nn.BatchNorm1d(8).train()
+    dirty = x.clone()
+    dirty[1, 4:] = 1000.0
+    out = masked(dirty, LENGTHS)
+    valid = torch.cat([x[0], x[1, :4]])
+    assert torch.allclose(torch.cat([out[0], out[1, :4]]), plain(valid), atol=1e-6)
+    assert torch.allclose(masked.running_var, plain.running_var)
+    assert (out[1, 4:] == 0).all()
+
+
+def test_impossible_options_are_named():
+    with pytest.raises(ValueError, match="cnn_module_kernel is 4"):
+        ConvolutionModule(8, 4)
+    with pytest.raises(ValueError, match="cnn_module_norm is 'group'"):
+        ConvolutionModule(8, 5, "group")

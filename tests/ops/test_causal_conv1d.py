@@ -1,0 +1,108 @@
+"""Every backend of the causal convolution against the equation, values and gradients."""
+
+import loops
+import pytest
+import torch
+
+from mambaasr.ops import causal_conv1d_fn, causal_conv1d_update
+from mambaasr.ops.causal_conv1d import IMPLEMENTATIONS
+
+BACKENDS = [
+    name for name, module in IMPLEMENTATIONS.items() if module.unavailable(torch.zeros(1)) is None
+]
+
+
+def make(batch=3, channels=5, time=17, width=4, dtype=torch.float32, seed=0):
+    random = torch.Generator().manual_seed(seed)
+    shapes = dict(
+        x=(batch, channels, time),
+        weight=(channels, width),
+        bias=(channels,),
+        initial_states=(batch, channels, width - 1),
+    )
+    return {
+        name: torch.randn(*shape, generator=random, dtype=torch.float64).to(dtype)
+        for name, shape in shapes.items()
+    }
+
+
+def run(function, inputs, **options):
+    leaves = {name: value.detach().requires_grad_() for name, value in inputs.items()}
+    out, state = function(**leaves, **options)
+    random = torch.Generator().manual_seed(1)
+    weights = [torch.randn(x.shape, generator=random, dtype=torch.float64) for x in (out, state)]
+    total = (out.double() * weights[0]).sum() + (state.double() * weights[1]).sum()
+    return out, state, torch.autograd.grad(total, list(leaves.values()))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("lengths", [None, [17, 5, 9], [0, 1, 2]])
+@pytest.mark.parametrize("width", [2, 3, 4, 8])
+@pytest.mark.parametrize("activation", [None, "silu"])
+def test_values_and_gradients(backend, reverse, lengths, width, activation):
+    options = dict(
+        lengths=None if lengths is None else torch.tensor(lengths),
+        reverse=reverse,
+        activation=activation,
+    )
+    expected = run(loops.conv, make(width=width, dtype=torch.float64), **options)
+    actual = run(
+        lambda **kw: causal_conv1d_fn(**kw, return_final_states=True, backend=backend),
+        make(width=width),
+        **options,
+    )
+    assert loops.close(actual[0], expected[0]) and loops.close(actual[1], expected[1])
+    for got, want in zip(actual[2], expected[2], strict=True):
+        assert loops.close(got, want)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("reverse", [False, True])
+def test_garbage_in_padding_has_no_effect(backend, reverse):
+    lengths = torch.tensor([17, 0, 6])
+    clean, dirty = make(), make()
+    for b, length in enumerate(lengths.tolist()):
+        dirty["x"][b, :, length:] = float("nan")
+    results = [
+        run(
+            lambda **kw: causal_conv1d_fn(**kw, return_final_states=True, backend=backend),
+            inputs,
+            lengths=lengths,
+            reverse=reverse,
+            activation="silu",
+        )
+        for inputs in (clean, dirty)
+    ]
+    assert torch.equal(results[0][0], results[1][0]) and torch.equal(results[0][1], results[1][1])
+    for got, want in zip(results[1][2], results[0][2], strict=True):
+        assert torch.equal(got, want)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("state_length", [3, 4])
+def test_step_equals_the_whole(backend, state_length):
+    inputs = make()
+    whole = causal_conv1d_fn(**inputs, activation="silu", backend=backend)
+    state = torch.cat([torch.full((3, 5, state_length - 3), 9.0), inputs["initial_states"]], dim=2)
+    for t in range(17):
+        y = causal_conv1d_update(
+            inputs["x"][..., t], state, inputs["weight"], inputs["bias"], "silu", backend=backend
+        )
+        assert torch.allclose(y, whole[..., t], atol=1e-6)
+    assert torch.equal(state[..., -3:], inputs["x"][..., -3:])
+
+
+def test_bad_arguments_are_named():
+    good = make()
+    for name, value, message in (
+        ("x", torch.zeros(3, 5), "x has shape"),
+        ("weight", torch.zeros(4, 4), "weight has shape"),
+        ("bias", torch.zeros(4), "bias has shape"),
+        ("initial_states", torch.zeros(3, 5, 4), "initial_states has shape"),
+        ("activation", "relu", "activation is 'relu'"),
+        ("seq_idx", torch.zeros(3, 17), "seq_idx"),
+        ("lengths", torch.tensor([18, 1, 1]), "lengths reaches from 1 to 18"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            causal_conv1d_fn(**(good | {name: value}))

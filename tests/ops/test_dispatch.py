@@ -1,0 +1,54 @@
+"""Backends are named; a named one never falls back."""
+
+import logging
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from mambaasr.ops import dispatch
+from mambaasr.ops.selective_scan import naive
+
+
+class Missing:
+    """A backend that cannot run."""
+
+    @staticmethod
+    def unavailable(tensor):
+        return "it is not built; run `make env`"
+
+
+def test_auto_takes_the_best_that_runs_and_says_why_not_the_others(caplog):
+    dispatch._say_once.cache_clear()
+    with caplog.at_level(logging.INFO, "mambaasr.ops"):
+        chosen = dispatch.choose("scan", torch.zeros(1), {"cpu": Missing, "naive": naive}, "auto")
+    assert chosen is naive
+    assert "backend 'naive'" in caplog.text and "run `make env`" in caplog.text
+
+
+def test_a_named_backend_that_is_missing_is_an_error():
+    with pytest.raises(RuntimeError, match="backend 'cpu' cannot run: it is not built"):
+        dispatch.choose("scan", torch.zeros(1), {"cpu": Missing, "naive": naive}, "cpu")
+    with pytest.raises(RuntimeError, match="'triton' is not part of this version"):
+        dispatch.choose("scan", torch.zeros(1), {"naive": naive}, "triton")
+
+
+def test_an_unknown_name_is_an_error(monkeypatch):
+    monkeypatch.setenv("MAMBAASR_BACKEND", "gpu")
+    with pytest.raises(ValueError, match="backend is 'gpu'; choose one of auto, cpu"):
+        dispatch.choose("scan", torch.zeros(1), {"naive": naive})
+
+
+def test_the_environment_names_a_backend(monkeypatch):
+    monkeypatch.setenv("MAMBAASR_BACKEND", "naive")
+    assert dispatch.choose("scan", torch.zeros(1), {"cpu": Missing, "naive": naive}) is naive
+
+
+def test_ops_and_layers_import_torch_alone():
+    code = (
+        "import mambaasr.ops, mambaasr.layers.mamba, mambaasr.layers.block, sys;"
+        "bad = [m for m in sys.modules if m.split('.')[0] in ('espnet', 'espnet2', 'dask')];"
+        "sys.exit(str(bad) if bad else 0)"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,0 +1,252 @@
+"""Every backend of the selective scan against the equations, values and gradients."""
+
+import itertools
+
+import loops
+import pytest
+import torch
+
+from mambaasr.ops import selective_scan_fn, selective_state_update
+from mambaasr.ops.selective_scan import IMPLEMENTATIONS
+
+BACKENDS = [
+    name for name, module in IMPLEMENTATIONS.items() if module.unavailable(torch.zeros(1)) is None
+]
+
+
+def make(batch=3, channels=5, time=17, states=4, groups=0, seed=0, **options):
+    """Random inputs in fp64, those of ``selective_scan_fn`` in its order."""
+    random = torch.Generator().manual_seed(seed)
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=random, dtype=torch.float64)
+
+    matrix = (batch, groups, states, time) if groups else (batch, states, time)
+    inputs = dict(
+        u=normal(batch, channels, time),
+        delta=normal(batch, channels, time) - 1,
+        A=-torch.exp(normal(channels, states) * 0.5),
+        B=normal(*matrix),
+        C=normal(*matrix),
+        D=normal(channels),
+        z=normal(batch, channels, time),
+        delta_bias=normal(channels) * 0.3,
+        initial_state=normal(batch, channels, states),
+    )
+    return inputs | options
+
+
+def run(function, inputs, double=False, **options):
+    """Values and gradients of all inputs for a fixed random direction."""
+    leaves = {
+        name: value.to(torch.float64 if double else torch.float32).detach().requires_grad_()
+        for name, value in inputs.items()
+        if value is not None
+    }
+    arguments = {name: leaves.get(name) for name in inputs}
+    out, state = function(**arguments, **options)
+    random = torch.Generator().manual_seed(1)
+    weights = [torch.randn(x.shape, generator=random, dtype=torch.float64) for x in (out, state)]
+    total = (out.double() * weights[0]).sum() + (state.double() * weights[1]).sum()
+    grads = torch.autograd.grad(total, list(leaves.values()))
+    return out, state, dict(zip(leaves, grads, strict=True))
+
+
+def compare(backend, inputs, tolerance=1e-5, **options):
+    expected = run(loops.scan, inputs, double=True, **options)
+    actual = run(
+        lambda **kw: selective_scan_fn(**kw, return_last_state=True, backend=backend),
+        inputs,
+        **options,
+    )
+    assert loops.close(actual[0], expected[0], tolerance)
+    assert loops.close(actual[1], expected[1], tolerance)
+    for name, grad in expected[2].items():
+        assert loops.close(actual[2][name], grad, tolerance), name
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("lengths", [None, [17, 5, 9], [0, 1, 17]])
+@pytest.mark.parametrize("groups", [0, 1, 5])
+def test_values_and_gradients(backend, reverse, lengths, groups):
+    lengths = None if lengths is None else torch.tensor(lengths)
+    compare(backend, make(groups=groups), delta_softplus=True, lengths=lengths, reverse=reverse)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    "absent",
+    [
+        c
+        for n in range(5)
+        for c in itertools.combinations(["D", "z", "delta_bias", "initial_state"], n)
+    ],
+)
+def test_every_option_may_be_absent(backend, absent):
+    inputs = make(time=7) | dict.fromkeys(absent)
+    inputs["delta"] = inputs["delta"].abs() * 0.1
+    compare(backend, inputs, delta_softplus=False, lengths=None, reverse=False)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 1, 1), (2, 33, 63, 16), (1, 16, 131, 3), (2, 7, 1, 64), (1, 3, 5, 256)]
+)
+def test_odd_sizes(backend, shape):
+    compare(backend, make(*shape), delta_softplus=True, lengths=None, reverse=False)
+    compare(backend, make(*shape), delta_softplus=True, lengths=None, reverse=True)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("shift", [-30.0, 25.0])
+def test_extreme_step_sizes(backend, shift):
+    inputs = make()
+    inputs["delta"] = inputs["delta"] + shift
+    compare(backend, inputs, delta_softplus=True, lengths=None, reverse=False)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("reverse", [False, True])
+def test_garbage_in_padding_has_no_effect(backend, reverse):
+    lengths = torch.tensor([17, 0, 6])
+    clean, dirty = make(), make()
+    for name in ("u", "delta", "z", "B", "C"):
+        for b, length in enumerate(lengths.tolist()):
+            dirty[name][b, ..., length:] = float("nan")
+    options = dict(delta_softplus=True, lengths=lengths, reverse=reverse)
+    results = [
+        run(
+            lambda **kw: selective_scan_fn(**kw, return_last_state=True, backend=backend),
+            x,
+            **options,
+        )
+        for x in (clean, dirty)
+    ]
+    assert torch.equal(results[0][0], results[1][0])
+    assert torch.equal(results[0][1], results[1][1])
+    for name, grad in results[0][2].items():
+        assert torch.equal(grad, results[1][2][name]), name
+        if name in ("u", "delta", "z", "B", "C"):
+            for b, length in enumerate(lengths.tolist()):
+                assert (grad[b, ..., length:] == 0).all(), name
+    for b, length in enumerate(lengths.tolist()):
+        assert (results[1][0][b, :, length:] == 0).all()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("time_major", [False, True])
+def test_layouts_agree(backend, time_major):
+    inputs = {name: value.float() for name, value in make(channels=33, time=40).items()}
+    plain = selective_scan_fn(**inputs, delta_softplus=True, backend=backend)
+    for name in ("u", "delta", "z", "B", "C"):
+        if time_major:
+            inputs[name] = inputs[name].transpose(-1, -2).contiguous().transpose(-1, -2)
+        else:
+            inputs[name] = torch.stack([inputs[name]] * 2, dim=-1)[..., 1]
+    again = selective_scan_fn(**inputs, delta_softplus=True, backend=backend)
+    assert torch.allclose(plain, again, atol=1e-6)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("reverse", [False, True])
+def test_pieces_equal_the_whole_gradients_too(backend, reverse):
+    inputs = {name: value.float().requires_grad_() for name, value in make(time=23).items()}
+    options = dict(delta_softplus=True, return_last_state=True, reverse=reverse, backend=backend)
+    whole, last = selective_scan_fn(**inputs, **options)
+    expected = torch.autograd.grad(whole.sum() + last.sum(), list(inputs.values()))
+    bounds = [(0, 1), (1, 9), (9, 23)]
+    state, outs = inputs["initial_state"], {}
+    for low, high in reversed(bounds) if reverse else bounds:
+        piece = {
+            name: inputs[name][..., low:high] if name in ("u", "delta", "z", "B", "C") else value
+            for name, value in inputs.items()
+        }
+        outs[low], state = selective_scan_fn(**(piece | {"initial_state": state}), **options)
+    pieces = torch.cat([outs[low] for low, _ in bounds], dim=2)
+    assert torch.allclose(pieces, whole, atol=1e-5)
+    assert torch.allclose(state, last, atol=1e-5)
+    grads = torch.autograd.grad(pieces.sum() + state.sum(), list(inputs.values()))
+    for name, grad, want in zip(inputs, grads, expected, strict=True):
+        assert loops.close(grad, want), name
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_bf16_input_keeps_an_fp32_state(backend):
+    inputs = {name: value.float() for name, value in make(channels=16).items()}
+    for name in ("u", "delta", "z", "B", "C"):
+        inputs[name] = inputs[name].bfloat16()
+    expected = selective_scan_fn(
+        **{name: value.float() for name, value in inputs.items()}, delta_softplus=True
+    )
+    out, state = selective_scan_fn(
+        **inputs, delta_softplus=True, return_last_state=True, backend=backend
+    )
+    assert out.dtype == torch.bfloat16 and state.dtype == torch.float32
+    assert torch.allclose(out.float(), expected, rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("groups", [0, 5])
+def test_step_equals_the_whole(backend, groups):
+    inputs = {name: value.float() for name, value in make(groups=groups).items()}
+    whole, last = selective_scan_fn(
+        **inputs, delta_softplus=True, return_last_state=True, backend=backend
+    )
+    state = inputs["initial_state"].clone()
+    for t in range(17):
+        y = selective_state_update(
+            state,
+            inputs["u"][..., t],
+            inputs["delta"][..., t],
+            inputs["A"],
+            inputs["B"][..., t],
+            inputs["C"][..., t],
+            inputs["D"],
+            inputs["z"][..., t],
+            inputs["delta_bias"],
+            dt_softplus=True,
+            backend=backend,
+        )
+        assert torch.allclose(y, whole[..., t], atol=1e-5)
+    assert torch.allclose(state, last, atol=1e-5)
+
+
+def test_gradcheck_of_the_truth():
+    inputs = make(2, 3, 5, 2)
+    leaves = [value.requires_grad_() for value in inputs.values()]
+
+    def function(*values):
+        return selective_scan_fn(
+            **dict(zip(inputs, values, strict=True)),
+            delta_softplus=True,
+            return_last_state=True,
+            lengths=torch.tensor([5, 3]),
+            reverse=True,
+            backend="naive",
+        )
+
+    assert torch.autograd.gradcheck(function, leaves)
+
+
+def test_bad_arguments_are_named():
+    good = {name: value.float() for name, value in make().items()}
+    for name, value, message in (
+        ("delta", torch.zeros(3, 5, 16), r"delta has shape \(3, 5, 16\), expected \(3, 5, 17\)"),
+        ("A", torch.zeros(4, 4), "A has shape"),
+        ("A", torch.zeros(5, 4, dtype=torch.complex64), "A is complex"),
+        ("B", torch.zeros(5, 4), "constant matrices are not supported"),
+        ("C", torch.zeros(3, 2, 4, 17), "2 groups, which do not divide 5"),
+        ("D", torch.zeros(4), "D has shape"),
+        ("z", torch.zeros(3, 5, 1), "z has shape"),
+        ("initial_state", torch.zeros(3, 5, 3), "initial_state has shape"),
+        ("lengths", torch.tensor([1, 2]), "lengths has shape"),
+        ("lengths", torch.tensor([1, 2, 18]), "lengths reaches from 1 to 18"),
+        ("lengths", torch.tensor([1, 2, -1]), "lengths reaches from -1"),
+        ("lengths", torch.tensor([1.0, 2.0, 3.0]), "expected integers"),
+        ("u", torch.zeros(3, 5, 17, dtype=torch.int64), "u has dtype"),
+        ("u", torch.zeros(5, 17), "u has shape"),
+        ("delta", torch.zeros(3, 5, 17, device="meta"), "delta is on meta"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            selective_scan_fn(**(good | {name: value}))
