@@ -40,8 +40,8 @@ class Step:
         inputs: files it reads; one that does not exist counts as such (optional files).
         outputs: files that must exist afterwards.
         ignore: names of options whose values do not change the result ("nj").
-        resumes: checkpoint from which the command goes on where it exists. Such a step is
-            refused, not redone, when anything changed since that checkpoint was begun.
+        resumes: checkpoints from which the command goes on where one exists. Such a step is
+            refused, not redone, when anything changed since the checkpoint was begun.
         log: file to which the command's output is added.
         timings: table (tsv) to which a line is added for each run.
     """
@@ -52,7 +52,7 @@ class Step:
     inputs: list = field(default_factory=list)
     outputs: list = field(default_factory=list)
     ignore: list = field(default_factory=list)
-    resumes: Path = None
+    resumes: list = field(default_factory=list)
     log: Path = None
     timings: Path = None
 
@@ -63,15 +63,18 @@ class Step:
 
 
 def fingerprint(path):
-    """Return a short text that changes with a file's content, or None where no file is.
+    """Return a short text that changes with a file's content, or None where nothing is.
 
-    Files above 256 MiB are known by size and modification time.
+    Files above 256 MiB are known by size and modification time, folders by all files below them
+    but hidden and compiled ones.
     """
     path = Path(path)
     try:
         info = path.stat()
-        if not path.is_file():
-            return None
+        if path.is_dir():
+            inside = [one for one in sorted(path.iterdir()) if not one.name.startswith((".", "__"))]
+            content = json.dumps([(one.name, fingerprint(one)) for one in inside])
+            return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
         if info.st_size > HASHED_BYTES:
             return f"size {info.st_size} mtime {info.st_mtime_ns}"
         digest = hashlib.blake2b(digest_size=16)
@@ -156,16 +159,17 @@ def reasons(step, now):
 
 def refuse_foreign_checkpoint(step, now):
     """Stop before a command goes on from a checkpoint that was made with something else."""
-    if step.resumes is None or not Path(step.resumes).exists():
+    found = next((Path(path) for path in step.resumes if Path(path).exists()), None)
+    if found is None:
         return
     old = load(step.begun)
     different = changes(old, now) if old else ["nothing says how it was made"]
     if different:
         raise UserError(
-            f"{step.name}: {step.resumes} was made with something else, and the training would "
-            f"go on from it:\n  " + "\n  ".join(different) + "\n"
+            f"{step.name}: {found} was made with something else, and the training would go on "
+            "from it:\n  " + "\n  ".join(different) + "\n"
             "  Give the new training a name of its own (--asr_tag NAME), or move the old one away "
-            f"(mv {shlex.quote(str(Path(step.resumes).parent))} ...),\n  or go on from the old "
+            f"(mv {shlex.quote(str(found.parent))} ...),\n  or go on from the old "
             "weights all the same (--resume_changed true), e.g. for more epochs."
         )
 
@@ -195,7 +199,7 @@ def run(step, resume_changed=False, force=False):
             refuse_foreign_checkpoint(step, now)
         _say(f"{step.name}: " + ("; ".join(why) or "asked for by --force"))
         step.marker.unlink(missing_ok=True)
-        if step.resumes is not None:
+        if step.resumes:
             _write(step.begun, now)
         begun = time.time()
         status = _execute(step, lock)

@@ -20,7 +20,7 @@ def get_parser():
     parser.add_argument("--input", **many, help="files the command reads (may be absent)")
     parser.add_argument("--output", **many, help="files the command must have written")
     parser.add_argument("--ignore", **many, help="options that do not change the result, e.g. nj")
-    parser.add_argument("--resumes", type=Path, help="checkpoint from which the command goes on")
+    parser.add_argument("--resumes", **many, help="checkpoints from which the command goes on")
     parser.add_argument("--resume_changed", choices=["true", "false"], default="false")
     parser.add_argument("--force", choices=["true", "false"], default="false")
     parser.add_argument("--log", type=Path, help="file for the command's output")

@@ -154,7 +154,8 @@ for name in train_set valid_set test_sets asr_config; do
     [[ -n ${!name} ]] || die "--${name} is required"
 done
 for name in asr_config encoder decoder optim inference_config; do
-    [[ -z ${!name} || -f ${!name} ]] || die "--${name} ${!name}: no such file"
+    [[ -z ${!name} || -f ${!name} ]] || die "--${name} ${!name}: no such file; there are:" \
+        "$(find "$(dirname "${!name}")" -maxdepth 1 -name '*.yaml' 2> /dev/null | sort | tr '\n' ' ')"
 done
 [[ ${nlsyms_txt} == none || -f ${nlsyms_txt} ]] || die "--nlsyms_txt ${nlsyms_txt}: no such file"
 
@@ -179,7 +180,7 @@ merge_config() { # merge_config [--only KEY...] --output FILE
     done
     python -m mambaasr.bin.merge_config --base "${asr_config}" ${blocks[@]+"${blocks[@]}"} "$@"
 }
-merge_config > /dev/null
+merge_config --check "${asr_args}" > /dev/null
 
 # --- Names, as ESPnet2 gives them -----------------------------------------------------------------
 plain() { printf '%s' "${1//--/_}" | tr -cd 'A-Za-z0-9_.+-'; } # options as part of a file name
@@ -240,7 +241,7 @@ prepare_data() {
     cmd=(local/data.sh)
     if [[ ${datadir} != data ]]; then cmd+=(--data_dir "${datadir}"); fi
     add_words "${local_data_opts}"
-    step "data" "${datadir}" --input local/* --output "${outputs[@]}" -- "${cmd[@]}"
+    step "data" "${datadir}" --input local --output "${outputs[@]}" -- "${cmd[@]}"
 }
 
 perturb_speed() {
@@ -249,6 +250,7 @@ perturb_speed() {
     step "speed perturbation of ${train_set}" "${datadir}" \
         --input "${files[@]}" --output "${datadir}/${train}"/{wav.scp,text,utt2spk} -- \
         python -m mambaasr.bin.perturb_speed --factors "${speed_perturb_factors}" --nj "${nj}" \
+        --bad_audio "${bad_audio}" \
         "${datadir}/${train_set}" "${datadir}/${train}"
 }
 
@@ -359,7 +361,7 @@ train() {
     fi
     add_words "${asr_args}"
     step "training" "${asr_exp}" --ignore config ngpu nproc_per_node num_workers log_interval log_level \
-        --resumes "${asr_exp}/checkpoint.pth" --resume_changed "${resume_changed}" \
+        --resumes "${asr_exp}"/checkpoint{,.prev}.pth --resume_changed "${resume_changed}" \
         --log "${asr_exp}/train.log" --input "${files[@]}" "${config}" \
         --output "${asr_exp}/config.yaml" -- "${cmd[@]}"
 }
@@ -387,9 +389,11 @@ score() {
     for set in "${tests[@]}"; do
         data=$(test_folder "${set}") out=${decode_dir}/${set}
         cmd=(python -m mambaasr.bin.score --ref "${data}/text" --hyp "${out}/text"
-            --utt2spk "${data}/utt2spk" --output_dir "${out}/score")
+            --utt2spk "${data}/utt2spk" --token_type "${token_type}" --output_dir "${out}/score")
         if [[ ${token_type} == bpe ]]; then cmd+=(--bpe_model "${bpemodel}"); fi
-        step "scoring of ${set}" "${out}" --input "${data}"/{text,utt2spk} "${out}/text" -- "${cmd[@]}"
+        if [[ ${nlsyms_txt} != none ]]; then cmd+=(--nlsyms_txt "${nlsyms_txt}"); fi
+        step "scoring of ${set}" "${out}" --output "${out}"/score/score.{json,txt} \
+            --input "${data}"/{text,utt2spk} "${out}/text" "${bpemodel}" "${nlsyms_txt}" -- "${cmd[@]}"
     done
     python -m mambaasr.bin.show_results "${asr_exp}" --output "${asr_exp}/RESULTS.md"
 }

@@ -1,0 +1,261 @@
+"""Steps of a recipe: skipped when done and still right, redone and resumed otherwise."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from mambaasr.errors import UserError
+from mambaasr.stage import Step, changes, fingerprint, options, run
+
+STAGE = [sys.executable, "-m", "mambaasr.bin.stage"]
+
+
+@pytest.fixture
+def copy(tmp_path, monkeypatch):
+    """A step that copies a file, in a folder whose name would hurt a careless shell."""
+    folder = tmp_path / "a b,'c' $(touch pwned)"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    (folder / "in").write_text("one\n")
+
+    def make(**changed):
+        given = {"name": "copy", "marker": folder / ".stages/copy.json", "inputs": ["in"]}
+        given |= {"command": ["cp", "in", "out"], "outputs": ["out"]}
+        return Step(**given | changed)
+
+    return make
+
+
+def message_of(step, capsys, **how):
+    """Run a step and return what it said."""
+    assert run(step, **how) == 0
+    return capsys.readouterr().out
+
+
+def test_done_step_is_skipped(copy, capsys):
+    assert "not done yet" in message_of(copy(), capsys)
+    before = os.stat("out").st_mtime_ns
+    assert "done already" in message_of(copy(), capsys)
+    assert os.stat("out").st_mtime_ns == before
+    assert "--force" in message_of(copy(), capsys, force=True)
+
+
+def test_changed_input_output_and_option_are_named(copy, capsys, tmp_path):
+    message_of(copy(), capsys)
+    with open("in", "w") as stream:
+        stream.write("two\n")
+    assert "in changed" in message_of(copy(), capsys)
+    with open("out") as stream:
+        assert stream.read() == "two\n"
+    os.unlink("out")
+    assert "out is gone" in message_of(copy(), capsys)
+    step = copy(command=["cp", "--backup=none", "in", "out"])
+    assert "--backup: not given, now none" in message_of(step, capsys)
+
+
+def test_optional_input_that_appears_counts(copy, capsys):
+    step = copy(inputs=["in", "segments"])
+    message_of(step, capsys)
+    assert "done already" in message_of(step, capsys)
+    open("segments", "w").close()
+    assert "segments is new" in message_of(step, capsys)
+
+
+def test_ignored_options_do_not_count(copy, capsys):
+    def step(n):
+        return copy(command=["env", f"--chdir={n}", "true"], outputs=[], ignore=["chdir"])
+
+    message_of(step("."), capsys)
+    assert "done already" in message_of(step("/"), capsys)
+
+
+def test_touched_but_equal_files_change_nothing(copy, capsys):
+    message_of(copy(), capsys)
+    os.utime("in", (1, 1))
+    assert "done already" in message_of(copy(), capsys)
+
+
+def test_failing_command_leaves_no_marker(copy, capsys):
+    step = copy(command=["cp", "nowhere", "out"])
+    assert run(step) == 1
+    assert "failed with exit status 1" in capsys.readouterr().out
+    assert not step.marker.exists()
+    assert run(step) == 1
+
+
+def test_missing_output_is_an_error(copy):
+    step = copy(command=["true"])
+    with pytest.raises(UserError, match="ended without writing out"):
+        run(step)
+    assert not step.marker.exists()
+
+
+def test_failed_redo_takes_the_old_marker_away(copy, capsys):
+    message_of(copy(), capsys)
+    assert run(copy(command=["false"])) == 1
+    assert not copy().marker.exists()
+
+
+def test_unreadable_marker_means_again(copy, capsys):
+    message_of(copy(), capsys)
+    copy().marker.write_text("{torn")
+    assert "cannot be read" in message_of(copy(), capsys)
+
+
+def test_missing_program(copy):
+    with pytest.raises(UserError, match="no such program: nosuchprogram"):
+        run(copy(command=["nosuchprogram"]))
+
+
+def test_arguments_are_never_run(copy, capsys):
+    argument = "$(touch pwned); touch pwned `touch pwned` '"
+    message_of(copy(command=["cp", "in", argument], outputs=[argument]), capsys)
+    assert sorted(os.listdir(".")) == sorted([argument, ".stages", "in"])
+
+
+def trainer(copy, epochs):
+    """A training in little: goes on from its checkpoint and fails the first time."""
+    command = ["bash", "-c", "[ -e ckpt ] && touch out || { touch ckpt; exit 9; }", "--epochs"]
+    return copy(command=[*command, str(epochs)], resumes=["ckpt"])
+
+
+def test_resume_after_a_kill(copy, capsys):
+    assert run(trainer(copy, 1)) == 9
+    capsys.readouterr()
+    assert "begun and not finished" in message_of(trainer(copy, 1), capsys)
+    assert "done already" in message_of(trainer(copy, 1), capsys)
+
+
+def test_no_resume_from_foreign_checkpoint(copy, capsys):
+    assert run(trainer(copy, 1)) == 9
+    for _ in range(2):
+        with pytest.raises(UserError, match="(?s)--epochs: 1, now 2.*--asr_tag"):
+            run(trainer(copy, 2))
+    assert not os.path.exists("out")
+    assert message_of(trainer(copy, 2), capsys, resume_changed=True)
+    with pytest.raises(UserError, match="--epochs: 2, now 3"):
+        run(trainer(copy, 3))
+
+
+def test_no_resume_from_checkpoint_of_unknown_origin(copy):
+    open("ckpt", "w").close()
+    with pytest.raises(UserError, match="nothing says how it was made"):
+        run(trainer(copy, 1))
+
+
+def test_log_keeps_the_last_of_a_progress_bar(copy, capsys, tmp_path):
+    step = copy(command=["printf", "10%%\\r90%%\\nend"], outputs=[], log=tmp_path / "l/x.log")
+    assert run(step) == 0
+    head, *lines = step.log.read_text().splitlines()
+    assert head.endswith("printf '10%%\\r90%%\\nend'")
+    assert lines == ["90%", "end"]
+
+
+def test_timings(copy, capsys, tmp_path):
+    step = copy(timings=tmp_path / "timings.tsv")
+    message_of(step, capsys)
+    message_of(step, capsys)
+    head, *lines = [line.split("\t") for line in step.timings.read_text().splitlines()]
+    assert head == ["step", "start", "end", "seconds", "exit", "command"]
+    assert [(line[0], line[4], line[5]) for line in lines] == [("copy", "0", "cp in out")]
+
+
+def test_options_sorts_words():
+    found = options(["python", "-m", "x", "--a", "1", "-2", "--b=3", "--a", "4"])
+    assert found == {"": [["python", "-m", "x"]], "--a": [["1", "-2"], ["4"]], "--b": [["3"]]}
+    assert "--a" not in options(["x", "--a", "1"], ignore=["a"])
+
+
+def test_changes_ignores_the_order_of_options():
+    old, new = (
+        {"options": options(line.split()), "inputs": {}} for line in ("--a 1 --b 2", "--b 2 --a 1")
+    )
+    assert changes(old, new) == []
+
+
+def test_fingerprint_of_folder(tmp_path):
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep/file").write_text("a")
+    before = fingerprint(tmp_path)
+    (tmp_path / "deep/__pycache__").mkdir()
+    assert fingerprint(tmp_path) == before
+    (tmp_path / "deep/file").write_text("b")
+    assert fingerprint(tmp_path) != before
+    assert fingerprint(tmp_path / "nothing") is None
+
+
+def wait_for(path):
+    for _ in range(200):
+        if path.exists():
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"{path} did not appear")
+
+
+def is_alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as stream:
+            return stream.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="reads /proc")
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_command_ends_with_its_driver(tmp_path, how):
+    """A shell that is killed leaves neither its command nor anything that looks finished."""
+    pid = tmp_path / "pid"
+    line = [*STAGE, "--name", "x", "--marker", str(tmp_path / "m.json"), "--"]
+    line += ["bash", "-c", 'echo $$ > "$0.new"; mv "$0.new" "$0"; exec sleep 60', str(pid)]
+    # "; true" keeps the shell from replacing itself by the command.
+    shell = subprocess.Popen(["bash", "-c", '"$@"; true', "driver", *line])
+    wait_for(pid)
+    command = int(pid.read_text())
+    assert is_alive(command)
+    shell.send_signal(how)
+    shell.wait()
+    for _ in range(100):
+        if not is_alive(command):
+            break
+        time.sleep(0.1)
+    assert not is_alive(command)
+    assert not (tmp_path / "m.json").exists()
+
+
+def test_two_runs_take_turns(tmp_path):
+    out = tmp_path / "out"
+    line = [*STAGE, "--name", "x", "--marker", str(tmp_path / "m.json"), "--output", str(out)]
+    line += ["--", "bash", "-c", 'sleep 1; echo once >> "$0"', str(out)]
+    first = subprocess.Popen(line, stdout=subprocess.PIPE, text=True)
+    wait_for(tmp_path / "m.json.lock")
+    time.sleep(0.3)
+    second = subprocess.run(line, capture_output=True, text=True)
+    assert first.wait() == 0 and second.returncode == 0
+    assert f"another run is at it (process {first.pid}); waiting" in second.stdout
+    assert "done already" in second.stdout
+    assert out.read_text() == "once\n"
+    first.stdout.close()
+
+
+def test_command_line(tmp_path):
+    line = [*STAGE, "--name", "x", "--marker", str(tmp_path / "m.json")]
+    bare = subprocess.run(line, capture_output=True, text=True)
+    assert bare.returncode == 2 and bare.stderr.startswith("error: no command")
+    done = subprocess.run([*line, "--", "bash", "-c", "exit 7"], capture_output=True, text=True)
+    assert done.returncode == 7
+    begun = time.time()
+    assert subprocess.run([*STAGE, "--help"], capture_output=True).returncode == 0
+    assert time.time() - begun < 2
+    assert not (tmp_path / "m.json").exists()
+
+
+def test_marker_is_plain_json(copy, capsys):
+    message_of(copy(), capsys)
+    marker = json.loads(copy().marker.read_text())
+    assert marker["inputs"] == {"in": fingerprint("in")}
+    assert marker["outputs"] == {"out": fingerprint("out")}
