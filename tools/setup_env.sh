@@ -242,16 +242,18 @@ if [[ -n $own_torch ]]; then
 else
     cp "$lock" "$scratch/constraints.txt"
 fi
-: >"$scratch/excludes.txt"
-[[ $compiler == yes ]] || echo pyworld >"$scratch/excludes.txt"
+pins=(--constraints "$scratch/constraints.txt")
+if [[ $compiler == no ]]; then
+    echo pyworld >"$scratch/excludes.txt"
+    pins+=(--excludes "$scratch/excludes.txt")
+fi
 
 if [[ $source == "PyTorch's CPU wheels" ]]; then
     # Alone and without its dependencies: that index also holds old copies of other packages.
-    mapfile -t pins < <(grep -oE '^(torch|torchaudio)==[^ +;]+' "$lock" | sed 's/$/+cpu/')
-    "${install[@]}" --no-deps --default-index "$torch_index" "${pins[@]}"
+    mapfile -t wheels < <(grep -oE '^(torch|torchaudio)==[^ +;]+' "$lock" | sed 's/$/+cpu/')
+    "${install[@]}" --no-deps --default-index "$torch_index" "${wheels[@]}"
 fi
-"${install[@]}" --constraints "$scratch/constraints.txt" --excludes "$scratch/excludes.txt" \
-    --editable "${root}[dev]"
+"${install[@]}" "${pins[@]}" --editable "${root}[dev]"
 
 python_now=$(python_version "$env_python")
 printf '%s\n' "root=$root" "inputs=$inputs" "torch=$torch" "python=$python_now" >"$scratch/stamp"
