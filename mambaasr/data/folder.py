@@ -141,9 +141,6 @@ class DataFolder:
             if (path / name).is_file():
                 keyed = name != "wav.scp" or not segmented
                 tables[name] = read_table(path / name, parse, problems, keyed)
-        for name in REQUIRED:
-            if not tables[name].lines and not tables[name].dead and not problems:
-                raise UserError(f"{path / name}: no lines; write it, one 'id value' a line")
         folder = cls(
             tables["wav.scp"],
             tables["text"],
@@ -226,22 +223,21 @@ class DataFolder:
             for utt in table:
                 if utt not in self.audio and utt not in reported:
                     report(table, utt, "no audio", "add it to wav.scp, or remove the line")
-        problems += self._speaker_problems()
-        return problems
+        return problems + self._speaker_problems(named)
 
-    def _speaker_problems(self):
+    def _speaker_problems(self, named):
         """Return where spk2utt is not what utt2spk says; fixing rewrites it, nothing is dropped."""
         path = self.path / "spk2utt"
         if not path.is_file():
             return []
         problems, remedy = [], "remove the file or run check_data --fix: it follows from utt2spk"
         listed = read_table(path, parse_text, problems, keyed=False)
-        for speaker, utts in self.spk2utt.items():
-            if sorted(listed.get(speaker, "").split()) != utts:
+        expected = self.spk2utt
+        for speaker in sorted({*listed, *expected}):
+            said = set(listed.get(speaker, "").split())
+            if said.symmetric_difference(expected.get(speaker, ())) - named:
                 reason = f"{speaker}: other utterances than in utt2spk"
                 problems.append(Problem(listed.where(speaker), reason, remedy))
-        for speaker in sorted(set(listed) - set(self.spk2utt)):
-            problems.append(Problem(listed.where(speaker), f"{speaker}: not in utt2spk", remedy))
         return problems
 
     def missing_audio(self):

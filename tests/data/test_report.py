@@ -1,0 +1,28 @@
+import pytest
+
+from mambaasr.data.report import Dropped, read_report, write_report
+from mambaasr.errors import UserError
+
+
+def test_rows_come_back(tmp_path):
+    rows = [Dropped("a", "wav.scp:1", "too short"), Dropped(None, "text:2", "the id is not UTF-8")]
+    write_report(tmp_path, rows)
+    assert read_report(tmp_path) == rows
+    assert (tmp_path / "report.tsv").read_text().startswith("utt\twhere\treason\na\twav.scp:1\t")
+
+
+def test_tabs_and_lines_in_a_reason_stay_in_their_cell(tmp_path):
+    write_report(tmp_path, [Dropped("a", "x", "one\ttwo\nthree")])
+    assert read_report(tmp_path) == [Dropped("a", "x", "one two three")]
+
+
+def test_none_written_and_none_there(tmp_path):
+    assert read_report(tmp_path) == []
+    write_report(tmp_path, [])
+    assert read_report(tmp_path) == [] and (tmp_path / "report.tsv").exists()
+
+
+def test_some_other_file(tmp_path):
+    (tmp_path / "report.tsv").write_text("hello\n")
+    with pytest.raises(UserError, match="report.tsv: not a report"):
+        read_report(tmp_path)
