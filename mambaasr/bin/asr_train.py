@@ -55,7 +55,8 @@ def main(argv=None):
         from mambaasr.task.config import check_command
 
         check_command(argv)
-    signal.signal(signal.SIGTERM, _stop)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _stop)
     from mambaasr.task.asr import ASRTask
 
     if args.help_all:
@@ -66,6 +67,7 @@ def main(argv=None):
 
 
 def _stop(number, frame):
+    print("stopped; with --resume true it goes on after the last whole epoch", file=sys.stderr)
     # An exception ends the block that is writing a file, so that nothing half-written stays.
     sys.exit(128 + number)
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import os
 import re
 import shlex
 import sys
@@ -10,8 +9,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from mambaasr.files import atomic_write
+from mambaasr.errors import UserError
+from mambaasr.espnet_compat import import_quietly
 
+get_rank = import_quietly("espnet2.train.distributed_utils").get_rank
+
+_SHOWN = ("loss", "acc", "cer_ctc", "cer", "wer", "time")
 _RESULTS = re.compile(r"\d+epoch results: ")
 
 
@@ -36,9 +39,10 @@ def _short(results):
     """Cut ESPnet's line of an epoch's results down to losses, accuracy, error rates and time."""
     parts = []
     for phase, values in re.findall(r"\[(\w+)\] ([^\[]*)", results):
-        wanted = re.findall(r"\b((?:loss|acc|cer_ctc|cer|wer|time)=[^,]+)", values)
-        if wanted:
-            parts.append(f"{phase}: " + " ".join(wanted))
+        found = dict(re.findall(r"\b(\w+)=([^,]+)", values))
+        shown = [f"{name} {found[name]}" for name in _SHOWN if name in found]
+        if shown:
+            parts.append(f"{phase}: " + ", ".join(shown))
     return f"epoch {results.partition('epoch')[0]}  " + "; ".join(parts)
 
 
@@ -50,16 +54,17 @@ def write_log(args):
         args: ESPnet's options; ``output_dir`` and ``log_level`` matter. Of several processes
             only the first writes.
     """
-    if (getattr(args, "dist_rank", None) or 0) != 0 or int(os.environ.get("RANK", 0)) != 0:
+    if get_rank(args.dist_rank, args.dist_launcher):
         yield  # ESPnet itself keeps the other ranks quiet
         return
     root = logging.getLogger()
     folder = Path(args.output_dir)
     name = "collect_stats.log" if args.collect_stats else "train.log"
-    with atomic_write(folder / ".writable"):
-        pass  # a folder that cannot be written is an error that says so
-    (folder / ".writable").unlink()
-    file = logging.FileHandler(folder / name, encoding="utf-8")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = logging.FileHandler(folder / name, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written: {error.strerror or error}") from error
     file.setFormatter(
         logging.Formatter("%(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(message)s")
     )

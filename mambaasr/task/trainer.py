@@ -6,11 +6,13 @@ import sys
 from pathlib import Path
 
 import torch
-from espnet2.train.trainer import Trainer as EspnetTrainer
 from tqdm import tqdm
 
 from mambaasr.errors import UserError
+from mambaasr.espnet_compat import import_quietly
 from mambaasr.task import checkpoints
+
+EspnetTrainer = import_quietly("espnet2.train.trainer").Trainer
 
 
 class Progress:
