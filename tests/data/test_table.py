@@ -77,7 +77,7 @@ def test_bad_values(tmp_path, parse, value, what):
 
 
 def test_paths_may_hold_nearly_everything(tmp_path):
-    path = "/my data/it's \"a\",b/$(touch x).wav"
+    path = '/my data/it\'s "a",b/$(touch x).wav'
     table, problems, _ = read(tmp_path / "wav.scp", f"u {path}\n".encode(), parse_path)
     assert table == {"u": path} and problems == []
     write_table(tmp_path / "again", table)

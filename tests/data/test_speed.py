@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+import soundfile
+
+from mambaasr.data.folder import DataFolder, Segment
+from mambaasr.data.format import change_speed, format_folder
+from mambaasr.data.report import read_report
+from mambaasr.data.speed import parse_factors, perturb_folder
+from mambaasr.errors import UserError
+
+
+@pytest.mark.parametrize("factor", [0.9, 1.1, 0.5, 2.0])
+@pytest.mark.parametrize("hertz", [200, 1000])
+def test_duration_and_pitch_move_by_the_factor(factor, hertz):
+    samples = np.sin(2 * np.pi * hertz * np.arange(32000) / 16000).astype("f4")
+    changed = change_speed(samples, factor)
+    assert len(changed) == pytest.approx(32000 / factor, abs=1)
+    spectrum = np.abs(np.fft.rfft(changed * np.hanning(len(changed)), 1 << 18))
+    assert spectrum.argmax() * 16000 / (1 << 18) == pytest.approx(hertz * factor, rel=1e-3)
+    inner = slice(500, -500)
+    expected = np.sin(2 * np.pi * hertz * factor * np.arange(len(changed)) / 16000)
+    np.testing.assert_allclose(changed[inner], expected[inner], atol=5e-3)
+
+
+def test_recorded_speech(an4, tmp_path):
+    summary = perturb_folder(an4, tmp_path / "sp", "0.9 1.0 1.1")
+    assert "12 utterances at 3 speeds: 36 in, 36 kept, 0 dropped" in summary
+    before, after = DataFolder.read(an4), DataFolder.read(tmp_path / "sp")
+    for utt in before.utterances:
+        frames = soundfile.info(before.wav[utt]).frames
+        assert after.wav[utt] == before.wav[utt]
+        for factor in (0.9, 1.1):
+            copy = f"sp{factor}-{utt}"
+            assert after.text[copy] == before.text[utt]
+            assert after.utt2spk[copy] == f"sp{factor}-{before.utt2spk[utt]}"
+            assert abs(soundfile.info(after.wav[copy]).frames - frames / factor) <= 1
+    assert len(after.utterances) == 36
+
+
+def test_segments_follow(sines, tmp_path):
+    path = sines(n=2)
+    (path / "wav.scp").write_text(f"rec {tmp_path}/corpus/0.wav\n")
+    (path / "segments").write_text("utt0 rec 0.2 0.6\nutt1 rec 0.6 -1\n")
+    (path / "utt2lang").write_text("utt0 en\nutt1 de\n")
+    perturb_folder(path, tmp_path / "sp", "0.5 1")
+    folder = DataFolder.read(tmp_path / "sp")
+    assert folder.segments["utt0"] == Segment("rec", 0.2, 0.6)
+    assert folder.segments["sp0.5-utt0"] == Segment("sp0.5-rec", 0.4, 1.2)
+    assert folder.segments["sp0.5-utt1"] == Segment("sp0.5-rec", 1.2, None)
+    assert folder.utt2lang["sp0.5-utt1"] == "de"
+    format_folder(tmp_path / "sp", tmp_path / "dump", 16000)
+    lengths = DataFolder.read(tmp_path / "dump").utt2num_samples
+    assert lengths == {"utt0": 6400, "utt1": 6400, "sp0.5-utt0": 12800, "sp0.5-utt1": 12800}
+
+
+def test_rerun_keeps_the_audio(sines, tmp_path):
+    path = sines(n=2)
+    perturb_folder(path, tmp_path / "sp", "0.9")
+    files = sorted((tmp_path / "sp/audio").rglob("*.flac"))
+    before = [file.stat().st_mtime_ns for file in files]
+    perturb_folder(path, tmp_path / "sp", "0.9 1.1")
+    assert [file.stat().st_mtime_ns for file in files] == before
+
+
+def test_bad_audio(sines, tmp_path):
+    path = sines(n=3)
+    (tmp_path / "corpus/1.wav").write_bytes(b"")
+    summary = perturb_folder(path, tmp_path / "sp", "0.9 1.1")
+    assert "6 in, 4 kept, 2 dropped" in summary
+    rows = read_report(tmp_path / "sp")
+    assert [row.utt for row in rows] == ["sp0.9-utt1", "sp1.1-utt1"]
+    assert rows[0].where == f"{path}/wav.scp:2" and "the file is empty" in rows[0].reason
+    with pytest.raises(UserError, match="sp0.9-utt1: .*the file is empty"):
+        perturb_folder(path, tmp_path / "stop", "0.9", bad_audio="stop")
+    assert not (tmp_path / "stop/wav.scp").exists()
+
+
+@pytest.mark.parametrize("text", ["", "fast", "0", "-1", "nan", "100", "0.9,1.1", "1 1.0"])
+def test_bad_factors(text):
+    with pytest.raises(UserError, match="speed factor"):
+        parse_factors(text)
+
+
+def test_ids_that_would_meet(sines, tmp_path):
+    path = sines(n=2)
+    for name in ("wav.scp", "text", "utt2spk"):
+        content = (path / name).read_text().replace("utt1 ", "sp0.9-utt0 ")
+        (path / name).write_text(content)
+    (path / "spk2utt").unlink()
+    with pytest.raises(UserError, match="'sp0.9-utt0' would be there twice"):
+        perturb_folder(path, tmp_path / "sp", "1.0 0.9")

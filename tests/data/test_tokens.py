@@ -1,0 +1,148 @@
+import pytest
+import sentencepiece
+
+from mambaasr.data.tokens import make_tokens, split_characters
+from mambaasr.errors import UserError
+
+TEXT = """u1 ONE TWO THREE FOUR FIVE
+u2 SIX SEVEN EIGHT NINE TEN
+u3 <noise> ONE HUNDRED AND ONE
+u4
+u5 FOUR HUNDRED SEVENTEEN
+"""
+
+
+@pytest.fixture
+def text(tmp_path):
+    (tmp_path / "text").write_text(TEXT)
+    return tmp_path / "text"
+
+
+@pytest.fixture
+def symbols(tmp_path):
+    (tmp_path / "nlsyms.txt").write_text("<noise>\n<noise2>\n")
+    return tmp_path / "nlsyms.txt"
+
+
+def tokens(folder):
+    lines = (folder / "tokens.txt").read_text(encoding="utf-8").split("\n")
+    assert lines.pop() == ""
+    assert lines[:2] == ["<blank>", "<unk>"] and lines[-1] == "<sos/eos>"
+    assert len(set(lines)) == len(lines)
+    return lines[2:-1]
+
+
+def test_characters(text, symbols, tmp_path):
+    summary = make_tokens([text], tmp_path / "out", "char", nlsyms_txt=symbols)
+    found = tokens(tmp_path / "out")
+    assert set(found) == set("".join(TEXT.split("<noise>")).replace("\n", "")) - set("u12345 ") | {
+        "<space>",
+        "<noise>",
+    }
+    assert found[0] == "E" and f"{len(found) + 3} tokens (char), 4 texts" in summary
+
+
+def test_characters_are_espnets(text, symbols, tmp_path):
+    from espnet2.text.char_tokenizer import CharTokenizer
+
+    make_tokens([text], tmp_path / "out", "char", nlsyms_txt=symbols)
+    tokenizer = CharTokenizer(symbols)
+    for line in TEXT.splitlines():
+        transcript = line[3:]
+        assert split_characters(transcript, ["<noise>"]) == tokenizer.text2tokens(transcript)
+        assert set(tokenizer.text2tokens(transcript)) <= set(tokens(tmp_path / "out"))
+
+
+def test_the_longer_of_two_symbols():
+    assert split_characters("a<n><n>b", ["<n>", "<n><n>"]) == ["a", "<n><n>", "b"]
+    assert split_characters("a.b", []) == ["a", ".", "b"]
+
+
+def test_words(text, tmp_path):
+    make_tokens([text, text], tmp_path / "out", "word")
+    found = tokens(tmp_path / "out")
+    assert set(found) == {word for line in TEXT.splitlines() for word in line.split()[1:]}
+    assert found[0] == "ONE" and found[1:3] == ["FOUR", "HUNDRED"]
+
+
+@pytest.mark.parametrize("mode", ["unigram", "bpe"])
+def test_bpe_and_its_model_agree(text, symbols, tmp_path, mode, capfd):
+    out = tmp_path / "with space, 'quote' $(touch x)"
+    make_tokens([text], out, "bpe", 32, mode, symbols)
+    found = tokens(out)
+    assert len(found) + 3 == 32 and {"<noise>", "<noise2>"} <= set(found)
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(out / "bpe.model"))
+    pieces = processor.encode("FOUR <noise> HUNDRED SIX", out_type=str)
+    assert "<noise>" in pieces and set(pieces) <= set(found)
+    assert processor.decode(pieces) == "FOUR <noise> HUNDRED SIX"
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("mode", ["unigram", "bpe"])
+def test_bpe_is_the_same_every_time(text, tmp_path, mode):
+    for name in ("a", "b"):
+        make_tokens([text], tmp_path / name, "bpe", 30, mode)
+    for file in ("tokens.txt", "bpe.model"):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+
+
+def test_bpe_of_recorded_transcripts_is_read_by_espnet(an4, tmp_path):
+    from espnet2.text.sentencepiece_tokenizer import SentencepiecesTokenizer
+
+    make_tokens([an4 / "text"], tmp_path / "out", "bpe", 40)
+    tokenizer = SentencepiecesTokenizer(tmp_path / "out/bpe.model")
+    for line in (an4 / "text").read_text().splitlines():
+        pieces = tokenizer.text2tokens(line.split(maxsplit=1)[1])
+        assert set(pieces) <= set(tokens(tmp_path / "out"))
+        assert tokenizer.tokens2text(pieces) == line.split(maxsplit=1)[1]
+
+
+@pytest.mark.parametrize("mode", ["unigram", "bpe"])
+def test_too_many_units_for_the_corpus(text, tmp_path, mode):
+    with pytest.raises(UserError, match=r"--nbpe 5000 is too large.* (\d+) units at most") as error:
+        make_tokens([text], tmp_path / "out", "bpe", 5000, mode)
+    most = int(str(error.value).split("sentencepiece finds ")[1].split()[0])
+    make_tokens([text], tmp_path / "out", "bpe", most, mode)
+    assert len(tokens(tmp_path / "out")) + 3 == most
+
+
+def test_too_few_units(text, tmp_path):
+    with pytest.raises(UserError, match=r"--nbpe 5 is too small: the characters alone need \d+"):
+        make_tokens([text], tmp_path / "out", "bpe", 5)
+    assert not (tmp_path / "out").exists()
+
+
+def test_long_sentences_count(tmp_path):
+    (tmp_path / "text").write_text("a " + "ABBA " * 1000 + "XYZ\n")
+    make_tokens([tmp_path / "text"], tmp_path / "out", "bpe", 9)
+    assert {"X", "Y", "Z"} <= set("".join(tokens(tmp_path / "out")))
+
+
+def test_another_type_leaves_no_old_model(text, tmp_path):
+    make_tokens([text], tmp_path / "out", "bpe", 30)
+    make_tokens([text], tmp_path / "out", "char")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["tokens.txt"]
+
+
+@pytest.mark.parametrize(
+    "content, what",
+    [
+        (b"", "no transcripts"),
+        (b"a\nb\n", "no transcripts"),
+        (b"a ONE\nb \xff\n", "text:2: .*not UTF-8"),
+        (b"a ONE\na TWO\n", "text:2: duplicate id"),
+    ],
+)
+def test_bad_transcripts(tmp_path, content, what):
+    (tmp_path / "text").write_bytes(content)
+    with pytest.raises(UserError, match=what):
+        make_tokens([tmp_path / "text"], tmp_path / "out", "char")
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_symbols(text, tmp_path):
+    (tmp_path / "symbols").write_text("<a>\n<b> <c>\n")
+    with pytest.raises(UserError, match="symbols:2: '<b> <c>' holds a space"):
+        make_tokens([text], tmp_path / "out", "char", nlsyms_txt=tmp_path / "symbols")
+    with pytest.raises(UserError, match="nowhere: cannot be read"):
+        make_tokens([text], tmp_path / "out", "char", nlsyms_txt=tmp_path / "nowhere")
