@@ -1,12 +1,13 @@
 """Download an archive and unpack it, whole or not at all."""
 
+import http.client
 import os
 import shutil
 import tarfile
 import tempfile
-import urllib.error
 import urllib.request
 import zlib
+from contextlib import contextmanager
 from pathlib import Path
 
 from tqdm import tqdm
@@ -30,22 +31,33 @@ def download(url, path, timeout=60):
     if path.exists():
         return
     print(f"downloading {url}")
+    with (
+        _network_errors(url),
+        urllib.request.urlopen(url, timeout=timeout) as response,
+        atomic_write(path, "wb") as out,
+    ):
+        total = int(response.headers.get("Content-Length") or 0)
+        with tqdm(total=total or None, unit="B", unit_scale=True, desc=path.name) as bar:
+            while block := _read(url, response):
+                out.write(block)
+                bar.update(len(block))
+        if total and bar.n != total:
+            raise UserError(f"{url}: the download ended after {bar.n} of {total} bytes; try again")
+
+
+def _read(url, response):
+    # Named here, or the writer of the file would take a broken connection for a bad disk.
+    with _network_errors(url):
+        return response.read(BLOCK)
+
+
+@contextmanager
+def _network_errors(url):
+    """Turn what goes wrong on the network into an error that names the address."""
     try:
-        with (
-            urllib.request.urlopen(url, timeout=timeout) as response,
-            atomic_write(path, "wb") as out,
-        ):
-            total = int(response.headers.get("Content-Length") or 0)
-            with tqdm(total=total or None, unit="B", unit_scale=True, desc=path.name) as bar:
-                while block := response.read(BLOCK):
-                    out.write(block)
-                    bar.update(len(block))
-                if total and bar.n != total:
-                    raise UserError(f"{url}: the download ended after {bar.n} of {total} bytes")
-    except (urllib.error.URLError, OSError, ValueError) as error:
-        raise UserError(
-            f"{url}: cannot be downloaded: {getattr(error, 'reason', error)}"
-        ) from error
+        yield
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise UserError(f"{url}: cannot be downloaded: {error}") from error
 
 
 def unpack(archive, folder):
@@ -66,6 +78,9 @@ def unpack(archive, folder):
     try:
         with tarfile.open(archive) as tar:
             tar.extractall(temporary, filter=_plain_files)
+            # gzip's checksum stands behind everything, where tarfile does not look by itself.
+            while tar.fileobj.read(BLOCK):
+                pass
         tops = list(temporary.iterdir())
         if len(tops) != 1 or not tops[0].is_dir():
             names = ", ".join(sorted(top.name for top in tops)) or "nothing"

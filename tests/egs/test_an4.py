@@ -1,0 +1,327 @@
+"""The preparation of AN4: the real corpus, hostile archives, damaged and wrong folders."""
+
+import functools
+import http.server
+import io
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import threading
+from pathlib import Path
+
+import pytest
+
+from mambaasr.data.folder import DataFolder
+from mambaasr.errors import UserError
+
+RECIPE = Path(__file__).resolve().parents[2] / "egs/an4/asr1"
+
+
+@pytest.fixture(autouse=True)
+def local(monkeypatch):
+    monkeypatch.syspath_prepend(RECIPE / "local")
+
+
+@pytest.fixture
+def an4(local):
+    import an4
+
+    return an4
+
+
+@pytest.fixture
+def download(local):
+    import download
+
+    return download
+
+
+@pytest.fixture
+def corpus(test_data):
+    folder = test_data / "an4"
+    if not folder.is_dir():
+        pytest.skip(f"no AN4 in {test_data}")
+    return folder
+
+
+@pytest.fixture
+def server(tmp_path):
+    """Serve a folder over HTTP; yields (folder, address)."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+        def do_GET(self):
+            if self.path != "/short.tar.gz":
+                return super().do_GET()
+            self.send_response(200)
+            self.send_header("Content-Length", "1000")
+            self.end_headers()
+            self.wfile.write(b"x" * 10)
+
+    handler = functools.partial(Quiet, directory=folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
+        thread = threading.Thread(target=httpd.serve_forever)
+        thread.start()
+        yield folder, f"http://127.0.0.1:{httpd.server_port}"
+        httpd.shutdown()
+        thread.join()
+
+
+def make_tar(path, members, top="an4-1234"):
+    """Write a tar.gz; members: name -> bytes, or a prepared TarInfo."""
+    with tarfile.open(path, "w:gz") as tar:
+        for name, content in members.items():
+            if isinstance(content, tarfile.TarInfo):
+                tar.addfile(content)
+                continue
+            info = tarfile.TarInfo(f"{top}/{name}" if top else name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return path
+
+
+def special(name, kind, target=""):
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, str(target)
+    return info
+
+
+def small_corpus(corpus, root, split="train", lines=3):
+    """Copy the first lines of a list and their audio; return the corpus' root."""
+    (root / "etc").mkdir(parents=True)
+    for other in ("train", "test"):
+        for kind in ("fileids", "transcription"):
+            text = (corpus / f"etc/an4_{other}.{kind}").read_text().splitlines(keepends=True)
+            (root / f"etc/an4_{other}.{kind}").write_text("".join(text[:lines]))
+        for name in (root / f"etc/an4_{other}.fileids").read_text().split():
+            wav = root / "wav" / f"{name}.wav"
+            wav.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(corpus / "wav" / f"{name}.wav", wav)
+    return root
+
+
+def linked_corpus(corpus, root, copied):
+    """Return a corpus whose speakers are links to the real ones, but for one that is a copy."""
+    shutil.copytree(corpus / "etc", root / "etc")
+    for speaker in corpus.glob("wav/*/*"):
+        target = root / speaker.relative_to(corpus)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if speaker.name == copied:
+            shutil.copytree(speaker, target)
+        else:
+            target.symlink_to(speaker.resolve())
+    return root
+
+
+def test_the_real_corpus_gives_the_official_sets(an4, corpus, tmp_path):
+    an4.prepare(corpus, tmp_path)
+    sets = {name: DataFolder.read(tmp_path / name) for name in ("train_nodev", "train_dev", "test")}
+    counts = {name: len(folder.text) for name, folder in sets.items()}
+    assert counts == {"train_nodev": 844, "train_dev": 104, "test": 130}
+    people = {
+        name: {speaker.rstrip("0123456789") for speaker in folder.utt2spk.values()}
+        for name, folder in sets.items()
+    }
+    assert not people["train_nodev"] & people["train_dev"]
+    assert not (people["train_nodev"] | people["train_dev"]) & people["test"]
+    assert len(set(sets["test"].utt2spk.values())) == 10
+    assert not any(folder.missing_audio() for folder in sets.values())
+    assert sets["train_nodev"].text["fash-an251-fash-b"] == "YES"
+    assert sets["test"].text["fcaw-an406-fcaw-b"] == "RUBOUT G M E F THREE NINE"
+    words = " ".join(text for folder in sets.values() for text in folder.text.values())
+    assert set(words) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZ ")
+    assert "  " not in words
+    assert set(sets["test"].utt2lang.values()) == {"en"}
+
+
+def test_the_test_set_has_the_known_number_of_words(an4, corpus):
+    assert sum(len(text.split()) for *_, text in an4.read_split(corpus, "test")) == 773
+
+
+def test_sessions_of_one_name_stay_together(an4):
+    names = [f"m{letter}" for letter in "abcdefghi"] + ["mj", "mj2", "mk", "ml3"]
+    assert an4.dev_speakers(names) == {"mj", "mj2"}
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "remove", "add"])
+def test_a_changed_file_is_named_by_its_folder(an4, corpus, tmp_path, damage):
+    root = linked_corpus(corpus, tmp_path / "an4", copied="mmxg")
+    an4.verify(root)
+    victim = sorted((root / "wav/an4test_clstk/mmxg").glob("*.wav"))[3]
+    if damage == "flip":
+        content = bytearray(victim.read_bytes())
+        content[5000] ^= 1
+        victim.write_bytes(content)
+    elif damage == "cut":
+        victim.write_bytes(victim.read_bytes()[:-100])
+    elif damage == "remove":
+        victim.unlink()
+    else:
+        shutil.copy(victim, victim.with_name("another.wav"))
+    with pytest.raises(UserError, match="wav/an4test_clstk/mmxg differs"):
+        an4.prepare(root, tmp_path / "data")
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_missing_speaker_and_a_changed_list_are_named(an4, corpus, tmp_path):
+    root = linked_corpus(corpus, tmp_path / "an4", copied="mmxg")
+    shutil.rmtree(root / "wav/an4test_clstk/mmxg")
+    with open(root / "etc/an4_test.transcription", "a") as stream:
+        stream.write("\n")
+    with pytest.raises(UserError) as error:
+        an4.verify(root)
+    assert "wav/an4test_clstk/mmxg is missing" in str(error.value)
+    assert "etc/an4_test.transcription differs" in str(error.value)
+    assert "--no-check" in str(error.value)
+
+
+def test_the_folder_sum_is_what_the_shell_prints(an4, corpus):
+    folder = corpus / "wav/an4test_clstk/mmxg"
+    printed = subprocess.run(
+        "sha256sum * | sha256sum",
+        shell=True,
+        cwd=folder,
+        env={**os.environ, "LC_ALL": "C"},
+        capture_output=True,
+        text=True,
+    )
+    assert printed.stdout.split()[0] == an4.checksum(folder)
+
+
+def test_lists_that_disagree_are_named_with_file_and_line(an4, corpus, tmp_path):
+    root = small_corpus(corpus, tmp_path / "an4")
+    texts = root / "etc/an4_train.transcription"
+    good = texts.read_text()
+    assert len(an4.read_split(root, "train")) == 3
+
+    texts.write_text(good.replace("an253-fash-b", "an999-fash-b"))
+    with pytest.raises(UserError, match=r"an4_train\.fileids:2: .*an253-fash-b"):
+        an4.read_split(root, "train")
+    texts.write_text(good.replace("(an254-fash-b)", ""))
+    with pytest.raises(UserError, match=r"an4_train\.transcription:3: "):
+        an4.read_split(root, "train")
+    texts.write_text(good.splitlines()[0])
+    with pytest.raises(UserError, match="has 3 lines"):
+        an4.read_split(root, "train")
+    texts.write_bytes(b"\xff\xfe" + good.encode())
+    with pytest.raises(UserError, match=r"an4_train\.transcription: cannot be read"):
+        an4.read_split(root, "train")
+    texts.write_text(good)
+    (root / "wav/an4_clstk/fash/an253-fash-b.wav").unlink()
+    with pytest.raises(UserError, match=r"an4_train\.fileids:2: .*an253-fash-b\.wav is not there"):
+        an4.read_split(root, "train")
+
+
+def test_a_list_cannot_name_files_outside_the_corpus(an4, corpus, tmp_path):
+    root = small_corpus(corpus, tmp_path / "an4")
+    ids = root / "etc/an4_train.fileids"
+    ids.write_text(ids.read_text().replace("an4_clstk/fash/an251", "../fash/an251"))
+    with pytest.raises(UserError, match=r"fileids:1"):
+        an4.read_split(root, "train")
+
+
+def test_a_missing_or_wrong_folder_names_AN4_and_db_sh(an4, tmp_path):
+    for name in (tmp_path / "nowhere", tmp_path):
+        with pytest.raises(UserError) as error:
+            an4.find_corpus(str(name))
+        assert "AN4=" in str(error.value) and "db.sh" in str(error.value)
+
+
+def test_data_sh_reads_AN4_from_the_environment(corpus, tmp_path):
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "VIRTUAL_ENV": sys.prefix,
+        "PYTHONPATH": str(RECIPE.parents[2]),
+    }
+    command = [RECIPE / "local/data.sh", "--data_dir", tmp_path / "data"]
+
+    def run(folder):
+        environment["AN4"] = str(folder)
+        return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+    done = run(tmp_path / "not here")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: AN4={tmp_path}/not here: no such folder")
+    done = run(corpus)
+    assert done.returncode == 0, done.stderr
+    assert len((tmp_path / "data/test/wav.scp").read_text().splitlines()) == 130
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        {"../../escaped": b"x"},
+        {"/tmp/mambaasr-escaped": b"x"},
+        {"link": special("an4-1234/link", tarfile.SYMTYPE, "../../escaped")},
+        {"link": special("an4-1234/link", tarfile.SYMTYPE, "etc")},
+        {"link": special("an4-1234/link", tarfile.LNKTYPE, "an4-1234/etc/a")},
+        {"fifo": special("an4-1234/fifo", tarfile.FIFOTYPE)},
+        {"device": special("an4-1234/device", tarfile.CHRTYPE)},
+    ],
+    ids=["dotdot", "absolute", "symlink out", "symlink in", "hard link", "fifo", "device"],
+)
+def test_a_hostile_archive_is_refused_and_leaves_nothing(download, tmp_path, hostile):
+    name = next(iter(hostile))
+    top = "" if name.startswith("/") else "an4-1234"
+    first = {"etc/a" if top else "an4-1234/etc/a": b"good"}
+    archive = make_tar(tmp_path / "an4.tar.gz", first | hostile, top)
+    if name.startswith("/"):
+        # "data" strips the leading slash, which leaves two top folders.
+        expected = "one top folder was expected"
+    else:
+        expected = "cannot be unpacked"
+    with pytest.raises(UserError, match=expected):
+        download.unpack(archive, tmp_path / "inside" / "an4")
+    assert list((tmp_path / "inside").iterdir()) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["an4.tar.gz", "inside"]
+    assert not Path("/tmp/mambaasr-escaped").exists()
+
+
+def test_a_damaged_archive_leaves_nothing(download, tmp_path):
+    archive = make_tar(tmp_path / "an4.tar.gz", {"etc/a": os.urandom(100_000)})
+    content = archive.read_bytes()
+    for damaged in (content[:-20_000], content[:50_000] + b"\0" * 100 + content[50_100:], b"no"):
+        archive.write_bytes(damaged)
+        with pytest.raises(UserError, match="cannot be unpacked"):
+            download.unpack(archive, tmp_path / "inside" / "an4")
+        assert list((tmp_path / "inside").iterdir()) == []
+
+
+def test_a_download_is_whole_or_absent(download, server, tmp_path):
+    served, address = server
+    (served / "good.tar.gz").write_bytes(b"0123456789" * 50_000)
+    target = tmp_path / "got" / "an4.tar.gz"
+    with pytest.raises(UserError, match=r"short\.tar\.gz: .*(10 of 1000|IncompleteRead)"):
+        download.download(f"{address}/short.tar.gz", target)
+    with pytest.raises(UserError, match=r"none\.tar\.gz: .*404"):
+        download.download(f"{address}/none.tar.gz", target)
+    with pytest.raises(UserError, match="refused"):
+        download.download("http://127.0.0.1:9/an4.tar.gz", target)
+    assert not target.parent.exists() or list(target.parent.iterdir()) == []
+    download.download(f"{address}/good.tar.gz", target)
+    assert target.read_bytes() == (served / "good.tar.gz").read_bytes()
+    download.download(f"{address}/none.tar.gz", target)  # already there: nothing is asked
+
+
+def test_downloads_fetches_unpacks_and_asks_once(an4, corpus, server, tmp_path, monkeypatch):
+    served, address = server
+    root = small_corpus(corpus, tmp_path / "small")
+    files = [path for path in root.rglob("*") if path.is_file()]
+    make_tar(served / "an4.tar.gz", {str(p.relative_to(root)): p.read_bytes() for p in files})
+    monkeypatch.setattr(an4, "URL", f"{address}/an4.tar.gz")
+    monkeypatch.chdir(tmp_path)
+    found = an4.find_corpus("downloads")
+    assert found == Path("downloads/an4")
+    assert [path.name for path in Path("downloads").iterdir()] == ["an4"]
+    assert len(an4.read_split(found, "train")) == 3
+    monkeypatch.setattr(an4, "URL", f"{address}/gone.tar.gz")
+    assert an4.find_corpus("downloads") == found
+    with pytest.raises(UserError, match="not the AN4 that this recipe knows"):
+        an4.prepare(found, tmp_path / "data")
