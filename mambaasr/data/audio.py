@@ -15,6 +15,8 @@ from mambaasr.files import atomic_write
 MAX_OVERSHOOT = 0.5
 # Integer samples written as floats reach thousands; speech that only clips a little stays near 1.
 MAX_PEAK = 8.0
+# Some writers count their own header as sound: so many bytes too few are no loss.
+_HEADER_BYTES = 44
 # A length in a header that stands for "not known when this was written" (sox and ffmpeg pipes).
 _UNKNOWN_LENGTH = 0x7FFFF000
 # MP3 has no length in its header: libsndfile's is a guess, right to a frame or two.
@@ -84,7 +86,7 @@ def _read(path, start, end):
             raise AudioError(f"{path}: the file is empty")
         with soundfile.SoundFile(path) as stream:
             rate, frames = stream.samplerate, stream.frames
-            lost = _missing_frames(path, stream)
+            lost = _missing_frames(path, stream, _HEADER_BYTES)
             if lost:
                 raise AudioError(f"{path}: truncated: {lost}")
             if frames == 0:
@@ -98,6 +100,9 @@ def _read(path, start, end):
         raise AudioError(f"{path}: not readable, or truncated: {reason}") from error
     except OSError as error:
         raise AudioError(f"{path}: not readable: {error.strerror or error}") from error
+    except TypeError as error:
+        # soundfile asks for the rate of what it takes, by its name, for headerless samples.
+        raise AudioError(f"{path}: samples without a header: convert it to WAV or FLAC") from error
     slack = _MP3_SLACK if stream.format == "MP3" and last == frames else 0
     if len(samples) + slack < last - first or len(samples) == 0:
         raise AudioError(
@@ -106,14 +111,15 @@ def _read(path, start, end):
     return samples, rate
 
 
-def _missing_frames(path, stream):
+def _missing_frames(path, stream, tolerated):
     """Return what a header promises and the file does not hold, or None.
 
-    libsndfile shortens truncated files without a word; its log of the header tells.
+    libsndfile shortens truncated files without a word; its log of the header tells. A number of
+    missing bytes is tolerated.
     """
     log = stream.extra_info
     for promised, there in _SHOULD_BE.findall(log):
-        if int(there) < int(promised) < _UNKNOWN_LENGTH:
+        if int(there) + tolerated < int(promised) < _UNKNOWN_LENGTH:
             return f"the header promises {promised} bytes, {there} are there"
     if "ended unexpectedly" in log:
         return "the end of the stream is missing"
@@ -177,7 +183,7 @@ def finished_samples(path, comment):
 
     try:
         with soundfile.SoundFile(path) as stream:
-            if stream.comment != comment or not stream.frames or _missing_frames(path, stream):
+            if stream.comment != comment or not stream.frames or _missing_frames(path, stream, 0):
                 return None
             stream.seek(stream.frames - 1)
             return stream.frames if len(stream.read(1)) == 1 else None

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from mambaasr.data.audio import AudioError, finished_samples, read_audio, resample, write_audio
 from mambaasr.data.folder import DataFolder
-from mambaasr.data.report import Dropped, write_report
+from mambaasr.data.report import Dropped, read_report, write_report
 from mambaasr.errors import UserError
 from mambaasr.parallel import map_items
 
@@ -94,7 +94,7 @@ def change_speed(samples, factor):
 
 def run_jobs(jobs, nj, description):
     """Run jobs in ``nj`` processes with a progress bar; yield their results in order."""
-    size = max(1, min(_MAX_CHUNK, len(jobs) // (100 * nj)))
+    size = max(1, min(_MAX_CHUNK, len(jobs) // (100 * max(1, nj))))
     chunks = [jobs[i : i + size] for i in range(0, len(jobs), size)]
     for results in map_items(_run_chunk, chunks, nj, description):
         yield from results
@@ -106,8 +106,10 @@ def _run_chunk(jobs):
 
 def audio_path(folder, key, audio_format):
     """Return where a folder's audio of an id lies: spread over 100 folders by a checksum."""
-    # An id may hold a slash; the file's name may not, and may not meet another id's.
+    # An id may hold a slash or begin with a dot; the file's name does neither (half-written files
+    # begin with a dot), and may not meet another id's.
     name = key.replace("%", "%25").replace("/", "%2F")
+    name = f"%2E{name[1:]}" if name.startswith(".") else name
     bucket = f"{zlib.crc32(key.encode()) % 100:02d}"
     return f"{folder}/audio/{bucket}/{name}.{audio_format}"
 
@@ -154,6 +156,10 @@ def format_folder(
         for utt, result in results.items()
         if result.reason is not None
     }
+    # What an earlier formatting reported, and kept the reference of, is still to be accounted for.
+    for row in read_report(in_dir):
+        if row.utt in folder.text and row.utt not in targets:
+            dropped[row.utt] = row
     write_report(out_dir, dropped.values())
     kept = [utt for utt in utts if utt not in dropped]
     check_dropped(in_dir, out_dir, kept, list(dropped.values()), bad_audio)
@@ -165,11 +171,12 @@ def format_folder(
     if keep_references:
         for name in ("text", "utt2spk", "utt2lang"):
             if name in folder.tables():
-                output.tables()[name].update({utt: folder.tables()[name][utt] for utt in dropped})
+                output.tables()[name].update(folder.tables()[name].select(dropped))
     output.write(out_dir)
     made = sum(result.made for result in results.values())
     there = len(kept) - made
-    summary = f"{in_dir}: {len(utts)} utterances in, {len(kept)} kept ({there} were there already)"
+    total = len(kept) + len(dropped)
+    summary = f"{in_dir}: {total} utterances in, {len(kept)} kept ({there} were there already)"
     return summary + dropped_summary(dropped, out_dir, keep_references)
 
 

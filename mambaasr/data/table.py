@@ -196,6 +196,10 @@ def write_table(path, entries):
     for key, value in entries.items():
         reason = bad_id(key)
         value = str(value)
+        try:
+            f"{key} {value}".encode()
+        except UnicodeEncodeError:
+            reason = f"{key!r} {value!r} is not UTF-8"
         if reason is None and (_CONTROL.search(value) or value != value.strip(" \t")):
             reason = (
                 f"{key}: {value!r} holds a control character or begins or ends with white space"

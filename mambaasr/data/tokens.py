@@ -170,8 +170,9 @@ def make_tokens(
             stream.write(model)
     else:
         units = count_tokens(transcripts, token_type, symbols)
-        (out_dir / "bpe.model").unlink(missing_ok=True)
     tokens = [BLANK, UNK, *units, SOS_EOS]
     with atomic_write(out_dir / "tokens.txt") as stream:
         stream.write("".join(f"{token}\n" for token in tokens))
+    if token_type != "bpe":
+        (out_dir / "bpe.model").unlink(missing_ok=True)
     return f"{out_dir}/tokens.txt: {len(tokens)} tokens ({token_type}), {len(transcripts)} texts"

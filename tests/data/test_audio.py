@@ -48,6 +48,27 @@ def test_truncated_in_the_middle(tmp_path, name):
             read_audio(tmp_path / name)
 
 
+def test_a_header_that_counts_itself_as_sound(tmp_path):
+    write_audio(tmp_path / "a.wav", sine(), 16000, "wav", "x")
+    content = bytearray((tmp_path / "a.wav").read_bytes())
+    place = content.index(b"data") + 4
+    for extra, fine in [(44, True), (46, False)]:
+        content[place : place + 4] = (32000 + extra).to_bytes(4, "little")
+        (tmp_path / "a.wav").write_bytes(content)
+        assert finished_samples(tmp_path / "a.wav", "x") is None
+        if fine:
+            assert len(read_audio(tmp_path / "a.wav")[0]) == 16000
+        else:
+            with pytest.raises(AudioError, match="promises 32046 bytes, 32000 are there"):
+                read_audio(tmp_path / "a.wav")
+
+
+def test_samples_without_a_header(tmp_path):
+    (tmp_path / "a.raw").write_bytes(b"0" * 100)
+    with pytest.raises(AudioError, match="without a header"):
+        read_audio(tmp_path / "a.raw")
+
+
 def test_truncated_sphere(tmp_path):
     soundfile.write(tmp_path / "a.sph", sine(), 16000, format="NIST")
     assert len(read_audio(tmp_path / "a.sph")[0]) == 16000

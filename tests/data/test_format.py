@@ -138,6 +138,21 @@ def test_a_test_set_keeps_its_references(sines, tmp_path):
     assert [row.utt for row in read_report(out)] == ["utt1", "utt3"]
 
 
+def test_references_are_kept_once_more(sines, tmp_path):
+    path = sines()
+    break_two(tmp_path)
+    format_folder(path, tmp_path / "one", 16000, keep_references=True)
+    summary = format_folder(tmp_path / "one", tmp_path / "two", 8000, keep_references=True)
+    assert "4 utterances in, 2 kept" in summary and "2 dropped" in summary
+    assert len(DataFolder.read(tmp_path / "two").text) == 4
+    assert read_report(tmp_path / "two") == read_report(tmp_path / "one")
+
+
+def test_number_of_processes(sines, tmp_path):
+    with pytest.raises(UserError, match="nj must be at least 1"):
+        format_folder(sines(), tmp_path / "dump", 16000, nj=0)
+
+
 def test_all_audio_bad(sines, tmp_path):
     path = sines(n=1)
     (tmp_path / "corpus/0.wav").write_bytes(b"")
@@ -188,7 +203,7 @@ def test_names_that_a_shell_would_run(sines, tmp_path, monkeypatch):
 
 def test_ids_that_are_no_file_names(sines, tmp_path):
     path = sines(n=3)
-    names = {"utt0": "../../up", "utt1": "a/b", "utt2": "a%2Fb"}
+    names = {"utt0": ".x.flac.y", "utt1": "a/b", "utt2": "a%2Fb"}
     for name in ("wav.scp", "text", "utt2spk"):
         content = (path / name).read_text()
         for old, new in names.items():
@@ -196,6 +211,7 @@ def test_ids_that_are_no_file_names(sines, tmp_path):
         (path / name).write_text(content)
     (path / "spk2utt").unlink()
     format_folder(path, tmp_path / "dump", 16000)
+    assert "3 were there already" in format_folder(path, tmp_path / "dump", 16000)
     folder = DataFolder.read(tmp_path / "dump")
     assert len({os.path.realpath(p) for p in folder.wav.values()}) == 3
     assert all(

@@ -90,7 +90,9 @@ def test_written_sorted_by_bytes(tmp_path):
     assert keys == sorted(keys, key=str.encode) and keys[0] == "B"
 
 
-@pytest.mark.parametrize("entries", [{"a b": "x"}, {"": "x"}, {"a": "x\ny"}, {"a": " x"}])
+@pytest.mark.parametrize(
+    "entries", [{"a b": "x"}, {"": "x"}, {"a": "x\ny"}, {"a": " x"}, {"a": "\udcff"}]
+)
 def test_what_cannot_be_read_again_is_not_written(tmp_path, entries):
     with pytest.raises(UserError, match="cannot be written"):
         write_table(tmp_path / "text", entries)
