@@ -19,7 +19,7 @@ from spoken.sentences import LANGS, sentence, split_of
 
 RATE = 16000
 CHUNK = 50
-BABBLE_POOL = 24
+BABBLE_POOL = 16
 SPLITS = ("train", "dev", "test")
 # To be raised whenever the same plan gives other samples, so that audio made before is made anew.
 VERSION = 1
