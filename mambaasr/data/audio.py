@@ -96,7 +96,7 @@ def _read(path, start, end):
                 stream.seek(first)
             samples = stream.read(last - first, dtype="float32", always_2d=True)
     except soundfile.SoundFileError as error:
-        reason = str(error).rpartition("Error : ")[2] or str(error)
+        reason = getattr(error, "error_string", str(error)).removeprefix("Error : ").rstrip(".")
         raise AudioError(f"{path}: not readable, or truncated: {reason}") from error
     except OSError as error:
         raise AudioError(f"{path}: not readable: {error.strerror or error}") from error
