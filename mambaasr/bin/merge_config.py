@@ -26,7 +26,8 @@ def get_parser():
         "--only",
         nargs="*",
         default=None,
-        help="write these keys alone, e.g. frontend encoder_conf.input_layer",
+        help="write these keys alone, e.g. frontend encoder_conf.input_layer, and what the options "
+        "of --check say of them",
     )
     parser.add_argument(
         "--check",
@@ -45,10 +46,12 @@ def main(argv=None):
     args = get_parser().parse_args(argv)
     parts = [(path, read(path)) for path in (args.base, *args.block)]
     config = merge(parts[0][1], parts[1:])
+    given = {}
     if args.check is not None:
-        check(parts, config, shlex.split(args.check))
+        given = check(parts, config, shlex.split(args.check))
     if args.only is not None:
-        config = select(config, args.only)
+        names = {key.partition(".")[0] for key in args.only} & given.keys()
+        config = select(config, args.only) | {f"--{name}": given[name] for name in sorted(names)}
     if args.output is None:
         print(dump(config), end="")
     else:
@@ -68,6 +71,9 @@ def check(parts, config, options):
             whole.
         config: the parts merged.
         options: words of an ``asr_train`` command line.
+
+    Returns:
+        dict: option -> list of values, as ``options`` give them.
     """
     from mambaasr.config import dump
     from mambaasr.task.config import check_command
@@ -82,7 +88,7 @@ def check(parts, config, options):
         whole = Path(folder, "config.yaml")
         whole.write_text(dump(config), encoding="utf-8")
         try:
-            check_command([*command, str(whole), *options])
+            return check_command([*command, str(whole), *options])
         except UserError as error:
             names = " + ".join(path for path, _ in parts)
             raise UserError(

@@ -314,19 +314,24 @@ asr_train_command() {
 }
 
 statistics() {
-    local work=${asr_stats_dir}/.stages
+    local work=${asr_stats_dir}/.stages word ignored=(config)
     merge_config --output "${work}/train.yaml"
-    # Of the config only this decides the statistics, and whether a text fits its frames: blocks
-    # that differ elsewhere share one folder.
-    merge_config --output "${work}/inputs.yaml" --only frontend frontend_conf input_size \
-        preencoder preencoder_conf encoder_conf.input_layer model_conf.ctc_weight
+    # Of config and asr_args only this decides the statistics, and whether a text fits its frames:
+    # experiments that differ elsewhere share one folder.
+    merge_config --check "${asr_args}" --output "${work}/inputs.yaml" --only frontend frontend_conf \
+        input_size preencoder preencoder_conf encoder_conf.input_layer model_conf.ctc_weight \
+        preprocessor preprocessor_conf
     cmd=(python -m)
     asr_train_command
     cmd+=(--collect_stats true --config "${work}/train.yaml" --normalize none
         --train_shape_file "${raw}/${train}/wav.scp" --valid_shape_file "${raw}/${valid_set}/wav.scp"
         --output_dir "${asr_stats_dir}")
     add_words "${asr_args}"
-    step "statistics" "${asr_stats_dir}" --ignore config num_workers log_level \
+    for word in $(split_words "${asr_args}" | tr '\0' '\n' | sed -n 's/^--\([a-z0-9_]*\).*/\1/p'); do
+        ignored+=("${word}")
+    done
+    files+=("${raw}/${train}/utt2num_samples" "${raw}/${valid_set}/utt2num_samples")
+    step "statistics" "${asr_stats_dir}" --ignore "${ignored[@]}" \
         --input "${files[@]}" "${work}/inputs.yaml" \
         --output "${asr_stats_dir}"/{train,valid}/{speech_shape,"text_shape.${token_type}"} \
         "${asr_stats_dir}/train/feats_stats.npz" -- "${cmd[@]}"
@@ -423,5 +428,8 @@ run_stage 13 "scoring" score
 
 printf '\nStage  %-22s %8s\n' "" "time"
 printf '%s\n' ${stage_times[@]+"${stage_times[@]}"}
-printf '%-9s%s\n' "all" "${SECONDS} s (each command: ${expdir}/timings.tsv)" "model" "${asr_exp}" \
-    "log" "${asr_exp}/train.log" "results" "${asr_exp}/RESULTS.md"
+printf '%-9s%s\n' "all" "${SECONDS} s (each command: ${expdir}/timings.tsv)"
+where() { if [[ -e $2 ]]; then printf '%-9s%s\n' "$1" "$2"; fi; }
+where "model" "${asr_exp}/${inference_asr_model}"
+where "log" "${asr_exp}/train.log"
+where "results" "${asr_exp}/RESULTS.md"
