@@ -1,0 +1,190 @@
+"""Decode a set with a trained model, under the names of ESPnet's options."""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from mambaasr.bin import run_main
+from mambaasr.errors import UserError
+
+# What Speech2Text takes; the rest of the options is ours.
+SEARCH = (
+    "beam_size",
+    "ctc_weight",
+    "lm_weight",
+    "penalty",
+    "maxlenratio",
+    "minlenratio",
+    "nbest",
+    "normalize_length",
+    "token_type",
+    "bpemodel",
+    "dtype",
+)
+
+
+def get_parser():
+    """Return the command's parser."""
+    parser = argparse.ArgumentParser(
+        prog="python -m mambaasr.bin.asr_inference",
+        description=__doc__ + " Writes text, token, token_int, score, failed.tsv and decode.json. "
+        "A run that was killed goes on where it was.",
+        allow_abbrev=False,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--config", metavar="YAML", help="options of this command; the command line goes over it")
+    add("--log_level", type=str.upper, default="INFO", choices=["DEBUG", "INFO", "WARNING"])
+    add("--output_dir", required=True, metavar="DIR")
+    add("--ngpu", type=int, default=0, help="0 decodes on the CPU; workers share the GPUs")
+    add("--seed", type=int, default=0)
+    add("--dtype", default="float32", choices=["float16", "float32", "float64"])
+    add("--nj", type=int, default=1, help="number of worker processes")
+    add("--cluster", metavar="YAML", help="decode on a Dask cluster; see mambaasr/parallel.py")
+    add("--chunk_size", type=int, help="utterances in a piece of work; None: by the set's size")
+    add(
+        "--data_path_and_name_and_type",
+        action="append",
+        required=True,
+        metavar="WAV_SCP,speech,sound",
+    )
+    add("--key_file", metavar="FILE", help="decode the ids in its first column; None: all")
+    add("--asr_train_config", metavar="YAML", help="None: config.yaml beside the model")
+    add("--asr_model_file", required=True, metavar="PTH")
+    add("--lm_train_config", metavar="YAML")
+    add("--lm_file", metavar="PTH")
+    add("--batch_size", type=int, default=1, help="1: batched search is not there yet")
+    add("--beam_size", type=int, default=20)
+    add("--ctc_weight", type=float, default=0.5, help="1.0 for a model without a decoder")
+    add("--lm_weight", type=float, default=1.0)
+    add("--penalty", type=float, default=0.0, help="of insertions")
+    add("--maxlenratio", type=float, default=0.0, help="of output to input; 0: ends by itself")
+    add("--minlenratio", type=float, default=0.0)
+    add("--nbest", type=int, default=1)
+    add("--normalize_length", type=_boolean, default=False, help="divide scores by the length")
+    add("--token_type", choices=["char", "bpe", "word"], help="None: as trained")
+    add("--bpemodel", metavar="MODEL", help="None: as trained")
+    return parser
+
+
+def main(argv=None):
+    """Run the command; return its exit code."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    args = _parse(argv)
+    logging.basicConfig(
+        level=args.log_level, format="%(asctime)s %(levelname)s: %(message)s", stream=sys.stderr
+    )
+    # ESPnet logs several lines for each utterance.
+    logging.getLogger("espnet").setLevel(max(logging.WARNING, logging.getLogger().level))
+    for name in ("nj", "beam_size", "nbest", "chunk_size"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise UserError(f"--{name} must be at least 1, not {value}")
+    if args.batch_size != 1:
+        raise UserError("--batch_size: only 1 is supported; --nj decodes in parallel")
+    if args.nbest > args.beam_size:
+        raise UserError(f"--nbest {args.nbest} needs a --beam_size of at least {args.nbest}")
+
+    from mambaasr.decode.asr import Model, decode_set
+
+    wavs = _read_wavs(args.data_path_and_name_and_type)
+    keys = _read_keys(args.key_file) if args.key_file else list(wavs)
+    config = args.asr_train_config or Path(args.asr_model_file).with_name("config.yaml")
+    paths = (config, args.asr_model_file, args.lm_train_config, args.lm_file)
+    model = Model(
+        *(str(Path(path).absolute()) if path else None for path in paths),
+        options=tuple(sorted((name, _path_or_value(args, name)) for name in SEARCH)),
+        ngpu=args.ngpu,
+        seed=args.seed,
+    )
+    summary = decode_set(model, wavs, keys, args.output_dir, args.nj, args.cluster, args.chunk_size)
+    print(
+        f"{args.output_dir}: {summary['utterances']} utterances, {summary['failed']} failed, "
+        f"{summary['audio_seconds']:.0f} s of audio, RTF {summary['rtf']:.3f}"
+    )
+    return 0
+
+
+def _parse(argv):
+    """Parse the command line over the config's values."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--config")
+    config = first.parse_known_args(argv)[0].config
+    parser = get_parser()
+    if config and not {"-h", "--help"} & set(argv):
+        _set_defaults(parser, config)
+    return parser.parse_args(argv)
+
+
+def _set_defaults(parser, path):
+    from mambaasr.task.config import read
+
+    known = {action.dest: action for action in parser._actions if action.dest != "help"}
+    for name, value in read(path).items():
+        if name not in known or name == "config":
+            raise UserError(
+                f"{path}: there is no option `{name}`; known: {', '.join(sorted(known))}"
+            )
+        if value is None:
+            continue
+        action = known[name]
+        try:
+            values = [(action.type or str)(str(v)) for v in _listed(value)]
+        except (argparse.ArgumentTypeError, ValueError) as error:
+            raise UserError(f"{path}: {name}: {value!r} is no such value: {error}") from error
+        if action.choices and not set(values) <= set(action.choices):
+            raise UserError(f"{path}: {name}: {value!r} is not in {', '.join(action.choices)}")
+        action.default = values if isinstance(action, argparse._AppendAction) else values[0]
+        action.required = False
+
+
+def _listed(value):
+    return value if isinstance(value, list) else [value]
+
+
+def _boolean(text):
+    values = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+    if text.lower() not in values:
+        raise argparse.ArgumentTypeError(f"{text!r} is not true or false")
+    return values[text.lower()]
+
+
+def _path_or_value(args, name):
+    value = getattr(args, name)
+    return str(Path(value).absolute()) if name == "bpemodel" and value else value
+
+
+def _read_wavs(triples):
+    """Return utterance -> path from WAV_SCP,speech,sound; the path may hold commas."""
+    from mambaasr.data.table import parse_path, read_table
+
+    if len(triples) != 1:
+        raise UserError("--data_path_and_name_and_type: one source of audio is needed, not more")
+    path, *kind = triples[0].rsplit(",", 2)
+    if kind != ["speech", "sound"]:
+        raise UserError(
+            f"--data_path_and_name_and_type {triples[0]}: expected WAV_SCP,speech,sound"
+        )
+    problems = []
+    wavs = read_table(path, parse_path, problems)
+    if problems:
+        raise UserError(str(problems[0]))
+    if not wavs:
+        raise UserError(f"{path}: no audio is listed; write 'id path' lines")
+    return wavs
+
+
+def _read_keys(path):
+    """Return the ids in the first column of a file, in its order."""
+    from mambaasr.data.table import parse_text, read_table
+
+    problems = []
+    keys = list(read_table(path, parse_text, problems))
+    if problems:
+        raise UserError(str(problems[0]))
+    return keys
+
+
+if __name__ == "__main__":
+    run_main(main)

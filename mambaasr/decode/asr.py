@@ -1,0 +1,339 @@
+"""Decode a set: in chunks, in parallel, to be gone on with after a kill."""
+
+import functools
+import hashlib
+import json
+import logging
+import math
+import os
+import time
+import warnings
+from pathlib import Path
+from typing import NamedTuple
+
+from mambaasr import provenance
+from mambaasr.errors import UserError
+from mambaasr.files import atomic_write
+from mambaasr.parallel import map_items, worker_index
+
+FILES = ("text", "token", "token_int", "score")
+MAX_CHUNK = 64
+
+
+class Model(NamedTuple):
+    """What to decode with.
+
+    Attributes:
+        train_config, model_file: of the model.
+        lm_train_config, lm_file: of the language model, or None.
+        options: further arguments of ``Speech2Text``, plain values, sorted pairs.
+        ngpu: whether workers use a GPU; several GPUs are shared among the workers.
+        seed: of torch, for models that draw numbers.
+    """
+
+    train_config: str
+    model_file: str
+    lm_train_config: str | None = None
+    lm_file: str | None = None
+    options: tuple = ()
+    ngpu: int = 0
+    seed: int = 0
+
+
+class Chunk(NamedTuple):
+    """Utterances that are decoded together and written into one file.
+
+    Attributes:
+        file: where the results go.
+        utterances: tuple of (utterance, absolute path of its audio or None).
+        model: a :class:`Model`.
+    """
+
+    file: str
+    utterances: tuple
+    model: Model
+
+    def __str__(self):
+        first, last = self.utterances[0][0], self.utterances[-1][0]
+        return f"utterances {first} to {last}"
+
+
+def decode_set(model, wavs, keys, output_dir, nj=1, cluster=None, chunk_size=None):
+    """Decode utterances and write text, token, token_int, score, failed.tsv and decode.json.
+
+    Finished chunks stay in ``output_dir/chunks``, each under a fingerprint of model, options,
+    ids and audio files: a rerun decodes only what is not there. An utterance that cannot be
+    decoded gets an empty hypothesis, a warning and a line in failed.tsv; where the reason may
+    pass (no memory left), a rerun tries again.
+
+    Args:
+        model: a :class:`Model`.
+        wavs: dict of utterance -> path of its audio.
+        keys: the utterances to decode; one without audio fails.
+        output_dir: where to write.
+        nj, cluster: see :func:`mambaasr.parallel.map_items`.
+        chunk_size: utterances in a chunk; by default a 64th of them, at most 64.
+
+    Returns:
+        The content of decode.json.
+
+    Raises:
+        UserError: the model does not load, or not a single utterance could be decoded.
+    """
+    output_dir = Path(output_dir).absolute()
+    chunks = plan(model, wavs, keys, output_dir / "chunks", chunk_size)
+    pending = [chunk for chunk in chunks if not _finished(chunk)]
+    if len(pending) < len(chunks):
+        done = len(chunks) - len(pending)
+        logging.info(f"{output_dir}: {done} of {len(chunks)} chunks are decoded already")
+    for failures in map_items(decode_chunk, pending, nj, "Decode", cluster):
+        for utt, reason in failures:
+            logging.warning(f"{utt} is not decoded: {reason}")
+    results = [result for chunk in chunks for result in _read_chunk(chunk)["results"]]
+    summary = summarise(model, chunks, results, nj)
+    _write_failures(output_dir, results)
+    failed = [result for result in results if result["reason"]]
+    if len(failed) == len(results):
+        raise UserError(
+            f"not one of {len(results)} utterances could be decoded; the first, "
+            f"{failed[0]['utt']}: {failed[0]['reason']}; all: {output_dir / 'failed.tsv'}"
+        )
+    _write_hypotheses(output_dir, results, dict(model.options).get("nbest", 1))
+    with atomic_write(output_dir / "decode.json") as stream:
+        json.dump(summary, stream, ensure_ascii=False, indent=1)
+        stream.write("\n")
+    _remove_others(output_dir / "chunks", chunks)
+    return summary
+
+
+def plan(model, wavs, keys, folder, chunk_size=None):
+    """Split the utterances into chunks; what a chunk's result depends on names its file.
+
+    Raises:
+        UserError: there is nothing to decode, or a file of the model is missing.
+    """
+    keys = list(keys)
+    if not keys:
+        raise UserError("there are no utterances to decode")
+    if not any(key in wavs for key in keys):
+        raise UserError(
+            f"none of the {len(keys)} utterances has audio, the first is {keys[0]!r}; do the key "
+            "file and wav.scp belong to the same set?"
+        )
+    # Not of nj: another number of workers can go on with what these leave.
+    size = chunk_size or min(MAX_CHUNK, math.ceil(len(keys) / MAX_CHUNK))
+    fingerprint = _fingerprint(model)
+    chunks = []
+    for start in range(0, len(keys), size):
+        part = keys[start : start + size]
+        paths = [os.path.abspath(wavs[key]) if key in wavs else None for key in part]
+        stamps = [[key, *_stamp(path)] for key, path in zip(part, paths, strict=True)]
+        name = hashlib.sha256(json.dumps([fingerprint, stamps]).encode()).hexdigest()[:32]
+        utterances = tuple(zip(part, paths, strict=True))
+        chunks.append(Chunk(str(folder / f"{name}.json"), utterances, model))
+    return chunks
+
+
+def decode_chunk(chunk):
+    """Decode a chunk in a worker and write its file.
+
+    Returns:
+        A list of (utterance, reason) that failed.
+    """
+    speech2text, elements, device, rate = _load(chunk.model)
+    with warnings.catch_warnings():
+        # ESPnet calls torch by names that are going away.
+        warnings.filterwarnings("ignore", category=FutureWarning, module="espnet")
+        results = [_decode_utterance(speech2text, rate, *each) for each in chunk.utterances]
+    content = {"device": device, "parameters": elements, "results": results}
+    with atomic_write(chunk.file) as stream:
+        json.dump(content, stream, ensure_ascii=False)
+    return [(result["utt"], result["reason"]) for result in results if result["reason"]]
+
+
+@functools.lru_cache(maxsize=1)
+def _load(model):
+    """Return Speech2Text, its number of elements, the device's name and the rate of its audio."""
+    import torch
+
+    from mambaasr.decode.load import count_elements, load_speech2text
+
+    device = "cpu"
+    if model.ngpu:
+        device = f"cuda:{worker_index() % max(1, torch.cuda.device_count())}"
+    torch.manual_seed(model.seed)
+    speech2text = load_speech2text(
+        model.train_config,
+        model.model_file,
+        device,
+        model.lm_train_config,
+        model.lm_file,
+        **dict(model.options),
+    )
+    elements = count_elements(speech2text.asr_model.state_dict())
+    name = torch.cuda.get_device_name(device) if model.ngpu else provenance.cpu_model()
+    return speech2text, elements, name, _sampling_rate(speech2text.asr_train_args)
+
+
+def _decode_utterance(speech2text, rate, utt, path):
+    """Return a dict of an utterance's hypotheses, or of the reason why it has none.
+
+    ``again`` tells that another try may end otherwise.
+    """
+    from mambaasr.data.audio import read_audio
+    from mambaasr.espnet_compat import TooShortUttError
+
+    result = {
+        "utt": utt,
+        "path": path,
+        "reason": None,
+        "again": False,
+        "hypotheses": [],
+        "audio_seconds": 0.0,
+        "decoding_seconds": 0.0,
+    }
+    try:
+        if path is None:
+            raise UserError("there is no audio for it in wav.scp")
+        speech, _ = read_audio(path, rate=rate)
+        result["audio_seconds"] = len(speech) / rate
+        started = time.perf_counter()
+        found = speech2text(speech)
+        # With intermediate CTC, ESPnet returns what the layers say as well.
+        hypotheses = found[0] if isinstance(found, tuple) else found
+        result["hypotheses"] = [_plain(*hypothesis) for hypothesis in hypotheses]
+        result["decoding_seconds"] = time.perf_counter() - started
+        if not result["hypotheses"]:
+            raise UserError("the search found no hypothesis")
+    except UserError as error:
+        result["reason"] = str(error)
+    except TooShortUttError as error:
+        result["reason"] = f"too short: {error.args[0]} ({result['audio_seconds']:.3f} s of audio)"
+    except Exception as error:
+        logging.warning(f"{utt} failed", exc_info=True)
+        result["reason"] = f"{type(error).__name__}: {error}"
+        result["again"] = True
+    return result
+
+
+def _plain(text, token, token_int, hypothesis):
+    return {
+        "text": " ".join((text or "").split()),
+        "token": " ".join(token),
+        "token_int": " ".join(map(str, token_int)),
+        "score": float(hypothesis.score),
+    }
+
+
+def _sampling_rate(train_args):
+    """Return the rate of the audio that a model was trained on [Hz]; ESPnet may write 16k."""
+    from humanfriendly import parse_size
+
+    value = (getattr(train_args, "frontend_conf", None) or {}).get("fs") or 16000
+    return parse_size(value) if isinstance(value, str) else int(value)
+
+
+def _fingerprint(model):
+    """Return what every hypothesis depends on, as plain values: contents, options, code."""
+    files = (model.train_config, model.model_file, model.lm_train_config, model.lm_file)
+    return {
+        "files": [file and _sha256(file) for file in files],
+        "bpemodel": [_sha256(v) for k, v in model.options if k == "bpemodel" and v],
+        "options": [list(pair) for pair in model.options if pair[0] != "bpemodel"],
+        "gpu": bool(model.ngpu),
+        "seed": model.seed,
+        "code": [provenance.version("mambaasr"), provenance.git_commit()],
+    }
+
+
+def _sha256(path):
+    try:
+        with open(path, "rb") as stream:
+            digest = hashlib.sha256()
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
+    return digest.hexdigest()
+
+
+def _stamp(path):
+    """Return size and time of an audio file; zeros where it cannot be found."""
+    try:
+        status = os.stat(path) if path is not None else None
+    except OSError:
+        status = None
+    return (status.st_size, status.st_mtime_ns) if status else (0, 0)
+
+
+def _finished(chunk):
+    """Whether a chunk's file is there, and none of its utterances is worth another try."""
+    if not os.path.exists(chunk.file):
+        return False
+    return not any(result["again"] for result in _read_chunk(chunk)["results"])
+
+
+def _read_chunk(chunk):
+    try:
+        return json.loads(Path(chunk.file).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{chunk.file}: cannot be read, remove it: {error}") from error
+
+
+def summarise(model, chunks, results, nj):
+    """Return the content of decode.json."""
+    contents = [_read_chunk(chunk) for chunk in chunks]
+    audio = sum(result["audio_seconds"] for result in results)
+    decoding = sum(result["decoding_seconds"] for result in results)
+    return {
+        "command": provenance.command(),
+        "commit": provenance.git_commit(),
+        "date": provenance.now(),
+        "environment": provenance.environment(),
+        "device": ", ".join(sorted({content["device"] for content in contents})),
+        "train_config": model.train_config,
+        "model_file": model.model_file,
+        "model_sha256": _sha256(model.model_file),
+        "lm_file": model.lm_file,
+        "parameters": contents[0]["parameters"],
+        "options": dict(model.options),
+        "nj": nj,
+        "utterances": len(results),
+        "failed": sum(bool(result["reason"]) for result in results),
+        "audio_seconds": round(audio, 3),
+        "decoding_seconds": round(decoding, 3),
+        "rtf": decoding / audio if audio else None,
+    }
+
+
+def _write_hypotheses(folder, results, nbest):
+    """Write the best hypotheses, and with nbest above 1 each rank under ``<n>best_recog``."""
+    _write_rank(folder, results, 0)
+    for rank in range(nbest if nbest > 1 else 0):
+        _write_rank(folder / f"{rank + 1}best_recog", results, rank)
+
+
+def _write_rank(folder, results, rank):
+    for name in FILES:
+        with atomic_write(folder / name) as stream:
+            for result in results:
+                there = result["hypotheses"][rank : rank + 1]
+                value = "" if result["reason"] or not there else str(there[0][name])
+                stream.write(f"{result['utt']} {value}".rstrip(" ") + "\n")
+
+
+def _write_failures(folder, results):
+    with atomic_write(folder / "failed.tsv") as stream:
+        stream.write("utt\tpath\treason\n")
+        for result in results:
+            if result["reason"]:
+                row = (result["utt"], result["path"] or "-", result["reason"])
+                stream.write("\t".join(" ".join(cell.split()) for cell in row) + "\n")
+
+
+def _remove_others(folder, chunks):
+    """Remove chunks of other models and options, and what a killed run left half-written."""
+    wanted = {os.path.basename(chunk.file) for chunk in chunks}
+    for path in folder.iterdir():
+        if path.name not in wanted:
+            path.unlink()

@@ -1,0 +1,148 @@
+"""Load a trained model, or say what does not fit."""
+
+import logging
+import pickle
+from pathlib import Path
+
+from mambaasr.errors import UserError
+
+
+def load_speech2text(
+    train_config, model_file, device="cpu", lm_train_config=None, lm_file=None, **options
+):
+    """Return ESPnet's ``Speech2Text`` with every weight checked and loaded.
+
+    ESPnet itself loads with ``strict=False`` and ``weights_only=False``: weights that are
+    missing keep their random values without a word, and a file may run code. So the model is
+    built without its weights here, and filled afterwards.
+
+    Args:
+        train_config: config.yaml of the experiment.
+        model_file: the checkpoint: a state dict, such as valid.acc.ave.pth.
+        device: "cpu", "cuda", "cuda:1".
+        lm_train_config, lm_file: the same of a language model, or None.
+        options: further arguments of ``Speech2Text``: beam_size, ctc_weight, ...
+
+    Raises:
+        UserError: a file is missing or unreadable, the config builds no model, or the
+            checkpoint's keys or shapes are not the model's.
+    """
+    import torch
+
+    from mambaasr import register
+    from mambaasr.espnet_compat import import_quietly
+    from mambaasr.task.config import read
+
+    _check_device(device)
+    if (lm_train_config is None) != (lm_file is None):
+        raise UserError("a language model needs both lm_train_config and lm_file")
+    weights = read_weights(model_file)
+    lm_weights = read_weights(lm_file) if lm_file is not None else None
+    for config in filter(None, (train_config, lm_train_config)):
+        read(config)
+    register()
+    speech2text_class = import_quietly("espnet2.bin.asr_inference").Speech2Text
+    try:
+        speech2text = speech2text_class(
+            asr_train_config=str(train_config),
+            asr_model_file=None,
+            lm_train_config=lm_train_config and str(lm_train_config),
+            device=device,
+            **options,
+        )
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{train_config}: names {error.filename}, which does not exist; was the experiment "
+            "moved, or its data removed?"
+        ) from error
+    except (AttributeError, ImportError, TypeError, ValueError) as error:
+        logging.debug("the model cannot be built", exc_info=True)
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{train_config}: no model can be built from it: {reason}") from error
+    fill(speech2text.asr_model, weights, model_file, train_config)
+    if speech2text.asr_model.decoder is None and options.get("ctc_weight") != 1.0:
+        raise UserError(f"{train_config}: the model has no decoder: decode with ctc_weight 1.0")
+    if lm_weights is not None:
+        _fill_lm(speech2text, lm_weights, lm_file, lm_train_config)
+    return speech2text
+
+
+def read_weights(path):
+    """Return a checkpoint's state dict, name -> tensor on the CPU; no code in it is run.
+
+    Raises:
+        UserError: the file is missing, torn, holds more than plain values, or is no state dict.
+    """
+    import torch
+
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path}: not opened, for it is no checkpoint of plain tensors (weights_only=True)"
+        ) from error
+    except (RuntimeError, EOFError, KeyError) as error:
+        raise UserError(f"{path}: not a whole checkpoint: torn, or of another kind") from error
+    if isinstance(state, dict) and state and all(map(torch.is_tensor, state.values())):
+        return state
+    hint = ""
+    if Path(path).name.startswith("checkpoint"):
+        hint = "; it is the trainer's own state: name a model beside it, such as valid.acc.ave.pth"
+    raise UserError(f"{path}: does not hold a model's weights by name{hint}")
+
+
+def count_elements(state):
+    """Return the number of elements of a state dict: parameters and buffers."""
+    return sum(tensor.numel() for tensor in state.values())
+
+
+def fill(module, state, model_file, config):
+    """Load a state dict whose keys and shapes must be the module's own.
+
+    Raises:
+        UserError: lists what is missing, unexpected or of another shape.
+    """
+    own = module.state_dict()
+    problems = {
+        "missing": [key for key in own if key not in state],
+        "unexpected": [key for key in state if key not in own],
+        "of another shape": [
+            f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
+            for key in own
+            if key in state and state[key].shape != own[key].shape
+        ],
+    }
+    found = [f"{len(keys)} {what}: {_shorten(keys)}" for what, keys in problems.items() if keys]
+    if found:
+        raise UserError(
+            f"{model_file} does not fit {config}; {'; '.join(found)}. Give the config.yaml that "
+            "lies beside the checkpoint"
+        )
+    module.load_state_dict(state)
+
+
+def _fill_lm(speech2text, state, lm_file, lm_train_config):
+    """Fill the language model inside the search; its checkpoint is of the model around it."""
+    if speech2text.beam_search_transducer is not None:
+        lm = speech2text.beam_search_transducer.lm
+    else:
+        search = speech2text.beam_search
+        lm = {**search.full_scorers, **search.part_scorers}.get("lm")
+    if lm is None:  # lm_weight 0
+        return
+    inner = {key.removeprefix("lm."): value for key, value in state.items()}
+    fill(lm, inner, lm_file, lm_train_config)
+
+
+def _check_device(device):
+    import torch
+
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError("no GPU can be used here: decode with --ngpu 0, or see `mambaasr doctor`")
+
+
+def _shorten(keys, limit=5):
+    more = f" and {len(keys) - limit} more" if len(keys) > limit else ""
+    return ", ".join(keys[:limit]) + more

@@ -1,0 +1,211 @@
+"""Tests of mambaasr.decode.asr."""
+
+import json
+import logging
+import os
+
+import numpy
+import pytest
+import soundfile
+
+from mambaasr.decode import asr
+from mambaasr.errors import UserError
+
+OPTIONS = {"beam_size": 3, "ctc_weight": 0.5, "maxlenratio": 0.3, "nbest": 1}
+HYPOTHESES = ("text", "token", "token_int", "score")
+
+
+@pytest.fixture
+def model(experiment):
+    config, weights = map(str, experiment)
+    return asr.Model(config, weights, options=tuple(sorted(OPTIONS.items())))
+
+
+@pytest.fixture(autouse=True)
+def same_commit(monkeypatch):
+    """The commit belongs to the fingerprint; it may change while the tests run."""
+    monkeypatch.setattr(asr.provenance, "git_commit", lambda: "0123456789ab")
+
+
+def read(folder, names=HYPOTHESES):
+    return {name: (folder / name).read_text(encoding="utf-8") for name in names}
+
+
+def test_outputs_are_espnets(model, speech, tmp_path):
+    """The files hold what Speech2Text itself says."""
+    from mambaasr.decode.load import load_speech2text
+
+    summary = asr.decode_set(model, speech, speech, tmp_path, chunk_size=4)
+    speech2text = load_speech2text(model.train_config, model.model_file, **OPTIONS)
+    lines = {name: [] for name in HYPOTHESES}
+    for utt, path in speech.items():
+        samples, _ = soundfile.read(path, dtype="float32")
+        ((text, token, token_int, hypothesis),) = speech2text(samples)
+        lines["text"].append(f"{utt} {' '.join(text.split())}")
+        lines["token"].append(f"{utt} {' '.join(token)}")
+        lines["token_int"].append(f"{utt} {' '.join(map(str, token_int))}")
+        lines["score"].append(f"{utt} {float(hypothesis.score)}")
+    assert read(tmp_path) == {name: "\n".join(found) + "\n" for name, found in lines.items()}
+    assert read(tmp_path, ["failed.tsv"]) == {"failed.tsv": "utt\tpath\treason\n"}
+    assert summary == json.loads((tmp_path / "decode.json").read_text())
+    seconds = sum(soundfile.info(path).duration for path in speech.values())
+    assert summary["audio_seconds"] == pytest.approx(seconds, abs=0.01)
+    assert summary["rtf"] == pytest.approx(summary["decoding_seconds"] / seconds, rel=0.01)
+    assert summary["commit"] == "0123456789ab"
+    assert summary["parameters"] == sum(
+        p.numel() for p in speech2text.asr_model.state_dict().values()
+    )
+
+
+def test_in_parallel_it_is_the_same(model, speech, tmp_path):
+    one = asr.decode_set(model, speech, speech, tmp_path / "one", nj=1)
+    two = asr.decode_set(model, speech, speech, tmp_path / "two", nj=2)
+    assert read(tmp_path / "one", ["text", "token"]) == read(tmp_path / "two", ["text", "token"])
+    assert one["utterances"] == two["utterances"] == len(speech)
+
+
+def test_finished_chunks_are_kept_and_others_are_not(model, speech, tmp_path, monkeypatch):
+    decoded = []
+    decode = asr._decode_utterance
+
+    def spy(speech2text, rate, utt, path):
+        decoded.append(utt)
+        return decode(speech2text, rate, utt, path)
+
+    monkeypatch.setattr(asr, "_decode_utterance", spy)
+    asr.decode_set(model, speech, speech, tmp_path, chunk_size=2)
+    whole = read(tmp_path)
+    chunks = sorted((tmp_path / "chunks").iterdir())
+    assert len(chunks) == 3 and decoded == list(speech)
+
+    decoded.clear()
+    chunks[0].unlink()
+    (tmp_path / "chunks" / ".left_by_a_kill").write_text("half")
+    asr.decode_set(model, speech, speech, tmp_path, chunk_size=2)
+    assert len(decoded) == 2
+    assert read(tmp_path) == whole
+    assert sorted((tmp_path / "chunks").iterdir()) == chunks
+
+    decoded.clear()
+    other = model._replace(options=tuple(sorted({**OPTIONS, "ctc_weight": 0.9}.items())))
+    asr.decode_set(other, speech, speech, tmp_path, chunk_size=2)
+    assert decoded == list(speech)
+    assert len(list((tmp_path / "chunks").iterdir())) == 3
+
+    decoded.clear()
+    copies = {}
+    for utt, path in speech.items():
+        copies[utt] = str(tmp_path / f"{utt}.wav")
+        soundfile.write(copies[utt], *soundfile.read(path))
+    asr.decode_set(other, copies, copies, tmp_path, chunk_size=2)
+    assert decoded == list(speech), "the audio files are not those of before"
+
+
+def test_another_checkpoint_is_decoded_anew(model, speech, tmp_path):
+    from tiny_asr import make_experiment
+
+    keys = list(speech)[:2]
+    asr.decode_set(model, speech, keys, tmp_path / "dec")
+    before = read(tmp_path / "dec")
+    config, weights = make_experiment(tmp_path / "exp", seed=1)
+    other = model._replace(train_config=str(config), model_file=str(weights))
+    asr.decode_set(other, speech, keys, tmp_path / "dec")
+    assert read(tmp_path / "dec")["score"] != before["score"]
+
+
+def test_failures_are_reported_and_empty(model, speech, tmp_path, caplog):
+    wavs = dict(list(speech.items())[:1])
+    files = {
+        "bad_empty": b"",
+        "bad_text": b"no audio",
+        "bad_torn": open(next(iter(speech.values())), "rb").read()[:3000],
+    }
+    for utt, content in files.items():
+        (tmp_path / f"{utt}.wav").write_bytes(content)
+    for utt, samples in {
+        "bad_nan": numpy.full(8000, numpy.nan),
+        "bad_none": numpy.zeros(0),
+        "bad_short": numpy.zeros(700),
+    }.items():
+        soundfile.write(tmp_path / f"{utt}.wav", samples, 16000, subtype="FLOAT")
+    wavs |= {utt: str(tmp_path / f"{utt}.wav") for utt in (*files, "bad_nan", "bad_none")}
+    wavs |= {"bad_short": str(tmp_path / "bad_short.wav"), "bad_gone": str(tmp_path / "gone")}
+    with caplog.at_level(logging.WARNING):
+        summary = asr.decode_set(model, wavs, [*wavs, "bad_unlisted"], tmp_path / "out")
+    good, *bad = (tmp_path / "out" / "text").read_text().splitlines()
+    assert good.split()[0] in speech and len(good.split()) > 1
+    assert bad == [*(utt for utt in wavs if utt.startswith("bad")), "bad_unlisted"]
+    assert summary["failed"] == len(bad)
+    rows = [r.split("\t") for r in (tmp_path / "out" / "failed.tsv").read_text().splitlines()[1:]]
+    reasons = {utt: reason for utt, _, reason in rows}
+    assert set(reasons) == set(bad)
+    assert "NaN" in reasons["bad_nan"]
+    assert "too short" in reasons["bad_short"]
+    assert "no such file" in reasons["bad_gone"]
+    assert "no audio" in reasons["bad_unlisted"]
+    assert all(f"{utt} is not decoded" in caplog.text for utt in bad)
+
+
+def test_a_failure_that_may_pass_is_tried_again(model, speech, tmp_path, monkeypatch):
+    class Broken:
+        def __call__(self, samples):
+            raise MemoryError("no memory left")
+
+    keys = list(speech)[:2]
+    decode = asr._decode_utterance
+    monkeypatch.setattr(
+        asr,
+        "_decode_utterance",
+        lambda s, rate, utt, path: decode(Broken() if utt == keys[0] else s, rate, utt, path),
+    )
+    assert asr.decode_set(model, speech, keys, tmp_path)["failed"] == 1
+    assert "MemoryError: no memory left" in (tmp_path / "failed.tsv").read_text()
+    monkeypatch.setattr(asr, "_decode_utterance", decode)
+    assert asr.decode_set(model, speech, keys, tmp_path)["failed"] == 0
+
+
+def test_nothing_could_be_decoded(model, tmp_path):
+    with pytest.raises(UserError, match="not one of 1 utterances .* first, u: .*no such file"):
+        asr.decode_set(model, {"u": str(tmp_path / "gone.wav")}, ["u"], tmp_path / "out")
+    assert not (tmp_path / "out" / "text").exists()
+
+
+def test_other_rates_and_channels(model, speech, tmp_path):
+    utt, path = next(iter(speech.items()))
+    samples, rate = soundfile.read(path)
+    soundfile.write(tmp_path / "stereo.wav", numpy.stack([samples, samples], 1), rate)
+    soundfile.write(tmp_path / "fast.wav", samples.repeat(3), 3 * rate)
+    wavs = {"a": path, "b": str(tmp_path / "stereo.wav"), "c": str(tmp_path / "fast.wav")}
+    summary = asr.decode_set(model, wavs, wavs, tmp_path / "out")
+    one, two, _ = (tmp_path / "out" / "text").read_text().splitlines()
+    assert one.removeprefix("a") == two.removeprefix("b")
+    assert summary["audio_seconds"] == pytest.approx(3 * len(samples) / rate, abs=0.01)
+
+
+def test_nbest(model, speech, tmp_path):
+    nbest = model._replace(options=tuple(sorted({**OPTIONS, "nbest": 2}.items())))
+    asr.decode_set(nbest, speech, speech, tmp_path)
+    assert read(tmp_path / "1best_recog") == read(tmp_path)
+    scores = [
+        [float(line.split()[1]) for line in read(tmp_path / f"{n}best_recog")["score"].splitlines()]
+        for n in (1, 2)
+    ]
+    assert all(first >= second for first, second in zip(*scores, strict=True))
+
+
+def test_wrong_set(model, speech, tmp_path):
+    with pytest.raises(UserError, match="none of the 1 utterances has audio"):
+        asr.decode_set(model, speech, ["other"], tmp_path)
+    with pytest.raises(UserError, match="no utterances"):
+        asr.decode_set(model, speech, [], tmp_path)
+
+
+def test_size_of_chunks(model, speech, tmp_path):
+    wavs = {f"u{i:05}": next(iter(speech.values())) for i in range(5000)}
+    sizes = [
+        [len(chunk.utterances) for chunk in asr.plan(model, wavs, list(wavs)[:n], tmp_path)]
+        for n in (6, 130, 5000)
+    ]
+    assert sizes[0] == [1] * 6
+    assert set(sizes[1][:-1]) == {3} and sum(sizes[1]) == 130
+    assert set(sizes[2][:-1]) == {64} and sum(sizes[2]) == 5000

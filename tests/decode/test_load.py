@@ -1,0 +1,130 @@
+"""Tests of mambaasr.decode.load."""
+
+import pickle
+
+import pytest
+import torch
+import yaml
+
+from mambaasr.decode.load import count_elements, load_speech2text, read_weights
+from mambaasr.errors import UserError
+
+
+def save(state, path):
+    torch.save(state, path)
+    return path
+
+
+@pytest.fixture
+def weights(experiment):
+    return read_weights(experiment[1])
+
+
+def test_every_weight_is_the_checkpoints(experiment, weights):
+    model = load_speech2text(*experiment).asr_model
+    assert not model.training
+    loaded = model.state_dict()
+    assert loaded.keys() == weights.keys()
+    assert all(torch.equal(loaded[key], weights[key]) for key in weights)
+    assert count_elements(loaded) == sum(value.numel() for value in weights.values())
+
+
+def test_dtype(experiment):
+    model = load_speech2text(*experiment, dtype="float64").asr_model
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float64}
+
+
+def test_missing_weights_are_listed(experiment, weights, tmp_path):
+    dropped = [key for key in weights if key.startswith("encoder.")]
+    less = {key: value for key, value in weights.items() if key not in dropped}
+    with pytest.raises(UserError, match=f"{len(dropped)} missing: encoder.*and .* more. Give"):
+        load_speech2text(experiment[0], save(less, tmp_path / "less.pth"))
+
+
+def test_unexpected_and_misshapen_weights_are_listed(experiment, weights, tmp_path):
+    wrong = {**weights, "encoder.extra": torch.zeros(1), "ctc.ctc_lo.bias": torch.zeros(7)}
+    path = save(wrong, tmp_path / "wrong.pth")
+    with pytest.raises(UserError) as caught:
+        load_speech2text(experiment[0], path)
+    assert "1 unexpected: encoder.extra" in str(caught.value)
+    assert "1 of another shape: ctc.ctc_lo.bias (7,) instead of (30,)" in str(caught.value)
+
+
+class Evil:
+    def __reduce__(self):
+        return (open, ("/tmp/should_not_exist", "w"))
+
+
+def write_torn(path, whole):
+    path.write_bytes(whole.read_bytes()[:-3000])
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (lambda path, whole: None, "cannot be read: No such file"),
+        (lambda path, whole: path.write_bytes(b""), "not a whole checkpoint"),
+        (lambda path, whole: path.write_bytes(b"not a checkpoint"), "no checkpoint of plain"),
+        (lambda path, whole: path.write_bytes(pickle.dumps(Evil())), "no checkpoint of plain"),
+        (lambda path, whole: torch.save({"a": Evil()}, path), "no checkpoint of plain"),
+        (write_torn, "not a whole checkpoint"),
+        (lambda path, whole: torch.save({"model": {}, "epoch": 3}, path), "trainer's own state"),
+        (lambda path, whole: torch.save({}, path), "does not hold"),
+        (lambda path, whole: torch.save([1], path), "does not hold"),
+    ],
+)
+def test_bad_checkpoint(experiment, tmp_path, write, message):
+    path = tmp_path / "checkpoint.pth"
+    write(path, experiment[1])
+    with pytest.raises(UserError, match=message):
+        read_weights(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"encoder": "no_such"}, "no model can be built from it: .*no_such"),
+        ({"encoder_conf": {"no_such": 1}}, "no model can be built from it: .*no_such"),
+        ({"token_list": "nowhere/tokens.txt"}, "names nowhere/tokens.txt, which does not exist"),
+    ],
+)
+def test_bad_config(experiment, tmp_path, change, message):
+    config = yaml.safe_load(experiment[0].read_text()) | change
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(config))
+    with pytest.raises(UserError, match=message):
+        load_speech2text(path, experiment[1])
+
+
+def test_missing_config_and_unpaired_lm(experiment):
+    with pytest.raises(UserError, match="nowhere.yaml: no such config"):
+        load_speech2text("nowhere.yaml", experiment[1])
+    with pytest.raises(UserError, match="needs both lm_train_config and lm_file"):
+        load_speech2text(*experiment, lm_file="lm.pth")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_no_gpu(experiment):
+    with pytest.raises(UserError, match="--ngpu 0"):
+        load_speech2text(*experiment, device="cuda:0")
+
+
+def test_language_model(experiment, tmp_path):
+    from tiny_asr import TOKENS
+
+    from mambaasr.espnet_compat import import_quietly
+
+    task = import_quietly("espnet2.tasks.lm").LMTask
+    args = task.get_parser().parse_args(["--output_dir", str(tmp_path), "--token_type", "char"])
+    args.token_list = TOKENS
+    args.lm_conf = {"unit": 8, "nlayers": 1}
+    lm = task.build_model(args)
+    config = tmp_path / "lm.yaml"
+    config.write_text(yaml.safe_dump(vars(args)))
+    path = save(lm.state_dict(), tmp_path / "lm.pth")
+    speech2text = load_speech2text(*experiment, lm_train_config=config, lm_file=path)
+    inside = speech2text.beam_search.full_scorers["lm"].state_dict()
+    assert all(torch.equal(inside[key], value) for key, value in lm.lm.state_dict().items())
+    path = save({"lm.encoder.weight": torch.zeros(2, 2)}, tmp_path / "bad.pth")
+    with pytest.raises(UserError, match="bad.pth does not fit .*lm.yaml; .* missing"):
+        load_speech2text(*experiment, lm_train_config=config, lm_file=path)
