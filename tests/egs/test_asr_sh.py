@@ -1,0 +1,259 @@
+"""The staged driver: options, checks, and stages run for real on a few recordings."""
+
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+ASR = ROOT / "egs/TEMPLATE/asr1/asr.sh"
+RECIPES = sorted(ROOT.glob("egs/*/asr1/run.sh"))
+NEEDED = ["--train_set", "train", "--valid_set", "dev", "--test_sets", "test"]
+NEEDED += ["--asr_config", "conf/train_asr.yaml", "--token_type", "char"]
+# What the users of ESPnet2's asr.sh type.
+ESPNET = """stage stop_stage skip_data_prep skip_train skip_eval ngpu nj inference_nj gpu_inference
+dumpdir expdir local_data_opts speed_perturb_factors audio_format fs min_wav_duration
+max_wav_duration token_type nbpe bpemode use_lm lm_config asr_tag asr_exp asr_stats_dir asr_config
+asr_args pretrained_model ignore_init_mismatch feats_normalize inference_tag inference_config
+inference_args inference_asr_model train_set valid_set test_sets nlsyms_txt lang""".split()
+OURS = "encoder decoder optim skip_stages datadir bad_audio force resume_changed".split()
+
+DATA_SH = """#!/usr/bin/env bash
+set -euo pipefail
+printf '%s\\n' "$@" > arguments
+[[ ! -e wait ]] || sleep 60
+for set in train dev test; do mkdir -p "data/${set}"; cp -r "prepared/${set}" data; done
+"""
+
+
+def environment():
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    package = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    return os.environ | {"PATH": path, "VIRTUAL_ENV": sys.prefix, "PYTHONPATH": package}
+
+
+def call(folder, *options, script=ASR, **more):
+    line = [str(script), *options]
+    more = {"env": environment()} | more
+    return subprocess.run(line, cwd=folder, capture_output=True, text=True, **more)
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    """A recipe folder under a name that would hurt a careless shell; its corpus is empty."""
+    folder = tmp_path / "a b,'c' \"d\" $(touch pwned) #e" / "asr1"
+    (folder / "conf").mkdir(parents=True)
+    (folder / "local").mkdir()
+    (folder / "conf/train_asr.yaml").write_text("encoder: conmamba\nmax_epoch: 1\n")
+    script = folder / "local/data.sh"
+    script.write_text(DATA_SH)
+    script.chmod(0o755)
+    for name in ("train", "dev", "test"):
+        (folder / "prepared" / name).mkdir(parents=True)
+        for file in ("wav.scp", "text", "utt2spk"):
+            (folder / "prepared" / name / file).touch()
+    yield folder
+    assert not list(tmp_path.rglob("pwned")), "a name was executed"
+
+
+def error_of(done):
+    """Return the one line that a refused call prints."""
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
+    return done.stderr
+
+
+def test_help_lists_every_option(recipe):
+    begun = time.time()
+    done = call(recipe, "--nbpe", "77", "--help")
+    assert time.time() - begun < 2
+    assert (done.returncode, done.stderr) == (0, "")
+    listed = re.findall(r"^  --(\w+) ", done.stdout, re.MULTILINE)
+    assert set(ESPNET + OURS) <= set(listed)
+    assert len(listed) == len(set(listed))
+    assert re.search(r"--nbpe .*\[77\]", done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--stage", "16"], "--stage '16': stages are numbers from 1 to 15"),
+        (["--stage", "0"], "stages are numbers from 1 to 15"),
+        (["--stage", "ten"], "--stage 'ten'"),
+        (["--stop_stage", "-1"], "--stop_stage '-1'"),
+        (["--stage", "a[$(touch pwned)]"], "stages are numbers"),
+        (["--skip_stages", "2 x"], "--skip_stages 'x'"),
+        (["--stage", "11", "--stop_stage", "10"], "--stage 11 comes after --stop_stage 10"),
+        (["--stage", "14"], "not built yet"),
+        (["--stop_stage", "15"], "not built yet"),
+        (["--stage", "6", "--stop_stage", "8"], "the language model is not built yet"),
+        (["--use_lm", "true"], "the language model is not built yet"),
+        (["--asr_confg", "x"], "did you mean --asr_config"),
+        (["--zzzz", "x"], "unknown option --zzzz"),
+        (["--stage stop_stage", "x"], "unknown option"),
+        (["--x[$(touch pwned)]", "1"], "unknown option"),
+        (["--PATH", "x"], "unknown option"),
+        (["--nj"], "--nj needs a value"),
+        (["stage"], "'stage' is not an option"),
+        (["--skip_train", "--stage", "3"], "--skip_train takes true or false, not '--stage'"),
+        (["--nj", "two"], "--nj 'two' is not a whole number"),
+        (["--ngpu", "a[$(touch pwned)]"], "is not a whole number"),
+        (["--ngpu", "08"], "is not a whole number"),
+        (["--max_wav_duration", "x"], "is not a number"),
+        (["--fs", "fast"], "--fs 'fast'"),
+        (["--token_type", "phn"], "choose one of: char bpe word"),
+        (["--feats_normalize", "x"], "choose one of: global_mvn utterance_mvn none"),
+        (["--train_set="], "--train_set is required"),
+        (["--asr_config", "conf/x.yaml"], "there are: conf/train_asr.yaml"),
+        (["--encoder", "conf/x.yaml"], "--encoder conf/x.yaml: no such file"),
+        (["--nlsyms_txt", "nowhere"], "--nlsyms_txt nowhere: no such file"),
+        (["--asr_args", "--max_epoch '3"], "a quotation mark is not closed"),
+        (["--asr_args", "--max_epochs 3"], "did you mean `--max_epoch`"),
+        (["--asr_args", "--encoder mambo"], "encoder `mambo` is unknown"),
+        (["--dumpdir", "a,b"], "--dumpdir 'a,b'"),
+        (["--expdir", "a#b"], "--expdir 'a#b'"),
+        (["--asr_tag", "$(touch pwned)"], "--asr_exp 'exp/asr_$(touch pwned)'"),
+    ],
+)
+def test_mistakes_are_refused_at_once(recipe, options, message):
+    assert message in error_of(call(recipe, *NEEDED, *options))
+    assert not (recipe / "exp").exists() and not (recipe / "data").exists()
+
+
+def test_options_in_both_forms_and_the_last_wins(recipe):
+    options = ["--nj=3", "--nj", "5", "--asr-tag=a=b", "--asr_args", "--max_epoch 1", "--help"]
+    text = call(recipe, *options).stdout
+    assert re.search(r"--nj .*\[5\]$", text, re.MULTILINE)
+    assert re.search(r"--asr_tag .*\[a=b\]$", text, re.MULTILINE)
+    assert re.search(r"--asr_args .*\[--max_epoch 1\]$", text, re.MULTILINE)
+
+
+def test_words_reach_local_data_sh_unharmed(recipe):
+    words = ["--one", "two words", "$(touch pwned)", "`touch pwned`", ";touch pwned", "*", ""]
+    text = " ".join(map(shlex.quote, words)) + " $(touch"
+    call(recipe, *NEEDED, "--stop_stage", "1", "--local_data_opts", text)
+    assert (recipe / "arguments").read_text().splitlines() == [*words, "$(touch"]
+
+
+def test_stage_1_again_only_when_something_changed(recipe):
+    options = [*NEEDED, "--stop_stage", "1"]
+    assert "not done yet" in call(recipe, *options).stdout
+    assert "stage 1: data: done already" in call(recipe, *options).stdout
+    with open(recipe / "local/data.sh", "a") as stream:
+        stream.write("# changed\n")
+    assert "stage 1: data: local changed" in call(recipe, *options).stdout
+    (recipe / "data/test/text").write_text("by hand\n")
+    assert "data/test/text changed" in call(recipe, *options).stdout
+    assert "asked for by --force" in call(recipe, *options, "--force", "true").stdout
+
+
+def test_killed_stage_looks_unfinished(recipe):
+    options = [*NEEDED, "--stop_stage", "1"]
+    (recipe / "wait").touch()
+    run = subprocess.Popen(
+        [str(ASR), *options], cwd=recipe, env=environment(), stdout=subprocess.DEVNULL
+    )
+    for _ in range(100):
+        if (recipe / "arguments").exists():
+            break
+        time.sleep(0.1)
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    (recipe / "wait").unlink()
+    assert not (recipe / "data/.stages/1_data.json").exists()
+    done = call(recipe, *options)
+    assert done.returncode == 0 and "not done yet" in done.stdout
+
+
+def test_failing_stage_stops_the_run(recipe):
+    (recipe / "local/data.sh").write_text("#!/bin/sh\nexit 3\n")
+    done = call(recipe, *NEEDED, "--stop_stage", "3")
+    assert done.returncode == 3
+    assert "stage 1: data: failed with exit status 3; log: data/log/1_data.log" in done.stdout
+    assert "stage 3" not in done.stdout
+
+
+def test_without_an_environment_it_says_how_to_get_one(tmp_path):
+    template = tmp_path / "egs/TEMPLATE/asr1"
+    shutil.copytree(ASR.parent, template)
+    (tmp_path / "c.yaml").touch()
+    done = subprocess.run(
+        [str(template / "asr.sh"), *NEEDED, "--asr_config", "c.yaml"],
+        cwd=tmp_path,
+        env={"PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+    )
+    assert f'run "make env" in {tmp_path}' in error_of(done)
+
+
+@pytest.mark.parametrize("script", RECIPES, ids=lambda path: path.parts[-3])
+def test_recipes(script, tmp_path):
+    """run.sh is short, works from any folder, and its configs are there and right."""
+    assert len(script.read_text().splitlines()) <= 40
+    done = call(tmp_path, "--help", script=script)
+    assert done.returncode == 0
+    values = dict(re.findall(r"^  --(\w+) .*\[(.*)\]$", done.stdout, re.MULTILINE))
+    assert values["train_set"] and values["valid_set"] and values["test_sets"]
+    folder = script.parent
+    assert (folder / values["inference_config"]).is_file()
+    line = [sys.executable, "-m", "mambaasr.bin.merge_config", "--check", ""]
+    base = ["--base", values["asr_config"]]
+    for block in [None, *sorted(folder.glob("conf/*coder/*.yaml")), *folder.glob("conf/optim/*")]:
+        blocks = [] if block is None else ["--block", str(block)]
+        done = call(folder, *line[1:], *base, *blocks, script=line[0])
+        assert done.returncode == 0, done.stderr
+
+
+def some_of_an4(test_data, folder):
+    """Write three small data folders of AN4's recordings."""
+    corpus = test_data / "an4"
+    lines = (corpus / "etc/an4_train.transcription").read_text().splitlines()
+    texts = dict(re.findall(r"^<s> (.*) </s> \((.*)\)$", line)[0][::-1] for line in lines)
+    files = {path.stem: path for path in sorted(corpus.glob("wav/an4_clstk/*/*"))}
+    ids = sorted(texts.keys() & files.keys())
+    for name, part in (("train", ids[:12]), ("dev", ids[12:15]), ("test", ids[15:18])):
+        for file, values in (("text", texts), ("wav.scp", files), ("utt2spk", None)):
+            lines = [f"{key} {values[key] if values else key}\n" for key in part]
+            (folder / "prepared" / name / file).write_text("".join(lines))
+
+
+def steps_of(done):
+    """Return ``{step: what was said}`` of a run that went well."""
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = re.findall(r"^\S+ stage (\d+: [^:]*): (.*)$", done.stdout, re.MULTILINE)
+    return {step: said for step, said in found if not re.fullmatch(r"\d+ s", said)}
+
+
+def test_stages_1_to_5_on_real_speech(recipe, test_data):
+    some_of_an4(test_data, recipe)
+    options = [*NEEDED, "--stop_stage", "5", "--nj", "1", "--min_wav_duration", "0.2"]
+    first = steps_of(call(recipe, *options))
+    assert list(first) == [
+        "1: data",
+        *(f"3: format audio of {name}" for name in ("train", "dev", "test")),
+        *(f"4: filter {name}" for name in ("train", "dev")),
+        "5: token list char",
+    ]
+    assert set(first.values()) == {"it was not done yet"}
+    assert set(steps_of(call(recipe, *options)).values()) == {"done already"}
+
+    longer = steps_of(call(recipe, *options, "--min_wav_duration", "1.5"))
+    redone = {step for step, said in longer.items() if said != "done already"}
+    assert redone == {"4: filter train", "4: filter dev", "5: token list char"}
+    assert longer["4: filter dev"] == "--min_wav_duration: 0.2, now 1.5"
+    assert longer["5: token list char"] == "dump/raw/train/text changed"
+    assert len((recipe / "dump/raw/test/text").read_text().splitlines()) == 3
+
+    perturbed = call(recipe, *options, "--speed_perturb_factors", "0.9 1.0", "--stop_stage", "2")
+    assert steps_of(perturbed)["2: speed perturbation of train"] == "it was not done yet"
+    assert len((recipe / "data/train_sp/text").read_text().splitlines()) == 24
+    skipped = call(recipe, *options, "--skip_stages", "1 3 5", "--skip_train", "true")
+    assert [step[0] for step in steps_of(skipped)] == ["4", "4"]
