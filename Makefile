@@ -26,8 +26,7 @@ env:
 
 demo: env
 	cd $(DEMO) && ./run.sh
-	@echo "corpus and features  $(DEMO)/data, $(DEMO)/dump"
-	@echo "model, log, results  $(DEMO)/exp, $(DEMO)/RESULTS.md"
+	@echo "(all of it in $(DEMO))"
 
 test: env
 	python -m pytest -q
