@@ -57,6 +57,7 @@ class Workspace:
         tokens = ["<blank>", "<unk>", *("<space>" if x == " " else x for x in letters), "<sos/eos>"]
         (folder / "tokens.txt").write_text("".join(f"{token}\n" for token in tokens))
         self.vocabulary = len(tokens)
+        self.environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
     def arguments(self, output, *more, collect=False):
         """Return the arguments of a training, or of statistics."""
@@ -74,10 +75,9 @@ class Workspace:
 
     def start(self, arguments, **kwargs):
         """Start the command in the folder and return the process."""
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         return subprocess.Popen(
             [sys.executable, "-m", "mambaasr.bin.asr_train", *arguments],
-            cwd=self.folder, env=environment, text=True,
+            cwd=self.folder, env=self.environment, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, **kwargs,
         )  # fmt: skip
 
