@@ -1,7 +1,5 @@
 """The causal depthwise convolution by the compiled CPU kernel, as an op of torch's library."""
 
-from typing import Optional
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -82,7 +80,7 @@ def _setup_context(ctx, inputs, output):
     ctx.set_materialize_grads(False)
 
 
-def _differentiate(ctx, dout: Optional[Tensor], dlast: Optional[Tensor]):
+def _differentiate(ctx, dout: Tensor | None, dlast: Tensor | None):
     tensors = ctx.saved_tensors
     if dout is None:
         dout = torch.zeros_like(tensors[0])

@@ -50,7 +50,7 @@ def _units():
     return units
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _source_hash():
     digest = hashlib.sha256(platform.machine().encode())
     for path in sorted([*SOURCES.glob("*.cpp"), *SOURCES.glob("*.h"), SOURCES / "build.py"]):
@@ -157,7 +157,7 @@ def build(directory=None):
     raise BuildError(f"no compiler could build the CPU kernels: {'; '.join(failures)}")
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def load():
     """Return (library, None), or (None, the reason why there is none).
 

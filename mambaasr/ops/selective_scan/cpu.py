@@ -4,8 +4,6 @@ Memory is proportional to batch x channel x time: the backward pass recomputes t
 of frames from those saved at its start.
 """
 
-from typing import Optional
-
 import torch
 from torch import Tensor
 
@@ -70,7 +68,8 @@ def _saved_shape(u, A, B):
 def _forward(u, delta, A, B, C, D, z, bias, h0, lengths, softplus, reverse, save):
     out = call.empty_like(u)
     last = torch.empty(*u.shape[:2], A.shape[1], device=u.device)
-    saved = torch.empty(_saved_shape(u, A, B) if save else 0, device=u.device)
+    # Zeros, as lanes and chunks that the kernel skips must not make the op's output random.
+    saved = torch.zeros(_saved_shape(u, A, B) if save else 0, device=u.device)
     A, D, bias, h0 = floats(A), floats(D), floats(bias), floats(h0)
     inputs = (u, delta, A, _time_major(B), _time_major(C), D, z, bias, h0, lengths)
     call.call(
@@ -147,10 +146,11 @@ def _setup_context(ctx, inputs, output):
     *tensors, softplus, reverse, _ = inputs
     ctx.save_for_backward(output[2], *tensors)
     ctx.flags = softplus, reverse
+    ctx.mark_non_differentiable(output[2])
     ctx.set_materialize_grads(False)
 
 
-def _differentiate(ctx, dout: Optional[Tensor], dlast: Optional[Tensor], _):
+def _differentiate(ctx, dout: Tensor | None, dlast: Tensor | None, _):
     saved, *tensors = ctx.saved_tensors
     if dout is None:
         dout = torch.zeros_like(tensors[0])
@@ -194,8 +194,8 @@ def selective_scan(
 
 
 def selective_state_update(state, x, dt, A, B, C, D, z, dt_bias, dt_softplus):
-    """One step, in place: a scan over one frame. See :func:`mambaasr.ops.selective_state_update`."""
-    h = floats(state)
+    """One step, in place; see :func:`mambaasr.ops.selective_state_update`."""
+    h = floats(state)  # a scan over one frame, from and to the same memory
     u, delta, z = (None if v is None else call.io(v).unsqueeze(2) for v in (x, dt, z))
     B, C = _same_groups(B.unsqueeze(-1), C.unsqueeze(-1))
     out = torch.empty_like(u)
