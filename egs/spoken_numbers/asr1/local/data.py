@@ -1,6 +1,7 @@
 """Make the corpus of spoken numbers: data/train, data/dev and data/test_<lang>."""
 
 import argparse
+import math
 from pathlib import Path
 
 from mambaasr.bin import run_main
@@ -36,10 +37,10 @@ def parse_snrs(words):
     """
     try:
         snrs = tuple(None if word == "clean" else float(word) for word in words)
-    except ValueError as error:
-        raise UserError(
-            f"--snrs: numbers and 'clean' were expected, not {' '.join(words)!r}"
-        ) from error
+    except ValueError:
+        snrs = (math.nan,)
+    if not all(snr is None or math.isfinite(snr) for snr in snrs):
+        raise UserError(f"--snrs: numbers and 'clean' were expected, not {' '.join(words)!r}")
     return snrs
 
 

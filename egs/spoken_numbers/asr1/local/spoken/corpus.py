@@ -134,7 +134,7 @@ def render(utterances, seed):
     return [_mix(utt, voice, seed) for utt, voice in zip(utterances, voices, strict=True)]
 
 
-def generate(langs, sizes, seed=1, snrs=(None,), data_dir="data", nj=1, cluster=None):
+def generate(langs, sizes, seed=1, snrs=(None,), data_dir="data", nj=1):
     """Write data/train, data/dev and data/test_<lang>, and their audio below data/audio.
 
     Audio that an earlier run made of the same plan is kept.
@@ -144,7 +144,7 @@ def generate(langs, sizes, seed=1, snrs=(None,), data_dir="data", nj=1, cluster=
         sizes: split -> number of utterances for each language.
         seed, snrs: see :func:`plan`.
         data_dir: folder of the data folders.
-        nj, cluster: see :func:`mambaasr.parallel.map_items`.
+        nj: number of worker processes.
 
     Returns:
         Name of the data folder -> number of utterances.
@@ -174,7 +174,7 @@ def generate(langs, sizes, seed=1, snrs=(None,), data_dir="data", nj=1, cluster=
             ]
             todo += [missing[i : i + CHUNK] for i in range(0, len(missing), CHUNK)]
     make = partial(_make, audio=audio, seed=seed, version=version)
-    for _ in map_items(make, todo, nj, "Speak", cluster):
+    for _ in map_items(make, todo, nj, "Speak"):
         pass
     for name, utterances in sets.items():
         _write(Path(data_dir) / name, utterances, audio)
