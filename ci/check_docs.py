@@ -52,12 +52,12 @@ def options(words):
 def check_options(command, words, folder):
     """Yield what is wrong with the options that follow ``command``."""
     text = help_text(command, folder)
-    name = " ".join(command).replace(sys.executable, "python")
+    name = " ".join(command).replace(sys.executable, "python").replace(f"{ROOT}/", "")
     if text is None:
         yield f"`{name} --help` fails"
         return
     for option in options(words):
-        if not re.search(rf"(?<![\w-]){re.escape(option)}(?![\w-])", text):
+        if option != "--help" and not re.search(rf"(?<![\w-]){re.escape(option)}(?![\w-])", text):
             yield f"`{name}` has no option {option}"
 
 
