@@ -213,10 +213,12 @@ decode_dir=${asr_exp}/${inference_tag}
 for name in asr_tag inference_tag; do
     (( ${#name} < 200 )) || die "the default of --${name} is too long for a file name: give one"
 done
-# ESPnet takes a data file as "PATH,name,type". Paths below the recipe's folder are written relative
-# to it, so that only a comma in these names could split one.
-for name in dumpdir train_set valid_set test_sets; do
-    [[ ${!name} != *,* ]] || die "--${name} '${!name}': ESPnet cannot read a path with a comma"
+# These go into yaml values and ESPnet's "PATH,name,type", where such characters would mean
+# something. They are relative paths: the folders above the recipe may be called anything.
+unfit='[],:;#"`$&*!|<>%{}\'"'"'[]|[[:cntrl:]]'
+for name in datadir dumpdir expdir asr_exp asr_stats_dir inference_tag train_set valid_set test_sets; do
+    [[ ! ${!name} =~ ${unfit} ]] ||
+        die "--${name} '${!name}': use letters, digits, spaces and . _ + - = / in names"
 done
 
 # --- Stages ---------------------------------------------------------------------------------------
@@ -367,8 +369,7 @@ train() {
     add_words "${asr_args}"
     step "training" "${asr_exp}" --ignore config ngpu nproc_per_node num_workers log_interval log_level \
         --resumes "${asr_exp}"/checkpoint{,.prev}.pth --resume_changed "${resume_changed}" \
-        --log "${asr_exp}/train.log" --input "${files[@]}" "${config}" \
-        --output "${asr_exp}/config.yaml" -- "${cmd[@]}"
+        --input "${files[@]}" "${config}" --output "${asr_exp}/config.yaml" -- "${cmd[@]}"
 }
 
 decode() {

@@ -7,7 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 exec ../../TEMPLATE/asr1/asr.sh \
     --train_set train \
     --valid_set dev \
-    --test_sets "test" \
+    --test_sets "test_en" \
     --token_type char \
     --asr_config conf/train_asr.yaml \
     --inference_config conf/decode_asr.yaml \
