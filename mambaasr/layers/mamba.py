@@ -74,9 +74,7 @@ class Mamba(nn.Module):
         self.d_model, self.d_state, self.d_conv = d_model, d_state, d_conv
         self.d_inner = int(expand * d_model)
         self.dt_rank = math.ceil(d_model / 16) if dt_rank == "auto" else dt_rank
-        self._dt = dict(
-            low=dt_min, high=dt_max, init=dt_init, scale=dt_scale, floor=dt_init_floor
-        )
+        self._dt = dict(low=dt_min, high=dt_max, init=dt_init, scale=dt_scale, floor=dt_init_floor)
         self.in_proj = nn.Linear(d_model, 2 * self.d_inner, bias=bias)
         self._add_direction("", conv_bias)
         self.out_proj = nn.Linear(self.d_inner, d_model, bias=bias)

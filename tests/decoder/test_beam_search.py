@@ -1,0 +1,78 @@
+"""ESPnet's own joint search over our decoders: incremental state against the whole prefix."""
+
+import pytest
+import torch
+import yaml
+from tiny_asr import TOKENS
+
+from mambaasr.espnet_compat import BatchScorerInterface, import_quietly
+from mambaasr.registry import CLASSES
+
+
+class WholePrefix(torch.nn.Module, BatchScorerInterface):
+    """Scores every prefix afresh through the decoder's parallel form; keeps no state."""
+
+    def __init__(self, decoder):
+        super().__init__()
+        self.decoder = decoder
+
+    def batch_score(self, ys, states, xs):
+        lengths = torch.full((len(ys),), ys.shape[1])
+        frames = torch.full((len(xs),), xs.shape[1])
+        logits, _ = self.decoder(xs, frames, ys, lengths)
+        return logits[:, -1].log_softmax(-1), [None] * len(ys)
+
+
+@pytest.fixture(scope="module")
+def make_search(tmp_path_factory):
+    """Return a function decoder name -> Speech2Text of a tiny model with random weights."""
+
+    def make(name):
+        from mambaasr import register
+        from mambaasr.decode.load import load_speech2text
+
+        register()
+        task = import_quietly("espnet2.tasks.asr").ASRTask
+        folder = tmp_path_factory.mktemp(name)
+        args = task.get_parser().parse_args(["--output_dir", str(folder), "--token_type", "char"])
+        args.token_list = TOKENS
+        args.frontend, args.specaug, args.normalize = "fbank", None, "utterance_mvn"
+        args.encoder, args.decoder = "conmamba", name
+        args.encoder_conf = dict(output_size=16, num_blocks=1, linear_units=32)
+        args.decoder_conf = dict(num_blocks=2, linear_units=32)
+        torch.manual_seed(0)
+        model = task.build_model(args)
+        with torch.no_grad():
+            # Sharper weights than the initial ones, so that hypotheses compete.
+            for parameter in model.decoder.output_layer.parameters():
+                parameter.mul_(8)
+        (folder / "config.yaml").write_text(yaml.safe_dump(vars(args)), encoding="utf-8")
+        torch.save(model.state_dict(), folder / "model.pth")
+        return load_speech2text(
+            folder / "config.yaml", folder / "model.pth", beam_size=5, ctc_weight=0.3, nbest=5
+        )
+
+    return make
+
+
+@pytest.mark.parametrize("name", list(CLASSES["decoder"]))
+@torch.no_grad()
+def test_incremental_search_finds_what_rescoring_every_prefix_finds(name, make_search):
+    speech2text = make_search(name)
+    search = speech2text.beam_search
+    torch.manual_seed(3)
+    for samples in (8000, 24000):
+        speech = torch.randn(samples).mul(0.1).cumsum(0).clamp(-1, 1)
+        encoded, lengths = speech2text.asr_model.encode(
+            speech.unsqueeze(0), torch.tensor([samples])
+        )
+        results = []
+        decoder = speech2text.asr_model.decoder
+        for scorer in (decoder, WholePrefix(decoder)):
+            search.full_scorers["decoder"] = scorer
+            results.append(search(encoded[0, : lengths[0]], maxlenratio=0.8)[:5])
+        assert len(results[0]) >= 2
+        for fast, slow in zip(*results, strict=True):
+            assert torch.equal(fast.yseq, slow.yseq)
+            assert float(fast.score) == pytest.approx(float(slow.score), rel=1e-4)
+        search.full_scorers["decoder"] = decoder
