@@ -215,7 +215,7 @@ for name in asr_tag inference_tag; do
 done
 # These go into yaml values and ESPnet's "PATH,name,type", where such characters would mean
 # something. They are relative paths: the folders above the recipe may be called anything.
-unfit='[],:;#"`$&*!|<>%{}\'"'"'[]|[[:cntrl:]]'
+unfit="[],:;#\"\`\$&*!|<>%{}'\\\\[]|[[:cntrl:]]"
 for name in datadir dumpdir expdir asr_exp asr_stats_dir inference_tag train_set valid_set test_sets; do
     [[ ! ${!name} =~ ${unfit} ]] ||
         die "--${name} '${!name}': use letters, digits, spaces and . _ + - = / in names"
