@@ -8,6 +8,7 @@ exec ../../TEMPLATE/asr1/asr.sh \
     --train_set train_nodev \
     --valid_set train_dev \
     --test_sets "test" \
+    --speed_perturb_factors "0.9 1.0 1.1" \
     --token_type char \
     --asr_config conf/train_asr.yaml \
     --inference_config conf/decode_asr.yaml \
