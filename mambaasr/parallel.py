@@ -162,13 +162,15 @@ def _local_cluster(nj):
         "distributed.admin.tick.limit": "1h",
         "distributed.comm.timeouts.connect": "120s",
     }
-    with dask.config.set(settings):
+    with dask.config.set(settings), _quiet_dask():
         with (
             LocalCluster(
                 n_workers=nj,
                 threads_per_worker=1,
                 processes=True,
                 dashboard_address=None,
+                # Without a dashboard there still is a port: any free one, for this machine only.
+                scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
                 # An audio or model job has its own idea of memory; Dask would pause or kill it.
                 memory_limit=0,
                 silence_logs=logging.CRITICAL,
@@ -180,6 +182,22 @@ def _local_cluster(nj):
                 del os.environ[name]
             os.environ.update(before)
             yield client
+
+
+@contextmanager
+def _quiet_dask():
+    """Keep Dask's running commentary out of the caller's log for a while."""
+    import logging
+
+    logger = logging.getLogger("distributed")
+    silent, propagate = logging.NullHandler(), logger.propagate
+    logger.addHandler(silent)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.propagate = propagate
+        logger.removeHandler(silent)
 
 
 @contextmanager

@@ -28,43 +28,62 @@ def get_parser():
     """Return the command's parser."""
     parser = argparse.ArgumentParser(
         prog="python -m mambaasr.bin.asr_inference",
-        description=__doc__ + " Writes text, token, token_int, score, failed.tsv and decode.json. "
+        description=__doc__
+        + " Writes text, token, token_int, 1best_recog/, failed.tsv and decode.json. "
         "A run that was killed goes on where it was.",
         allow_abbrev=False,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
+    triple = "WAV_SCP,speech,sound"
     add("--config", metavar="YAML", help="options of this command; the command line goes over it")
-    add("--log_level", type=str.upper, default="INFO", choices=["DEBUG", "INFO", "WARNING"])
-    add("--output_dir", required=True, metavar="DIR")
-    add("--ngpu", type=int, default=0, help="0 decodes on the CPU; workers share the GPUs")
-    add("--seed", type=int, default=0)
-    add("--dtype", default="float32", choices=["float16", "float32", "float64"])
-    add("--nj", type=int, default=1, help="number of worker processes")
-    add("--cluster", metavar="YAML", help="decode on a Dask cluster; see mambaasr/parallel.py")
-    add("--chunk_size", type=int, help="utterances in a piece of work; None: by the set's size")
     add(
         "--data_path_and_name_and_type",
         action="append",
         required=True,
-        metavar="WAV_SCP,speech,sound",
+        metavar=triple,
+        help="list of the audio",
     )
     add("--key_file", metavar="FILE", help="decode the ids in its first column; None: all")
+    add("--asr_model_file", required=True, metavar="PTH", help="e.g. valid.acc.ave.pth")
     add("--asr_train_config", metavar="YAML", help="None: config.yaml beside the model")
-    add("--asr_model_file", required=True, metavar="PTH")
-    add("--lm_train_config", metavar="YAML")
-    add("--lm_file", metavar="PTH")
-    add("--batch_size", type=int, default=1, help="1: batched search is not there yet")
-    add("--beam_size", type=int, default=20)
+    add("--lm_file", metavar="PTH", help="language model")
+    add("--lm_train_config", metavar="YAML", help="of the language model")
+    add("--output_dir", required=True, metavar="DIR", help="where to write")
+    add("--nj", type=int, default=1, help="number of worker processes")
+    add("--ngpu", type=int, default=0, help="0 decodes on the CPU; else workers share the GPUs")
+    add("--cluster", metavar="YAML", help="decode on a Dask cluster; see mambaasr/parallel.py")
+    add("--chunk_size", type=int, help="utterances in a piece of work; None: by the set's size")
+    add("--beam_size", type=int, default=20, help="hypotheses kept at each step")
     add("--ctc_weight", type=float, default=0.5, help="1.0 for a model without a decoder")
-    add("--lm_weight", type=float, default=1.0)
-    add("--penalty", type=float, default=0.0, help="of insertions")
-    add("--maxlenratio", type=float, default=0.0, help="of output to input; 0: ends by itself")
-    add("--minlenratio", type=float, default=0.0)
-    add("--nbest", type=int, default=1)
+    add("--lm_weight", type=float, default=1.0, help="of the language model")
+    add("--penalty", type=float, default=0.0, help="reward of each token")
+    add(
+        "--maxlenratio",
+        type=float,
+        default=0.0,
+        help="longest output to frames; 0: as long as the frames; below 0: that many tokens",
+    )
+    add("--minlenratio", type=float, default=0.0, help="shortest output to frames")
+    add("--nbest", type=int, default=1, help="hypotheses to write")
     add("--normalize_length", type=_boolean, default=False, help="divide scores by the length")
     add("--token_type", choices=["char", "bpe", "word"], help="None: as trained")
     add("--bpemodel", metavar="MODEL", help="None: as trained")
+    add("--batch_size", type=int, default=1, help="only 1: --nj decodes in parallel")
+    add(
+        "--dtype",
+        default="float32",
+        choices=["float16", "float32", "float64"],
+        help="of the weights",
+    )
+    add("--seed", type=int, default=0, help="for models that draw numbers")
+    add(
+        "--log_level",
+        type=str.upper,
+        default="INFO",
+        choices=["DEBUG", "INFO", "WARNING"],
+        help="how much to tell",
+    )
     return parser
 
 
@@ -75,8 +94,6 @@ def main(argv=None):
     logging.basicConfig(
         level=args.log_level, format="%(asctime)s %(levelname)s: %(message)s", stream=sys.stderr
     )
-    # ESPnet logs several lines for each utterance.
-    logging.getLogger("espnet").setLevel(max(logging.WARNING, logging.getLogger().level))
     for name in ("nj", "beam_size", "nbest", "chunk_size"):
         value = getattr(args, name)
         if value is not None and value < 1:

@@ -59,7 +59,7 @@ class Chunk(NamedTuple):
 
 
 def decode_set(model, wavs, keys, output_dir, nj=1, cluster=None, chunk_size=None):
-    """Decode utterances and write text, token, token_int, score, failed.tsv and decode.json.
+    """Decode utterances; write text, token, token_int, <n>best_recog, failed.tsv, decode.json.
 
     Finished chunks stay in ``output_dir/chunks``, each under a fingerprint of model, options,
     ids and audio files: a rerun decodes only what is not there. An utterance that cannot be
@@ -158,6 +158,9 @@ def _load(model):
 
     from mambaasr.decode.load import count_elements, load_speech2text
 
+    # Several lines for each utterance; what fails is reported here.
+    for name in ("espnet", "espnet2"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     device = "cpu"
     if model.ngpu:
         device = f"cuda:{worker_index() % max(1, torch.cuda.device_count())}"
@@ -307,19 +310,23 @@ def summarise(model, chunks, results, nj):
 
 
 def _write_hypotheses(folder, results, nbest):
-    """Write the best hypotheses, and with nbest above 1 each rank under ``<n>best_recog``."""
-    _write_rank(folder, results, 0)
-    for rank in range(nbest if nbest > 1 else 0):
-        _write_rank(folder / f"{rank + 1}best_recog", results, rank)
+    """Write ESPnet's ``<n>best_recog`` folders, and beside them the best text and tokens.
+
+    The best hypotheses' scores stay in ``1best_recog``: ``score`` is where error rates go.
+    """
+    for rank in range(nbest):
+        for name in FILES:
+            _write_column(folder / f"{rank + 1}best_recog" / name, results, rank, name)
+    for name in ("text", "token", "token_int"):
+        _write_column(folder / name, results, 0, name)
 
 
-def _write_rank(folder, results, rank):
-    for name in FILES:
-        with atomic_write(folder / name) as stream:
-            for result in results:
-                there = result["hypotheses"][rank : rank + 1]
-                value = "" if result["reason"] or not there else str(there[0][name])
-                stream.write(f"{result['utt']} {value}".rstrip(" ") + "\n")
+def _write_column(path, results, rank, name):
+    with atomic_write(path) as stream:
+        for result in results:
+            there = result["hypotheses"][rank : rank + 1]
+            value = str(there[0][name]) if there and not result["reason"] else ""
+            stream.write(f"{result['utt']} {value}".rstrip(" ") + "\n")
 
 
 def _write_failures(folder, results):

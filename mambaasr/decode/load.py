@@ -27,8 +27,6 @@ def load_speech2text(
         UserError: a file is missing or unreadable, the config builds no model, or the
             checkpoint's keys or shapes are not the model's.
     """
-    import torch
-
     from mambaasr import register
     from mambaasr.espnet_compat import import_quietly
     from mambaasr.task.config import read

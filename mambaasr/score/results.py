@@ -1,0 +1,137 @@
+"""RESULTS.md: the tables of an experiment, and where they come from."""
+
+import json
+import re
+from pathlib import Path
+
+from mambaasr import provenance
+from mambaasr.errors import UserError
+from mambaasr.score.report import UNIT_NAMES, align_table, cells, describe
+
+TITLES = {"wer": "WER", "cer": "CER", "ter": "TER"}
+_TRAINING_COMMAND = re.compile(r" INFO: command: (.+)$", re.M)
+
+
+def read_results(folder):
+    """Collect the scores of an experiment.
+
+    Args:
+        folder: an experiment's folder, with ``<decoding>/<set>/score/score.json`` inside.
+
+    Returns:
+        A list of (name, score, decoding): the name is ``<decoding>/<set>``, the others are the
+        contents of score.json and of decode.json (``{}`` where there is none).
+
+    Raises:
+        UserError: there is no such folder, nothing is scored in it, or a file is unreadable.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such experiment folder")
+    found = []
+    for path in sorted(folder.glob("**/score/score.json")):
+        place = path.parent.parent
+        decoding = place / "decode.json"
+        name = place.relative_to(folder).as_posix()
+        found.append((name, _read(path), _read(decoding) if decoding.exists() else {}))
+    if not found:
+        raise UserError(f"{folder}: nothing is scored in it; run stages 12 and 13")
+    return found
+
+
+def results_page(folder):
+    """Return RESULTS.md of an experiment as text; see :func:`read_results` for the errors."""
+    folder = Path(folder)
+    results = read_results(folder)
+    sections = [f"# {folder.resolve().name}\n"]
+    for rate, title in TITLES.items():
+        rows = [
+            (name, *cells(score[rate]), _rtf(decoding))
+            for name, score, decoding in results
+            if rate in score
+        ]
+        if rows:
+            columns = ("Snt", UNIT_NAMES[rate], "Corr", "Sub", "Del", "Ins", "Err", "S.Err", "RTF")
+            sections.append(f"## {title}\n\n" + align_table(("Test set", *columns), rows))
+    comparisons = [
+        f"- {name}: {describe(score['compare'])}\n"
+        for name, score, _ in results
+        if score.get("compare")
+    ]
+    if comparisons:
+        sections.append("## Comparison\n\n" + "".join(comparisons))
+    sections.append(_notes(results))
+    sections.append(_origin(folder, results))
+    return "\n".join(section for section in sections if section)
+
+
+def _rtf(decoding):
+    rtf = decoding.get("rtf")
+    return "-" if rtf is None else f"{rtf:.3f}"
+
+
+def _notes(results):
+    """Say what was not decoded: it counts as deleted in the tables."""
+    lines = []
+    for name, score, decoding in results:
+        missing, failed = len(score.get("missing", ())), decoding.get("failed", 0)
+        if missing or failed:
+            lines.append(
+                f"- {name}: {failed} utterances could not be decoded, {missing} have no "
+                "hypothesis; all of them count as deleted.\n"
+            )
+    return "## Not decoded\n\n" + "".join(lines) if lines else ""
+
+
+def _origin(folder, results):
+    """Return the section that makes the tables traceable."""
+    lines = ["Rates in %. RTF: seconds of computing a second of audio, summed over the workers.\n"]
+    counts = {d["parameters"] for _, _, d in results if d.get("parameters")}
+    counts = counts or {_count_checkpoint(folder)}
+    sizes = ", ".join(f"{count:,}" for count in sorted(counts - {None})) or "unknown"
+    lines.append(f"- Parameters: {sizes} (elements of the checkpoint)")
+    training = _training_command(folder)
+    if training:
+        lines.append(f"- Training: `{training}`")
+    for name, _, decoding in results:
+        if decoding:
+            lines.append(
+                f"- {name}: `{decoding['command']}`, commit {decoding['commit'] or 'unknown'}, "
+                f"{decoding['date']}, {decoding['nj']} jobs on {decoding['device']}; "
+                f"{_versions(decoding['environment'])}"
+            )
+    here = provenance.environment()
+    commit = provenance.git_commit() or "unknown"
+    lines.append(
+        f"- This page: `{provenance.command()}`, commit {commit}, {provenance.now()}; "
+        f"{_versions(here)}; {here['cpu']}"
+    )
+    return "## Origin\n\n" + "\n".join(lines) + "\n"
+
+
+def _versions(environment):
+    return ", ".join(f"{name} {value}" for name, value in environment.items() if name != "cpu")
+
+
+def _training_command(folder):
+    """Return the last command in the experiment's train.log, or None."""
+    path = folder / "train.log"
+    if not path.exists():
+        return None
+    commands = _TRAINING_COMMAND.findall(path.read_text(encoding="utf-8", errors="replace"))
+    return commands[-1] if commands else None
+
+
+def _count_checkpoint(folder):
+    """Count the elements of an experiment's model, for decodings that did not note it."""
+    from mambaasr.decode.load import count_elements, read_weights
+
+    models = sorted(folder.glob("valid.*.pth")) or sorted(folder.glob("*epoch.pth"))
+    return count_elements(read_weights(models[0])) if models else None
+
+
+def _read(path):
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read, make it anew: {error}") from error

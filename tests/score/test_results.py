@@ -1,0 +1,85 @@
+"""Tests of mambaasr.score.results."""
+
+import json
+
+import pytest
+
+from mambaasr.errors import UserError
+from mambaasr.score.error_rate import align, characters, words
+from mambaasr.score.report import write_scores
+from mambaasr.score.results import results_page
+
+DECODING = {
+    "command": "python -m mambaasr.bin.asr_inference --nj 2",
+    "commit": "0123456789ab (dirty)",
+    "date": "2026-01-02T03:04:05+00:00",
+    "environment": {"python": "3.11.7", "torch": "2.11.0", "cpu": "a processor"},
+    "device": "a processor, 2 cores",
+    "parameters": 4312345,
+    "nj": 2,
+    "failed": 1,
+    "rtf": 0.25,
+}
+
+
+@pytest.fixture
+def experiment(tmp_path):
+    folder = tmp_path / "asr_tiny"
+    for name, hyp in (("test_a", "a b"), ("test_b", "a c d")):
+        scores = {
+            rate: align({"u": "a b"}, {"u": hyp}, split)
+            for rate, split in (("wer", words), ("cer", characters))
+        }
+        write_scores(folder / "decode_asr" / name / "score", scores, None, {"missing": []})
+    (folder / "decode_asr" / "test_a" / "decode.json").write_text(json.dumps(DECODING))
+    (folder / "train.log").write_text(
+        "2026-01-01 (log:76) INFO: command: first --lr 1\n"
+        "2026-01-01 (log:76) INFO: command: second --lr 2\n"
+        "2026-01-01 (log:80) INFO: commanded: nothing\n"
+    )
+    return folder
+
+
+def test_page(experiment):
+    page = results_page(experiment)
+    assert page.startswith("# asr_tiny\n")
+    tables = page.split("\n## ")
+    assert [part.split("\n")[0] for part in tables[1:]] == ["WER", "CER", "Not decoded", "Origin"]
+    head, _, first, second = tables[1].split("\n")[2:6]
+    names = ["Test set", "Snt", "Wrd", "Corr", "Sub", "Del", "Ins", "Err", "S.Err", "RTF"]
+    assert cells(head) == names
+    assert cells(first) == "decode_asr/test_a 1 2 100.0 0.0 0.0 0.0 0.0 0.0 0.250".split()
+    assert cells(second) == "decode_asr/test_b 1 2 50.0 50.0 0.0 50.0 100.0 100.0 -".split()
+    origin = tables[-1]
+    assert "Parameters: 4,312,345" in origin
+    assert "Training: `second --lr 2`" in origin
+    assert "`python -m mambaasr.bin.asr_inference --nj 2`, commit 0123456789ab (dirty)" in origin
+    assert "2026-01-02T03:04:05+00:00, 2 jobs on a processor, 2 cores" in origin
+    assert "test_a: 1 utterances could not be decoded" in page
+    assert "\n\n\n" not in page
+
+
+def cells(line):
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_parameters_come_from_the_checkpoint_where_decoding_did_not_note_them(experiment):
+    import torch
+
+    (experiment / "decode_asr" / "test_a" / "decode.json").unlink()
+    assert "Parameters: unknown" in results_page(experiment)
+    torch.save({"a": torch.zeros(30, 50), "b": torch.zeros(7)}, experiment / "3epoch.pth")
+    assert "Parameters: 1,507" in results_page(experiment)
+
+
+def test_nothing_to_show(tmp_path):
+    with pytest.raises(UserError, match="no such experiment"):
+        results_page(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="run stages 12 and 13"):
+        results_page(tmp_path)
+
+
+def test_unreadable_score(experiment):
+    (experiment / "decode_asr" / "test_b" / "score" / "score.json").write_text('{"wer":')
+    with pytest.raises(UserError, match="test_b/score/score.json: cannot be read"):
+        results_page(experiment)
