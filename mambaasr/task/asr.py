@@ -80,6 +80,7 @@ class ASRTask(_espnet_asr.ASRTask):
         with contextlib.ExitStack() as stack:
             stack.enter_context(write_log(args))
             stack.enter_context(checkpoints.guarded())
+            stack.enter_context(_checked_weights())
             if args.collect_stats:
                 stack.enter_context(_our_statistics(args))
             super().main_worker(args)
@@ -95,9 +96,7 @@ class ASRTask(_espnet_asr.ASRTask):
             logging.info("the model cannot be built", exc_info=True)
             source = getattr(args, "config", None) or "command line"
             kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-            raise UserError(
-                f"{source}: the model cannot be built: {kind}{brief(error)}"
-            ) from error
+            raise UserError(f"{source}: the model cannot be built: {kind}{brief(error)}") from error
 
 
 def path_name_type(text):
@@ -121,6 +120,24 @@ def _our_statistics(args):
         yield
     finally:
         _abs_task.collect_stats = theirs
+
+
+@contextlib.contextmanager
+def _checked_weights():
+    """Let main_worker load ``--init_param`` so that weights that do not fit are named."""
+    theirs = _abs_task.load_pretrained_model
+
+    def load(init_param, model, **kwargs):
+        try:
+            theirs(init_param=init_param, model=model, **kwargs)
+        except (RuntimeError, OSError, EOFError, AttributeError, ValueError) as error:
+            raise UserError(f"--init_param {init_param}: {brief(error)}") from error
+
+    _abs_task.load_pretrained_model = load
+    try:
+        yield
+    finally:
+        _abs_task.load_pretrained_model = theirs
 
 
 def _check_files(args):

@@ -165,9 +165,7 @@ def _chosen(slot, choice, given, config):
     if name is None or str(name).lower() in _NOTHING:
         return None
     if name not in choice.classes:
-        raise UserError(
-            f"{where}: {slot} `{name}` is unknown{_nearest(name, choice.classes)}"
-        )
+        raise UserError(f"{where}: {slot} `{name}` is unknown{_nearest(name, choice.classes)}")
     return name
 
 

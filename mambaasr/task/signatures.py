@@ -199,7 +199,7 @@ def _from_function(node):
         argument.arg: Parameter(index < first_default, _plain_type(argument.annotation))
         for index, argument in enumerate(plain)
     }
-    for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults):
+    for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
         parameters[argument.arg] = Parameter(default is None, _plain_type(argument.annotation))
     return Signature(parameters, open=arguments.kwarg is not None)
 
@@ -296,7 +296,7 @@ def options():
 
 
 def _literal_name(node):
-    """Return an option's name; ESPnet's ``f"--optim{suf}"`` has an empty suffix for the ASR task."""
+    """Return an option's name; the suffix of ESPnet's ``f"--optim{suf}"`` is empty for ASR."""
     if isinstance(node, ast.JoinedStr):
         return "".join(_constant(part, "") for part in node.values)
     return _constant(node)

@@ -157,9 +157,7 @@ def _finish(folder, dropped, where, token_type, vocabulary):
         gone = [key for key in (line.split(maxsplit=1)[0] for line in lines) if key in dropped]
         _write(shapes, kept)
         if shapes.name == "text_shape":
-            _write(
-                folder / f"text_shape.{token_type}", [f"{line},{vocabulary}" for line in kept]
-            )
+            _write(folder / f"text_shape.{token_type}", [f"{line},{vocabulary}" for line in kept])
     write_report(folder, [Dropped(key, where, dropped[key]) for key in gone])
     if gone:
         logging.warning(f"{len(gone)} utterances do not fit their frames, see {folder}/report.tsv")

@@ -64,9 +64,7 @@ class Trainer(EspnetTrainer):
                     logging.warning(f"going on after epoch {epoch} of {options.max_epoch}")
             if distributed_option.distributed:
                 torch.distributed.barrier()
-            super().run(
-                trainer_options=options, distributed_option=distributed_option, **kwargs
-            )
+            super().run(trainer_options=options, distributed_option=distributed_option, **kwargs)
 
     @staticmethod
     def resume(checkpoint, **kwargs):

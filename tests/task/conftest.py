@@ -53,7 +53,7 @@ class Workspace:
             data.mkdir()
             (data / "wav.scp").write_text("".join(f"{utt} {path}\n" for utt, path, _ in lines))
             (data / "text").write_text("".join(f"{utt} {text}\n" for utt, _, text in lines))
-        letters = sorted({letter for lines in sounds.values() for line in lines for letter in line[2]})
+        letters = sorted(set("".join(text for lines in sounds.values() for *_, text in lines)))
         tokens = ["<blank>", "<unk>", *("<space>" if x == " " else x for x in letters), "<sos/eos>"]
         (folder / "tokens.txt").write_text("".join(f"{token}\n" for token in tokens))
         self.vocabulary = len(tokens)
@@ -94,7 +94,7 @@ def an4(test_data, split, count, start=0):
     paths = (folder / f"etc/an4_{split}.fileids").read_text().split()
     texts = (folder / f"etc/an4_{split}.transcription").read_text().splitlines()
     chosen = []
-    for path, line in list(zip(paths, texts))[start : start + count]:
+    for path, line in list(zip(paths, texts, strict=True))[start : start + count]:
         words = [word for word in line.split()[:-1] if not word.startswith("<")]
         chosen.append((Path(path).name, folder / f"wav/{path}.wav", " ".join(words)))
     return sorted(chosen)

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import torch
+
 from mambaasr.task import checkpoints
 from mambaasr.task.asr import ASRTask
 

@@ -3,7 +3,6 @@
 import datetime
 import json
 import os
-import resource
 import subprocess
 import sys
 from collections import OrderedDict
@@ -12,6 +11,7 @@ import numpy
 import pytest
 import torch
 from espnet2.train.reporter import Reporter
+
 from mambaasr.errors import UserError
 from mambaasr.task import checkpoints
 
@@ -193,27 +193,28 @@ import torch
 from mambaasr.errors import UserError
 from mambaasr.task import checkpoints
 
-folder = Path(sys.argv[1])
-checkpoints.save({"epoch": 1}, folder / "checkpoint.pth")
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))
-try:
-    checkpoints.save({"epoch": 2, "w": torch.zeros(100000)}, folder / "checkpoint.pth")
-except UserError as error:
-    print(error)
+path = Path(sys.argv[1], "checkpoint.pth")
+checkpoints.save({"epoch": 1}, path)
+hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+for room in (0, 1000, 100000, 399000):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+    try:
+        checkpoints.save({"epoch": 2, "w": torch.zeros(100000)}, path)
+        sys.exit(f"{room} bytes were enough")
+    except UserError as error:
+        text = str(error)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    assert "checkpoint.pth: cannot be written" in text and "make room" in text, text
+    assert torch.load(path, weights_only=True) == {"epoch": 1}
+    assert [name.name for name in path.parent.iterdir() if name.name[0] == "."] == []
 """
 
 
-@pytest.mark.parametrize("room", [0, 1000, 100000, 399000])
-def test_no_room_on_the_disk(tmp_path, room):
-    assert hasattr(resource, "RLIMIT_FSIZE")
+def test_no_room_on_the_disk(tmp_path):
     result = subprocess.run(
-        [sys.executable, "-c", FULL, str(tmp_path), str(room)], capture_output=True, text=True
+        [sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True
     )
     assert result.returncode == 0, result.stderr
-    assert "checkpoint.pth: cannot be written" in result.stdout
-    assert "make room" in result.stdout
-    assert torch.load(tmp_path / "checkpoint.pth", weights_only=True) == {"epoch": 1}
-    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
 def test_espnets_modules_get_their_torch_back():
@@ -229,7 +230,7 @@ def test_espnets_modules_get_their_torch_back():
 
 def test_every_kill_can_be_resumed(workspace):
     """SIGKILL before each of many file operations, and at random: the end is always the same."""
-    kills = [-1, *range(2, 30, 3), 0.5, 0.5]
+    kills = [-1, 2, 7, 12, 17, 22, 0.5]
     arguments = workspace.arguments("killed", "--resume", "true", "--keep_nbest_models", "2")
     result = subprocess.run(
         [sys.executable, f"{os.path.dirname(__file__)}/repeatedly.py", json.dumps(kills), "2",

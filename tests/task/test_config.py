@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+
 from mambaasr.errors import UserError
 from mambaasr.task import config, signatures
 

@@ -1,0 +1,60 @@
+"""The command answers at once where it can, and errors are one line."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from mambaasr.bin import asr_train
+from mambaasr.registry import CLASSES
+
+
+def run(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "mambaasr.bin.asr_train", *arguments],
+        capture_output=True, text=True,
+    )  # fmt: skip
+
+
+def test_help_is_quick_and_names_our_classes():
+    start = time.process_time()
+    children = time.monotonic()
+    result = run("--help")
+    assert time.monotonic() - children < 2 and time.process_time() - start < 1
+    assert result.returncode == 0 and result.stderr == ""
+    for names in CLASSES.values():
+        for name in names:
+            assert name in result.stdout
+    assert "--help_all" in result.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--encoder", "conmanba"], "conmamba"),
+        (["--no_such_option", "1"], "--no_such_option"),
+        (["--config", "no/such/file.yaml"], "no such config file"),
+    ],
+)
+def test_errors_are_one_line_and_quick(arguments, message):
+    start = time.monotonic()
+    result = run(*arguments)
+    assert time.monotonic() - start < 3
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
+    assert message in result.stderr
+
+
+def test_all_of_espnets_options_are_listed(capsys):
+    assert asr_train.main(["--help_all"]) == 0
+    listed = capsys.readouterr().out
+    assert "--encoder_conf" in listed and "conmamba" in listed and "--dist_backend" in listed
+
+
+def test_missing_output_folder():
+    from mambaasr.errors import UserError
+
+    with pytest.raises(UserError, match="--output_dir"):
+        asr_train.main(["--token_list", "x"])

@@ -1,0 +1,159 @@
+"""The ASR task trains, resumes, and says in one line what is wrong."""
+
+import os
+import signal
+import time
+
+import pytest
+import torch
+import yaml
+
+from mambaasr.errors import UserError
+from mambaasr.task import asr
+
+
+@pytest.fixture
+def train(workspace, monkeypatch):
+    """Run the task in this process, inside the workspace."""
+    monkeypatch.chdir(workspace.folder)
+
+    def run(output, *more, **kwargs):
+        asr.ASRTask.main(cmd=workspace.arguments(output, *more, **kwargs))
+        return workspace.folder / output
+
+    return run
+
+
+CONMAMBA = """
+encoder: conmamba
+encoder_conf:
+  output_size: 16
+  num_blocks: 1
+  linear_units: 16
+  d_state: 4
+decoder: mamba
+decoder_conf:
+  num_blocks: 1
+frontend: fbank
+frontend_conf: {}
+"""
+
+
+@pytest.fixture(scope="module")
+def conmamba(workspace):
+    """The workspace's config with our own classes."""
+    config = yaml.safe_load(workspace.config.read_text())
+    path = workspace.folder / "conmamba.yaml"
+    path.write_text(yaml.safe_dump({**config, **yaml.safe_load(CONMAMBA)}))
+    return str(path)
+
+
+def test_our_classes_train(train, conmamba, workspace):
+    stats = train("stats_ours", "--config", conmamba, collect=True)
+    assert (stats / "train/text_shape.char").exists()
+    assert workspace.long in (stats / "train/report.tsv").read_text()
+    folder = train("ours", "--config", conmamba)
+    state = torch.load(folder / "valid.acc.best.pth", weights_only=True)
+    assert any(name.endswith("A_log") for name in state)
+    log = (folder / "train.log").read_text()
+    assert "command: " in log and "2epoch results" in log
+
+
+def test_statistics_leave_out_a_normalisation_by_statistics(train):
+    stats = train("stats_mvn", "--normalize", "global_mvn", collect=True)
+    assert yaml.safe_load((stats / "config.yaml").read_text())["normalize"] is None
+
+
+def test_experiment_opens_from_anywhere(train, workspace, tmp_path, monkeypatch):
+    """ESPnet itself opens it, from another folder, with a normalisation by file."""
+    stats_file = "stats/train/feats_stats.npz"
+    folder = train(
+        "anywhere", "--max_epoch", "1", "--normalize", "global_mvn",
+        "--normalize_conf", f"stats_file={stats_file}",
+    )  # fmt: skip
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    assert config["normalize_conf"]["stats_file"] == str(workspace.folder / stats_file)
+    for path, _, _ in config["train_data_path_and_name_and_type"]:
+        assert os.path.isabs(path)
+    monkeypatch.chdir(tmp_path)
+    from espnet2.bin.asr_inference import Speech2Text
+
+    recogniser = Speech2Text(
+        folder / "config.yaml", folder / "valid.loss.best.pth", maxlenratio=0.1
+    )
+    assert recogniser(torch.zeros(16000).numpy())
+
+
+def test_checkpoint_of_another_model(train):
+    folder = train("other", "--max_epoch", "1")
+    with pytest.raises(UserError, match="does not fit this config.*size mismatch"):
+        train("other", "--resume", "true", "--encoder_conf", "output_size=32")
+    assert torch.load(folder / "checkpoint.pth", weights_only=True)["reporter"]["epoch"] == 1
+
+
+def test_what_only_the_class_knows(train):
+    with pytest.raises(UserError, match="train.yaml: the model cannot be built: .*unknown input"):
+        train("never", "--encoder_conf", "input_layer=conv9d")
+
+
+@pytest.mark.parametrize(
+    "more, message",
+    [
+        (["--ngpu", "99"], "torch sees"),
+        (["--token_list", "none.txt"], "--token_list none.txt: no such file"),
+        (["--train_shape_file", "none"], "--train_shape_file none: no such file"),
+        (["--bpemodel", "none.model"], "--bpemodel none.model: no such file"),
+        (["--init_param", "none.pth:encoder"], "--init_param none.pth:encoder: no such file"),
+        (["--train_data_path_and_name_and_type", "text"], "write path,name,type"),
+        (["--seed", "many"], "--seed"),
+    ],
+)
+def test_wrong_options(train, more, message):
+    with pytest.raises(UserError, match=message):
+        train("nothing", *more)
+    assert not os.path.exists("nothing")
+
+
+def test_empty_text(train, workspace):
+    (workspace.folder / "empty").write_text("")
+    with pytest.raises(UserError, match="empty: the file is empty"):
+        train("never", "--valid_data_path_and_name_and_type", "empty,text,text")
+
+
+def test_commands_in_wav_scp_are_not_run(train, workspace):
+    (workspace.folder / "pipe.scp").write_text("a a.wav\nb touch harm |\n")
+    with pytest.raises(UserError, match="pipe.scp: line 2: commands"):
+        train("never", "--train_data_path_and_name_and_type", "pipe.scp,speech,sound")
+    assert not (workspace.folder / "harm").exists()
+
+
+def test_weights_to_start_from_must_fit(train, workspace):
+    torch.save({"no.such.weight": torch.zeros(1)}, workspace.folder / "odd.pth")
+    with pytest.raises(UserError, match="--init_param .*odd.pth.*no.such.weight"):
+        train("never", "--init_param", "odd.pth")
+
+
+def test_data_paths_may_hold_commas():
+    assert asr.path_name_type("a,b/wav.scp, speech,sound") == ("a,b/wav.scp", "speech", "sound")
+
+
+def test_sigterm_ends_cleanly_and_resumes(workspace):
+    """The command ends by itself at SIGTERM, and the next one goes on after the last epoch."""
+    arguments = workspace.arguments("stopped", "--max_epoch", "100000", "--keep_nbest_models", "1")
+    process = workspace.start(arguments)
+    folder = workspace.folder / "stopped"
+    deadline = time.monotonic() + 120
+    while not (folder / "3epoch.pth").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    _, printed = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, printed
+    assert "stopped; with --resume true" in printed and "Traceback" not in printed
+    assert "epoch 2  train: loss" in printed
+    epoch = torch.load(folder / "checkpoint.pth", weights_only=True)["reporter"]["epoch"]
+    code, printed = workspace.run(
+        workspace.arguments("stopped", "--resume", "true", "--max_epoch", str(epoch + 1))
+    )
+    assert code == 0, printed
+    assert f"going on after epoch {epoch} of {epoch + 1}" in printed
+    assert (folder / f"{epoch + 1}epoch.pth").exists()

@@ -1,0 +1,71 @@
+"""Statistics: ESPnet's files, less what CTC cannot align."""
+
+import numpy
+import pytest
+import torch
+
+from mambaasr.data.report import read_report
+from mambaasr.task import statistics
+
+
+def test_frames_needed():
+    tokens = torch.tensor([[1, 1, 2, 2, 2], [1, 2, 1, -1, -1], [3, 3, -1, -1, -1]])
+    needed, repeats = statistics.frames_needed(tokens, torch.tensor([5, 3, 2]))
+    assert needed.tolist() == [8, 3, 3]
+    assert repeats.tolist() == [3, 0, 1]
+
+
+@pytest.mark.parametrize(
+    "input_layer",
+    ["conv2d", "conv2d1", "conv2d2", "conv2d6", "conv2d8", "conv1d2",
+     "linear"],
+)  # fmt: skip
+def test_frames_of_espnets_encoders(input_layer):
+    from espnet2.asr.encoder.transformer_encoder import TransformerEncoder
+
+    encoder = TransformerEncoder(
+        20, output_size=8, attention_heads=2, linear_units=8, num_blocks=1, input_layer=input_layer
+    ).eval()
+    for frames in (31, 50, 77, 100):
+        lengths = torch.tensor([frames])
+        with torch.no_grad():
+            found = encoder(torch.randn(1, frames, 20), lengths)[1]
+        assert statistics.encoder_frames(encoder, lengths).tolist() == found.tolist()
+
+
+def test_frames_of_our_encoder():
+    from mambaasr.encoder.conmamba import ConMambaEncoder
+
+    encoder = ConMambaEncoder(20, output_size=8, num_blocks=1, linear_units=8).eval()
+    for frames in (31, 50, 77):
+        lengths = torch.tensor([frames])
+        with torch.no_grad():
+            found = encoder(torch.randn(1, frames, 20), lengths)[1]
+        assert statistics.encoder_frames(encoder, lengths).tolist() == found.tolist()
+
+
+def test_frames_of_an_unknown_encoder():
+    assert statistics.encoder_frames(torch.nn.Linear(1, 1), torch.tensor([100])) is None
+
+
+def test_statistics_of_a_corpus(workspace):
+    code, printed = workspace.printed
+    assert code == 0, printed
+    assert "Traceback" not in printed and "nltk" not in printed
+    assert "1 utterances do not fit their frames" in printed
+    stats = workspace.folder / "stats/train"
+    keys = [line.split()[0] for line in (stats / "speech_shape").read_text().splitlines()]
+    assert len(keys) == 19 and workspace.long not in keys
+    shapes = (stats / "text_shape.char").read_text().splitlines()
+    assert [line.split()[0] for line in shapes] == keys
+    lines = (workspace.folder / "train/text").read_text().splitlines()
+    text = dict(line.split(maxsplit=1) for line in lines)
+    for line in shapes:
+        utt, shape = line.split()
+        assert shape == f"{len(text[utt])},{workspace.vocabulary}"
+    (dropped,) = read_report(stats)
+    assert dropped.utt == workspace.long
+    assert "tokens and" in dropped.reason and "frames" in dropped.reason
+    assert read_report(workspace.folder / "stats/valid") == []
+    with numpy.load(stats / "feats_stats.npz") as feats:
+        assert feats["sum"].shape == (80,) and feats["count"] > 1000
