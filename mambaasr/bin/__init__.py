@@ -1,5 +1,6 @@
 """Thin commands: parse, call, exit code. Nothing imports this package but its own commands."""
 
+import os
 import sys
 
 from mambaasr.errors import UserError
@@ -14,4 +15,8 @@ def run_main(main, argv=None):
         code = 2
     except KeyboardInterrupt:
         code = 130
+    except BrokenPipeError:
+        # The reader (`| head`) has left; the interpreter's own flush at exit must not complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 141
     sys.exit(code or 0)

@@ -59,20 +59,6 @@ def filter_folder(in_dir, out_dir, min_duration=0.1, max_duration=20.0):
     return summary + dropped_summary(dropped, out_dir)
 
 
-def ctc_feasible(token_ids, num_frames):
-    """Return whether CTC can emit a token sequence in a number of frames.
-
-    Each token takes a frame, and between two equal neighbours a blank takes another.
-
-    Args:
-        token_ids: the sequence.
-        num_frames: encoder frames.
-    """
-    token_ids = [int(token) for token in token_ids]
-    repeated = sum(a == b for a, b in zip(token_ids, token_ids[1:], strict=False))
-    return int(num_frames) >= len(token_ids) + repeated
-
-
 def _durations(folder):
     """Return utterance -> duration [s]."""
     if folder.utt2num_samples is not None:

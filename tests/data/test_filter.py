@@ -1,9 +1,8 @@
-import itertools
 
 import pytest
 import soundfile
 
-from mambaasr.data.filter import ctc_feasible, filter_folder
+from mambaasr.data.filter import filter_folder
 from mambaasr.data.folder import DataFolder
 from mambaasr.data.format import format_folder
 from mambaasr.data.report import read_report
@@ -82,21 +81,3 @@ def test_missing_audio(sines, tmp_path):
     (tmp_path / "corpus/2.wav").unlink()
     with pytest.raises(UserError, match="wav.scp:3: .*2.wav: not readable"):
         filter_folder(path, tmp_path / "out")
-
-
-def shortest_alignment(tokens):
-    """Number of frames of the shortest frame sequence (0 is blank) that collapses to tokens."""
-    for frames in itertools.count():
-        for labels in itertools.product(range(3), repeat=frames):
-            collapsed = [label for label, _ in itertools.groupby(labels) if label]
-            if collapsed == list(tokens):
-                return frames
-
-
-@pytest.mark.parametrize(
-    "tokens", [(), (1,), (1, 2), (1, 1), (1, 1, 1), (1, 2, 2, 1), (2, 1, 1, 2), (1, 2, 1, 2)]
-)
-def test_ctc_needs_what_enumeration_needs(tokens):
-    frames = shortest_alignment(tokens)
-    assert ctc_feasible(tokens, frames)
-    assert frames == 0 or not ctc_feasible(tokens, frames - 1)

@@ -16,6 +16,10 @@ option() {
 }
 heading() { option_names+=("") option_helps+=("$1"); }
 
+# More jobs than cores only wait for each other; more than eight want a machine of some memory.
+cores=$(getconf _NPROCESSORS_ONLN 2> /dev/null || echo 4)
+jobs=$(( cores < 8 ? cores : 8 ))
+
 heading "What to run"
 option stage 1 "first stage: 1 data, 2 speed perturbation, 3 format audio, 4 filter, 5 token list, 6-8 language model, 9 n-gram, 10 statistics, 11 training, 12 decoding, 13 scoring, 14 pack, 15 upload"
 option stop_stage 13 "last stage"
@@ -25,8 +29,8 @@ option skip_eval false "skip stages 12 and 13"
 option skip_stages "" "stages to skip, e.g. \"2 13\""
 option force false "run the chosen stages although they are done and still right"
 option ngpu 0 "GPUs for the training; 0: CPU"
-option nj 4 "parallel jobs for data and statistics"
-option inference_nj 4 "parallel jobs for decoding"
+option nj "${jobs}" "parallel jobs for data and statistics"
+option inference_nj "${jobs}" "parallel jobs for decoding"
 option gpu_inference false "decode on the GPU"
 option datadir data "data folders as the corpus gives them"
 option dumpdir dump "formatted audio"
