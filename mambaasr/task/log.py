@@ -54,6 +54,7 @@ def write_log(args):
         args: ESPnet's options; ``output_dir`` and ``log_level`` matter. Of several processes
             only the first writes.
     """
+    logging.captureWarnings(True)
     if get_rank(args.dist_rank, args.dist_launcher):
         yield  # ESPnet itself keeps the other ranks quiet
         return
@@ -69,7 +70,6 @@ def write_log(args):
         logging.Formatter("%(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(message)s")
     )
     handlers, level = root.handlers[:], root.level
-    logging.captureWarnings(True)
     # ESPnet's basicConfig does nothing where handlers exist already, the level included.
     root.handlers[:] = [file, _Screen()]
     root.setLevel(args.log_level)

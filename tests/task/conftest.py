@@ -110,4 +110,5 @@ def workspace(test_data, tmp_path_factory):
     space = Workspace(tmp_path_factory.mktemp("a,b c"), {"train": train, "valid": valid})
     space.long = utt
     space.printed = space.run(space.arguments("stats", collect=True))
+    assert space.printed[0] == 0, space.printed[1]
     return space

@@ -17,14 +17,19 @@ def test_frames_needed():
 
 @pytest.mark.parametrize(
     "input_layer",
-    ["conv2d", "conv2d1", "conv2d2", "conv2d6", "conv2d8", "conv1d2",
+    ["conv2d", "conv2d1", "conv2d2", "conv2d6", "conv2d8", "conv1d1", "conv1d2", "conv1d3",
      "linear"],
 )  # fmt: skip
 def test_frames_of_espnets_encoders(input_layer):
-    from espnet2.asr.encoder.transformer_encoder import TransformerEncoder
+    from espnet2.asr.encoder.e_branchformer_encoder import EBranchformerEncoder
 
-    encoder = TransformerEncoder(
-        20, output_size=8, attention_heads=2, linear_units=8, num_blocks=1, input_layer=input_layer
+    encoder = EBranchformerEncoder(
+        20,
+        output_size=8,
+        attention_heads=2,
+        num_blocks=1,
+        input_layer=input_layer,
+        cgmlp_linear_units=8,
     ).eval()
     for frames in (31, 50, 77, 100):
         lengths = torch.tensor([frames])
@@ -49,8 +54,7 @@ def test_frames_of_an_unknown_encoder():
 
 
 def test_statistics_of_a_corpus(workspace):
-    code, printed = workspace.printed
-    assert code == 0, printed
+    _, printed = workspace.printed
     assert "Traceback" not in printed and "nltk" not in printed
     assert "1 utterances do not fit their frames" in printed
     stats = workspace.folder / "stats/train"
