@@ -1,0 +1,60 @@
+"""ESPnet's own commands and classes know our names after register()."""
+
+import subprocess
+import sys
+
+import pytest
+
+import mambaasr
+from mambaasr import espnet_compat
+from mambaasr.registry import CLASSES, load
+
+
+@pytest.fixture(scope="module")
+def task():
+    mambaasr.register()
+    return espnet_compat.import_quietly("espnet2.tasks.asr").ASRTask
+
+
+def test_register_may_be_called_twice_and_keeps_espnets_names():
+    mambaasr.register()
+    before = {slot: dict(espnet_compat.choices(slot)) for slot in CLASSES}
+    mambaasr.register()
+    for slot, classes in CLASSES.items():
+        assert dict(espnet_compat.choices(slot)) == before[slot]
+        assert set(classes) <= set(before[slot])
+        assert all(before[slot][name] is load(target) for name, target in classes.items())
+    assert "conformer" in before["encoder"] and "transformer" in before["decoder"]
+
+
+def test_espnets_parser_takes_every_name(task):
+    for slot, classes in CLASSES.items():
+        for name in classes:
+            args = task.get_parser().parse_args(["--output_dir", "x", f"--{slot}", name])
+            assert getattr(args, slot) == name
+
+
+def test_espnets_own_task_builds_the_model(task):
+    args = task.get_parser().parse_args(["--output_dir", "x", "--token_type", "char"])
+    args.token_list = ["<blank>", "<unk>", "a", "<sos/eos>"]
+    args.frontend, args.encoder, args.decoder = "fbank", "conmamba", "mamba"
+    args.encoder_conf = dict(output_size=16, num_blocks=1, linear_units=16)
+    args.decoder_conf = dict(num_blocks=1, linear_units=16)
+    model = task.build_model(args)
+    assert type(model.encoder) is load(CLASSES["encoder"]["conmamba"])
+    assert type(model.decoder) is load(CLASSES["decoder"]["mamba"])
+
+
+def test_espnetez_knows_the_names(tmp_path):
+    pytest.importorskip("pyworld", reason="espnetez imports every task; pyworld needs a compiler")
+    code = (
+        "import mambaasr; mambaasr.register()\n"
+        "from espnetez.task import get_ez_task\n"
+        "config = get_ez_task('asr').get_parser().parse_args("
+        "['--output_dir', 'x', '--encoder', 'conmamba', '--decoder', 'mamba'])\n"
+        "print(config.encoder, config.decoder)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert result.stdout.split()[-2:] == ["conmamba", "mamba"], result.stderr
