@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mambaasr.ops.native import call
-from mambaasr.ops.native.call import floats, pointer, tensor, unavailable
+from mambaasr.ops.native.call import floats, integers, pointer, tensor, unavailable
 
 __all__ = ["causal_conv1d", "causal_conv1d_update", "unavailable"]
 
@@ -34,6 +34,7 @@ def _last_like(x, weight):
 
 def _forward(x, weight, bias, h0, lengths, silu, reverse):
     out, last = call.empty_like(x), _last_like(x, weight).float()
+    lengths = integers(lengths)
     inputs = (x, floats(weight), floats(bias), floats(h0), lengths, silu, reverse)
     call.call("conv_forward", *_record(*inputs, out, last), *_NOT_BACKWARD)
     return out, last.to(x.dtype)
@@ -47,6 +48,7 @@ def _backward(dout, dlast, x, weight, bias, h0, lengths, silu, reverse):
     dweight = torch.empty(batch, channels, width, **new)
     dbias = torch.empty(batch, channels, **new)
     dh0 = torch.empty(batch, channels, width - 1, **new)
+    lengths = integers(lengths)
     weight_, bias_, h0_, dlast = floats(weight), floats(bias), floats(h0), floats(dlast)
     call.call(
         "conv_backward",

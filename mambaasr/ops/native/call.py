@@ -40,6 +40,11 @@ def floats(x):
     return None if x is None else x.to(torch.float32).contiguous()
 
 
+def integers(x):
+    """``x`` (or None) as contiguous int64."""
+    return None if x is None else x.to(torch.int64).contiguous()
+
+
 def io(x):
     """``x`` (or None) in a dtype that the kernels read, float32 where it has another."""
     return x if x is None or x.dtype in DTYPES else x.float()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mambaasr.ops.native import call
-from mambaasr.ops.native.call import floats, pointer, tensor, unavailable
+from mambaasr.ops.native.call import floats, integers, pointer, tensor, unavailable
 
 __all__ = ["selective_scan", "selective_state_update", "unavailable"]
 
@@ -71,6 +71,7 @@ def _forward(u, delta, A, B, C, D, z, bias, h0, lengths, softplus, reverse, save
     # Zeros, as lanes and chunks that the kernel skips must not make the op's output random.
     saved = torch.zeros(_saved_shape(u, A, B) if save else 0, device=u.device)
     A, D, bias, h0 = floats(A), floats(D), floats(bias), floats(h0)
+    lengths = integers(lengths)
     inputs = (u, delta, A, _time_major(B), _time_major(C), D, z, bias, h0, lengths)
     call.call(
         "scan_forward",
@@ -93,6 +94,7 @@ def _backward(dout, dlast, saved, u, delta, A, B, C, D, z, bias, h0, lengths, so
     dD, dbias = (torch.empty(batch, channels, **new) for _ in range(2))
     dh0 = torch.empty(batch, channels, states, **new)
     dB, dC = (torch.empty(batch, groups, tasks, time, states, **new) for _ in range(2))
+    lengths = integers(lengths)
     A_, D_, bias_, h0_, dlast = floats(A), floats(D), floats(bias), floats(h0), floats(dlast)
     inputs = (u, delta, A_, B_, C_, D_, z, bias_, h0_, lengths, softplus, reverse)
     call.call(
