@@ -160,6 +160,7 @@ def _local_cluster(nj):
         # Long calls without the interpreter's lock released are normal here: no warnings, no
         # worker taken for dead.
         "distributed.admin.tick.limit": "1h",
+        "distributed.scheduler.worker-ttl": None,
         "distributed.comm.timeouts.connect": "120s",
     }
     with dask.config.set(settings), _quiet_dask():
