@@ -2,10 +2,9 @@
 
 import pytest
 import torch
-import yaml
-from tiny_asr import TOKENS
+from tiny_asr import OURS, make_experiment
 
-from mambaasr.espnet_compat import BatchScorerInterface, import_quietly
+from mambaasr.espnet_compat import BatchScorerInterface
 from mambaasr.registry import CLASSES
 
 
@@ -23,34 +22,16 @@ class WholePrefix(torch.nn.Module, BatchScorerInterface):
         return logits[:, -1].log_softmax(-1), [None] * len(ys)
 
 
-@pytest.fixture(scope="module")
-def make_search(tmp_path_factory):
+@pytest.fixture
+def make_search(tmp_path):
     """Return a function decoder name -> Speech2Text of a tiny model with random weights."""
 
     def make(name):
-        from mambaasr import register
         from mambaasr.decode.load import load_speech2text
 
-        register()
-        task = import_quietly("espnet2.tasks.asr").ASRTask
-        folder = tmp_path_factory.mktemp(name)
-        args = task.get_parser().parse_args(["--output_dir", str(folder), "--token_type", "char"])
-        args.token_list = TOKENS
-        args.frontend, args.specaug, args.normalize = "fbank", None, "utterance_mvn"
-        args.encoder, args.decoder = "conmamba", name
-        args.encoder_conf = dict(output_size=16, num_blocks=1, linear_units=32)
-        args.decoder_conf = dict(num_blocks=2, linear_units=32)
-        torch.manual_seed(0)
-        model = task.build_model(args)
-        with torch.no_grad():
-            # Sharper weights than the initial ones, so that hypotheses compete.
-            for parameter in model.decoder.output_layer.parameters():
-                parameter.mul_(8)
-        (folder / "config.yaml").write_text(yaml.safe_dump(vars(args)), encoding="utf-8")
-        torch.save(model.state_dict(), folder / "model.pth")
-        return load_speech2text(
-            folder / "config.yaml", folder / "model.pth", beam_size=5, ctc_weight=0.3, nbest=5
-        )
+        # make_experiment sharpens the weights, so that hypotheses compete.
+        files = make_experiment(tmp_path, **(OURS | dict(decoder=name)))
+        return load_speech2text(*files, beam_size=5, ctc_weight=0.3, nbest=5)
 
     return make
 

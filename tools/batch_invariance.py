@@ -1,0 +1,71 @@
+"""Measure whether a trained model's transcripts depend on the batch.
+
+Encodes each utterance of a data folder alone and in batches, from the waveform to the encoder's
+output, and compares the outputs and the greedy CTC transcripts:
+
+    python tools/batch_invariance.py exp/asr_mine/config.yaml exp/asr_mine/valid.acc.ave.pth \
+        dump/raw/test
+"""
+
+import argparse
+
+from mambaasr.bin import run_main
+
+
+def get_parser():
+    """Return the command's parser."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("config", help="config.yaml of the experiment")
+    parser.add_argument("model", help="checkpoint, such as valid.acc.ave.pth")
+    parser.add_argument("data", help="data folder, such as dump/raw/test")
+    parser.add_argument("--batch_sizes", type=int, nargs="+", default=[4, 16])
+    return parser
+
+
+def main(argv=None):
+    """Print the largest difference and the number of transcripts that differ, a line a size."""
+    args = get_parser().parse_args(argv)
+    import warnings
+
+    import torch
+
+    from mambaasr.data.audio import read_audio
+    from mambaasr.data.folder import DataFolder
+    from mambaasr.decode.load import load_speech2text
+
+    # ESPnet calls torch by names that are going away.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="espnet")
+    model = load_speech2text(args.config, args.model).asr_model
+    folder = DataFolder.read(args.data)
+    waves = [
+        torch.from_numpy(read_audio(folder.wav[utt], rate=16000)[0]).float()
+        for utt in folder.utterances
+    ]
+
+    @torch.no_grad()
+    def encode(batch):
+        lengths = torch.tensor([len(wave) for wave in batch])
+        speech = torch.nn.utils.rnn.pad_sequence(batch, batch_first=True)
+        out, frames = model.encode(speech, lengths)
+        return [x[:n] for x, n in zip(out, frames, strict=True)]
+
+    alone = [encode([wave])[0] for wave in waves]
+    for size in args.batch_sizes:
+        together = [x for i in range(0, len(waves), size) for x in encode(waves[i : i + size])]
+        largest, lengths, transcripts = 0.0, 0, 0
+        for one, many in zip(alone, together, strict=True):
+            frames = min(len(one), len(many))
+            largest = max(largest, float((one[:frames] - many[:frames]).abs().max()))
+            lengths += len(one) != len(many)
+            greedy = [
+                torch.unique_consecutive(model.ctc.argmax(x.unsqueeze(0))[0]) for x in (one, many)
+            ]
+            transcripts += not torch.equal(*(g[g != 0] for g in greedy))
+        print(
+            f"batches of {size}: {len(waves)} utterances, largest difference {largest:.1e}, "
+            f"{lengths} of another length, {transcripts} greedy transcripts differ"
+        )
+
+
+if __name__ == "__main__":
+    run_main(main)
