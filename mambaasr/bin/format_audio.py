@@ -16,7 +16,12 @@ def get_parser():
     parser.add_argument("in_dir", metavar="IN_DIR", help="data folder to read")
     parser.add_argument("out_dir", metavar="OUT_DIR", help="data folder to write")
     parser.add_argument("--fs", type=int, default=16000, help="sampling rate [Hz] (%(default)s)")
-    parser.add_argument("--audio_format", choices=("flac", "wav"), default="flac")
+    parser.add_argument(
+        "--audio_format",
+        choices=("flac", "wav"),
+        default="flac",
+        help="format of the files, 16 bits a sample (%(default)s)",
+    )
     parser.add_argument("--nj", type=int, default=1, help="number of processes (%(default)s)")
     parser.add_argument(
         "--bad_audio",

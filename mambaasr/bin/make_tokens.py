@@ -14,9 +14,19 @@ def get_parser():
     )
     parser.add_argument("--text", nargs="+", required=True, help="'utterance transcript' files")
     parser.add_argument("--out", metavar="DIR", required=True, help="folder to write")
-    parser.add_argument("--token_type", choices=("char", "bpe", "word"), default="bpe")
+    parser.add_argument(
+        "--token_type",
+        choices=("char", "bpe", "word"),
+        default="bpe",
+        help="what a token is (%(default)s)",
+    )
     parser.add_argument("--nbpe", type=int, default=30, help="number of bpe units (%(default)s)")
-    parser.add_argument("--bpemode", choices=("unigram", "bpe"), default="unigram")
+    parser.add_argument(
+        "--bpemode",
+        choices=("unigram", "bpe"),
+        default="unigram",
+        help="sentencepiece's algorithm (%(default)s)",
+    )
     parser.add_argument(
         "--nlsyms_txt",
         metavar="FILE",

@@ -21,8 +21,11 @@ def get_parser():
     parser.add_argument("--output", **many, help="files the command must have written")
     parser.add_argument("--ignore", **many, help="options that do not change the result, e.g. nj")
     parser.add_argument("--resumes", **many, help="checkpoints from which the command goes on")
-    parser.add_argument("--resume_changed", choices=["true", "false"], default="false")
-    parser.add_argument("--force", choices=["true", "false"], default="false")
+    switch = {"choices": ["true", "false"], "default": "false"}
+    parser.add_argument(
+        "--resume_changed", **switch, help="go on from checkpoints that other inputs made"
+    )
+    parser.add_argument("--force", **switch, help="run it although it is done and still right")
     parser.add_argument("--log", type=Path, help="file for the command's output")
     parser.add_argument("--timings", type=Path, help="tsv file for the times")
     return parser
