@@ -1,11 +1,15 @@
 """Files that are either whole or absent."""
 
+import errno
 import os
-import tempfile
-from contextlib import contextmanager
+import secrets
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mambaasr.errors import UserError
+
+# How a write to an open file fails; a block that reads another file fails in other ways.
+_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
 
 @contextmanager
@@ -20,26 +24,26 @@ def atomic_write(path, mode="w"):
         mode: "w" (UTF-8 text, LF) or "wb".
 
     Raises:
-        UserError: the disk is full or the folder cannot be written.
+        UserError: the disk is full or the folder cannot be written. Other exceptions of the
+            block, such as that of another file which cannot be read, pass as they are.
     """
     path = Path(path)
     kwargs = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
-    temporary = None
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    in_block = False
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(descriptor, mode, **kwargs) as stream:
+        with open(temporary, mode.replace("w", "x"), **kwargs) as stream:
+            in_block = True
             yield stream
+            in_block = False
             stream.flush()
             os.fsync(stream.fileno())
-        # mkstemp makes private files; a corpus or a model is shared like any other file.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
         os.replace(temporary, path)
-        temporary = None
     except OSError as error:
+        if in_block and (error.errno not in _DISK_ERRORS or error.filename is not None):
+            raise
         raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
