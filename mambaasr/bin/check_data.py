@@ -16,8 +16,16 @@ def get_parser():
     parser.add_argument(
         "--fix",
         action="store_true",
-        help="drop utterances with problems; the old files go to DIR/.backup, "
-        "what was dropped and why to DIR/report.tsv",
+        help="drop utterances that the files contradict or cannot name; the old files go to "
+        "DIR/.backup (then .backup.2, ...), what was dropped and why to DIR/report.tsv. "
+        "Utterances whose audio is missing or bad stay: format_audio drops and reports them, "
+        "and a test set has to count them",
+    )
+    parser.add_argument(
+        "--drop_bad_audio",
+        action="store_true",
+        help="with --fix: drop utterances whose audio is missing or bad too (not for test sets: "
+        "the error rate would not count them)",
     )
     parser.add_argument(
         "--read_audio",
@@ -32,27 +40,39 @@ def main(argv=None):
     """Run the command; see :func:`get_parser`."""
     args = get_parser().parse_args(argv)
     from mambaasr.data.folder import DataFolder, fix
+    from mambaasr.errors import UserError
 
+    if args.drop_bad_audio and not args.fix:
+        raise UserError("--drop_bad_audio says what --fix drops; give both")
     folder, problems = DataFolder.scan(args.dir)
-    missing = folder.missing_audio()
-    unreadable = []
+    bad_audio = folder.missing_audio()
     if args.read_audio:
         from mambaasr.data.audio import audio_problems
 
-        skip = {problem.key for problem in problems + missing}
-        unreadable = audio_problems(folder, skip, args.nj)
-    problems += missing + unreadable
-    for problem in problems:
+        skip = {problem.key for problem in problems + bad_audio}
+        bad_audio += audio_problems(folder, skip, args.nj)
+    for problem in problems + bad_audio:
         print(problem)
-    if not problems:
+    if not problems + bad_audio:
         print(f"{args.dir}: {len(folder.utterances)} utterances, no problems")
         return 0
     if not args.fix:
-        print(f"{args.dir}: {len(problems)} problems; --fix drops the utterances that have them")
+        count = len(problems) + len(bad_audio)
+        print(f"{args.dir}: {count} problems; --fix drops the utterances that have them")
         return 1
-    kept, dropped = fix(args.dir, unreadable)
-    print(f"{args.dir}: kept {kept} utterances, dropped {dropped} (see {args.dir}/report.tsv)")
-    return 0
+    if args.drop_bad_audio:
+        problems, bad_audio = problems + bad_audio, []
+    if problems:
+        kept, dropped = fix(folder, problems)
+        print(f"{args.dir}: kept {kept} utterances, dropped {dropped} (see {args.dir}/report.tsv)")
+    fixed = {problem.key for problem in problems}
+    left = len({problem.key for problem in bad_audio} - fixed)
+    if left:
+        print(
+            f"{args.dir}: {left} of the utterances kept have bad audio: mend it, or leave them to "
+            "format_audio, which drops and reports them"
+        )
+    return 1 if left else 0
 
 
 if __name__ == "__main__":

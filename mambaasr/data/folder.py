@@ -16,6 +16,7 @@ Files are UTF-8, sorted by id as in the C locale. Relative audio paths start at 
 directory, as in Kaldi.
 """
 
+import contextlib
 import math
 import os
 import shutil
@@ -273,28 +274,35 @@ class DataFolder:
     def write(self, path):
         """Write the folder's files, each whole or not at all, and remove optional ones it lacks.
 
+        All are written beside the old ones first, so that an error leaves those as they were. The
+        tables that name the audio come last: a kill between two files leaves utterances without
+        a transcript, which is a problem that reading finds.
+
         Raises:
             UserError: an id or a path cannot stand in such a file, or the disk is full.
         """
         path = Path(path)
-        for name, table in self.tables().items():
-            write_table(path / name, table)
         speakers = {speaker: " ".join(utts) for speaker, utts in self.spk2utt.items()}
-        write_table(path / "spk2utt", speakers)
-        for name in set(OPTIONAL) - set(self.tables()):
-            (path / name).unlink(missing_ok=True)
+        tables = {**self.tables(), "spk2utt": speakers}
+        with _new_folder(path, ".new") as new:
+            for name, table in tables.items():
+                write_table(new / name, table)
+            for name in sorted(tables, key=("wav.scp", "segments").__contains__):
+                os.replace(new / name, path / name)
+            for name in set(OPTIONAL) - set(tables):
+                (path / name).unlink(missing_ok=True)
 
 
-def fix(path, extra_problems=()):
+def fix(folder, problems):
     """Drop the utterances of a folder that have problems, and rewrite its files.
 
-    The files as they were are kept in ``<path>/.backup``; ``<path>/report.tsv`` names what was
-    dropped and why.
+    The files as they were are kept in ``.backup`` in the folder (``.backup.2``, ... at the next
+    times); ``report.tsv`` there names what was dropped and why.
 
     Args:
-        path: the folder.
-        extra_problems: what was found beside :meth:`DataFolder.scan` and
-            :meth:`DataFolder.missing_audio`.
+        folder: a folder as :meth:`DataFolder.scan` returned it.
+        problems: its problems from there, and others, such as
+            :meth:`DataFolder.missing_audio` finds, whose utterances shall go too.
 
     Returns:
         Numbers of utterances kept and dropped.
@@ -302,36 +310,58 @@ def fix(path, extra_problems=()):
     Raises:
         UserError: no utterance would be left, or the folder cannot be written.
     """
-    path = Path(path)
-    folder, problems = DataFolder.scan(path)
-    problems += folder.missing_audio()
-    problems += extra_problems
+    path = folder.path
     bad = {problem.key for problem in problems if problem.key is not None}
     kept = [utt for utt in folder.utterances if utt not in bad]
     if not kept:
         raise UserError(f"{path}: every utterance has a problem, the first: {problems[0]}")
     good = folder.select(kept)
-    references = {row.utt for row in read_report(path)} - set(folder.audio)
+    earlier = read_report(path)
+    references = {row.utt for row in earlier} - set(folder.audio)
     for name in ("text", "utt2spk", "utt2lang"):
         table = folder.tables().get(name, {})
         good.tables().get(name, {}).update(
             {utt: table[utt] for utt in references & set(table) if utt not in bad}
         )
     # Rows of an earlier, interrupted fix stay: its reasons are the true ones.
-    earlier = [row for row in read_report(path) if row.utt not in kept]
+    earlier = [row for row in earlier if row.utt not in good.audio]
     said = {row.utt for row in earlier if row.utt is not None}
     rows = [Dropped(p.key, p.where, p.reason) for p in problems if p.key not in said]
+    _back_up(path)
     write_report(path, earlier + [row for row in rows if row not in earlier])
-    backup = path / ".backup"
-    try:
-        backup.mkdir(exist_ok=True)
-        for name in (*REQUIRED, *OPTIONAL, "spk2utt"):
-            if (path / name).is_file():
-                shutil.copy2(path / name, backup / name)
-    except OSError as error:
-        raise UserError(f"{backup}: cannot be written: {error.strerror or error}") from error
     good.write(path)
     return len(kept), len(bad)
+
+
+def _back_up(path):
+    """Copy a folder's files into ``.backup``, or the first of ``.backup.2``, ... that is free."""
+    number = 1
+    while (backup := path / (".backup" if number == 1 else f".backup.{number}")).exists():
+        number += 1
+    with _new_folder(path, ".backup.new") as new:
+        for name in (*REQUIRED, *OPTIONAL, "spk2utt", "report.tsv"):
+            if (path / name).is_file():
+                shutil.copy2(path / name, new / name)
+        os.rename(new, backup)
+
+
+@contextlib.contextmanager
+def _new_folder(path, name):
+    """Make a folder to fill below ``path``; it goes at the end, unless it was renamed.
+
+    Raises:
+        UserError: the disk is full or the folder cannot be written.
+    """
+    new = path / name
+    try:
+        # A killed run may have left its own.
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(parents=True)
+        yield new
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
 
 
 def _no_file(path):

@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from mambaasr.bin import format_audio
 from mambaasr.bin.check_data import main
+from mambaasr.data.report import read_report
 from mambaasr.errors import UserError
 
 
@@ -33,7 +35,7 @@ def test_all_problems_are_printed_and_mended(folder, capsys):
     said = capsys.readouterr().out
     assert f"{folder}/wav.scp:3: utt2: no transcript in text; add it" in said
     assert f"{folder}/wav.scp:1: utt0: " in said and "truncated" in said and "2 problems" in said
-    assert main([str(folder), "--read_audio", "--fix"]) == 0
+    assert main([str(folder), "--read_audio", "--fix", "--drop_bad_audio"]) == 0
     assert "kept 1 utterances, dropped 2" in capsys.readouterr().out
     assert main([str(folder), "--read_audio"]) == 0
     assert [line.split("\t")[0] for line in (folder / "report.tsv").read_text().splitlines()] == [
@@ -41,6 +43,26 @@ def test_all_problems_are_printed_and_mended(folder, capsys):
         "utt2",
         "utt0",
     ]
+
+
+def test_bad_audio_stays_and_counts_as_deleted(folder, tmp_path, capsys):
+    (folder / "text").write_text("utt0 ONE\nutt2 THREE\n")
+    (folder / "2.wav").unlink()
+    assert main([str(folder), "--fix"]) == 1
+    said = capsys.readouterr().out
+    assert "kept 2 utterances, dropped 1" in said and "1 of the utterances kept have bad" in said
+    assert main([str(folder), "--fix"]) == 1
+    assert not (folder / ".backup.2").exists()
+    out = tmp_path / "dump"
+    assert format_audio.main([str(folder), str(out), "--keep_bad"]) == 0
+    assert (out / "text").read_text() == "utt0 ONE\nutt2 THREE\n"
+    assert (out / "wav.scp").read_text().startswith("utt0 ")
+    assert [(row.utt, row.reason.split(": ")[-1]) for row in read_report(out)] == [
+        ("utt1", "no transcript in text"),
+        ("utt2", "No such file or directory"),
+    ]
+    with pytest.raises(UserError, match="give both"):
+        main([str(folder), "--drop_bad_audio"])
 
 
 def test_a_pipe_is_not_run(folder, tmp_path, capsys):

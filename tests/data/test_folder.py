@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from mambaasr.data.folder import DataFolder, Segment, fix
@@ -9,6 +11,10 @@ def edit(path, old, new):
     content = path.read_bytes()
     assert old in content
     path.write_bytes(content.replace(old, new))
+
+
+def fix_all(path):
+    return fix(*DataFolder.scan(path))
 
 
 def test_read_what_was_written(sines, tmp_path):
@@ -63,7 +69,7 @@ def test_bad_segments(sines, line, what):
     edit(path / "segments", b"utt1 rec 0.25 0.5", line.encode())
     with pytest.raises(UserError, match=f"segments:2: utt1: .*{what}"):
         DataFolder.read(path)
-    assert fix(path) == (3, 1)
+    assert fix_all(path) == (3, 1)
     assert DataFolder.read(path).utterances == ["utt0", "utt2", "utt3"]
 
 
@@ -89,7 +95,7 @@ def test_problems_are_named_and_fixed(sines, name, old, new, where, what):
     with pytest.raises(UserError) as error:
         DataFolder.read(path)
     assert f"{path}/{where}: " in str(error.value) and what in str(error.value)
-    kept, dropped = fix(path)
+    kept, dropped = fix_all(path)
     assert kept == 3 and dropped >= 1
     assert DataFolder.read(path).utterances == ["utt0", "utt2", "utt3"]
     assert {"utt1"} <= {row.utt for row in read_report(path)}
@@ -102,7 +108,7 @@ def test_transcript_without_audio(sines):
         stream.write("utt9 NOBODY SAYS THIS\n")
     with pytest.raises(UserError, match="text:5: utt9: no audio"):
         DataFolder.read(path)
-    assert fix(path) == (4, 1)
+    assert fix_all(path) == (4, 1)
     assert read_report(path) == [Dropped("utt9", f"{path}/text:5", "utt9: no audio")]
 
 
@@ -115,7 +121,7 @@ def test_kept_references_of_unreadable_audio_are_no_problem(sines):
     (path / "spk2utt").unlink()
     assert DataFolder.read(path).text["utt9"] == "x"
     (path / "utt2spk").write_text((path / "utt2spk").read_text().replace("utt0 spk0\n", ""))
-    assert fix(path) == (3, 1)
+    assert fix_all(path) == (3, 1)
     assert DataFolder.read(path).text["utt9"] == "x"
 
 
@@ -129,7 +135,7 @@ def test_every_problem_is_counted_once(sines):
     assert [problem.key for problem in problems] == ["utt0", "utt1", "utt2"]
     with pytest.raises(UserError, match="1 more problem"):
         DataFolder.read(path)
-    assert fix(path) == (3, 3)
+    assert fix(folder, problems) == (3, 3)
     assert [row.utt for row in read_report(path)] == ["utt0", "utt1", "utt2"]
 
 
@@ -145,10 +151,66 @@ def test_a_killed_fix_keeps_its_reasons(sines, monkeypatch):
 
     monkeypatch.setattr(DataFolder, "write", die_half_way)
     with pytest.raises(KeyboardInterrupt):
-        fix(path)
+        fix_all(path)
     monkeypatch.setattr(DataFolder, "write", write)
-    assert fix(path) == (3, 1)
+    assert fix_all(path) == (3, 1)
     assert [(row.utt, "not UTF-8" in row.reason) for row in read_report(path)] == [("utt1", True)]
+
+
+def contents(path):
+    return {p.name: p.read_bytes() for p in path.iterdir() if p.is_file()}
+
+
+def test_no_backup_is_overwritten(sines):
+    path = sines()
+    states = []
+    for utt in (b"utt1", b"utt2", b"utt3"):
+        edit(path / "text", utt + b" WORD", utt + b" \xff")
+        states.append(contents(path))
+        fix_all(path)
+    backups = (".backup", ".backup.2", ".backup.3")
+    assert [contents(path / name) for name in backups] == states
+    assert {p.name for p in path.iterdir() if p.is_dir()} == set(backups)
+
+
+@pytest.mark.parametrize("replaced", range(5))
+def test_a_fix_killed_between_two_files_is_seen_and_mended(sines, monkeypatch, replaced):
+    path = sines()
+    edit(path / "utt2spk", b"utt1 spk1\n", b"")
+    before = contents(path)
+    replace, calls = os.replace, []
+
+    def die(source, target):
+        if ".new" in str(source) and ".new" not in str(target):
+            calls.append(target)
+            if len(calls) > replaced:
+                raise KeyboardInterrupt
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", die)
+        if replaced < 4:
+            with pytest.raises(KeyboardInterrupt):
+                fix_all(path)
+            with pytest.raises(UserError, match="utt1"):
+                DataFolder.read(path)
+            patch.undo()
+        fix_all(path)
+    assert DataFolder.read(path).utterances == ["utt0", "utt2", "utt3"]
+    assert contents(path / ".backup") == before
+    (row,) = read_report(path)
+    assert (row.utt, row.reason) == ("utt1", "utt1: no speaker in utt2spk")
+
+
+def test_a_folder_that_cannot_be_written_stays_as_it_was(sines, tmp_path):
+    path = sines()
+    folder = DataFolder.read(path)
+    before = contents(path)
+    folder.text["utt0"] = "OTHER"
+    folder.utt2spk["utt3"] = "two\nlines"
+    with pytest.raises(UserError, match="utt2spk: cannot be written"):
+        folder.write(path)
+    assert contents(path) == before and not any(p.is_dir() for p in path.iterdir())
 
 
 def test_audio_files_that_are_not_there_or_empty(sines, tmp_path):
@@ -166,7 +228,7 @@ def test_spk2utt_that_says_something_else(sines):
     (path / "spk2utt").write_text("spk0 utt0\nspk1 utt1 utt3\nspk7 utt2\n")
     with pytest.raises(UserError, match="spk2utt:1: spk0: other utterances"):
         DataFolder.read(path)
-    assert fix(path) == (4, 0)
+    assert fix_all(path) == (4, 0)
     assert (path / "spk2utt").read_text() == "spk0 utt0 utt2\nspk1 utt1 utt3\n"
 
 
@@ -184,8 +246,8 @@ def test_missing_folder_missing_and_empty_files(sines, tmp_path):
 
 def test_nothing_left_changes_nothing(sines):
     path = sines(n=1)
-    edit(path / "wav.scp", b"0.wav", b"gone.wav")
+    edit(path / "wav.scp", b"0.wav", b"0.wav|")
     before = sorted((p.name, p.read_bytes()) for p in path.iterdir())
-    with pytest.raises(UserError, match="every utterance has a problem.*no such file"):
-        fix(path)
+    with pytest.raises(UserError, match="every utterance has a problem.*a pipe"):
+        fix_all(path)
     assert sorted((p.name, p.read_bytes()) for p in path.iterdir()) == before
