@@ -5,19 +5,21 @@ import math
 from mambaasr.data.audio import AudioError
 from mambaasr.data.folder import DataFolder
 from mambaasr.data.format import dropped_summary
-from mambaasr.data.report import Dropped, write_report
+from mambaasr.data.report import Dropped, carry_rows, write_report
 from mambaasr.errors import UserError
 
 
 def filter_folder(in_dir, out_dir, min_duration=0.1, max_duration=20.0):
     """Write a data folder without the utterances that are too short, too long or have no text.
 
-    Audio files are not copied. Lengths come from ``utt2num_samples`` (one sampling rate in the
-    folder, as formatting makes it), else from the files' headers.
+    References without audio, as formatting keeps them for test sets, are left out too: a test set
+    may be the validation set as well. Audio files are not copied. Lengths come from
+    ``utt2num_samples`` (one sampling rate in the folder, as formatting makes it), else from the
+    files' headers.
 
     Args:
         in_dir: formatted data folder, without ``segments``.
-        out_dir: folder to write, with ``report.tsv``.
+        out_dir: folder to write, with ``report.tsv``, which goes on from the input's.
         min_duration: shortest duration that is kept [s].
         max_duration: longest duration that is kept [s].
 
@@ -51,11 +53,13 @@ def filter_folder(in_dir, out_dir, min_duration=0.1, max_duration=20.0):
             kept.append(utt)
             continue
         dropped.append(Dropped(utt, where, reason))
-    write_report(out_dir, dropped)
+    report = carry_rows(in_dir, dropped, kept)
+    write_report(out_dir, report)
     if not kept:
         raise UserError(f"{in_dir}: no utterance is left (see {out_dir}/report.tsv)")
     folder.select(kept).write(out_dir)
-    summary = f"{in_dir}: {len(durations)} utterances in, {len(kept)} kept"
+    dropped += [row for row in report if row.utt in folder.text and row.utt not in folder.audio]
+    summary = f"{in_dir}: {len(kept) + len(dropped)} utterances in, {len(kept)} kept"
     return summary + dropped_summary(dropped, out_dir)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from mambaasr.data.audio import AudioError, finished_samples, read_audio, resample, write_audio
 from mambaasr.data.folder import DataFolder
-from mambaasr.data.report import Dropped, read_report, write_report
+from mambaasr.data.report import Dropped, carry_rows, write_report
 from mambaasr.errors import UserError
 from mambaasr.parallel import map_items
 
@@ -128,7 +128,8 @@ def format_folder(
 
     Args:
         in_dir: data folder, with or without ``segments``.
-        out_dir: folder to write: audio, the tables, ``utt2num_samples`` and ``report.tsv``.
+        out_dir: folder to write: audio, the tables, ``utt2num_samples`` and ``report.tsv``,
+            which goes on from the input's.
         rate: sampling rate [Hz].
         audio_format: flac or wav, 16 bit.
         nj: number of processes.
@@ -156,12 +157,11 @@ def format_folder(
         for utt, result in results.items()
         if result.reason is not None
     }
-    # What an earlier formatting reported, and kept the reference of, is still to be accounted for.
-    for row in read_report(in_dir):
-        if row.utt in folder.text and row.utt not in targets:
-            dropped[row.utt] = row
-    write_report(out_dir, dropped.values())
     kept = [utt for utt in utts if utt not in dropped]
+    report = carry_rows(in_dir, dropped.values(), kept)
+    # References without audio, which an earlier formatting kept, are still to be accounted for.
+    dropped |= {row.utt: row for row in report if row.utt in folder.text}
+    write_report(out_dir, report)
     check_dropped(in_dir, out_dir, kept, list(dropped.values()), bad_audio)
 
     output = folder.select(kept)

@@ -1,4 +1,8 @@
-"""report.tsv: which utterances a step dropped, where they stood, and why."""
+"""report.tsv: which utterances the steps so far dropped, where they stood, and why.
+
+Each step's report begins with the rows of the folder that it read, so that the last folder's
+names every utterance that is missing there.
+"""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -24,6 +28,19 @@ def write_report(folder, rows):
         for row in (HEADER, *rows):
             cells = ("-" if cell is None else " ".join(str(cell).split()) for cell in row)
             stream.write("\t".join(cells) + "\n")
+
+
+def carry_rows(source, rows, kept=()):
+    """Return the rows of ``source/report.tsv``, if there is one, and a step's own after them.
+
+    Args:
+        source: the folder that the step read.
+        rows: what the step dropped.
+        kept: utterances that are there again, because the data was mended after the report; an
+            old row of one of them, or of one in ``rows``, is left out.
+    """
+    known = {row.utt for row in rows if row.utt is not None}.union(kept)
+    return [*(row for row in read_report(source) if row.utt not in known), *rows]
 
 
 def read_report(folder):

@@ -15,7 +15,7 @@ from mambaasr.data.format import (
     remove_leftovers,
     run_jobs,
 )
-from mambaasr.data.report import Dropped, write_report
+from mambaasr.data.report import Dropped, carry_rows, write_report
 from mambaasr.errors import UserError
 
 MIN_FACTOR, MAX_FACTOR = 0.1, 10.0
@@ -55,7 +55,7 @@ def perturb_folder(in_dir, out_dir, factors, nj=1, bad_audio="skip"):
     Args:
         in_dir: data folder.
         out_dir: folder to write; perturbed audio lies below it, 16-bit mono FLAC at the
-            recording's own sampling rate.
+            recording's own sampling rate, and ``report.tsv``, which goes on from the input's.
         factors: see :func:`parse_factors`.
         nj: number of processes.
         bad_audio: skip: copies whose audio is bad are left out and reported; stop: the report
@@ -114,7 +114,7 @@ def perturb_folder(in_dir, out_dir, factors, nj=1, bad_audio="skip"):
                 _, start, end = folder.segments[utt]
                 end = None if end is None else end / factor
                 out.segments[prefix + utt] = Segment(prefix + recording, start / factor, end)
-    write_report(out_dir, dropped)
+    write_report(out_dir, carry_rows(in_dir, dropped, out.text))
     check_dropped(in_dir, out_dir, list(out.text), dropped, bad_audio)
     out.write(out_dir)
     total = len(factors) * len(folder.utterances)

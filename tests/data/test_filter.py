@@ -2,9 +2,10 @@ import pytest
 import soundfile
 
 from mambaasr.data.filter import filter_folder
-from mambaasr.data.folder import DataFolder
+from mambaasr.data.folder import DataFolder, fix
 from mambaasr.data.format import format_folder
 from mambaasr.data.report import read_report
+from mambaasr.data.speed import perturb_folder
 from mambaasr.errors import UserError
 
 
@@ -50,6 +51,51 @@ def test_recorded_speech(an4, tmp_path):
     assert kept.utterances and dropped
     assert len(kept.utterances) + len(dropped) == 12
     assert all(soundfile.info(path).duration <= 2.5 for path in kept.wav.values())
+
+
+def test_references_without_audio_are_dropped(sines, tmp_path):
+    path = sines(n=5)
+    cut(tmp_path, 0, 0.05)
+    (tmp_path / "corpus/1.wav").unlink()
+    format_folder(path, tmp_path / "org", 16000, keep_references=True)
+    assert "utt1" in DataFolder.read(tmp_path / "org").text
+    summary = filter_folder(tmp_path / "org", tmp_path / "out", 0.1, 2)
+    assert "5 utterances in, 3 kept, 2 dropped" in summary
+    folder = DataFolder.read(tmp_path / "out")
+    assert folder.utterances == sorted(folder.text) == sorted(folder.utt2spk)
+    assert folder.utterances == ["utt2", "utt3", "utt4"]
+    gone, short = read_report(tmp_path / "out")
+    assert (gone.utt, gone.where) == ("utt1", f"{path}/wav.scp:2")
+    assert "No such file" in gone.reason
+    assert (short.utt, short.where) == ("utt0", f"{tmp_path}/org/wav.scp:1")
+
+
+def test_one_report_names_all_that_was_dropped_on_the_way(sines, tmp_path):
+    path = sines(n=4)
+    with (path / "text").open("ab") as stream:
+        stream.write(b"utt9 \xff\n")
+    fix(*DataFolder.scan(path))
+    (tmp_path / "corpus/0.wav").write_bytes(b"")
+    perturb_folder(path, tmp_path / "sp", "0.9 1")
+    cut(tmp_path, 1, 0.05)
+    (tmp_path / "corpus/2.wav").unlink()
+    format_folder(tmp_path / "sp", tmp_path / "org", 16000)
+    filter_folder(tmp_path / "org", tmp_path / "out", 0.1, 1.05)
+    rows = {row.utt: (row.where, row.reason) for row in read_report(tmp_path / "out")}
+    kept = DataFolder.read(tmp_path / "out").utterances
+    every = {f"{prefix}utt{i}" for prefix in ("", "sp0.9-") for i in range(4)} | {"utt9"}
+    assert rows.keys() | set(kept) == every and not rows.keys() & set(kept)
+    assert kept == ["utt3"]
+    expected = {
+        "utt9": (f"{path}/text:5", "not UTF-8"),
+        "sp0.9-utt0": (f"{path}/wav.scp:1", "the file is empty"),
+        "utt0": (f"{tmp_path}/sp/wav.scp:4", "the file is empty"),
+        "utt2": (f"{tmp_path}/sp/wav.scp:6", "No such file"),
+        "utt1": (f"{tmp_path}/org/wav.scp:4", "too short"),
+        "sp0.9-utt3": (f"{tmp_path}/org/wav.scp:3", "too long"),
+    }
+    for utt, (where, reason) in expected.items():
+        assert rows[utt][0] == where and reason in rows[utt][1], (utt, rows[utt])
 
 
 def test_nothing_left(sines, tmp_path):

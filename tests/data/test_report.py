@@ -1,6 +1,6 @@
 import pytest
 
-from mambaasr.data.report import Dropped, read_report, write_report
+from mambaasr.data.report import Dropped, carry_rows, read_report, write_report
 from mambaasr.errors import UserError
 
 
@@ -20,6 +20,19 @@ def test_none_written_and_none_there(tmp_path):
     assert read_report(tmp_path) == []
     write_report(tmp_path, [])
     assert read_report(tmp_path) == [] and (tmp_path / "report.tsv").exists()
+
+
+def test_rows_are_carried_over(tmp_path):
+    old = [
+        Dropped("a", "text:1", "old"),
+        Dropped(None, "text:2", "no id"),
+        Dropped("b", "x:1", "?"),
+    ]
+    write_report(tmp_path, old)
+    new = [Dropped("a", "wav.scp:1", "new"), Dropped("c", "wav.scp:3", "too short")]
+    assert carry_rows(tmp_path, new, kept=["b"]) == [old[1], *new]
+    assert carry_rows(tmp_path, []) == old
+    assert carry_rows(tmp_path / "nowhere", new) == new
 
 
 def test_some_other_file(tmp_path):
