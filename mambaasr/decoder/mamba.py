@@ -98,6 +98,8 @@ class MambaDecoder(AbsDecoder, BatchScorerInterface):
         super().__init__()
         if num_blocks < 1:
             raise ValueError(f"num_blocks is {num_blocks}; it must be positive")
+        if linear_units < 0:
+            raise ValueError(f"linear_units is {linear_units}; it must not be negative")
         width = encoder_output_size
         self.embed = nn.Embedding(vocab_size, width)
         self.dropout = nn.Dropout(dropout_rate)
@@ -129,10 +131,8 @@ class MambaDecoder(AbsDecoder, BatchScorerInterface):
             logits (batch, text, vocab_size), zero beyond the lengths, and the lengths (batch).
         """
         hlens, ys_in_lens = hlens.to(hs_pad.device), ys_in_lens.to(hs_pad.device)
-        memory = zero_padding(hs_pad, hlens)
-        mask = valid_mask(hlens, hs_pad.shape[1])
-        # Attention over nothing would be NaN: an empty utterance sees one frame of zeros.
-        mask[:, 0] |= hlens == 0
+        memory = _never_empty(zero_padding(hs_pad, hlens))
+        mask = valid_mask(hlens.clamp(min=1), memory.shape[1])
         x = self.dropout(self.embed(ys_in_pad))
         for block in self.blocks:
             x = block(x, ys_in_lens, memory, mask)
@@ -144,7 +144,8 @@ class MambaDecoder(AbsDecoder, BatchScorerInterface):
         """The state before the first token of an utterance x (time, encoder_output_size)."""
         mixer = self.blocks[0].mixer
         conv, ssm = mixer.initial_state(len(self.blocks), x.device, x.dtype)
-        memory = tuple(block.attention.memory(x.unsqueeze(0)) for block in self.blocks)
+        x = _never_empty(x.unsqueeze(0))
+        memory = tuple(block.attention.memory(x) for block in self.blocks)
         return DecoderState(conv, ssm, memory)
 
     @torch.no_grad()
@@ -181,6 +182,11 @@ class MambaDecoder(AbsDecoder, BatchScorerInterface):
         """Score the next token of one hypothesis: ys (length), x (time, encoder_output_size)."""
         scores, states = self.batch_score(ys.unsqueeze(0), [state], x.unsqueeze(0))
         return scores[0], states[0]
+
+
+def _never_empty(memory):
+    """Attention over nothing would be NaN: speech without a frame gets one of zeros."""
+    return memory if memory.shape[1] else memory.new_zeros(len(memory), 1, memory.shape[2])
 
 
 def _gather(memories):

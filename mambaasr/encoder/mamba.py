@@ -67,6 +67,8 @@ class MambaEncoder(AbsEncoder):
                 f"interctc_layer_idx is {list(interctc_layer_idx)}; "
                 f"each must lie between 1 and {num_blocks - 1}"
             )
+        if use_cnn_module and cnn_module_kernel < 1:
+            raise ValueError(f"cnn_module_kernel is {cnn_module_kernel}; it must be positive")
         self._output_size = output_size
         self.embed = make_input_layer(input_layer, input_size, output_size, dropout_rate)
         self.blocks = nn.ModuleList(
@@ -114,15 +116,17 @@ class MambaEncoder(AbsEncoder):
 
         Returns:
             (batch, time', output_size), zero beyond the lengths, or, with intermediate CTC, the
-            tuple of it and a list of (block, output); the lengths (batch); None.
+            tuple of it and a list of (block, output); the lengths (batch), zero for an
+            utterance that is too short beside longer ones; None.
 
         Raises:
             TooShortUttError: the longest utterance has too few frames for the input layer.
         """
-        if xs_pad.shape[1] < self.embed.minimum:
+        longest = int(ilens.max())
+        if longest < self.embed.minimum:
             raise TooShortUttError(
-                f"has {xs_pad.shape[1]} frames; the input layer needs {self.embed.minimum}",
-                xs_pad.shape[1],
+                f"has {longest} frames; the input layer needs {self.embed.minimum}",
+                longest,
                 self.embed.minimum,
             )
         ilens = ilens.to(xs_pad.device)

@@ -80,7 +80,8 @@ class Fbank(AbsFrontend):
             input_lengths: (batch) valid samples.
 
         Returns:
-            (batch, frames, n_mels), zero beyond the lengths, and the lengths (batch).
+            (batch, frames, n_mels) in the dtype of the input, zero beyond the lengths, and the
+            lengths (batch).
 
         Raises:
             UserError: the audio has several channels.
@@ -92,11 +93,11 @@ class Fbank(AbsFrontend):
             )
         lengths = self.output_lengths(input_lengths)
         frames = int(lengths.max()) if len(lengths) else 0
-        # Features are fp32 even under autocast: a 16-bit logarithm of energies is too coarse.
+        # Computed in fp32 whatever the model's type: 16-bit energies are too coarse.
         with torch.autocast(input.device.type, enabled=False):
             wave = zero_padding(input.float(), input_lengths)
             if frames == 0:
-                return wave.new_zeros(len(wave), 0, self.n_mels), lengths
+                return input.new_zeros(len(wave), 0, self.n_mels), lengths
             if self.convention == "whisper":
                 half = self.n_fft // 2
                 start = wave[:, 1 : half + 1].flip(1)
@@ -113,7 +114,7 @@ class Fbank(AbsFrontend):
             if self.convention == "whisper":
                 floor = zero_padding(feats + 100.0, lengths).amax(dim=(1, 2), keepdim=True) - 108.0
                 feats = (torch.maximum(feats, floor) + 4.0) / 4.0
-            return zero_padding(feats, lengths), lengths
+            return zero_padding(feats, lengths).to(input.dtype), lengths
 
     def _log_mel(self, frames):
         """(batch, frames, win_length) -> (batch, frames, n_mels)."""
@@ -122,8 +123,8 @@ class Fbank(AbsFrontend):
             frames = frames - frames.mean(dim=-1, keepdim=True)
             previous = torch.cat([frames[..., :1], frames[..., :-1]], dim=-1)
             frames = frames - 0.97 * previous
-        spectrum = torch.fft.rfft(frames * self.window, n=self.n_fft)
-        mel = (spectrum.real.square() + spectrum.imag.square()) @ self.mel
+        spectrum = torch.fft.rfft(frames * self.window.float(), n=self.n_fft)
+        mel = (spectrum.real.square() + spectrum.imag.square()) @ self.mel.float()
         if self.convention == "kaldi":
             return mel.clamp(min=torch.finfo(torch.float32).eps).log()
         return mel.clamp(min=1e-10).log10()
@@ -136,7 +137,7 @@ def _hertz(fs):
         text, factor = text[:-1], 1000
     try:
         hertz = round(float(text) * factor)
-    except ValueError:
+    except (ValueError, OverflowError):
         hertz = 0
     if hertz <= 0:
         raise ValueError(f"fbank: fs is {fs!r}; expected a rate in Hz such as 16000 or '16k'")

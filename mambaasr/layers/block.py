@@ -3,6 +3,7 @@
 from torch import nn
 
 from mambaasr.layers.conv_module import ConvolutionModule
+from mambaasr.layers.masking import zero_padding
 
 
 class FeedForward(nn.Sequential):
@@ -34,7 +35,7 @@ class EncoderBlock(nn.Module):
         dropout_rate: on every residual branch.
 
     Raises:
-        ValueError: macaron without a feed-forward module.
+        ValueError: a size is negative, or macaron without a feed-forward module.
     """
 
     def __init__(
@@ -49,7 +50,9 @@ class EncoderBlock(nn.Module):
         dropout_rate=0.1,
     ):
         super().__init__()
-        if macaron and hidden <= 0:
+        if hidden < 0:
+            raise ValueError(f"linear_units is {hidden}; it must not be negative")
+        if macaron and hidden == 0:
             raise ValueError("macaron_style needs linear_units > 0")
         self.scale = 0.5 if macaron else 1.0
         self.dropout = nn.Dropout(dropout_rate)
@@ -68,7 +71,7 @@ class EncoderBlock(nn.Module):
         self.has = dict(macaron=macaron, conv=kernel_size > 0, ff=hidden > 0)
 
     def forward(self, x, lengths):
-        """(batch, time, width) and lengths (batch) -> (batch, time, width)."""
+        """(batch, time, width), lengths (batch) -> the same, zero beyond the lengths."""
         if self.has["macaron"]:
             x = x + self.scale * self.dropout(self.feed_forward_macaron(self.norm_macaron(x)))
         x = x + self.dropout(self.mixer(self.norm_mixer(x), lengths))
@@ -76,4 +79,4 @@ class EncoderBlock(nn.Module):
             x = x + self.dropout(self.conv_module(self.norm_conv(x), lengths))
         if self.has["ff"]:
             x = x + self.scale * self.dropout(self.feed_forward(self.norm_ff(x)))
-        return self.norm_final(x) if self.has["conv"] else x
+        return zero_padding(self.norm_final(x) if self.has["conv"] else x, lengths)

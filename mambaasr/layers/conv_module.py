@@ -13,9 +13,16 @@ class MaskedBatchNorm(nn.BatchNorm1d):
     def forward(self, x, lengths):
         """(batch, time, channel) -> the same, zero beyond the lengths (batch)."""
         mask = valid_mask(lengths, x.shape[1])
-        out = torch.zeros_like(x)
+        valid = x[mask]
+        if len(valid) > 1 or not self.training:
+            normed = super().forward(valid)
+        else:
+            # One frame has no variance: it takes what is known from the batches before.
+            normed = F.batch_norm(
+                valid, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+            )
         # index_put keeps the dtype that autocast chose for x.
-        return out.index_put((mask,), super().forward(x[mask]).to(x.dtype))
+        return torch.zeros_like(x).index_put((mask,), normed.to(x.dtype))
 
     def espnet_initialization_fn(self):
         """ESPnet's initialisers leave the statistics of a BatchNorm alone, so start afresh."""
@@ -60,7 +67,7 @@ class ConvolutionModule(nn.Module):
         self.pointwise_out = nn.Linear(channels, channels)
 
     def forward(self, x, lengths):
-        """(batch, time, channels) and lengths (batch) -> (batch, time, channels)."""
+        """(batch, time, channels), lengths (batch) -> the same, zero beyond the lengths."""
         x = zero_padding(F.glu(self.pointwise_in(x), dim=-1), lengths)
         x = self.depthwise(F.pad(x.transpose(1, 2), self.margins)).transpose(1, 2)
-        return self.pointwise_out(F.silu(self.norm(x, lengths)))
+        return zero_padding(self.pointwise_out(F.silu(self.norm(x, lengths))), lengths)

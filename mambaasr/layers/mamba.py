@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from mambaasr.layers.masking import zero_padding
 from mambaasr.ops import (
     causal_conv1d_fn,
     causal_conv1d_update,
@@ -61,8 +62,11 @@ class Mamba(nn.Module):
         dropout_rate=0.0,
     ):
         super().__init__()
+        if dt_rank == "auto":
+            dt_rank = math.ceil(d_model / 16)
         for name, size in (
             ("d_model", d_model),
+            ("dt_rank", dt_rank),
             ("d_state", d_state),
             ("d_conv", d_conv),
             ("expand", expand),
@@ -73,7 +77,7 @@ class Mamba(nn.Module):
             raise ValueError(f"Mamba: dt_init is {dt_init!r}; choose 'random' or 'constant'")
         self.d_model, self.d_state, self.d_conv = d_model, d_state, d_conv
         self.d_inner = int(expand * d_model)
-        self.dt_rank = math.ceil(d_model / 16) if dt_rank == "auto" else dt_rank
+        self.dt_rank = dt_rank
         self._dt = dict(low=dt_min, high=dt_max, init=dt_init, scale=dt_scale, floor=dt_init_floor)
         self.in_proj = nn.Linear(d_model, 2 * self.d_inner, bias=bias)
         self._add_direction("", conv_bias)
@@ -184,15 +188,16 @@ class Mamba(nn.Module):
 
         Args:
             hidden: (batch, time, d_model).
-            lengths: (batch) valid frames; what lies beyond has no effect.
+            lengths: (batch) valid frames. Finite values beyond have no effect and get no
+                gradient.
             reverse: run from each sequence's own last frame to its first.
 
         Returns:
-            (batch, time, d_model), zero beyond the lengths unless the projection has a bias.
+            (batch, time, d_model), zero beyond the lengths.
         """
         x, z = self.dropout(self.in_proj(hidden)).chunk(2, dim=-1)
         y, _ = self._mix(x, z, lengths=lengths, reverse=reverse)
-        return self.dropout(self.out_proj(y))
+        return _finish(self.dropout(self.out_proj(y)), lengths)
 
     def initial_state(self, batch, device=None, dtype=torch.float32):
         """The state before the first frame: (conv (b, d, d_conv - 1), ssm (b, d, n)), zeros."""
@@ -266,7 +271,7 @@ class InnerBiMamba(Mamba):
         x, z = self.dropout(self.in_proj(hidden)).chunk(2, dim=-1)
         forward, _ = self._mix(x, z, "", lengths)
         backward, _ = self._mix(x, z, "_b", lengths, reverse=True)
-        return self.dropout(self.out_proj(_merge(self.merge, forward, backward)))
+        return _finish(self.dropout(self.out_proj(_merge(self.merge, forward, backward))), lengths)
 
     def forward_chunk(self, hidden, state):
         """A bidirectional mixer needs the whole sequence."""
@@ -297,7 +302,11 @@ class OuterBiMamba(nn.Module):
         forward = self.forward_mixer(hidden, lengths)
         backward = self.backward_mixer(hidden, lengths, reverse=True)
         merged = _merge(self.merge, forward, backward)
-        return merged if self.linear is None else self.linear(merged)
+        return merged if self.linear is None else _finish(self.linear(merged), lengths)
+
+
+def _finish(x, lengths):
+    return x if lengths is None else zero_padding(x, lengths)
 
 
 def _check_merge(merge):

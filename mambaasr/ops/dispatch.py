@@ -67,6 +67,20 @@ def check_shape(op, name, tensor, shape):
         raise ValueError(f"{op}: {name} has shape {actual}, expected ({wanted})")
 
 
+def check_tensor(op, name, tensor, shape, device):
+    """Raise a ValueError naming the argument unless it is real and has this shape and device.
+
+    An argument that is None is absent, and passes.
+    """
+    if tensor is None:
+        return
+    check_shape(op, name, tensor, shape)
+    if tensor.is_complex():
+        raise ValueError(f"{op}: {name} is complex; only real tensors are supported")
+    if tensor.device != device:
+        raise ValueError(f"{op}: {name} is on {tensor.device}, expected {device}")
+
+
 def check_lengths(op, lengths, batch, time, device):
     """Return ``lengths`` as int64 on ``device``, checked to be (batch,) within 0..time.
 

@@ -126,15 +126,22 @@ def test_save_and_load(name, options):
     assert torch.equal(got, decoder(speech, SPEECH, text, TEXT)[0])
 
 
-def test_an_empty_utterance_gives_finite_scores():
+@torch.no_grad()
+def test_an_empty_utterance_gives_the_same_finite_scores_in_every_form():
     decoder, (speech, text) = build("mamba", {}).eval(), batch()
-    logits, _ = decoder(speech, torch.tensor([0, 4, 7]), text, TEXT)
-    assert torch.isfinite(logits).all()
+    together, _ = decoder(speech, torch.tensor([0, 4, 7]), text, TEXT)
+    nothing = speech[:1, :0]
+    alone, _ = decoder(nothing, torch.tensor([0]), text[:1], TEXT[:1])
+    assert torch.isfinite(together).all()
+    assert torch.allclose(alone[0, : TEXT[0]], together[0, : TEXT[0]], atol=1e-5)
+    scores, _ = decoder.score(text[0, :1], decoder.init_state(nothing[0]), nothing[0])
+    assert torch.allclose(scores, alone[0, 0].log_softmax(-1), atol=1e-5)
 
 
 def test_impossible_options_are_named():
     for options, message in (
         (dict(num_blocks=0), "num_blocks is 0"),
+        (dict(linear_units=-1), "linear_units is -1"),
         (dict(attention_heads=3), "attention_heads is 3; it must divide the width 16"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -1,5 +1,6 @@
 """What holds for every encoder that a yaml can name."""
 
+import inspect
 import io
 
 import pytest
@@ -121,12 +122,23 @@ def test_a_very_short_utterance_in_a_batch_is_empty_and_alone_an_error_espnet_kn
     assert lengths.tolist() == [11, 0] and torch.isfinite(out).all()
     with pytest.raises(TooShortUttError, match="3 frames; the input layer needs 7"):
         encoder(x[1:, :3], torch.tensor([3]))
+    with pytest.raises(TooShortUttError, match="6 frames"):
+        encoder(x[:, :9], torch.tensor([6, 5]))
+
+
+def test_conmamba_takes_every_option_of_mamba():
+    parameters = [
+        list(inspect.signature(load(CLASSES["encoder"][name])).parameters) for name in VARIANTS
+    ]
+    assert parameters[0] == parameters[1]
 
 
 def test_impossible_options_are_named():
     for name, options, message in (
         ("mamba", dict(num_blocks=0), "num_blocks is 0"),
         ("mamba", dict(macaron_style=True), "macaron_style needs linear_units"),
+        ("mamba", dict(linear_units=-1), "linear_units is -1"),
+        ("conmamba", dict(cnn_module_kernel=0), "cnn_module_kernel is 0"),
         ("conmamba", dict(interctc_layer_idx=[3]), "interctc_layer_idx is"),
         ("conmamba", dict(direction="back"), "direction is 'back'"),
         ("conmamba", dict(d_state=0), "d_state is 0"),

@@ -90,6 +90,7 @@ def test_bad_input_is_named():
     for options, message in (
         (dict(convention="htk"), "convention is 'htk'"),
         (dict(fs="fast"), "fs is 'fast'"),
+        (dict(fs="inf"), "fs is 'inf'"),
         (dict(n_mels=0), "must be positive"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -105,3 +106,13 @@ def test_features_stay_fp32_under_autocast(waves):
         got, _ = Fbank()(batch, lengths)
     assert got.dtype == torch.float32 and torch.equal(got, want)
     assert np.isfinite(got.numpy()).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_a_model_of_another_type_gets_features_of_its_type(waves, dtype):
+    batch, lengths = pad(waves[:2], 0.0)
+    want, _ = Fbank()(batch, lengths)
+    got, _ = Fbank().to(dtype)(batch.to(dtype), lengths)
+    assert got.dtype == dtype
+    if dtype == torch.float64:
+        assert torch.allclose(got.float(), want, atol=1e-3)

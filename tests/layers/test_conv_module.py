@@ -17,6 +17,7 @@ def test_padded_batch_equals_single_utterance(norm, causal):
     for b, length in enumerate(LENGTHS.tolist()):
         alone = module(x[b : b + 1, :length], LENGTHS[b : b + 1])
         assert torch.allclose(together[b, :length], alone[0], atol=1e-6)
+        assert (together[b, length:] == 0).all()
 
 
 def test_causal_sees_no_later_frame():
@@ -47,3 +48,9 @@ def test_impossible_options_are_named():
         ConvolutionModule(8, 4)
     with pytest.raises(ValueError, match="cnn_module_norm is 'group'"):
         ConvolutionModule(8, 5, "group")
+
+
+def test_batch_norm_trains_on_a_single_frame():
+    norm = MaskedBatchNorm(8).train()
+    out = norm(torch.randn(1, 3, 8), torch.tensor([1]))
+    assert torch.isfinite(out).all() and out[0, 0].std() > 0

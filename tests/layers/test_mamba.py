@@ -28,6 +28,7 @@ def test_padded_batch_equals_single_utterance(direction, merge):
         alone = mixer(x[b : b + 1, :length])
         assert alone.abs().max() > 1e-4
         assert torch.allclose(together[b, :length], alone[0], atol=1e-6)
+        assert (together[b, length:] == 0).all()
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
@@ -138,6 +139,7 @@ def test_impossible_options_are_named():
     for options, message in (
         (dict(d_state=0), "d_state is 0"),
         (dict(d_conv=-1), "d_conv is -1"),
+        (dict(dt_rank=0), "dt_rank is 0"),
         (dict(dt_init="zero"), "dt_init is 'zero'"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -106,3 +106,18 @@ def test_bad_arguments_are_named():
     ):
         with pytest.raises(ValueError, match=message):
             causal_conv1d_fn(**(good | {name: value}))
+
+
+def test_bad_arguments_of_a_step_are_named():
+    good = dict(x=torch.zeros(3, 5), conv_state=torch.zeros(3, 5, 3), weight=torch.zeros(5, 4))
+    assert causal_conv1d_update(**good).shape == (3, 5)
+    for name, value, message in (
+        ("x", torch.zeros(3, 5, 1), "x has shape"),
+        ("conv_state", torch.zeros(3, 5, 2), "conv_state holds 2 inputs, expected at least 3"),
+        ("weight", torch.zeros(4, 4), "weight has shape"),
+        ("weight", torch.zeros(5, 4, device="meta"), "weight is on meta, expected cpu"),
+        ("bias", torch.zeros(4), "bias has shape"),
+        ("activation", "relu", "activation is 'relu'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            causal_conv1d_update(**(good | {name: value}))

@@ -246,7 +246,32 @@ def test_bad_arguments_are_named():
         ("lengths", torch.tensor([1.0, 2.0, 3.0]), "expected integers"),
         ("u", torch.zeros(3, 5, 17, dtype=torch.int64), "u has dtype"),
         ("u", torch.zeros(5, 17), "u has shape"),
-        ("delta", torch.zeros(3, 5, 17, device="meta"), "delta is on meta"),
+        ("delta", torch.zeros(3, 5, 17, device="meta"), "delta is on meta, expected cpu"),
+        ("D", torch.zeros(5, dtype=torch.complex64), "D is complex"),
     ):
         with pytest.raises(ValueError, match=message):
             selective_scan_fn(**(good | {name: value}))
+
+
+def test_bad_arguments_of_a_step_are_named():
+    good = dict(
+        state=torch.zeros(2, 8, 4),
+        x=torch.zeros(2, 8),
+        dt=torch.zeros(2, 8),
+        A=torch.zeros(8, 4),
+        B=torch.zeros(2, 4),
+        C=torch.zeros(2, 4),
+    )
+    assert selective_state_update(**good).shape == (2, 8)
+    for name, value, message in (
+        ("state", torch.zeros(2, 8), "state has shape"),
+        ("x", torch.zeros(2, 7), "x has shape"),
+        ("A", torch.zeros(8, 4, dtype=torch.complex64), "A is complex"),
+        ("B", torch.zeros(4), "constant matrices are not supported"),
+        ("B", torch.zeros(2, 3, 4), "B has 3 groups, which do not divide 8"),
+        ("C", torch.zeros(2, 5), "C has shape"),
+        ("state", torch.zeros(2, 8, 4, device="meta"), "x is on cpu, expected meta"),
+        ("dt", torch.zeros(2, 8, device="meta"), "dt is on meta"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            selective_state_update(**(good | {name: value}))

@@ -3,7 +3,7 @@
 import torch
 
 from mambaasr.ops.causal_conv1d import cpu, naive
-from mambaasr.ops.dispatch import check_lengths, check_shape, choose
+from mambaasr.ops.dispatch import check_lengths, check_tensor, choose
 
 IMPLEMENTATIONS = {"cpu": cpu, "naive": naive}
 
@@ -55,7 +55,7 @@ def causal_conv1d_fn(
     if x.dim() != 3:
         raise ValueError(f"{op}: x has shape {tuple(x.shape)}, expected (batch, channel, time)")
     batch, channels, time = x.shape
-    check_shape(op, "weight", weight, (channels, None))
+    check_tensor(op, "weight", weight, (channels, None), x.device)
     width = weight.shape[1]
     if seq_idx is not None or final_states_out is not None:
         raise ValueError(f"{op}: seq_idx and final_states_out are not supported; leave them None")
@@ -64,8 +64,7 @@ def causal_conv1d_fn(
         ("bias", bias, (channels,)),
         ("initial_states", initial_states, (batch, channels, width - 1)),
     ):
-        if tensor is not None:
-            check_shape(op, name, tensor, shape)
+        check_tensor(op, name, tensor, shape, x.device)
     lengths = check_lengths(op, lengths, batch, time, x.device)
     out, final_states = choose(op, x, IMPLEMENTATIONS, backend).causal_conv1d(
         x, weight, bias, activation, lengths, reverse, initial_states
@@ -97,15 +96,14 @@ def causal_conv1d_update(x, conv_state, weight, bias=None, activation=None, *, b
     if x.dim() != 2:
         raise ValueError(f"{op}: x has shape {tuple(x.shape)}, expected (batch, channel)")
     batch, channels = x.shape
-    check_shape(op, "weight", weight, (channels, None))
-    check_shape(op, "conv_state", conv_state, (batch, channels, None))
+    check_tensor(op, "weight", weight, (channels, None), x.device)
+    check_tensor(op, "conv_state", conv_state, (batch, channels, None), x.device)
     if conv_state.shape[2] < weight.shape[1] - 1:
         raise ValueError(
             f"{op}: conv_state holds {conv_state.shape[2]} inputs, expected at least "
             f"{weight.shape[1] - 1} for a kernel of width {weight.shape[1]}"
         )
-    if bias is not None:
-        check_shape(op, "bias", bias, (channels,))
+    check_tensor(op, "bias", bias, (channels,), x.device)
     _check_activation(op, activation)
     return choose(op, x, IMPLEMENTATIONS, backend).causal_conv1d_update(
         x, conv_state, weight, bias, activation

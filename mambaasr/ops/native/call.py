@@ -50,13 +50,13 @@ def io(x):
     return x if x is None or x.dtype in DTYPES else x.float()
 
 
-def empty_like(x, dtype=None):
+def empty_like(x):
     """An uninitialised (batch, channel, time) tensor with the axes in memory as in ``x``."""
     batch, channels, time = x.shape
-    dtype = dtype or x.dtype
+    like = {"dtype": x.dtype, "device": x.device}
     if x.stride(1) == 1:
-        return torch.empty(batch, time, channels, dtype=dtype, device=x.device).transpose(1, 2)
-    return torch.empty(batch, channels, time, dtype=dtype, device=x.device)
+        return torch.empty(batch, time, channels, **like).transpose(1, 2)
+    return torch.empty(batch, channels, time, **like)
 
 
 def threads(elements):

@@ -2,27 +2,26 @@
 
 import torch
 
-from mambaasr.ops.dispatch import check_lengths, check_shape, choose
+from mambaasr.ops.dispatch import check_lengths, check_tensor, choose
 from mambaasr.ops.selective_scan import cpu, naive
 
 IMPLEMENTATIONS = {"cpu": cpu, "naive": naive}
 
 
-def _check_matrix(op, name, matrix, batch, channels, states, time):
-    if matrix.is_complex():
-        raise ValueError(f"{op}: {name} is complex; only real matrices are supported")
-    if matrix.dim() == 2:
+def _check_matrix(op, name, matrix, batch, channels, states, frames, device):
+    """Check B or C; ``frames`` is (time,), or () for a single step."""
+    if matrix.dim() == len(frames) + 1:
         raise ValueError(
             f"{op}: {name} has shape {tuple(matrix.shape)}: constant matrices are not supported; "
-            f"expected ({batch}, {states}, {time}) or ({batch}, group, {states}, {time})"
+            f"expected {(batch, states, *frames)} or (batch, group, d_state, ...)"
         )
-    if matrix.dim() == 4:
-        check_shape(op, name, matrix, (batch, None, states, time))
+    if matrix.dim() == len(frames) + 3:
+        check_tensor(op, name, matrix, (batch, None, states, *frames), device)
         groups = matrix.shape[1]
         if groups == 0 or channels % groups:
             raise ValueError(f"{op}: {name} has {groups} groups, which do not divide {channels}")
     else:
-        check_shape(op, name, matrix, (batch, states, time))
+        check_tensor(op, name, matrix, (batch, states, *frames), device)
 
 
 def selective_scan_fn(
@@ -76,33 +75,18 @@ def selective_scan_fn(
     if not u.is_floating_point():
         raise ValueError(f"{op}: u has dtype {u.dtype}, expected a real floating-point type")
     batch, channels, time = u.shape
-    if A.is_complex():
-        raise ValueError(f"{op}: A is complex; only real A is supported")
-    check_shape(op, "A", A, (channels, None))
+    check_tensor(op, "A", A, (channels, None), u.device)
     states = A.shape[1]
-    check_shape(op, "delta", delta, (batch, channels, time))
-    _check_matrix(op, "B", B, batch, channels, states, time)
-    _check_matrix(op, "C", C, batch, channels, states, time)
+    check_tensor(op, "delta", delta, (batch, channels, time), u.device)
+    for name, matrix in (("B", B), ("C", C)):
+        _check_matrix(op, name, matrix, batch, channels, states, (time,), u.device)
     for name, tensor, shape in (
         ("D", D, (channels,)),
         ("z", z, (batch, channels, time)),
         ("delta_bias", delta_bias, (channels,)),
         ("initial_state", initial_state, (batch, channels, states)),
     ):
-        if tensor is not None:
-            check_shape(op, name, tensor, shape)
-    for name, tensor in (
-        ("delta", delta),
-        ("A", A),
-        ("B", B),
-        ("C", C),
-        ("D", D),
-        ("z", z),
-        ("delta_bias", delta_bias),
-        ("initial_state", initial_state),
-    ):
-        if tensor is not None and tensor.device != u.device:
-            raise ValueError(f"{op}: {name} is on {tensor.device}, but u is on {u.device}")
+        check_tensor(op, name, tensor, shape, u.device)
     lengths = check_lengths(op, lengths, batch, time, u.device)
     out, last_state = choose(op, u, IMPLEMENTATIONS, backend).selective_scan(
         u, delta, A, B, C, D, z, delta_bias, delta_softplus, lengths, reverse, initial_state
@@ -142,14 +126,13 @@ def selective_state_update(
         ("x", x, (batch, channels)),
         ("dt", dt, (batch, channels)),
         ("A", A, (channels, states)),
-        ("B", B, (batch, states) if B.dim() == 2 else (batch, None, states)),
-        ("C", C, (batch, states) if C.dim() == 2 else (batch, None, states)),
         ("D", D, (channels,)),
         ("z", z, (batch, channels)),
         ("dt_bias", dt_bias, (channels,)),
     ):
-        if tensor is not None:
-            check_shape(op, name, tensor, shape)
+        check_tensor(op, name, tensor, shape, state.device)
+    for name, matrix in (("B", B), ("C", C)):
+        _check_matrix(op, name, matrix, batch, channels, states, (), state.device)
     return choose(op, x, IMPLEMENTATIONS, backend).selective_state_update(
         state, x, dt, A, B, C, D, z, dt_bias, dt_softplus
     )
