@@ -47,7 +47,6 @@ def main(argv=None):
     args = get_parser().parse_args(argv)
     from mambaasr.data.tokens import make_tokens
 
-    nlsyms_txt = None if args.nlsyms_txt in (None, "", "none") else args.nlsyms_txt
     print(
         make_tokens(
             args.text,
@@ -55,7 +54,7 @@ def main(argv=None):
             args.token_type,
             args.nbpe,
             args.bpemode,
-            nlsyms_txt,
+            args.nlsyms_txt,
             args.character_coverage,
         )
     )

@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-from pathlib import Path
 
 from mambaasr.bin import run_main
 from mambaasr.errors import UserError
@@ -30,7 +29,9 @@ def get_parser():
     )
     parser.add_argument("--bpe_model", metavar="FILE", help="sentencepiece model: adds the TER")
     parser.add_argument(
-        "--nlsyms_txt", metavar="FILE", help="words that are no speech, one a line: not scored"
+        "--nlsyms_txt",
+        metavar="FILE",
+        help="words that are no speech, one a line: not scored; 'none' for no file",
     )
     parser.add_argument(
         "--compare", metavar="FILE", help="another system's `text`: paired bootstrap of the WER"
@@ -49,9 +50,10 @@ def main(argv=None):
         raise UserError("--token_type bpe needs --bpe_model")
     if args.bootstrap_samples < 1:
         raise UserError("--bootstrap_samples must be at least 1")
+    from mambaasr.data.tokens import read_symbols
     from mambaasr.score import bootstrap, error_rate, report
 
-    skip = _non_linguistic(args.nlsyms_txt)
+    skip = frozenset(read_symbols(args.nlsyms_txt))
     ref, hyp = _read(args.ref, skip), _read(args.hyp, skip, empty_allowed=True)
     error_rate.check_ids(ref, hyp, args.hyp)
     speakers = _read(args.utt2spk) if args.utt2spk else None
@@ -84,28 +86,16 @@ def main(argv=None):
     return 0
 
 
-def _read(path, skip=frozenset(), empty_allowed=False):
-    """Return a Kaldi file as a dict; the first bad line is an error."""
-    from mambaasr.data.table import parse_text, read_table
+def _read(path, skip=(), empty_allowed=False):
+    """Return a Kaldi file as a dict, the words in ``skip`` left out; a bad line is an error."""
+    from mambaasr.data.table import parse_text, read_good_table
 
-    problems = []
-    table = read_table(path, parse_text, problems)
-    if problems:
-        raise UserError(str(problems[0]))
+    table = read_good_table(path, parse_text)
     if not table and not empty_allowed:
         raise UserError(f"{path}: the file is empty; write it, one 'id value' a line")
     if not skip:
         return dict(table)
     return {utt: " ".join(w for w in text.split() if w not in skip) for utt, text in table.items()}
-
-
-def _non_linguistic(path):
-    if not path or path == "none":
-        return frozenset()
-    try:
-        return frozenset(Path(path).read_text(encoding="utf-8").split())
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from error
 
 
 if __name__ == "__main__":

@@ -187,6 +187,19 @@ def read_table(path, parse, problems, keyed=True):
     return table
 
 
+def read_good_table(path, parse):
+    """Read a file of ``id value`` lines that must be right; see :func:`read_table`.
+
+    Raises:
+        UserError: the file cannot be read, or the first problem in it.
+    """
+    problems = []
+    table = read_table(path, parse, problems)
+    if problems:
+        raise UserError(str(problems[0]))
+    return table
+
+
 def write_table(path, entries):
     """Write ``id value`` lines, sorted by id as in the C locale, UTF-8, LF, whole or not at all.
 

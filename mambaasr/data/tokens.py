@@ -5,7 +5,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from mambaasr.data.table import parse_text, read_table
+from mambaasr.data.table import parse_text, read_good_table
 from mambaasr.errors import UserError
 from mambaasr.files import atomic_write
 
@@ -20,11 +20,8 @@ def read_transcripts(paths):
     Raises:
         UserError: a file cannot be read, has a bad line, or there is no transcript in all.
     """
-    transcripts, problems = [], []
-    for path in paths:
-        transcripts += [text for text in read_table(path, parse_text, problems).values() if text]
-    if problems:
-        raise UserError(str(problems[0]))
+    tables = [read_good_table(path, parse_text) for path in paths]
+    transcripts = [text for table in tables for text in table.values() if text]
     if not transcripts:
         raise UserError(f"{', '.join(map(str, paths))}: no transcripts, so no tokens; fill it")
     return transcripts
@@ -33,10 +30,12 @@ def read_transcripts(paths):
 def read_symbols(path):
     """Return the non-linguistic symbols of a file, one a line, such as ``<noise>``.
 
+    No file (None, nothing, or ESPnet's word ``none``) is no symbols.
+
     Raises:
         UserError: the file cannot be read or holds one with a space in it.
     """
-    if path is None:
+    if path in (None, "", "none"):
         return []
     try:
         lines = Path(path).read_text(encoding="utf-8").split("\n")

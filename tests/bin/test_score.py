@@ -65,6 +65,9 @@ def test_bad_files(files, ref, hyp, message):
 
 def test_missing_files_and_options(files):
     ref = files("ref", "u1 a\n")
+    with pytest.raises(UserError, match="nlsyms:2: 'a b' holds a space"):
+        main(["--ref", ref, "--hyp", ref, "--nlsyms_txt", files("nlsyms", "<noise>\na b\n")])
+    assert main(["--ref", ref, "--hyp", ref, "--nlsyms_txt", "none"]) == 0
     with pytest.raises(UserError, match="nowhere: cannot be read"):
         main(["--ref", ref, "--hyp", "nowhere"])
     with pytest.raises(UserError, match="needs --bpe_model"):

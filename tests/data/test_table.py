@@ -6,6 +6,7 @@ from mambaasr.data.table import (
     parse_name,
     parse_path,
     parse_text,
+    read_good_table,
     read_table,
     write_table,
 )
@@ -97,6 +98,15 @@ def test_what_cannot_be_read_again_is_not_written(tmp_path, entries):
     with pytest.raises(UserError, match="cannot be written"):
         write_table(tmp_path / "text", entries)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_good_table_or_the_first_problem(tmp_path):
+    (tmp_path / "text").write_text("a x\nb y\n")
+    table = read_good_table(tmp_path / "text", parse_text)
+    assert table == {"a": "x", "b": "y"} and table.where("b") == f"{tmp_path}/text:2"
+    (tmp_path / "text").write_text("a x\na y\nb \x01\n")
+    with pytest.raises(UserError, match="text:2: duplicate id 'a'"):
+        read_good_table(tmp_path / "text", parse_text)
 
 
 def test_missing_file(tmp_path):
