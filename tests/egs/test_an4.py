@@ -310,6 +310,24 @@ def test_a_download_is_whole_or_absent(download, server, tmp_path):
     download.download(f"{address}/none.tar.gz", target)  # already there: nothing is asked
 
 
+def test_a_wrong_download_is_mended_by_running_again(an4, corpus, server, tmp_path, monkeypatch):
+    served, address = server
+    wrong = {"etc/an4_train.fileids": b"x", "wav/README": b"x"}
+    archive = make_tar(served / "an4.tar.gz", wrong)
+    monkeypatch.setattr(an4, "URL", f"{address}/an4.tar.gz")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="not the AN4"):
+        an4.find_corpus("downloads")
+    root = small_corpus(corpus, tmp_path / "small")
+    files = [path for path in root.rglob("*") if path.is_file()]
+    make_tar(archive, {str(p.relative_to(root)): p.read_bytes() for p in files})
+    sums = [f"{an4.checksum(path)}  {path.relative_to(root)}\n" for path in root.glob("etc/*")]
+    (tmp_path / "sums").write_text("".join(sums))
+    monkeypatch.setattr(an4, "CHECKSUMS", tmp_path / "sums")
+    an4.prepare(an4.find_corpus("downloads"), tmp_path / "data")
+    assert len(DataFolder.read(tmp_path / "data/test").utterances) == 3
+
+
 def test_downloads_fetches_unpacks_and_asks_once(an4, corpus, server, tmp_path, monkeypatch):
     served, address = server
     root = small_corpus(corpus, tmp_path / "small")
@@ -317,11 +335,14 @@ def test_downloads_fetches_unpacks_and_asks_once(an4, corpus, server, tmp_path, 
     make_tar(served / "an4.tar.gz", {str(p.relative_to(root)): p.read_bytes() for p in files})
     monkeypatch.setattr(an4, "URL", f"{address}/an4.tar.gz")
     monkeypatch.chdir(tmp_path)
-    found = an4.find_corpus("downloads")
+    with pytest.raises(UserError, match="an4.tar.gz: not the AN4 .*run again to download it"):
+        an4.find_corpus("downloads")
+    assert list(Path("downloads").iterdir()) == []
+    found = an4.find_corpus("downloads", check=False)
     assert found == Path("downloads/an4")
     assert [path.name for path in Path("downloads").iterdir()] == ["an4"]
     assert len(an4.read_split(found, "train")) == 3
     monkeypatch.setattr(an4, "URL", f"{address}/gone.tar.gz")
     assert an4.find_corpus("downloads") == found
-    with pytest.raises(UserError, match="not the AN4 that this recipe knows"):
+    with pytest.raises(UserError, match="an4: not the AN4 .*remove it and fetch it again"):
         an4.prepare(found, tmp_path / "data")

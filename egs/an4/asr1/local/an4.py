@@ -20,11 +20,15 @@ HOW_TO = (
 )
 
 
-def find_corpus(name):
+def find_corpus(name, check=True):
     """Return the corpus' root: the folder ``name``, or ``downloads/an4``, downloaded if absent.
 
+    Args:
+        name: a folder, or ``downloads``.
+        check: whether to :func:`verify` a download before it gets its name.
+
     Raises:
-        UserError: the folder is missing or holds no AN4, or the download fails.
+        UserError: the folder is missing or holds no AN4, or the download fails or is wrong.
     """
     root = Path(name)
     if name == "downloads":
@@ -32,8 +36,11 @@ def find_corpus(name):
         if not root.exists():
             archive = Path(name) / f"an4-{COMMIT[:8]}.tar.gz"
             download(URL, archive)
-            unpack(archive, root)
-            archive.unlink()
+            try:
+                unpack(archive, root, _verify_download if check else None)
+            finally:
+                # A wrong archive goes too, or the next run would take it again.
+                archive.unlink()
     if not root.is_dir():
         raise UserError(f"AN4={name}: no such folder; {HOW_TO}")
     for needed in ("etc/an4_train.fileids", "wav"):
@@ -55,14 +62,20 @@ def checksum(path):
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def verify(root, sums=CHECKSUMS):
+def verify(root, called=None, remedy=None):
     """Compare the corpus with the committed sums: four lists in etc/ and one folder a speaker.
+
+    Args:
+        root: the corpus.
+        called: what to call it in the error; its path if None.
+        remedy: what the user can do, beside going on without the comparison; None is to remove
+            the corpus and fetch it again.
 
     Raises:
         UserError: something is missing or differs; names what.
     """
     wrong = []
-    for line in Path(sums).read_text(encoding="utf-8").splitlines():
+    for line in CHECKSUMS.read_text(encoding="utf-8").splitlines():
         expected, name = line.split(maxsplit=1)
         path = root / name
         if not path.exists():
@@ -72,9 +85,13 @@ def verify(root, sums=CHECKSUMS):
     if wrong:
         shown = ", ".join(wrong[:5]) + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else "")
         raise UserError(
-            f"{root}: not the AN4 that this recipe knows ({CHECKSUMS.name}): {shown}; fetch it "
-            "again, or go on with local/data.sh --no-check"
+            f"{called or root}: not the AN4 that this recipe knows ({CHECKSUMS.name}): {shown}; "
+            f"{remedy or 'remove it and fetch it again'}, or go on with local/data.sh --no-check"
         )
+
+
+def _verify_download(root):
+    verify(root, URL, "nothing of it was kept: run again to download it once more")
 
 
 def read_split(root, split):

@@ -30,7 +30,7 @@ def main(argv=None):
 
     import an4
 
-    an4.prepare(an4.find_corpus(args.corpus), args.data_dir, check=args.check)
+    an4.prepare(an4.find_corpus(args.corpus, args.check), args.data_dir, check=args.check)
     return 0
 
 

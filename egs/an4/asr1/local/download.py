@@ -60,11 +60,17 @@ def _network_errors(url):
         raise UserError(f"{url}: cannot be downloaded: {error}") from error
 
 
-def unpack(archive, folder):
+def unpack(archive, folder, check=None):
     """Unpack a tar archive that holds one top folder, so that its content becomes ``folder``.
 
     Everything is unpacked beside ``folder`` first and renamed at the end, so that a folder that
     is there is complete. Only plain files and folders inside the archive's own tree are taken.
+
+    Args:
+        archive: the file.
+        folder: the folder to make.
+        check: function that is given the unpacked folder before it gets its name; what it raises
+            leaves nothing behind.
 
     Raises:
         UserError: the archive is damaged, has no single top folder, or holds links, devices or
@@ -85,11 +91,11 @@ def unpack(archive, folder):
         if len(tops) != 1 or not tops[0].is_dir():
             names = ", ".join(sorted(top.name for top in tops)) or "nothing"
             raise UserError(f"{archive}: one top folder was expected, found {names}")
+        if check is not None:
+            check(tops[0])
         os.replace(tops[0], folder)
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-        raise UserError(
-            f"{archive}: cannot be unpacked: {error}; remove it and try again"
-        ) from error
+        raise UserError(f"{archive}: cannot be unpacked: {error}; download it again") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
