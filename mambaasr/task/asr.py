@@ -10,6 +10,7 @@ import logging
 import multiprocessing
 import os
 import platform
+import re
 from pathlib import Path
 
 import torch
@@ -28,6 +29,10 @@ _DATA = ("train_data_path_and_name_and_type", "valid_data_path_and_name_and_type
 _PATHS = ("output_dir", "bpemodel", "non_linguistic_symbols", "rir_scp", "noise_scp")
 _PATH_LISTS = ("train_shape_file", "valid_shape_file")
 _PATH_ENDINGS = ("_file", "_path", "_dir", "_scp")
+# Kinds of data whose files hold the values themselves, not names of files or commands.
+_NO_SCP = ("text", "random_text", "score", "duration", "hdf5")
+# kaldiio runs `command |` and `| command`, also where an offset or a range stands behind.
+_COMMAND = re.compile(r"\s*\||.*\|\s*(:[\s\d_+-]*)?(\[[^\[]*)?$", re.DOTALL)
 
 
 class ASRTask(_espnet_asr.ASRTask):
@@ -152,7 +157,7 @@ def _check_files(args):
             raise UserError(f"give --{name} path,name,type")
         for path, _, kind in getattr(args, name):
             _check_not_empty(path, name)
-            if kind == "sound":
+            if kind not in _NO_SCP:
                 _check_no_pipes(path)
     for name in _PATH_LISTS:
         for path in getattr(args, name):
@@ -177,9 +182,12 @@ def _check_not_empty(path, option):
 
 
 def _check_no_pipes(path):
-    with open(path, encoding="utf-8") as stream:
+    if _COMMAND.match(path):  # kaldiio takes the list's own name for a command as well
+        raise UserError(f"{path}: a name that begins or ends with `|` is not opened; rename it")
+    with open(path, encoding="utf-8", errors="replace") as stream:
         for number, line in enumerate(stream, 1):
-            if line.rstrip().endswith("|"):
+            value = "".join(line.split(maxsplit=1)[1:])
+            if _COMMAND.match(value.rstrip()):
                 raise UserError(
                     f"{path}: line {number}: commands in a wav.scp are not run; "
                     f"write the audio to a file first (stage 3)"

@@ -120,11 +120,31 @@ def test_empty_text(train, workspace):
         train("never", "--valid_data_path_and_name_and_type", "empty,text,text")
 
 
-def test_commands_in_wav_scp_are_not_run(train, workspace):
-    (workspace.folder / "pipe.scp").write_text("a a.wav\nb touch harm |\n")
+@pytest.mark.parametrize(
+    "kind", ["sound", "multi_columns_sound", "variable_columns_sound", "kaldi_ark", "npy"]
+)
+@pytest.mark.parametrize(
+    "command", ["touch harm |", "|touch harm", "touch harm |:12", "touch harm | [0:3]"]
+)
+def test_commands_in_wav_scp_are_not_run(train, workspace, kind, command):
+    (workspace.folder / "pipe.scp").write_text(f"a a|b.wav\nb {command}\n")
     with pytest.raises(UserError, match="pipe.scp: line 2: commands"):
-        train("never", "--train_data_path_and_name_and_type", "pipe.scp,speech,sound")
+        train("never", "--train_data_path_and_name_and_type", f"pipe.scp,speech,{kind}")
     assert not (workspace.folder / "harm").exists()
+
+
+def test_list_whose_name_is_a_command(train, workspace):
+    (workspace.folder / "touch harm |").write_text("a a.ark:1\n")
+    with pytest.raises(UserError, match="rename it"):
+        train("never", "--train_data_path_and_name_and_type", "touch harm |,speech,kaldi_ark")
+    assert not (workspace.folder / "harm").exists()
+
+
+def test_texts_may_end_in_a_bar(train, workspace):
+    lines = (workspace.folder / "train/text").read_text().splitlines()
+    (workspace.folder / "bar").write_text("".join(f"{line} |\n" for line in lines))
+    arguments = ["--train_data_path_and_name_and_type", "bar,note,text", "--dry_run", "true"]
+    assert (train("bars", *arguments) / "config.yaml").exists()
 
 
 def test_weights_to_start_from_must_fit(train, workspace):
