@@ -7,6 +7,7 @@ import shlex
 import sys
 from pathlib import Path
 
+import soundfile
 from tqdm import tqdm
 
 from mambaasr.errors import UserError
@@ -46,6 +47,33 @@ def _short(results):
     return f"epoch {results.partition('epoch')[0]}  " + "; ".join(parts)
 
 
+def _said(error):
+    """Return an exception's message.
+
+    An error of soundfile that a DataLoader's worker passed on holds the worker's traceback where
+    a number belongs, and cannot be turned into a string.
+    """
+    try:
+        return str(error)
+    except TypeError:
+        return " ".join(str(arg) for arg in error.args).strip()
+
+
+@contextlib.contextmanager
+def _bad_audio_named():
+    """Turn soundfile's error into one line; ESPnet has named the utterance in the line before."""
+    try:
+        yield
+    except soundfile.SoundFileError as error:
+        said = _said(error)
+        logging.info(f"an audio file cannot be read: {said}")
+        reason = said.rpartition("\n")[2].removeprefix("soundfile.LibsndfileError: ").rstrip(".")
+        raise UserError(
+            f"an audio file is missing or damaged: {reason}; run stage 3 (format audio) again, "
+            "which makes it anew; check_data --read_audio on the data folder finds all such files"
+        ) from error
+
+
 @contextlib.contextmanager
 def write_log(args):
     """Send the log to ``train.log`` (``collect_stats.log``) in the output folder for a while.
@@ -53,10 +81,14 @@ def write_log(args):
     Args:
         args: ESPnet's options; ``output_dir`` and ``log_level`` matter. Of several processes
             only the first writes.
+
+    Raises:
+        UserError: the folder cannot be written, or an audio file cannot be read any more.
     """
     logging.captureWarnings(True)
     if get_rank(args.dist_rank, args.dist_launcher):
-        yield  # ESPnet itself keeps the other ranks quiet
+        with _bad_audio_named():
+            yield  # ESPnet itself keeps the other ranks quiet
         return
     root = logging.getLogger()
     folder = Path(args.output_dir)
@@ -75,9 +107,10 @@ def write_log(args):
     root.setLevel(args.log_level)
     logging.info("command: " + shlex.join(sys.argv))
     try:
-        yield
+        with _bad_audio_named():
+            yield
     except BaseException as error:
-        logging.info(f"stopped by {type(error).__name__}: {error}")
+        logging.info(f"stopped by {type(error).__name__}: {_said(error)}")
         raise
     finally:
         root.handlers[:] = handlers
