@@ -16,5 +16,8 @@ def test_data():
     if not folder.is_dir():
         if named:
             pytest.fail(f"MAMBAASR_TEST_DATA={named} is no folder")
-        pytest.skip(f"no real speech: {folder} is absent; name a folder by MAMBAASR_TEST_DATA")
+        pytest.skip(
+            f"no real speech in {folder}: set MAMBAASR_TEST_DATA to a folder that holds an4/ (a "
+            "clone of https://github.com/cmusphinx/an4), such as egs/an4/asr1/downloads"
+        )
     return folder

@@ -10,7 +10,7 @@ import pytest
 from mambaasr import doctor
 from mambaasr.doctor import FAIL, NOTE, OK, Gpus
 
-H200 = Gpus(("NVIDIA H200",), (12, 8))
+A100 = Gpus(("NVIDIA A100",), (12, 8))
 
 
 def test_python_outside_the_pins(monkeypatch):
@@ -71,9 +71,9 @@ def test_torch_is_described_as_torch_does():
     [
         (None, Gpus(), OK, "the CPU"),
         ("13.0", Gpus(), OK, "CUDA 13.0"),
-        (None, H200, NOTE, "idle"),
-        ("13.0", H200, NOTE, "newer than this machine's NVIDIA driver"),
-        ("12.8", H200, OK, "CUDA 12.8"),
+        (None, A100, NOTE, "idle"),
+        ("13.0", A100, NOTE, "newer than this machine's NVIDIA driver"),
+        ("12.8", A100, OK, "CUDA 12.8"),
     ],
 )
 def test_torch_against_the_gpu(monkeypatch, cuda, gpus, state, word):
@@ -126,16 +126,16 @@ def test_compiler_named_by_cxx(monkeypatch, tmp_path):
 @pytest.mark.parametrize("backend", ["triton", "cuda"])
 def test_gpu_backends_say_what_is_missing(monkeypatch, tmp_path, backend):
     monkeypatch.setattr(doctor, "PACKAGE", tmp_path)
-    assert "not part of this version" in doctor.gpu_backend(backend, [], H200).detail
+    assert "not part of this version" in doctor.gpu_backend(backend, [], A100).detail
     (tmp_path / "ops/selective_scan").mkdir(parents=True)
     (tmp_path / "ops/selective_scan" / f"{backend}.py").touch()
     assert "needs an NVIDIA GPU" in doctor.gpu_backend(backend, [], Gpus()).detail
     monkeypatch.setattr(doctor, "torch_cuda", lambda: None)
-    assert doctor.gpu_backend(backend, [], H200).remedy == "make env TORCH=cuda"
+    assert doctor.gpu_backend(backend, [], A100).remedy == "make env TORCH=cuda"
     monkeypatch.setattr(doctor, "torch_cuda", lambda: "12.8")
-    finding = doctor.gpu_backend(backend, ["no-such-package"], H200)
+    finding = doctor.gpu_backend(backend, ["no-such-package"], A100)
     assert finding.state == NOTE and "no-such-package" in finding.remedy
-    assert doctor.gpu_backend(backend, ["pytest"], H200).state == OK
+    assert doctor.gpu_backend(backend, ["pytest"], A100).state == OK
 
 
 def test_disk(tmp_path, monkeypatch):

@@ -109,7 +109,7 @@ def test_torch_by_hand(clone):
 
 @pytest.mark.parametrize(
     ("answer", "flavour"),
-    [("echo 'GPU 0: NVIDIA H200'", "cuda"), ("echo 'No devices were found'; exit 6", "cpu")],
+    [("echo 'GPU 0: NVIDIA A100'", "cuda"), ("echo 'No devices were found'; exit 6", "cpu")],
 )
 def test_gpu_decides(clone, tmp_path, answer, flavour):
     folder = programs(tmp_path / "bin", [], **{"nvidia-smi": answer})
