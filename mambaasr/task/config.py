@@ -13,7 +13,21 @@ from mambaasr.task import signatures
 # YAML 1.1 reads 1e-3 as a string, as it wants a dot in a number with an exponent.
 _NUMBER_READ_AS_TEXT = re.compile(r"[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+")
 _NOTHING = ("none", "null", "nil")
+# ESPnet's str2bool.
+_TRUE = ("y", "yes", "t", "true", "on", "1")
+_FALSE = ("n", "no", "f", "false", "off", "0")
 _TYPES = {"int": int, "float": (int, float), "bool": bool, "str": str}
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain values only; a value that its type cannot hold is a yaml error with its line."""
+
+    def construct_object(self, node, deep=False):
+        try:
+            return super().construct_object(node, deep)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            problem = f"`{node.value}` is no {node.tag.rpartition(':')[2]} ({error})"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from error
 
 
 class Config(dict):
@@ -50,17 +64,11 @@ def read(path):
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        values = yaml.safe_load(text)
     except FileNotFoundError:
         raise UserError(f"{path}: no such config file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}: line {mark.line + 1}" if mark else path
-        problem = getattr(error, "problem", None) or error
-        raise UserError(f"{where}: not valid yaml: {problem}") from error
+    root, values = _load(text, path)
     if root is None:
         return Config(path)
     if not isinstance(values, dict):
@@ -70,28 +78,87 @@ def read(path):
     return config
 
 
-def _walk(config, node, keys):
+def read_conf(option, text):
+    """Read what a command line gives to a ``*_conf`` option, in one of ESPnet's forms.
+
+    Args:
+        option: the option's name.
+        text: ``key=value``, ``key.sub=value`` or ``{key: value, ...}``; values are yaml.
+
+    Returns:
+        tuple: the list of keys down to the value, and the value; no keys for a whole mapping.
+
+    Raises:
+        UserError: the text is no such form, or yaml takes a number or ``None`` for text.
+    """
+    source = f"--{option} {text}"
+    key, equals, value = text.partition("=")
+    keys = [] if text.lstrip().startswith("{") or not equals else key.split(".")
+    if keys and not value.strip():
+        return keys, value
+    root, value = _load(value if keys else text, source)
+    if not keys and not isinstance(value, dict):
+        raise UserError(f"{source}: write key=value")
+    _walk(Config(source), root, (option,))
+    return keys, value
+
+
+def _load(text, source):
+    """Return yaml's tree of nodes, and the values that it stands for."""
+    try:
+        return yaml.compose(text, Loader=_Loader), yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        problem = getattr(error, "problem", None) or " ".join(str(error).split())
+        raise UserError(f"{_at(source, mark)}: not valid yaml: {problem}") from error
+    except RecursionError:
+        raise UserError(f"{source}: not valid yaml: nested too deeply") from None
+
+
+def _at(source, mark):
+    """Name a place in a file, or a command line's option, which is one line."""
+    return (
+        f"{source}: line {mark.line + 1}" if mark and not str(source).startswith("--") else source
+    )
+
+
+def _walk(config, node, keys, above=()):
     """Note the line of every key, and refuse what yaml would read without complaint."""
+    where = _at(config.path, node.start_mark)
+    if node in above:
+        raise UserError(f"{where}: `{keys[0]}` holds itself; write it without the alias")
+    above = (*above, node)
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             below = (*keys, str(key.value))
             if below in config.lines:
                 raise UserError(
-                    f"{config.path}: line {key.start_mark.line + 1}: `{key.value}` is given "
+                    f"{_at(config.path, key.start_mark)}: `{key.value}` is given "
                     f"twice; the first is on line {config.lines[below]}"
                 )
             config.lines[below] = key.start_mark.line + 1
-            _walk(config, value, below)
+            _walk(config, value, below, above)
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
-            _walk(config, value, (*keys, index))
-    elif node.style is None and node.tag.endswith(":str"):
-        if _NUMBER_READ_AS_TEXT.fullmatch(node.value):
-            number = re.sub("[eE]", ".0e", node.value)
-            raise UserError(
-                f"{config.path}: line {node.start_mark.line + 1}: yaml reads {node.value} as "
-                f"text; write {number}"
-            )
+            _walk(config, value, (*keys, index), above)
+    elif node.style is None and node.tag.endswith(":str") and _numeric(keys):
+        written = node.value
+        if _NUMBER_READ_AS_TEXT.fullmatch(written):
+            written = re.sub("[eE]", ".0e", written)
+        elif written == "None" and keys[0].endswith("_conf"):
+            written = "null"
+        if written != node.value:
+            raise UserError(f"{where}: yaml reads {node.value} as text; write {written}")
+
+
+def _numeric(keys):
+    """Say whether a number may stand at some keys; a list of tokens holds texts like 1e5."""
+    if not keys or str(keys[0]).endswith("_conf"):
+        return True
+    option = signatures.options().get(keys[0])
+    if option is None:  # another command's config, such as one for decoding
+        return not any(isinstance(key, int) for key in keys)
+    return (option.type or "").startswith(("int", "float"))
 
 
 def check_command(argv):
@@ -119,7 +186,7 @@ def check_command(argv):
                 f"{config.where(key)}: there is no option `{key}`{_nearest(key, options)}"
             )
         _check_value(config, key, options[key])
-    collecting = _last(given, config, "collect_stats", "false").lower() in ("true", "1", "yes")
+    collecting = collects_statistics(given, config)
     for slot, choice in signatures.slots().items():
         name = _chosen(slot, choice, given, config)
         # Statistics come before what is made of them: stage 10 drops a normalisation by file.
@@ -128,6 +195,20 @@ def check_command(argv):
     for fixed in ("ctc", "joint_net"):
         _check_class(fixed, fixed, given, config, partial=True)
     return given
+
+
+def collects_statistics(given, config=None):
+    """Say whether a checked command collects statistics, rather than trains.
+
+    Args:
+        given: what :func:`check_command` returns.
+        config: the command's config, if it is read already.
+    """
+    if config is None:
+        path = (given.get("config") or [None])[-1]
+        config = {} if path is None else read(path)
+    value = (given.get("collect_stats") or [config.get("collect_stats")])[-1]
+    return str(value).lower() in _TRUE
 
 
 def _parse(argv):
@@ -148,12 +229,6 @@ def _parse(argv):
     }
 
 
-def _last(given, config, option, default=None):
-    values = given.get(option)
-    value = values[-1] if values else config.get(option, default)
-    return value if value is None else str(value)
-
-
 def _chosen(slot, choice, given, config):
     """Return the class name chosen in a slot, or None; it must be known."""
     if slot in given:
@@ -164,7 +239,7 @@ def _chosen(slot, choice, given, config):
         return choice.default
     if name is None or str(name).lower() in _NOTHING:
         return None
-    if name not in choice.classes:
+    if not isinstance(name, str) or name not in choice.classes:
         raise UserError(f"{where}: {slot} `{name}` is unknown{_nearest(name, choice.classes)}")
     return name
 
@@ -207,25 +282,17 @@ def _check_class(slot, name, given, config, partial):
 def _given_conf(option, given):
     """Yield the top-level keys and values that the command line gives to a ``*_conf`` option."""
     for text in given.get(option, ()):
-        key, equals, value = text.partition("=")
-        try:
-            if not equals:
-                mapping = yaml.safe_load(text)
-                if not isinstance(mapping, dict):
-                    raise UserError(f"--{option} {text}: write key=value")
-                yield from mapping.items()
-            elif "." in key:
-                yield key.partition(".")[0], None
-            else:
-                yield key, yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise UserError(f"--{option} {text}: not valid yaml") from error
+        keys, value = read_conf(option, text)
+        if not keys:
+            yield from value.items()
+        else:
+            yield keys[0], value if len(keys) == 1 else None
 
 
 def _check_value(config, key, option):
     """Check a top-level value against the option's plain type and choices."""
     value = config[key]
-    if value is None or option.several or isinstance(value, (list, dict)):
+    if value is None or option.several:
         return
     kind = (option.type or "").partition("_or_none")[0]
     if kind in ("int", "float"):
@@ -238,8 +305,7 @@ def _check_value(config, key, option):
         if not good:
             raise UserError(f"{config.where(key)}: `{key}` must be {kind}, found {value!r}")
     elif kind == "str2bool" and not isinstance(value, bool):
-        if str(value).lower() not in ("y", "yes", "t", "true", "on", "1",
-                                      "n", "no", "f", "false", "off", "0"):  # fmt: skip
+        if str(value).lower() not in _TRUE + _FALSE:
             raise UserError(f"{config.where(key)}: `{key}` is true or false, found {value!r}")
     elif option.choices and value not in option.choices:
         allowed = [choice for choice in option.choices if choice is not None]

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from mambaasr.errors import UserError
+from mambaasr.registry import CLASSES
 from mambaasr.task import config, signatures
 
 
@@ -39,10 +40,13 @@ def test_good_config(written):
 
 
 def test_our_classes_are_known():
-    for slot in ("encoder", "decoder", "frontend"):
-        for name in ("mamba", "fbank"):
-            if name in signatures.slots()[slot].classes:
-                assert signatures.class_options(slot, name).parameters
+    names = [(slot, name) for slot, classes in CLASSES.items() for name in classes]
+    assert {("encoder", "mamba"), ("encoder", "conmamba"), ("decoder", "mamba")} <= set(names)
+    assert ("frontend", "fbank") in names
+    for slot, name in names:
+        assert name in signatures.slots()[slot].classes
+        assert signatures.class_options(slot, name).parameters
+        assert not signatures.class_options(slot, name).open
     assert "input_size" not in signatures.class_options("encoder", "conmamba").parameters
 
 
@@ -65,11 +69,39 @@ def test_our_classes_are_known():
         ("token_type: letters\n", 1, ["token_type", "char"]),
         ("encoder: conformer\n bad indentation: x\n", 2, ["not valid yaml"]),
         ("a: !!python/object/apply:os.system [false]\n", 1, ["not valid yaml"]),
+        ("seed: 1\nencoder: [mamba]\n", 2, ["encoder `['mamba']` is unknown"]),
+        ("encoder: {mamba: 1}\n", 1, ["is unknown"]),
+        ("seed: 1\nx: 2024-13-45\n", 2, ["not valid yaml", "`2024-13-45` is no timestamp"]),
+        ("x: !!int many\n", 1, ["not valid yaml", "`many` is no int"]),
+        ("x: !!bool many\n", 1, ["not valid yaml", "`many` is no bool"]),
+        ("x: !!timestamp many\n", 1, ["not valid yaml", "`many` is no timestamp"]),
+        ("seed: 1\nx: &a\n- *a\n", 2, ["`x` holds itself"]),
+        ("seed: 1\nx: &a\n  y: *a\n", 2, ["`x` holds itself"]),
+        ("max_epoch: [1]\n", 1, ["max_epoch", "must be int", "[1]"]),
+        ("use_amp: [true]\n", 1, ["true or false"]),
+        ("token_type: {char: 1}\n", 1, ["token_type", "char"]),
+        ("max_epoch: 1e2\n", 1, ["write 1.0e2"]),
+        ("specaug_conf:\n  x:\n  - 1e2\n", 3, ["write 1.0e2"]),
+        ("encoder_conf:\n  x: None\n", 2, ["write null"]),
     ],
 )
 def test_mistakes_name_file_and_line(written, text, line, parts):
     path = written(text)
     refused(["--config", path], f"{path}: line {line}: ", *parts)
+
+
+def test_tokens_may_look_like_numbers(written):
+    """ESPnet's config.yaml of an experiment writes such tokens without quotes."""
+    import yaml
+
+    path = written(yaml.safe_dump({"token_list": ["<blank>", "1e5", "None", "2E-3"]}))
+    assert "- 1e5\n" in path.read_text()
+    assert config.read(path)["token_list"] == ["<blank>", "1e5", "None", "2E-3"]
+    config.check_command(["--config", str(path)])
+
+
+def test_deep_nesting(written):
+    refused(["--config", written("a: " + "[" * 5000)], "train.yaml: ", "nested too deeply")
 
 
 def test_unreadable_configs(written, tmp_path):
@@ -99,7 +131,51 @@ def test_command_line_goes_over_the_config(written):
 
 
 def test_statistics_need_no_statistics():
-    config.check_command(["--collect_stats", "true", "--normalize", "global_mvn"])
+    for yes in ("true", "y", "ON", "1"):
+        config.check_command(["--collect_stats", yes, "--normalize", "global_mvn"])
+    refused(["--collect_stats", "off", "--normalize", "global_mvn"], "stats_file")
+
+
+@pytest.mark.parametrize("word", ["y", "YES", "t", "on", "1", "n", "no", "f", "false", "0"])
+def test_truth_is_espnets(written, word):
+    from espnet2.utils.types import str2bool
+
+    path = written(f"collect_stats: {word}\n")
+    given = config.check_command(["--config", str(path)])
+    assert config.collects_statistics(given) == str2bool(word)
+    given = config.check_command(["--config", str(path), "--collect_stats", "no"])
+    assert not config.collects_statistics(given)
+
+
+@pytest.mark.parametrize(
+    "text, keys, value",
+    [
+        ("lr=0.1", ["lr"], 0.1),
+        ("a.b={c: true}", ["a", "b"], {"c": True}),
+        ("a=", ["a"], ""),
+        ("{'a': 1, \"b\": [x]}", [], {"a": 1, "b": ["x"]}),
+        ("{a: 'x=y'}", [], {"a": "x=y"}),
+        ("a: 34.5", [], {"a": 34.5}),
+    ],
+)
+def test_forms_of_a_conf(text, keys, value):
+    assert config.read_conf("encoder_conf", text) == (keys, value)
+
+
+@pytest.mark.parametrize(
+    "text, part",
+    [
+        ("lr=1e-3", "write 1.0e-3"),
+        ("{'lr': 1e-3}", "write 1.0e-3"),
+        ("{'lr': None}", "write null"),
+        ("a.b=!!python/object/apply:os.system ['false']", "not valid yaml"),
+        ("lr=[", "not valid yaml"),
+        ("lr=&a [*a]", "holds itself"),
+        ("lr", "write key=value"),
+    ],
+)
+def test_mistakes_in_a_conf(text, part):
+    assert "\n" not in refused(["--optim", "adam", "--optim_conf", text], "--optim_conf ", part)
 
 
 def test_nothing_heavy_is_imported(written):
