@@ -3,7 +3,8 @@
 A step is a command with the files it reads and writes. After success its *marker*, a small JSON
 file, keeps the command's options and a fingerprint of every input and output. The next run
 compares: equal means skip, anything else is named and the command runs again. Contents count, not
-times, so a step that was redone with the same result does not make the steps behind it run.
+times, so a step that was redone with the same result does not make the steps behind it run. Only
+the audio that a ``wav.scp`` names is too much to be read: it is known by sizes and times.
 """
 
 import fcntl
@@ -11,6 +12,7 @@ import hashlib
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -40,6 +42,8 @@ class Step:
         inputs: files it reads; one that does not exist counts as such (optional files).
         outputs: files that must exist afterwards.
         ignore: names of options whose values do not change the result ("nj").
+        variables: what else decides the result, name -> value, such as the environment's.
+        keep_outputs: outputs may be changed by hand afterwards; they only must be there.
         resumes: checkpoints from which the command goes on where one exists. Such a step is
             refused, not redone, when anything changed since the checkpoint was begun.
         log: file to which the command's output is added.
@@ -52,6 +56,8 @@ class Step:
     inputs: list = field(default_factory=list)
     outputs: list = field(default_factory=list)
     ignore: list = field(default_factory=list)
+    variables: dict = field(default_factory=dict)
+    keep_outputs: bool = False
     resumes: list = field(default_factory=list)
     log: Path = None
     timings: Path = None
@@ -88,6 +94,39 @@ def fingerprint(path):
     return digest.hexdigest()
 
 
+def fingerprint_audio(path):
+    """Return a short text that changes with the paths, sizes and times of a ``wav.scp``'s audio.
+
+    A file that is not there counts as such. None where there is no ``wav.scp``.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    try:
+        with open(path, "rb") as lines:
+            for line in lines:
+                audio = line.split(None, 1)[-1].strip()
+                try:
+                    info = os.stat(audio)
+                    fact = b"%d %d" % (info.st_size, info.st_mtime_ns)
+                except (OSError, ValueError):  # ValueError: a null byte in the path
+                    fact = b"gone"
+                digest.update(b"%s\0%s\n" % (audio, fact))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    return digest.hexdigest()
+
+
+def fingerprints(paths):
+    """Return ``{path: fingerprint}``, with a line for the audio behind each ``wav.scp``."""
+    found = {}
+    for path in map(Path, paths):
+        found[str(path)] = fingerprint(path)
+        if path.name == "wav.scp":
+            found[f"the audio of {path}"] = fingerprint_audio(path)
+    return found
+
+
 def options(command, ignore=()):
     """Sort a command's words by option: ``{"": words before any, "--nj": [[...], ...]}``.
 
@@ -99,6 +138,7 @@ def options(command, ignore=()):
         if word.startswith("--") and len(word) > 2:
             key, equals, value = word.partition("=")
             found.setdefault(key, []).append([value] if equals else [])
+            key = "" if equals else key
         else:
             found[key][-1].append(word)
     return {key: value for key, value in found.items() if key.lstrip("-") not in ignore}
@@ -108,8 +148,9 @@ def record(step):
     """Return what is compared between runs: options and inputs."""
     return {
         "name": step.name,
-        "options": options(step.command, step.ignore),
-        "inputs": {str(path): fingerprint(path) for path in step.inputs},
+        "options": options(step.command, step.ignore)
+        | {name: [[value]] for name, value in step.variables.items()},
+        "inputs": fingerprints(step.inputs),
     }
 
 
@@ -133,7 +174,20 @@ def _changed_files(old, new):
         before, now = old.get(path), new.get(path)
         if before != now:
             verb = "is new" if before is None else "is gone" if now is None else "changed"
-            found.append(f"{path} {verb}")
+            found.append(f"{path} {verb}" if path in new else f"{path} is no longer read")
+    return found
+
+
+def _wrong_outputs(step, old):
+    """Say what is missing or changed of the outputs that are asked for now."""
+    if step.keep_outputs:
+        return [f"{path} is missing" for path in step.outputs if not Path(path).exists()]
+    found = []
+    for path, now in fingerprints(step.outputs).items():
+        if now is None:
+            found.append(f"{path} is missing")
+        elif now != old.get(path, now):
+            found.append(f"{path} changed")
     return found
 
 
@@ -153,8 +207,7 @@ def reasons(step, now):
         if load(step.begun):
             return ["it was begun and not finished"]
         return ["its marker cannot be read"] if step.marker.exists() else ["it was not done yet"]
-    outputs = {str(path): fingerprint(path) for path in step.outputs}
-    return changes(old, now) + _changed_files(old.get("outputs", {}), outputs)
+    return changes(old, now) + _wrong_outputs(step, old.get("outputs", {}))
 
 
 def refuse_foreign_checkpoint(step, now):
@@ -198,22 +251,29 @@ def run(step, resume_changed=False, force=False):
         if not resume_changed:
             refuse_foreign_checkpoint(step, now)
         _say(f"{step.name}: " + ("; ".join(why) or "asked for by --force"))
-        step.marker.unlink(missing_ok=True)
-        if step.resumes:
-            _write(step.begun, now)
-        begun = time.time()
-        status = _execute(step, lock)
-        seconds = time.time() - begun
+        program = step.command[0]
+        if shutil.which(program) is None:
+            what = "is not executable" if Path(program).exists() else "no such program"
+            raise UserError(f"{step.name}: {what}: {program}")
+        with _open_log(step) as log:
+            # Only now: a command that cannot begin leaves what is done as it is.
+            step.marker.unlink(missing_ok=True)
+            if step.resumes:
+                _write(step.begun, now)
+            begun = time.time()
+            status = _execute(step, lock, log)
+            seconds = time.time() - begun
+        missing = [str(path) for path in step.outputs if not Path(path).exists()]
+        if status == 0 and not missing:
+            made = {"outputs": fingerprints(step.outputs), "seconds": round(seconds, 1)}
+            _write(step.marker, now | made)
         _add_timing(step, begun, seconds, status)
         if status != 0:
             where = f"; log: {step.log}" if step.log else ""
             _say(f"{step.name}: failed with exit status {status}{where}")
             return status
-        made = {str(path): fingerprint(path) for path in step.outputs}
-        missing = [path for path, content in made.items() if content is None]
         if missing:
             raise UserError(f"{step.name}: ended without writing {', '.join(missing)}")
-        _write(step.marker, now | {"outputs": made, "seconds": round(seconds, 1)})
         _say(f"{step.name}: {seconds:.0f} s")
         return 0
 
@@ -229,28 +289,37 @@ def _write(path, content):
 
 
 @contextmanager
+def _writing(path):
+    """Give the path to what goes wrong with it: a full disk, a folder that is closed."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+@contextmanager
 def _lock(step):
     """Hold the step: two runs in one recipe take turns, and the second finds the work done."""
     path = Path(f"{step.marker}.lock")
-    try:
+    with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = path.open("a+", encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror}") from error
+        # Unbuffered, so that nothing is left to be written when it is closed.
+        lock = path.open("ab+", buffering=0)
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            _say(f"{step.name}: another run is at it (process {lock.read().strip()}); waiting")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        lock.truncate(0)
-        lock.write(f"{os.getpid()}\n")
-        lock.flush()
+        with _writing(path):
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.seek(0)
+                other = lock.read().decode().strip()
+                _say(f"{step.name}: another run is at it (process {other}); waiting")
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            lock.truncate(0)
+            lock.write(b"%d\n" % os.getpid())
         yield lock
 
 
-def _execute(step, lock):
+def _execute(step, lock, log):
     """Run the command, its output to the terminal and to the log; return the exit status.
 
     The command ends when this process is told to end or loses its parent, so that a recipe that
@@ -261,7 +330,7 @@ def _execute(step, lock):
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
     previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        with _open_log(step) as log:
+        try:
             process = subprocess.Popen(
                 step.command,
                 stdin=subprocess.DEVNULL,
@@ -270,22 +339,20 @@ def _execute(step, lock):
                 env=environment,
                 pass_fds=(lock.fileno(),),
             )
-            copier = _Copier(process.stdout, log)
-            try:
-                while True:
-                    try:
-                        status = process.wait(timeout=0.5)
-                        break
-                    except subprocess.TimeoutExpired:
-                        if os.getppid() != parent:
-                            sys.exit(128 + signal.SIGHUP)
-            finally:
-                _end(process)
-                copier.finish()
-    except FileNotFoundError as error:
-        raise UserError(f"{step.name}: no such program: {step.command[0]}") from error
-    except OSError as error:
-        raise UserError(f"{step.name}: {error}") from error
+        except OSError as error:
+            raise UserError(f"{step.name}: {error}") from error
+        copier = _Copier(process.stdout, log)
+        try:
+            while True:
+                try:
+                    status = process.wait(timeout=0.5)
+                    break
+                except subprocess.TimeoutExpired:
+                    if os.getppid() != parent:
+                        sys.exit(128 + signal.SIGHUP)
+        finally:
+            _end(process)
+            copier.finish()
     finally:
         signal.signal(signal.SIGTERM, previous)
     return status if status >= 0 else 128 - status
@@ -304,12 +371,13 @@ def _end(process):
 @contextmanager
 def _open_log(step):
     path = Path(step.log or os.devnull)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as log:
-        head = f"# {time.strftime('%Y-%m-%dT%H:%M:%S%z')} {shlex.join(step.command)}\n"
-        log.write(head.encode("utf-8", "surrogateescape"))
-        log.flush()
-        yield log
+    head = f"# {time.strftime('%Y-%m-%dT%H:%M:%S%z')} {shlex.join(step.command)}\n"
+    with _writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as log:
+            log.write(head.encode("utf-8", "surrogateescape"))
+            log.flush()
+            yield log
 
 
 class _Copier(threading.Thread):
@@ -352,13 +420,14 @@ def _add_timing(step, begun, seconds, status):
     if step.timings is None:
         return
     path = Path(step.timings)
-    path.parent.mkdir(parents=True, exist_ok=True)
     start, end = (
         time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(when))
         for when in (begun, begun + seconds)
     )
-    with path.open("a", encoding="utf-8", errors="surrogateescape") as stream:
-        if stream.tell() == 0:
-            stream.write("step\tstart\tend\tseconds\texit\tcommand\n")
-        command = shlex.join(step.command).replace("\t", " ").replace("\n", " ")
-        stream.write(f"{step.name}\t{start}\t{end}\t{seconds:.1f}\t{status}\t{command}\n")
+    with _writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8", errors="surrogateescape") as stream:
+            if stream.tell() == 0:
+                stream.write("step\tstart\tend\tseconds\texit\tcommand\n")
+            command = shlex.join(step.command).replace("\t", " ").replace("\n", " ")
+            stream.write(f"{step.name}\t{start}\t{end}\t{seconds:.1f}\t{status}\t{command}\n")

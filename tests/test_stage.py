@@ -53,7 +53,7 @@ def test_changed_input_output_and_option_are_named(copy, capsys, tmp_path):
     with open("out") as stream:
         assert stream.read() == "two\n"
     os.unlink("out")
-    assert "out is gone" in message_of(copy(), capsys)
+    assert "out is missing" in message_of(copy(), capsys)
     step = copy(command=["cp", "--backup=none", "in", "out"])
     assert "--backup: not given, now none" in message_of(step, capsys)
 
@@ -78,6 +78,86 @@ def test_touched_but_equal_files_change_nothing(copy, capsys):
     message_of(copy(), capsys)
     os.utime("in", (1, 1))
     assert "done already" in message_of(copy(), capsys)
+
+
+def test_only_outputs_asked_for_now_count(copy, capsys):
+    open("more", "w").close()
+    message_of(copy(), capsys)
+    more = copy(outputs=["more"])
+    os.unlink("out")
+    assert "done already" in message_of(more, capsys)
+    os.unlink("more")
+    with pytest.raises(UserError, match="ended without writing more"):
+        run(more)
+    assert "copy: more is missing" in capsys.readouterr().out
+
+
+def test_kept_outputs_may_be_changed_by_hand(copy, capsys):
+    step = copy(keep_outputs=True)
+    message_of(step, capsys)
+    with open("out", "w") as stream:
+        stream.write("mended\n")
+    assert "done already" in message_of(step, capsys)
+    with open("out") as stream:
+        assert stream.read() == "mended\n"
+    os.unlink("out")
+    assert "out is missing" in message_of(step, capsys)
+
+
+def test_changed_audio_behind_a_wav_scp_is_noticed(copy, capsys):
+    for name in ("a b.wav", "c.wav"):
+        with open(name, "w") as stream:
+            stream.write("RIFF")
+        os.utime(name, (1, 1))
+    with open("wav.scp", "w") as stream:
+        stream.write("1 a b.wav\n2\tc.wav\n")
+    step = copy(inputs=["wav.scp"])
+    message_of(step, capsys)
+    assert "done already" in message_of(step, capsys)
+    for change in (
+        lambda: os.utime("a b.wav", (2, 2)),
+        lambda: open("a b.wav", "a").write("more"),
+        lambda: os.unlink("c.wav"),
+    ):
+        change()
+        said = message_of(step, capsys)
+        assert "copy: the audio of wav.scp changed" in said and " wav.scp changed;" not in said
+        assert "done already" in message_of(step, capsys)
+
+
+def test_variables_count(copy, capsys):
+    message_of(copy(variables={"CORPUS": "/a"}), capsys)
+    assert "done already" in message_of(copy(variables={"CORPUS": "/a"}), capsys)
+    said = message_of(copy(variables={"CORPUS": "/b c"}), capsys)
+    assert "CORPUS: /a, now '/b c'" in said
+
+
+def test_command_that_cannot_begin_keeps_the_marker(copy, capsys):
+    message_of(copy(), capsys)
+    open("script", "w").close()
+    for program, message in (("nowhere", "no such program"), ("./script", "is not executable")):
+        with pytest.raises(UserError, match=f"{message}: {program}"):
+            run(copy(command=[program]))
+    with pytest.raises(UserError, match="cannot be written"):
+        run(copy(command=["cp", "-f", "in", "out"], log="in/x.log"))
+    assert "done already" in message_of(copy(), capsys)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_full_disk_is_told_with_the_path(copy, capsys, tmp_path):
+    full = tmp_path / "full"
+    full.symlink_to("/dev/full")
+    with pytest.raises(UserError, match="full: cannot be written: No space left"):
+        run(copy(log=full))
+    assert not os.path.exists("out")
+    # The work is done and marked: what failed is the table of times.
+    with pytest.raises(UserError, match="full: cannot be written: No space left"):
+        run(copy(timings=full))
+    assert "done already" in message_of(copy(), capsys)
+    step = copy(marker=tmp_path / "other.json")
+    (tmp_path / "other.json.lock").symlink_to("/dev/full")
+    with pytest.raises(UserError, match="other.json.lock: cannot be written"):
+        run(step)
 
 
 def test_failing_command_leaves_no_marker(copy, capsys):

@@ -20,10 +20,16 @@ def get_parser():
     parser.add_argument("--input", **many, help="files the command reads (may be absent)")
     parser.add_argument("--output", **many, help="files the command must have written")
     parser.add_argument("--ignore", **many, help="options that do not change the result, e.g. nj")
+    parser.add_argument(
+        "--variable", **many, metavar="NAME=VALUE", help="what else decides the result"
+    )
     parser.add_argument("--resumes", **many, help="checkpoints from which the command goes on")
     switch = {"choices": ["true", "false"], "default": "false"}
     parser.add_argument(
         "--resume_changed", **switch, help="go on from checkpoints that other inputs made"
+    )
+    parser.add_argument(
+        "--keep_outputs", **switch, help="outputs may be changed by hand: they only must be there"
     )
     parser.add_argument("--force", **switch, help="run it although it is done and still right")
     parser.add_argument("--log", type=Path, help="file for the command's output")
@@ -46,11 +52,20 @@ def main(argv=None):
         inputs=args.input,
         outputs=args.output,
         ignore=args.ignore,
+        variables=dict(_assignment(text) for text in args.variable),
+        keep_outputs=args.keep_outputs == "true",
         resumes=args.resumes,
         log=args.log,
         timings=args.timings,
     )
     return run(step, args.resume_changed == "true", args.force == "true")
+
+
+def _assignment(text):
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise UserError(f"--variable {text!r}: write NAME=VALUE")
+    return name, value
 
 
 if __name__ == "__main__":
