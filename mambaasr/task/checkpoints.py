@@ -139,6 +139,9 @@ def mend(folder, criteria):
 
     Returns:
         int: the last finished epoch, 0 where training starts from the beginning.
+
+    Raises:
+        UserError: a whole ``checkpoint.pth`` holds something else, such as a model's weights.
     """
     folder = Path(folder)
     for leftover in folder.glob(".*.pth.*"):
@@ -150,6 +153,7 @@ def mend(folder, criteria):
             continue
         try:
             state = load(path)
+            _check_state(path, state)
             break
         except (OSError, RuntimeError, EOFError) as error:
             logging.warning(f"{path} is torn and not used: {str(error).splitlines()[0]}")
@@ -163,6 +167,25 @@ def mend(folder, criteria):
         logging.warning(f"going on from {path}, written after epoch {epoch}")
         _replace_by_link(path, folder / CHECKPOINT)
     return _mend_models(folder, state, criteria)
+
+
+def _check_state(path, state):
+    """Refuse what another program put under a checkpoint's name; it may be someone's only copy."""
+    reporter = state.get("reporter") if isinstance(state, dict) else None
+    good = (
+        isinstance(reporter, dict)
+        and isinstance(reporter.get("epoch"), int)
+        and isinstance(reporter.get("stats"), dict)
+        and isinstance(state.get("model"), dict)
+        and isinstance(state.get("optimizers"), list)
+        and isinstance(state.get("schedulers"), list)
+        and "scaler" in state
+    )
+    if not good:
+        raise UserError(
+            f"{path}: not a trainer's checkpoint; move it away to go on without it, or give "
+            f"another --output_dir (weights to start from belong to --init_param)"
+        )
 
 
 def _mend_models(folder, state, criteria):

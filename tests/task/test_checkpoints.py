@@ -114,6 +114,28 @@ def test_no_whole_checkpoint_starts_anew(tmp_path, caplog):
     assert "training starts at epoch 1" in caplog.text
 
 
+@pytest.mark.parametrize("name", [checkpoints.CHECKPOINT, checkpoints.PREVIOUS])
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"a": torch.zeros(1)},
+        weights(1),
+        [torch.zeros(1)],
+        torch.zeros(1),
+        {**state_of([1.0]), "reporter": {"epoch": torch.zeros(1), "stats": {}}},
+        {**state_of([1.0]), "model": None},
+        {key: value for key, value in state_of([1.0]).items() if key != "optimizers"},
+    ],
+)
+def test_something_else_under_the_name(tmp_path, name, content):
+    torch.save(checkpoints.plain(content), tmp_path / name)
+    before = (tmp_path / name).read_bytes()
+    with pytest.raises(UserError, match=f"{name}: not a trainer's checkpoint; move it away"):
+        checkpoints.mend(tmp_path, CRITERIA)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_bytes() == before
+
+
 @pytest.mark.parametrize("damage", ["missing", "torn"])
 def test_lost_epoch_is_restored(tmp_path, damage):
     experiment(tmp_path, [3.0, 2.0])
