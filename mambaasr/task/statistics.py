@@ -64,13 +64,19 @@ def encoder_frames(encoder, lengths):
 
 
 class FrameCheck:
-    """Follows ESPnet's statistics pass and notes the utterances that CTC cannot align."""
+    """Follows ESPnet's statistics pass and notes the utterances that cannot be trained on.
+
+    These are the ones that an encoder leaves no frame of and, in a model with a CTC loss, the
+    ones that CTC cannot align.
+    """
 
     def __init__(self, model):
         self.dropped = {}
         self._model = model
         self._keys = None
-        if not self._wanted():
+        self._ctc = getattr(model, "ctc", None) is not None
+        self._ctc = self._ctc and getattr(model, "ctc_weight", 0.0) != 0.0
+        if not self._possible():
             return
         collect = model.collect_feats
 
@@ -88,14 +94,11 @@ class FrameCheck:
             self._keys = keys
             yield keys, batch
 
-    def _wanted(self):
-        model = self._model
-        if getattr(model, "ctc", None) is None or getattr(model, "ctc_weight", 0.0) == 0.0:
-            return False
-        probe = None
+    def _possible(self):
+        model, probe = self._model, None
         if getattr(model, "preencoder", None) is None:
             probe = encoder_frames(model.encoder, torch.tensor([1000]))
-        if probe is None:
+        if probe is None and self._ctc:
             logging.warning("frames after this encoder are not known: tokens are not checked")
         return probe is not None
 
@@ -103,11 +106,15 @@ class FrameCheck:
         frames = encoder_frames(self._model.encoder, feature_lengths)
         lengths = batch["text_lengths"]
         needed, repeats = frames_needed(batch["text"], lengths)
-        for row in (frames < needed).nonzero().flatten().tolist():
-            reason = (
-                f"{int(lengths[row])} tokens and {int(repeats[row])} repeats need "
-                f"{int(needed[row])} frames, the encoder gives {int(frames[row])}"
-            )
+        if not self._ctc:
+            needed = torch.zeros_like(needed)
+        for row in (frames < needed.clamp(min=1)).nonzero().flatten().tolist():
+            reason = f"{int(feature_lengths[row])} feature frames leave no encoder frame"
+            if frames[row] > 0:
+                reason = (
+                    f"{int(lengths[row])} tokens and {int(repeats[row])} repeats need "
+                    f"{int(needed[row])} frames, the encoder gives {int(frames[row])}"
+                )
             self.dropped[self._keys[row]] = reason
 
 

@@ -1,5 +1,8 @@
 """Statistics: ESPnet's files, less what CTC cannot align."""
 
+import itertools
+from types import SimpleNamespace
+
 import numpy
 import pytest
 import torch
@@ -13,6 +16,45 @@ def test_frames_needed():
     needed, repeats = statistics.frames_needed(tokens, torch.tensor([5, 3, 2]))
     assert needed.tolist() == [8, 3, 3]
     assert repeats.tolist() == [3, 0, 1]
+
+
+def shortest_alignment(tokens):
+    """Find the fewest frames whose labels, less repeats and then blanks (0), are the tokens."""
+    for frames in itertools.count():
+        for labels in itertools.product(range(3), repeat=frames):
+            merged = [label for label, _ in itertools.groupby(labels)]
+            if tuple(label for label in merged if label) == tokens:
+                return frames
+
+
+@pytest.mark.parametrize("tokens", [(), (1,), (1, 2), (1, 1), (1, 1, 1), (1, 2, 2, 1)])
+def test_frames_needed_are_those_of_the_shortest_alignment(tokens):
+    padded = torch.tensor([[*tokens, 1, 1]])
+    needed, repeats = statistics.frames_needed(padded, torch.tensor([len(tokens)]))
+    assert needed.item() == shortest_alignment(tokens) == len(tokens) + repeats.item()
+
+
+@pytest.mark.parametrize("ctc_weight, dropped", [(0.3, ["a", "b"]), (0.0, ["a"])])
+def test_utterances_that_cannot_be_trained_on(ctc_weight, dropped):
+    """a leaves no frame; b fewer than its tokens; c fits."""
+    lengths = torch.tensor([4, 8, 40])
+
+    def collect(**batch):
+        return {"feats_lengths": lengths}
+
+    encoder = SimpleNamespace(output_lengths=lambda lengths: lengths // 8)
+    model = SimpleNamespace(
+        encoder=encoder, ctc=object(), ctc_weight=ctc_weight, collect_feats=collect
+    )
+    check = statistics.FrameCheck(model)
+    batch = {
+        "text": torch.tensor([[1, -1], [1, 2], [1, 2]]),
+        "text_lengths": torch.tensor([1, 2, 2]),
+    }
+    for _, found in check.follow([(["a", "b", "c"], batch)], "train"):
+        model.collect_feats(**found)
+    assert list(check.dropped) == dropped
+    assert check.dropped["a"] == "4 feature frames leave no encoder frame"
 
 
 @pytest.mark.parametrize(
