@@ -1,6 +1,8 @@
 """Train an ASR model, or collect statistics: ESPnet's asr_train with mambaasr's classes."""
 
 import argparse
+import functools
+import os
 import signal
 import sys
 import textwrap
@@ -51,12 +53,14 @@ def main(argv=None):
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     args, _ = get_parser().parse_known_args(argv)
+    advice = ""
     if not args.help_all:
-        from mambaasr.task.config import check_command
+        from mambaasr.task.config import check_command, collects_statistics
 
-        check_command(argv)
+        if not collects_statistics(check_command(argv)):
+            advice = "; with --resume true it goes on after the last whole epoch"
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _stop)
+        signal.signal(number, functools.partial(_stop, os.getpid(), advice))
     from mambaasr.task.asr import ASRTask
 
     if args.help_all:
@@ -66,8 +70,14 @@ def main(argv=None):
     return 0
 
 
-def _stop(number, frame):
-    print("stopped; with --resume true it goes on after the last whole epoch", file=sys.stderr)
+def _stop(main_process, advice, number, frame):
+    if os.getpid() != main_process:  # a process that loads data, forked with this handler
+        if number == signal.SIGINT:
+            return  # Ctrl-C reaches all; the main process ends those that it forked
+        sys.exit(128 + number)
+    # The deaths of those processes are no failure of theirs any more.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    print(f"stopped{advice}", file=sys.stderr)
     # An exception ends the block that is writing a file, so that nothing half-written stays.
     sys.exit(128 + number)
 

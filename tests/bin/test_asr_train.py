@@ -1,5 +1,7 @@
 """The command answers at once where it can, and errors are one line."""
 
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -58,3 +60,31 @@ def test_missing_output_folder():
 
     with pytest.raises(UserError, match="--output_dir"):
         asr_train.main(["--token_list", "x"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_only_the_main_process_speaks_when_it_is_stopped(capsys, monkeypatch, number):
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    with pytest.raises(SystemExit) as caught:
+        asr_train._stop(os.getpid(), "; and so on", number, None)
+    assert caught.value.code == 128 + number
+    assert capsys.readouterr().err == "stopped; and so on\n"
+    # Of the processes that load data, Ctrl-C is none of the business.
+    if number == signal.SIGINT:
+        asr_train._stop(os.getppid(), "; and so on", number, None)
+    else:
+        with pytest.raises(SystemExit):
+            asr_train._stop(os.getppid(), "; and so on", number, None)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("collect", ["y", "no"])
+def test_advice_is_for_trainings(monkeypatch, collect):
+    handlers = {}
+    monkeypatch.setattr(signal, "signal", handlers.__setitem__)
+    from mambaasr.errors import UserError
+
+    with pytest.raises(UserError, match="--output_dir"):
+        asr_train.main(["--token_list", "x", "--collect_stats", collect])
+    advice = handlers[signal.SIGTERM].args[1]
+    assert ("--resume true" in advice) == (collect == "no")
