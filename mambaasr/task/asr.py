@@ -4,7 +4,9 @@ Importing this module registers our names, so that the processes which ESPnet sp
 GPUs, and which import afresh, know them too.
 """
 
+import argparse
 import contextlib
+import copy
 import functools
 import logging
 import multiprocessing
@@ -18,11 +20,15 @@ import torch
 from mambaasr import espnet_compat, register
 from mambaasr.errors import UserError
 from mambaasr.task import checkpoints
+from mambaasr.task.config import read_conf
 from mambaasr.task.log import write_log
 from mambaasr.task.trainer import Trainer, brief
 
 _espnet_asr = espnet_compat.import_quietly("espnet2.tasks.asr")
 _abs_task = espnet_compat.import_quietly("espnet2.tasks.abs_task")
+_NestedDictAction = espnet_compat.import_quietly(
+    "espnet2.utils.nested_dict_action"
+).NestedDictAction
 register()
 
 _DATA = ("train_data_path_and_name_and_type", "valid_data_path_and_name_and_type")
@@ -47,6 +53,11 @@ class ASRTask(_espnet_asr.ASRTask):
         for action in parser._actions:
             if action.dest in _DATA:
                 action.type = path_name_type
+            elif isinstance(action, _NestedDictAction):
+                action.__class__ = _ConfAction
+            elif action.dest == "exclude_weight_decay":
+                # A and D of a state-space model, norms and biases take no weight decay.
+                action.default = True
 
         def error(message):
             raise UserError(f"{message}; see --help_all")
@@ -88,20 +99,43 @@ class ASRTask(_espnet_asr.ASRTask):
             stack.enter_context(_checked_weights())
             if args.collect_stats:
                 stack.enter_context(_our_statistics(args))
+            stack.enter_context(_named_losses_of_workers(args))
             super().main_worker(args)
 
     @classmethod
     def build_model(cls, args):
         """Build the model; what a class refuses is reported with the config's name."""
-        try:
+        with _building(args, "model"):
             return super().build_model(args)
-        except UserError:
-            raise
-        except Exception as error:
-            logging.info("the model cannot be built", exc_info=True)
-            source = getattr(args, "config", None) or "command line"
-            kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-            raise UserError(f"{source}: the model cannot be built: {kind}{brief(error)}") from error
+
+    @classmethod
+    def build_optimizers(cls, args, model):
+        """Build the optimizer; what its class refuses is reported with the config's name."""
+        with _building(args, "optimizer"):
+            return super().build_optimizers(args, model=model)
+
+
+class _ConfAction(argparse.Action):
+    """Puts ``key=value``, ``key.sub=value`` or a mapping into a ``*_conf`` option.
+
+    ESPnet's own action takes a mapping for Python code and lets yaml call functions.
+    """
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        keys, value = read_conf(self.dest, values)
+        conf = copy.deepcopy(getattr(namespace, self.dest, None))
+        if not isinstance(conf, dict):
+            conf = {}
+        if keys:
+            below = conf
+            for key in keys[:-1]:
+                if not isinstance(below.get(key), dict):
+                    below[key] = {}
+                below = below[key]
+            below[keys[-1]] = value
+        else:
+            conf.update(value)
+        setattr(namespace, self.dest, conf)
 
 
 def path_name_type(text):
@@ -128,21 +162,86 @@ def _our_statistics(args):
 
 
 @contextlib.contextmanager
+def _building(args, what):
+    """Report what a class refuses in its constructor with the config's name."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        logging.info(f"the {what} cannot be built", exc_info=True)
+        source = getattr(args, "config", None) or "command line"
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        raise UserError(f"{source}: the {what} cannot be built: {kind}{brief(error)}") from error
+
+
+@contextlib.contextmanager
+def _named_losses_of_workers(args):
+    """Say what to do when a process that loads data is killed; torch only says that it was."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        again = "the same command begins again"
+        if not args.collect_stats:
+            again = "the same command with --resume true goes on after the last whole epoch"
+        raise UserError(
+            f"a process that loads data was killed, perhaps for want of memory ({brief(error)}): "
+            f"give more memory or a smaller --num_workers (now {args.num_workers}); {again}"
+        ) from error
+
+
+@contextlib.contextmanager
 def _checked_weights():
     """Let main_worker load ``--init_param`` so that weights that do not fit are named."""
     theirs = _abs_task.load_pretrained_model
 
     def load(init_param, model, **kwargs):
         try:
-            theirs(init_param=init_param, model=model, **kwargs)
+            # path:key in the file:key in the model:excluded, where the last three may be absent
+            part = model.get_submodule((init_param.split(":") + ["", ""])[2].strip())
+            loaded = []
+            hook = part.register_load_state_dict_pre_hook(
+                lambda part, state, prefix, *_: loaded.extend(_changed(part, state, prefix))
+            )
+            try:
+                theirs(init_param=init_param, model=model, **kwargs)
+            finally:
+                hook.remove()
         except (RuntimeError, OSError, EOFError, AttributeError, ValueError) as error:
             raise UserError(f"--init_param {init_param}: {brief(error)}") from error
+        left = sorted(part.state_dict().keys() - set(loaded))
+        if not loaded:
+            raise UserError(
+                f"--init_param {init_param}: no weight of the model is in it; the model's are "
+                f"{_shortened(left)}; write path:key in the file:key in the model"
+            )
+        if left:
+            logging.warning(
+                f"--init_param {init_param}: {len(left)} of {len(left) + len(loaded)} weights "
+                f"are not in it and keep their initial values: {_shortened(left)}"
+            )
 
     _abs_task.load_pretrained_model = load
     try:
         yield
     finally:
         _abs_task.load_pretrained_model = theirs
+
+
+def _changed(module, state, prefix):
+    """List a module's weights that a state dict holds other tensors for than the module's own."""
+    own = module.state_dict()
+    return [
+        name
+        for name, tensor in own.items()
+        if prefix + name in state and state[prefix + name].data_ptr() != tensor.data_ptr()
+    ]
+
+
+def _shortened(names, most=4):
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
 def _check_files(args):

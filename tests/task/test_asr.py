@@ -1,5 +1,6 @@
 """The ASR task trains, resumes, and says in one line what is wrong."""
 
+import contextlib
 import os
 import signal
 import time
@@ -153,6 +154,23 @@ def test_weights_to_start_from_must_fit(train, workspace):
         train("never", "--init_param", "odd.pth")
 
 
+def test_weights_that_are_left_are_named(train, workspace):
+    folder = train("start", "--max_epoch", "1")
+    weights = torch.load(folder / "1epoch.pth", weights_only=True)
+    gone = {name for name in weights if name.startswith("ctc.")}
+    assert gone
+    part = {name: value for name, value in weights.items() if name not in gone}
+    torch.save(part, workspace.folder / "part.pth")
+    train("from_part", "--max_epoch", "1", "--init_param", "part.pth")
+    log = (workspace.folder / "from_part/train.log").read_text()
+    assert f"{len(gone)} of {len(weights)} weights are not in it" in log
+    assert all(name in log for name in gone)
+    train("from_encoder", "--max_epoch", "1", "--init_param", "part.pth:encoder:encoder")
+    assert "weights are not in it" not in (workspace.folder / "from_encoder/train.log").read_text()
+    with pytest.raises(UserError, match="part.pth:nothing: no weight of the model is in it"):
+        train("never", "--init_param", "part.pth:nothing")
+
+
 def test_data_paths_may_hold_commas():
     assert asr.path_name_type("a,b/wav.scp, speech,sound") == ("a,b/wav.scp", "speech", "sound")
 
@@ -177,3 +195,110 @@ def test_sigterm_ends_cleanly_and_resumes(workspace):
     assert code == 0, printed
     assert f"going on after epoch {epoch} of {epoch + 1}" in printed
     assert (folder / f"{epoch + 1}epoch.pth").exists()
+
+
+class _Model(torch.nn.Module):
+    def __init__(self):
+        from mambaasr.decoder.mamba import MambaDecoder
+        from mambaasr.encoder.conmamba import ConMambaEncoder
+
+        super().__init__()
+        self.encoder = ConMambaEncoder(20, output_size=8, num_blocks=1, linear_units=8)
+        self.decoder = MambaDecoder(5, 8, num_blocks=1)
+
+
+def decays(*arguments):
+    """Return parameter name -> weight decay of the optimizer that the options build."""
+    args = asr.ASRTask.get_parser().parse_args(
+        ["--optim", "adamw", "--optim_conf", "weight_decay=0.25", *arguments]
+    )
+    model = _Model()
+    (optimizer,) = asr.ASRTask.build_optimizers(args, model)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    found = {
+        names[id(parameter)]: group["weight_decay"]
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+    assert len(found) == len(names)
+    return found
+
+
+def test_what_takes_no_weight_decay():
+    found = decays()
+    for ending in ("A_log", ".D", "norm_mixer.weight", "after_norm.weight", ".bias"):
+        values = {value for name, value in found.items() if name.endswith(ending)}
+        assert values == {0.0}, ending
+    for ending in ("in_proj.weight", "x_proj.weight", "dt_proj.weight"):
+        values = {value for name, value in found.items() if name.endswith(ending)}
+        assert values == {0.25}, ending
+
+
+def test_weight_decay_of_all_when_asked_for(tmp_path):
+    (tmp_path / "x.yaml").write_text("exclude_weight_decay: false\n")
+    assert set(decays("--config", str(tmp_path / "x.yaml")).values()) == {0.25}
+    assert set(decays("--exclude_weight_decay", "false").values()) == {0.25}
+
+
+def test_optimizer_that_cannot_be_built():
+    with pytest.raises(UserError, match="the optimizer cannot be built: .*learning rate"):
+        decays("--optim_conf", "lr=-1.0")
+    with pytest.raises(UserError, match="write 1.0e-3"):
+        decays("--optim_conf", "lr=1e-3")
+
+
+def conf(*values, default=None):
+    arguments = [word for value in values for word in ("--encoder_conf", value)]
+    parser = asr.ASRTask.get_parser()
+    if default is not None:
+        parser.set_defaults(encoder_conf=default)
+    return parser.parse_args(arguments).encoder_conf
+
+
+def test_forms_of_a_conf():
+    assert conf() == {}
+    assert conf("a=3", "c.d=4", "c.e=x") == {"a": 3, "c": {"d": 4, "e": "x"}}
+    assert conf("c.d=4", "c=2") == {"c": 2}
+    assert conf("c=2", "c.d=4") == {"c": {"d": 4}}
+    assert conf("a=1", "{'b': true, \"c\": [2]}") == {"a": 1, "b": True, "c": [2]}
+    default = {"a": {"b": 1}}
+    assert conf("a.c=2", "{x: 1}", default=default) == {"a": {"b": 1, "c": 2}, "x": 1}
+    assert default == {"a": {"b": 1}}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{'input_layer': __import__('os').system('touch harm')}",
+        "{'input_layer': !!python/object/apply:os.system ['touch harm']}",
+        "input_layer=!!python/object/apply:os.system ['touch harm']",
+        'a.b=!!python/object/apply:os.system ["touch harm"]',
+        "__import__('os').system('touch harm')",
+    ],
+)
+def test_code_in_a_conf_is_not_run(train, workspace, text):
+    with pytest.raises(UserError) as caught:
+        train("never", "--encoder_conf", text)
+    assert "\n" not in str(caught.value)
+    assert not (workspace.folder / "harm").exists()
+
+
+def test_killed_loader_is_named(workspace):
+    """A process that loads data is killed, as the kernel does when memory runs out."""
+    process = workspace.start(
+        workspace.arguments("loader", "--max_epoch", "100000", "--num_workers", "1")
+    )
+    deadline = time.monotonic() + 240
+    children = f"/proc/{process.pid}/task/{process.pid}/children"
+    while process.poll() is None and time.monotonic() < deadline:
+        with contextlib.suppress(OSError):
+            for child in open(children).read().split():
+                os.kill(int(child), signal.SIGKILL)
+        time.sleep(0.05)
+    if process.poll() is None:
+        process.kill()
+    _, printed = process.communicate(timeout=60)
+    assert process.returncode == 2, printed
+    assert "Traceback" not in printed
+    (line,) = [line for line in printed.splitlines() if line.startswith("error: ")]
+    assert "memory" in line and "--num_workers (now 1)" in line and "--resume true" in line
