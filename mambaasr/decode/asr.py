@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import os
+import shutil
 import time
 import warnings
 from pathlib import Path
@@ -16,7 +17,8 @@ from mambaasr.errors import UserError
 from mambaasr.files import atomic_write
 from mambaasr.parallel import map_items, worker_index
 
-FILES = ("text", "token", "token_int", "score")
+BEST = ("text", "token", "token_int")
+FILES = (*BEST, "score")
 MAX_CHUNK = 64
 
 
@@ -64,7 +66,8 @@ def decode_set(model, wavs, keys, output_dir, nj=1, cluster=None, chunk_size=Non
     Finished chunks stay in ``output_dir/chunks``, each under a fingerprint of model, options,
     ids and audio files: a rerun decodes only what is not there. An utterance that cannot be
     decoded gets an empty hypothesis, a warning and a line in failed.tsv; where the reason may
-    pass (no memory left), a rerun tries again.
+    pass (no memory left), a rerun tries again. What an earlier run wrote beside the chunks goes
+    away first: it may be another model's, and would look like this one's after a kill.
 
     Args:
         model: a :class:`Model`.
@@ -86,6 +89,7 @@ def decode_set(model, wavs, keys, output_dir, nj=1, cluster=None, chunk_size=Non
     if len(pending) < len(chunks):
         done = len(chunks) - len(pending)
         logging.info(f"{output_dir}: {done} of {len(chunks)} chunks are decoded already")
+    _remove_outputs(output_dir)
     for failures in map_items(decode_chunk, pending, nj, "Decode", cluster):
         for utt, reason in failures:
             logging.warning(f"{utt} is not decoded: {reason}")
@@ -237,16 +241,29 @@ def _sampling_rate(train_args):
 
 
 def _fingerprint(model):
-    """Return what every hypothesis depends on, as plain values: contents, options, code."""
+    """Return what every hypothesis depends on, as plain values: contents, options, versions.
+
+    The commit is left out: any commit between a kill and the rerun would throw all chunks away.
+    """
     files = (model.train_config, model.model_file, model.lm_train_config, model.lm_file)
     return {
         "files": [file and _sha256(file) for file in files],
-        "bpemodel": [_sha256(v) for k, v in model.options if k == "bpemodel" and v],
+        "bpemodel": _bpemodel_sha256(model),
         "options": [list(pair) for pair in model.options if pair[0] != "bpemodel"],
         "gpu": bool(model.ngpu),
         "seed": model.seed,
-        "code": [provenance.version("mambaasr"), provenance.git_commit()],
+        "versions": {name: provenance.version(name) for name in ("mambaasr", "torch", "espnet")},
+        "backend": os.environ.get("MAMBAASR_BACKEND") or "auto",
     }
+
+
+def _bpemodel_sha256(model):
+    """Return the digest of the option's sentencepiece model, or else of the config's."""
+    from mambaasr.task.config import read
+
+    given, trained = dict(model.options), read(model.train_config)
+    kind, path = (given.get(key) or trained.get(key) for key in ("token_type", "bpemodel"))
+    return _sha256(path) if kind == "bpe" and path else None
 
 
 def _sha256(path):
@@ -317,7 +334,7 @@ def _write_hypotheses(folder, results, nbest):
     for rank in range(nbest):
         for name in FILES:
             _write_column(folder / f"{rank + 1}best_recog" / name, results, rank, name)
-    for name in ("text", "token", "token_int"):
+    for name in BEST:
         _write_column(folder / name, results, 0, name)
 
 
@@ -336,6 +353,14 @@ def _write_failures(folder, results):
             if result["reason"]:
                 row = (result["utt"], result["path"] or "-", result["reason"])
                 stream.write("\t".join(" ".join(cell.split()) for cell in row) + "\n")
+
+
+def _remove_outputs(folder):
+    # decode.json first: the others are no result without it.
+    for name in ("decode.json", *BEST, "failed.tsv"):
+        (folder / name).unlink(missing_ok=True)
+    for path in folder.glob("[1-9]*best_recog"):
+        shutil.rmtree(path)
 
 
 def _remove_others(folder, chunks):

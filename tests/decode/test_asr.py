@@ -6,6 +6,7 @@ import logging
 import numpy
 import pytest
 import soundfile
+import yaml
 
 from mambaasr.decode import asr
 from mambaasr.errors import UserError
@@ -20,21 +21,17 @@ def model(experiment):
     return asr.Model(config, weights, options=tuple(sorted(OPTIONS.items())))
 
 
-@pytest.fixture(autouse=True)
-def same_commit(monkeypatch):
-    """The commit belongs to the fingerprint; it may change while the tests run."""
-    monkeypatch.setattr(asr.provenance, "git_commit", lambda: "0123456789ab")
-
-
 def read(folder, names=HYPOTHESES):
     if names is HYPOTHESES:
         folder = folder / "1best_recog"
     return {name: (folder / name).read_text(encoding="utf-8") for name in names}
 
 
-def test_outputs_are_espnets(model, speech, tmp_path):
+def test_outputs_are_espnets(model, speech, tmp_path, monkeypatch):
     """The files hold what Speech2Text itself says."""
     from mambaasr.decode.load import load_speech2text
+
+    monkeypatch.setattr(asr.provenance, "git_commit", lambda: "0123456789ab")
 
     summary = asr.decode_set(model, speech, speech, tmp_path, chunk_size=4)
     speech2text = load_speech2text(model.train_config, model.model_file, **OPTIONS)
@@ -174,6 +171,41 @@ def test_nothing_could_be_decoded(model, tmp_path):
     assert not (tmp_path / "out" / "text").exists()
 
 
+OUTPUTS = ["1best_recog", "chunks", "decode.json", "failed.tsv", "text", "token", "token_int"]
+
+
+def outputs(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_no_results_of_before_beside_a_failure(model, speech, tmp_path):
+    keys = list(speech)[:2]
+    asr.decode_set(model, speech, keys, tmp_path / "out")
+    assert outputs(tmp_path / "out") == OUTPUTS
+    gone = {key: str(tmp_path / "gone.wav") for key in keys}
+    with pytest.raises(UserError, match="not one of 2"):
+        asr.decode_set(model, gone, keys, tmp_path / "out")
+    assert outputs(tmp_path / "out") == ["chunks", "failed.tsv"]
+
+
+def test_no_results_of_before_beside_a_killed_run(model, speech, tmp_path, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def kill(chunk):
+        raise Killed
+
+    keys = list(speech)[:2]
+    asr.decode_set(model, speech, keys, tmp_path)
+    other = model._replace(options=tuple(sorted({**OPTIONS, "ctc_weight": 0.9}.items())))
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(asr, "decode_chunk", kill)
+        asr.decode_set(other, speech, keys, tmp_path)
+    assert outputs(tmp_path) == ["chunks"]
+    asr.decode_set(model, speech, keys, tmp_path)
+    assert outputs(tmp_path) == OUTPUTS
+
+
 def test_other_rates_and_channels(model, speech, tmp_path):
     utt, path = next(iter(speech.items()))
     samples, rate = soundfile.read(path)
@@ -194,6 +226,8 @@ def test_nbest(model, speech, tmp_path):
         for path in (tmp_path / "1best_recog" / "score", tmp_path / "2best_recog" / "score")
     ]
     assert all(first >= second for first, second in zip(*scores, strict=True))
+    asr.decode_set(model, speech, list(speech)[:1], tmp_path)
+    assert outputs(tmp_path) == OUTPUTS, "2best_recog is not of this run"
 
 
 def test_wrong_set(model, speech, tmp_path):
@@ -201,6 +235,41 @@ def test_wrong_set(model, speech, tmp_path):
         asr.decode_set(model, speech, ["other"], tmp_path)
     with pytest.raises(UserError, match="no utterances"):
         asr.decode_set(model, speech, [], tmp_path)
+
+
+def test_what_names_a_chunk(model, speech, tmp_path, monkeypatch):
+    """Versions, backend and the config's sentencepiece model, but not the commit."""
+    config = yaml.safe_load(open(model.train_config))
+    bpemodel, train_config = tmp_path / "bpe.model", tmp_path / "config.yaml"
+    bpemodel.write_bytes(b"one")
+    train_config.write_text(yaml.safe_dump(config | {"bpemodel": str(bpemodel)}))
+    model = model._replace(train_config=str(train_config))
+
+    def name(model=model):
+        return asr.plan(model, speech, list(speech)[:1], tmp_path)[0].file
+
+    def of_bpe(**options):
+        return model._replace(options=tuple(sorted({"token_type": "bpe", **options}.items())))
+
+    names = [name(), name(of_bpe())]
+    with monkeypatch.context() as patch:
+        patch.setattr(asr.provenance, "git_commit", lambda: "another")
+        assert [name(), name(of_bpe())] == names
+    for package in ("mambaasr", "torch", "espnet"):
+        with monkeypatch.context() as patch:
+            patch.setattr(asr.provenance, "version", lambda p, new=package: "9" * (p == new))
+            names.append(name())
+    with monkeypatch.context() as patch:
+        patch.setenv("MAMBAASR_BACKEND", "naive")
+        names.append(name())
+    bpemodel.write_bytes(b"two")
+    assert name() == names[0], "a model of characters reads no bpemodel"
+    names.append(name(of_bpe()))
+    bpemodel.rename(tmp_path / "elsewhere")
+    assert name(of_bpe(bpemodel=str(tmp_path / "elsewhere"))) == names[-1]
+    assert len(set(names)) == len(names)
+    with pytest.raises(UserError, match="bpe.model: cannot be read: No such file"):
+        name(of_bpe())
 
 
 def test_size_of_chunks(model, speech, tmp_path):
