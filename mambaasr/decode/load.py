@@ -1,7 +1,6 @@
 """Load a trained model, or say what does not fit."""
 
 import logging
-import pickle
 from pathlib import Path
 
 from mambaasr.errors import UserError
@@ -73,15 +72,14 @@ def read_weights(path):
     """
     import torch
 
+    from mambaasr.task import checkpoints
+
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with open(path, "rb"):  # a missing file is not a torn one
+            state = checkpoints.load(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{path}: not opened, for it is no checkpoint of plain tensors (weights_only=True)"
-        ) from error
-    except (RuntimeError, EOFError, KeyError) as error:
+    except (RuntimeError, EOFError) as error:
         raise UserError(f"{path}: not a whole checkpoint: torn, or of another kind") from error
     if isinstance(state, dict) and state and all(map(torch.is_tensor, state.values())):
         return state

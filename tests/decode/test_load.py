@@ -51,8 +51,18 @@ def test_unexpected_and_misshapen_weights_are_listed(experiment, weights, tmp_pa
 
 
 class Evil:
+    """Runs code when it is unpickled: a file appears."""
+
+    def __init__(self, path):
+        self.path = path
+
     def __reduce__(self):
-        return (open, ("/tmp/should_not_exist", "w"))
+        return (open, (str(self.path), "w"))
+
+
+def test_evil_is_evil(tmp_path):
+    pickle.loads(pickle.dumps(Evil(tmp_path / "made"))).close()
+    assert (tmp_path / "made").exists()
 
 
 def write_torn(path, whole):
@@ -64,9 +74,15 @@ def write_torn(path, whole):
     [
         (lambda path, whole: None, "cannot be read: No such file"),
         (lambda path, whole: path.write_bytes(b""), "not a whole checkpoint"),
-        (lambda path, whole: path.write_bytes(b"not a checkpoint"), "no checkpoint of plain"),
-        (lambda path, whole: path.write_bytes(pickle.dumps(Evil())), "no checkpoint of plain"),
-        (lambda path, whole: torch.save({"a": Evil()}, path), "no checkpoint of plain"),
+        (lambda path, whole: path.write_bytes(b"not a checkpoint"), "not a whole checkpoint"),
+        (
+            lambda path, whole: path.write_bytes(pickle.dumps(Evil(path.with_name("made")))),
+            "not a whole checkpoint",
+        ),
+        (
+            lambda path, whole: torch.save({"a": Evil(path.with_name("made"))}, path),
+            "not a plain checkpoint, so it is not opened",
+        ),
         (write_torn, "not a whole checkpoint"),
         (lambda path, whole: torch.save({"model": {}, "epoch": 3}, path), "trainer's own state"),
         (lambda path, whole: torch.save({}, path), "does not hold"),
@@ -78,6 +94,7 @@ def test_bad_checkpoint(experiment, tmp_path, write, message):
     write(path, experiment[1])
     with pytest.raises(UserError, match=message):
         read_weights(path)
+    assert not (tmp_path / "made").exists()
 
 
 @pytest.mark.parametrize(
