@@ -73,7 +73,7 @@ def get_parser():
     add(
         "--dtype",
         default="float32",
-        choices=["float16", "float32", "float64"],
+        choices=["float32", "float64"],
         help="of the weights",
     )
     add("--seed", type=int, default=0, help="for models that draw numbers")
