@@ -1,6 +1,7 @@
 """Training configs: a base and small blocks that are laid over it."""
 
 import math
+from fnmatch import fnmatchcase
 
 import yaml
 
@@ -32,20 +33,24 @@ def merge(base, blocks):
     return merged
 
 
-def select(config, keys):
-    """Return the part of a config under the given keys; ``encoder_conf.input_layer`` goes inside.
+def flatten(config):
+    """Return the options inside each ``*_conf`` under names of their own: ``encoder_conf.x``."""
+    flat = {}
+    for key, value in config.items():
+        if key.endswith("_conf") and isinstance(value, dict):
+            flat |= {f"{key}.{name}": inner for name, inner in value.items()}
+        else:
+            flat[key] = value
+    return flat
 
-    Keys that the config does not have are left out.
-    """
-    missing = object()
-    part = {}
-    for key in keys:
-        value = config
-        for name in key.split("."):
-            value = value.get(name, missing) if isinstance(value, dict) else missing
-        if value is not missing:
-            part[key] = value
-    return part
+
+def drop(flat, patterns, keep=()):
+    """Return a flat config without the keys that fit a pattern (``optim*``), but for ``keep``."""
+    return {
+        key: value
+        for key, value in flat.items()
+        if key in keep or not any(fnmatchcase(key, pattern) for pattern in patterns)
+    }
 
 
 def dump(config):

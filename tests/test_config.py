@@ -6,7 +6,7 @@ import sys
 import pytest
 import yaml
 
-from mambaasr.config import dump, merge, select
+from mambaasr.config import drop, dump, flatten, merge
 from mambaasr.errors import UserError
 
 BASE = {"encoder": "conmamba", "encoder_conf": {"output_size": 144}, "max_epoch": 50}
@@ -35,9 +35,11 @@ def test_blocks_must_not_disagree():
         merge(BASE, [("a", {"max_epoch": 3}), ("b", {"max_epoch": 4})])
 
 
-def test_select():
-    keys = ["max_epoch", "encoder_conf.output_size", "encoder_conf.none", "max_epoch.x", "none"]
-    assert select(BASE, keys) == {"max_epoch": 50, "encoder_conf.output_size": 144}
+def test_drop():
+    flat = flatten(BASE | {"encoder_conf": {"output_size": 144, "input_layer": "conv2d"}})
+    kept = {"encoder": "conmamba", "encoder_conf.input_layer": "conv2d", "max_epoch": 50}
+    assert drop(flat, ["encoder_conf.*"], ["encoder_conf.input_layer"]) == kept
+    assert drop(kept, ["max*", "encoder_*"]) == {"encoder": "conmamba"}
 
 
 def test_dump_reads_back():
@@ -64,8 +66,43 @@ def test_command_writes_the_merged_config(configs):
     assert (done.returncode, done.stderr) == (0, "")
     expected = {"encoder": "mamba", "encoder_conf": {"num_blocks": 2}}
     assert yaml.safe_load((configs / "exp/train.yaml").read_text()) == expected
-    part = merge_config(configs, *line, "--only", "encoder_conf.num_blocks")
-    assert part.stdout == "encoder_conf.num_blocks: 2\n"
+
+
+def test_command_drops_keys_and_options(configs):
+    line = ["--base", "base.yaml", "--drop", "max*", "encoder_conf.*", "--check"]
+    line += [
+        "--max_epoch 3 --seed 1 --encoder_conf dropout_rate=0 --encoder_conf input_layer=linear"
+    ]
+    part = merge_config(configs, *line, "--keep", "encoder_conf.input_layer")
+    expected = {"encoder": "conmamba", "--encoder_conf.input_layer": ["input_layer=linear"]}
+    assert yaml.safe_load(part.stdout) == expected | {"--seed": ["1"]}
+
+
+@pytest.mark.parametrize(
+    ("config", "options", "message"),
+    [
+        ("beam_sise: 3\n", "", "decode.yaml: there is no option `beam_sise`"),
+        ("beam_size: many\n", "", "decode.yaml: beam_size: 'many' is no such value"),
+        ("{}\n", "--beam_sise 3", "decoding: unrecognized arguments: --beam_sise 3"),
+        ("{}\n", "--beam_size many", "argument --beam_size: invalid int value: 'many'"),
+        ("{}\n", "--help", "decoding: --help"),
+        ("beam_size: 3\n", "--ctc_weight 0.3", None),
+    ],
+)
+def test_decoding_options_are_checked(configs, config, options, message):
+    (configs / "decode.yaml").write_text(config)
+    line = [
+        "--base",
+        "base.yaml",
+        "--decoding_config",
+        "decode.yaml",
+        f"--check_decoding={options}",
+    ]
+    done = merge_config(configs, *line)
+    assert (done.returncode == 0) == (message is None)
+    if message:
+        assert done.stderr.startswith("error: ") and message in done.stderr
+        assert len(done.stderr.splitlines()) == 1 and done.stdout == ""
 
 
 @pytest.mark.parametrize(

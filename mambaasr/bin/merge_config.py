@@ -1,6 +1,8 @@
 """Lay small yaml blocks over a base training config."""
 
 import argparse
+import contextlib
+import io
 import re
 import shlex
 import tempfile
@@ -8,6 +10,7 @@ from pathlib import Path
 
 from mambaasr.bin import run_main
 from mambaasr.errors import UserError
+from mambaasr.files import atomic_write
 
 
 def get_parser():
@@ -23,11 +26,14 @@ def get_parser():
         help="e.g. conf/encoder/mamba.yaml: its top-level keys replace the base's",
     )
     parser.add_argument(
-        "--only",
+        "--drop",
         nargs="*",
-        default=None,
-        help="write these keys alone, e.g. frontend encoder_conf.input_layer, and what the options "
-        "of --check say of them",
+        metavar="PATTERN",
+        help="write keys and the options of --check by flat names (encoder_conf.num_blocks), "
+        "without those that fit a pattern such as 'optim*'",
+    )
+    parser.add_argument(
+        "--keep", nargs="*", default=[], metavar="KEY", help="flat names that --drop leaves"
     )
     parser.add_argument(
         "--check",
@@ -35,12 +41,16 @@ def get_parser():
         help="check every file, and the whole with these options of asr_train over it, against "
         "the classes they name",
     )
+    parser.add_argument(
+        "--check_decoding", metavar="OPTIONS", help="check these options of asr_inference too"
+    )
+    parser.add_argument("--decoding_config", metavar="YAML", help="and its config")
     parser.add_argument("--output", type=Path, help="default: print it")
     return parser
 
 
 def main(argv=None):
-    from mambaasr.config import dump, merge, select
+    from mambaasr.config import drop, dump, flatten, merge
     from mambaasr.task.config import read
 
     args = get_parser().parse_args(argv)
@@ -49,14 +59,15 @@ def main(argv=None):
     given = {}
     if args.check is not None:
         given = check(parts, config, shlex.split(args.check))
-    if args.only is not None:
-        names = {key.partition(".")[0] for key in args.only} & given.keys()
-        config = select(config, args.only) | {f"--{name}": given[name] for name in sorted(names)}
+    if args.check_decoding is not None:
+        check_decoding(args.decoding_config, args.check_decoding)
+    if args.drop is not None:
+        config = drop(flatten(config), args.drop, args.keep)
+        options = drop(flatten_options(given), args.drop, args.keep)
+        config |= {f"--{name}": options[name] for name in sorted(options)}
     if args.output is None:
         print(dump(config), end="")
     else:
-        from mambaasr.files import atomic_write
-
         with atomic_write(args.output) as stream:
             stream.write(dump(config))
     return 0
@@ -86,14 +97,51 @@ def check(parts, config, options):
             check_command([*command, path])
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder, "config.yaml")
-        whole.write_text(dump(config), encoding="utf-8")
+        with atomic_write(whole) as stream:
+            stream.write(dump(config))
         try:
-            return check_command([*command, str(whole), *options])
+            given = check_command([*command, str(whole), *options])
         except UserError as error:
             names = " + ".join(path for path, _ in parts)
             raise UserError(
                 re.sub(f"{re.escape(str(whole))}(: line \\d+)?", names, str(error))
             ) from None
+    return {
+        name: values for name, values in given.items() if name not in ("collect_stats", "config")
+    }
+
+
+def flatten_options(given):
+    """Return ``{"frontend_conf": ["n_mels=80"]}`` as ``{"frontend_conf.n_mels": ["n_mels=80"]}``.
+
+    The values stay words, and those of one name stay in their order.
+    """
+    flat = {}
+    for name, values in given.items():
+        for value in values:
+            key = re.match(r"\w+(?=[.=])", value) if name.endswith("_conf") else None
+            flat.setdefault(f"{name}.{key[0]}" if key else name, []).append(value)
+    return flat
+
+
+def check_decoding(config, options):
+    """Check the options of ``asr_inference`` and its config, importing nothing heavy.
+
+    Args:
+        config: yaml file, or an empty text.
+        options: words of its command line, as one text.
+    """
+    from mambaasr.bin.asr_inference import _parse
+
+    # What the driver gives itself.
+    needed = "--data_path_and_name_and_type=- --asr_model_file=- --output_dir=-".split()
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+            _parse([*needed, *(["--config", config] if config else []), *shlex.split(options)])
+    except SystemExit:
+        message = said.getvalue().rpartition("error: ")[2].strip()
+        raise UserError(f"decoding: {message or f'{options}: no decoding'}") from None
 
 
 if __name__ == "__main__":

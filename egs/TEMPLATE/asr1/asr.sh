@@ -126,13 +126,17 @@ done
 if ${help_wanted}; then print_help; exit 0; fi
 
 # --- Checks: whatever can be known now is said now, not after hours -------------------------------
-one_of() { # one_of OPTION CHOICE...
-    local choice
-    for choice in "${@:2}"; do [[ ${!1} == "${choice}" ]] && return; done
-    die "--$1 '${!1}': choose one of: ${*:2}"
+among() { # among WORD WORDS...: is it one of them?
+    local word
+    for word in "${@:2}"; do [[ $1 == "${word}" ]] && return; done
+    return 1
 }
-number() { [[ ${!1} =~ ^[0-9]+(\.[0-9]+)?$ ]] || die "--$1 '${!1}' is not a number"; }
-count() { [[ ${!1} =~ ^(0|[1-9][0-9]{0,5})$ ]] || die "--$1 '${!1}' is not a whole number"; }
+one_of() { among "${!1}" "${@:2}" || die "--$1 '${!1}': choose one of: ${*:2}"; } # OPTION CHOICE...
+is_number() { [[ $1 =~ ^[0-9]+(\.[0-9]+)?$ ]]; }
+count() { # count OPTION MINIMUM
+    [[ ${!1} =~ ^(0|[1-9][0-9]{0,5})$ ]] || die "--$1 '${!1}' is not a whole number"
+    (( ${!1} >= $2 )) || die "--$1 ${!1}: must be at least $2"
+}
 stage_number() { [[ $2 =~ ^([1-9]|1[0-5])$ ]] || die "--$1 '$2': stages are numbers from 1 to 15"; }
 
 stage_number stage "${stage}"
@@ -143,25 +147,38 @@ for n in ${skipped[@]+"${skipped[@]}"}; do stage_number skip_stages "${n}"; done
 if (( stage > 13 && stop_stage == 13 )); then stop_stage=${stage}; fi
 (( stage <= stop_stage )) || die "--stage ${stage} comes after --stop_stage ${stop_stage}"
 (( stop_stage < 14 )) || die "stages 14 and 15 (pack, upload) are not built yet: --stop_stage 13"
-if [[ ${use_lm} == true ]] || (( stage >= 6 && stop_stage <= 9 )); then
-    die "the language model is not built yet (stages 6 to 9): --use_lm false, and other stages"
+if [[ ${use_lm} == true ]] || (( (stage >= 6 && stage <= 9) || (stop_stage >= 6 && stop_stage <= 9) ))
+then
+    die "the language model is not built yet: --use_lm false, and no stage from 6 to 9"
 fi
-for name in ngpu nj inference_nj nbpe; do count "${name}"; done
-for name in min_wav_duration max_wav_duration; do number "${name}"; done
-fs=${fs/%k/000}; count fs
+count ngpu 0
+fs=${fs/%k/000}
+for name in nj inference_nj nbpe fs; do count "${name}" 1; done
+for name in min_wav_duration max_wav_duration; do
+    is_number "${!name}" || die "--${name} '${!name}' is not a number"
+done
+printf '%s\n' "${min_wav_duration}" "${max_wav_duration}" | LC_ALL=C sort -n -C ||
+    die "--min_wav_duration ${min_wav_duration} is above --max_wav_duration ${max_wav_duration}"
+read -r -d '' -a factors <<< "${speed_perturb_factors}" || true
+for word in ${factors[@]+"${factors[@]}"}; do
+    { is_number "${word}" && [[ ${word} == *[1-9]* ]]; } ||
+        die "--speed_perturb_factors '${word}' is not a number above 0"
+done
 one_of audio_format flac wav
 one_of bad_audio skip stop
 one_of token_type char bpe word
 one_of bpemode unigram bpe
 one_of feats_normalize global_mvn utterance_mvn none
 for name in train_set valid_set test_sets asr_config; do
-    [[ -n ${!name} ]] || die "--${name} is required"
+    [[ ${!name} == *[![:space:]]* ]] || die "--${name} is required"
 done
 for name in asr_config encoder decoder optim inference_config; do
     [[ -z ${!name} || -f ${!name} ]] || die "--${name} ${!name}: no such file; there are:" \
         "$(find "$(dirname "${!name}")" -maxdepth 1 -name '*.yaml' 2> /dev/null | sort | tr '\n' ' ')"
 done
 [[ ${nlsyms_txt} == none || -f ${nlsyms_txt} ]] || die "--nlsyms_txt ${nlsyms_txt}: no such file"
+[[ -z ${pretrained_model} || -f ${pretrained_model%%:*} ]] ||
+    die "--pretrained_model ${pretrained_model}: no such file: ${pretrained_model%%:*}"
 
 # shellcheck source-path=SCRIPTDIR source=path.sh
 . "$(dirname "${BASH_SOURCE[0]}")/path.sh"
@@ -177,14 +194,15 @@ split_words() {
 for name in local_data_opts asr_args inference_args; do
     split_words "${!name}" > /dev/null 2>&1 || die "--${name} '${!name}': a quotation mark is not closed"
 done
-merge_config() { # merge_config [--only KEY...] --output FILE
+merge_config() { # merge_config OPTION...
     local blocks=() block
     for block in "${encoder}" "${decoder}" "${optim}"; do
         [[ -z ${block} ]] || blocks+=(--block "${block}")
     done
     python -m mambaasr.bin.merge_config --base "${asr_config}" ${blocks[@]+"${blocks[@]}"} "$@"
 }
-merge_config --check "${asr_args}" > /dev/null
+merge_config --check="${asr_args}" --check_decoding="${inference_args}" \
+    --decoding_config="${inference_config}" > /dev/null
 
 # --- Names, as ESPnet2 gives them -----------------------------------------------------------------
 plain() { printf '%s' "${1//--/_}" | tr -cd 'A-Za-z0-9_.+-'; } # options as part of a file name
@@ -205,7 +223,9 @@ if [[ ${token_type} == bpe ]]; then suffix+=${nbpe}; fi
 : "${asr_stats_dir:=${expdir}/asr_stats_${suffix}${speed_perturb_factors:+_sp}}"
 if [[ -z ${asr_tag} ]]; then
     asr_tag=$(stem "${asr_config}")
-    for block in "${encoder}" "${decoder}" "${optim}"; do asr_tag+=${block:+_$(stem "${block}")}; done
+    # Blocks of one name in different slots are different models.
+    asr_tag+=${encoder:+_enc_$(stem "${encoder}")}${decoder:+_dec_$(stem "${decoder}")}
+    asr_tag+=${optim:+_opt_$(stem "${optim}")}
     asr_tag+=_${suffix}$(plain "${asr_args// /}")${speed_perturb_factors:+_sp}
 fi
 : "${asr_exp:=${expdir}/asr_${asr_tag}}"
@@ -215,12 +235,14 @@ if [[ -z ${inference_tag} ]]; then
 fi
 decode_dir=${asr_exp}/${inference_tag}
 for name in asr_tag inference_tag; do
-    (( ${#name} < 200 )) || die "the default of --${name} is too long for a file name: give one"
+    value=${!name}
+    (( ${#value} < 200 )) || die "--${name} is too long for a file name: give a shorter one"
 done
 # These go into yaml values and ESPnet's "PATH,name,type", where such characters would mean
 # something. They are relative paths: the folders above the recipe may be called anything.
 unfit="[],:;#\"\`\$&*!|<>%{}'\\\\[]|[[:cntrl:]]"
-for name in datadir dumpdir expdir asr_exp asr_stats_dir inference_tag train_set valid_set test_sets; do
+for name in datadir dumpdir expdir train_set valid_set test_sets lang asr_tag inference_tag asr_exp \
+    asr_stats_dir; do
     [[ ! ${!name} =~ ${unfit} ]] ||
         die "--${name} '${!name}': use letters, digits, spaces and . _ + - = / in names"
 done
@@ -236,19 +258,31 @@ step() {
 files_of() { # files_of FOLDER: what a data folder's contents are known by
     files=("$1"/{wav.scp,text,utt2spk,segments,utt2lang,utt2num_samples})
 }
-# The validation set, where it is tested too, is taken before the filter: no test loses utterances.
-test_folder() { if [[ $1 == "${valid_set}" ]]; then echo "${raw}/org/$1"; else echo "${raw}/$1"; fi; }
+# Training and validation sets that are tested are taken before the filter: no test loses utterances.
+formatted() { if among "$1" "${train}" "${valid_set}"; then echo "${raw}/org/$1"; else echo "${raw}/$1"; fi; }
 
 prepare_data() {
-    local outputs=() set
+    local outputs=() set corpora=() variable
+    # What db.sh says of the corpora that local/ asks for.
+    while IFS= read -r -d '' variable; do corpora+=("${variable}"); done < <(corpus_variables)
     for set in "${train_set}" "${valid_set}" "${tests[@]}"; do
         outputs+=("${datadir}/${set}"/{wav.scp,text,utt2spk})
     done
-    cmd=(local/data.sh)
+    cmd=(local/data.sh "--nj=${nj}")
     if [[ ${datadir} != data ]]; then cmd+=(--data_dir "${datadir}"); fi
     add_words "${local_data_opts}"
-    step "data" "${datadir}" --input local --output "${outputs[@]}" -- "${cmd[@]}"
+    # check_data --fix mends these folders in place; that must last.
+    step "data" "${datadir}" --input local --variable ${corpora[@]+"${corpora[@]}"} \
+        --keep_outputs true --output "${outputs[@]}" -- "${cmd[@]}"
 }
+corpus_variables() ( # NAME=VALUE, each behind it a null byte
+    db=$(dirname "${BASH_SOURCE[0]}")/db.sh
+    # shellcheck source-path=SCRIPTDIR source=db.sh
+    . "${db}"
+    sed -n 's/^ *\(export \)\{0,1\}\([A-Za-z_][A-Za-z0-9_]*\)=.*/\2/p' "${db}" | while read -r name; do
+        if grep -rqsw -e "${name}" local; then printf '%s=%s\0' "${name}" "${!name}"; fi
+    done
+)
 
 perturb_speed() {
     if [[ -z ${speed_perturb_factors} ]]; then echo "no --speed_perturb_factors: nothing to do"; return; fi
@@ -261,16 +295,16 @@ perturb_speed() {
 }
 
 format_audio() {
-    local set out
-    for set in "${train}" "${valid_set}" "${tests[@]}"; do
+    local set out sets=("${train}")
+    for set in "${valid_set}" "${tests[@]}"; do
+        if ! among "${set}" "${sets[@]}"; then sets+=("${set}"); fi
+    done
+    for set in "${sets[@]}"; do
+        out=$(formatted "${set}")
         cmd=(python -m mambaasr.bin.format_audio --fs "${fs}" --audio_format "${audio_format}"
             --nj "${nj}" --bad_audio "${bad_audio}")
-        if [[ ${set} == "${train}" || ${set} == "${valid_set}" ]]; then
-            out=${raw}/org/${set}
-        else
-            out=${raw}/${set}
-            cmd+=(--keep_bad)
-        fi
+        # An utterance whose audio is bad stays in the error rate.
+        if among "${set}" "${tests[@]}"; then cmd+=(--keep_bad); fi
         files_of "${datadir}/${set}"
         step "format audio of ${set}" "${dumpdir}" \
             --input "${files[@]}" --output "${out}"/{wav.scp,text,utt2spk,utt2num_samples} -- \
@@ -322,11 +356,16 @@ asr_train_command() {
 statistics() {
     local work=${asr_stats_dir}/.stages word ignored=(config)
     merge_config --output "${work}/train.yaml"
-    # Of config and asr_args only this decides the statistics, and whether a text fits its frames:
-    # experiments that differ elsewhere share one folder.
-    merge_config --check "${asr_args}" --output "${work}/inputs.yaml" --only frontend frontend_conf \
-        input_size preencoder preencoder_conf encoder_conf.input_layer model_conf.ctc_weight \
-        preprocessor preprocessor_conf
+    # Experiments that differ only in what is known not to matter here share one folder. Of the
+    # encoder its class and input layer matter: they say whether a text fits its frames.
+    merge_config --check="${asr_args}" --output "${work}/inputs.yaml" \
+        --keep encoder_conf.input_layer --drop 'encoder_conf.*' 'decoder*' 'ctc_conf*' 'specaug*' \
+        'normalize*' 'optim*' 'scheduler*' 'exclude_weight_decay*' init init_param freeze_param \
+        ignore_init_mismatch max_epoch patience accum_grad 'grad_*' 'batch_*' 'valid_batch_*' \
+        num_iters_per_epoch seed use_amp train_dtype ngpu num_workers 'cudnn_*' 'log_*' \
+        num_att_plot 'use_tensorboard' 'use_wandb' 'wandb_*' 'keep_*' 'nbest_*' \
+        best_model_criterion val_scheduler_criterion early_stopping_criterion resume \
+        model_conf.lsm_weight model_conf.length_normalized_loss 'model_conf.report_*'
     cmd=(python -m)
     asr_train_command
     cmd+=(--collect_stats true --config "${work}/train.yaml" --normalize none
@@ -381,7 +420,7 @@ decode() {
     [[ -f ${model} ]] || die "${model}: no such model; there are:" \
         "$(find "${asr_exp}" -maxdepth 1 -name '*.pth' 2> /dev/null | sort | tr '\n' ' ')"
     for set in "${tests[@]}"; do
-        data=$(test_folder "${set}") out=${decode_dir}/${set}
+        data=$(formatted "${set}") out=${decode_dir}/${set}
         cmd=(python -m mambaasr.bin.asr_inference --asr_train_config "${asr_exp}/config.yaml"
             --asr_model_file "${model}" --data_path_and_name_and_type "${data}/wav.scp,speech,sound"
             --key_file "${data}/wav.scp" --output_dir "${out}" --nj "${inference_nj}")
@@ -397,7 +436,7 @@ decode() {
 score() {
     local set data out
     for set in "${tests[@]}"; do
-        data=$(test_folder "${set}") out=${decode_dir}/${set}
+        data=$(formatted "${set}") out=${decode_dir}/${set}
         cmd=(python -m mambaasr.bin.score --ref "${data}/text" --hyp "${out}/text"
             --utt2spk "${data}/utt2spk" --token_type "${token_type}" --output_dir "${out}/score")
         if [[ ${token_type} == bpe ]]; then cmd+=(--bpe_model "${bpemodel}"); fi
@@ -426,6 +465,9 @@ run_stage 2 "speed perturbation" perturb_speed
 run_stage 3 "format audio" format_audio
 run_stage 4 "filter" filter
 run_stage 5 "token list" make_tokens
+if (( stage < 6 && stop_stage > 9 )) && ! ${skip_train}; then
+    printf '\n== Stages 6 to 9: no language model (--use_lm false)\n'
+fi
 run_stage 10 "statistics" statistics
 run_stage 11 "training" train
 run_stage 12 "decoding" decode

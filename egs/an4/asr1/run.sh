@@ -7,7 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 exec ../../TEMPLATE/asr1/asr.sh \
     --train_set train_nodev \
     --valid_set train_dev \
-    --test_sets "test" \
+    --test_sets "train_dev test" \
     --speed_perturb_factors "0.9 1.0 1.1" \
     --token_type char \
     --asr_config conf/train_asr.yaml \

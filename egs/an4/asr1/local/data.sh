@@ -4,4 +4,6 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . ../../TEMPLATE/asr1/path.sh
 . ../../TEMPLATE/asr1/db.sh
+# The driver's --nj comes first; there is too little to do for several processes.
+if [[ ${1-} == --nj=* ]]; then shift; fi
 python local/data.py --corpus "${AN4}" "$@"
