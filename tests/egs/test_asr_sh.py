@@ -94,6 +94,8 @@ def test_help_lists_every_option(recipe):
         (["--stage", "14"], "not built yet"),
         (["--stop_stage", "15"], "not built yet"),
         (["--stage", "6", "--stop_stage", "8"], "the language model is not built yet"),
+        (["--stage", "9"], "the language model is not built yet"),
+        (["--stop_stage", "6"], "the language model is not built yet"),
         (["--use_lm", "true"], "the language model is not built yet"),
         (["--asr_confg", "x"], "did you mean --asr_config"),
         (["--zzzz", "x"], "unknown option --zzzz"),
@@ -106,11 +108,24 @@ def test_help_lists_every_option(recipe):
         (["--nj", "two"], "--nj 'two' is not a whole number"),
         (["--ngpu", "a[$(touch pwned)]"], "is not a whole number"),
         (["--ngpu", "08"], "is not a whole number"),
+        (["--nj", "0"], "--nj 0: must be at least 1"),
+        (["--inference_nj", "0"], "--inference_nj 0: must be at least 1"),
+        (["--nbpe", "0"], "--nbpe 0: must be at least 1"),
+        (["--fs", "0"], "--fs 0: must be at least 1"),
         (["--max_wav_duration", "x"], "is not a number"),
+        (["--min_wav_duration", "10.5", "--max_wav_duration", "9.5"], "10.5 is above --max_wav"),
+        (["--speed_perturb_factors", "0.9 0.0"], "'0.0' is not a number above 0"),
+        (["--speed_perturb_factors", "0.9,1.1"], "'0.9,1.1' is not a number above 0"),
         (["--fs", "fast"], "--fs 'fast'"),
         (["--token_type", "phn"], "choose one of: char bpe word"),
         (["--feats_normalize", "x"], "choose one of: global_mvn utterance_mvn none"),
         (["--train_set="], "--train_set is required"),
+        (["--test_sets", " "], "--test_sets is required"),
+        (["--pretrained_model", "old.pth:a:b"], "no such file: old.pth"),
+        (["--inference_args", "--beam_sise 3"], "unrecognized arguments: --beam_sise 3"),
+        (["--inference_args=--nonsense"], "unrecognized arguments: --nonsense"),
+        (["--inference_config", "conf/train_asr.yaml"], "there is no option `encoder`"),
+        (["--asr_args=--nonsense"], "there is no option --nonsense"),
         (["--asr_config", "conf/x.yaml"], "there are: conf/train_asr.yaml"),
         (["--encoder", "conf/x.yaml"], "--encoder conf/x.yaml: no such file"),
         (["--nlsyms_txt", "nowhere"], "--nlsyms_txt nowhere: no such file"),
@@ -119,7 +134,9 @@ def test_help_lists_every_option(recipe):
         (["--asr_args", "--encoder mambo"], "encoder `mambo` is unknown"),
         (["--dumpdir", "a,b"], "--dumpdir 'a,b'"),
         (["--expdir", "a#b"], "--expdir 'a#b'"),
-        (["--asr_tag", "$(touch pwned)"], "--asr_exp 'exp/asr_$(touch pwned)'"),
+        (["--asr_tag", "$(touch pwned)"], "--asr_tag '$(touch pwned)'"),
+        (["--asr_tag", "x" * 200], "--asr_tag is too long"),
+        (["--lang", "x,y"], "--lang 'x,y'"),
     ],
 )
 def test_mistakes_are_refused_at_once(recipe, options, message):
@@ -139,7 +156,8 @@ def test_words_reach_local_data_sh_unharmed(recipe):
     words = ["--one", "two words", "$(touch pwned)", "`touch pwned`", ";touch pwned", "*", ""]
     text = " ".join(map(shlex.quote, words)) + " $(touch"
     call(recipe, *NEEDED, "--stop_stage", "1", "--local_data_opts", text)
-    assert (recipe / "arguments").read_text().splitlines() == [*words, "$(touch"]
+    nj, *given = (recipe / "arguments").read_text().splitlines()
+    assert nj.startswith("--nj=") and given == [*words, "$(touch"]
 
 
 def test_stage_1_again_only_when_something_changed(recipe):
@@ -149,9 +167,82 @@ def test_stage_1_again_only_when_something_changed(recipe):
     with open(recipe / "local/data.sh", "a") as stream:
         stream.write("# changed\n")
     assert "stage 1: data: local changed" in call(recipe, *options).stdout
-    (recipe / "data/test/text").write_text("by hand\n")
-    assert "data/test/text changed" in call(recipe, *options).stdout
+    assert "stage 1: data: done already" in call(recipe, *options, "--nj", "1").stdout
+    shutil.copytree(recipe / "data/dev", recipe / "data/more")
+    more = call(recipe, *options, "--test_sets", "test more").stdout
+    assert "stage 1: data: done already" in more
+    shutil.rmtree(recipe / "data/more")
+    more = call(recipe, *options, "--test_sets", "test more")
+    assert more.returncode == 2 and "data/more/wav.scp is missing" in more.stdout
+    call(recipe, *options)
     assert "asked for by --force" in call(recipe, *options, "--force", "true").stdout
+
+
+def test_stage_1_again_when_its_corpus_lies_elsewhere(recipe):
+    options = [*NEEDED, "--stop_stage", "1"]
+    for corpus in ("/nowhere", "/a b,$(touch pwned)"):  # the recipe does not use AN4
+        done = call(recipe, *options, env=environment() | {"AN4": corpus})
+    assert "stage 1: data: done already" in done.stdout
+    with open(recipe / "local/data.sh", "a") as stream:
+        stream.write(': "${AN4-}"\n')
+    call(recipe, *options)
+    done = call(recipe, *options, env=environment() | {"AN4": corpus})
+    assert f"stage 1: data: AN4: downloads, now '{corpus}'" in done.stdout
+    done = call(recipe, *options, env=environment() | {"AN4": corpus})
+    assert "stage 1: data: done already" in done.stdout
+
+
+def test_a_mended_data_folder_stays_mended(recipe, test_data):
+    some_of_an4(test_data, recipe)
+    wrong = recipe / "prepared/test/utt2spk"
+    lines = wrong.read_text().splitlines()
+    wrong.write_text("\n".join([*lines, "nobody nobody"]) + "\n")
+    options = [*NEEDED, "--stop_stage", "3", "--nj", "1"]
+    assert call(recipe, *options, "--stop_stage", "1").returncode == 0
+    assert (recipe / "data/test/utt2spk").read_text() == wrong.read_text()
+    line = ["-m", "mambaasr.bin.check_data", "data/test", "--fix"]
+    assert call(recipe, *line, script=sys.executable).returncode == 0
+    mended = (recipe / "data/test/utt2spk").read_text()
+    assert mended.splitlines() == lines
+    assert steps_of(call(recipe, *options))["1: data"] == "done already"
+    assert (recipe / "data/test/utt2spk").read_text() == mended
+
+
+def test_a_tested_set_keeps_its_bad_utterances(recipe, test_data):
+    """Whether it is a pure test set or the validation or training set that is tested too."""
+    some_of_an4(test_data, recipe)
+    for name in ("train", "dev", "test"):
+        first = (recipe / "prepared" / name / "text").read_text().split()[0]
+        table = recipe / "prepared" / name / "wav.scp"
+        table.write_text(re.sub(f"(?m)^{first} .*$", f"{first} gone.wav", table.read_text()))
+    options = [*NEEDED, "--stop_stage", "4", "--nj", "1", "--test_sets", "test dev train"]
+    steps = steps_of(call(recipe, *options))
+    assert len(steps) == 6
+    counts = {
+        name: [
+            len((recipe / "dump/raw" / name / file).read_text().splitlines())
+            for file in ("text", "wav.scp")
+        ]
+        for name in ("org/train", "org/dev", "test", "train", "dev")
+    }
+    expected = {"org/train": [12, 11], "org/dev": [3, 2], "test": [3, 2]}
+    assert counts == expected | {"train": [11, 11], "dev": [2, 2]}
+
+
+def test_default_names_tell_slots_apart(recipe):
+    for slot in ("encoder", "decoder"):
+        (recipe / "conf" / slot).mkdir()
+        (recipe / "conf" / slot / "mamba.yaml").write_text(f"{slot}: mamba\n")
+    for slot, short in (("encoder", "enc"), ("decoder", "dec")):
+        done = call(recipe, *NEEDED, f"--{slot}", f"conf/{slot}/mamba.yaml", "--stage", "12")
+        assert f"error: exp/asr_train_asr_{short}_mamba_raw_char/valid.acc" in done.stderr
+
+
+def test_passing_over_the_language_model_is_said(recipe):
+    said = "Stages 6 to 9: no language model (--use_lm false)"
+    every = [*NEEDED, "--skip_data_prep", "true", "--skip_stages", "10 11", "--skip_eval", "true"]
+    assert said in call(recipe, *every).stdout
+    assert said not in call(recipe, *every, "--stage", "10").stdout
 
 
 def test_killed_stage_looks_unfinished(recipe):

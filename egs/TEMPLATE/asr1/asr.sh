@@ -147,8 +147,7 @@ for n in ${skipped[@]+"${skipped[@]}"}; do stage_number skip_stages "${n}"; done
 if (( stage > 13 && stop_stage == 13 )); then stop_stage=${stage}; fi
 (( stage <= stop_stage )) || die "--stage ${stage} comes after --stop_stage ${stop_stage}"
 (( stop_stage < 14 )) || die "stages 14 and 15 (pack, upload) are not built yet: --stop_stage 13"
-if [[ ${use_lm} == true ]] || (( (stage >= 6 && stage <= 9) || (stop_stage >= 6 && stop_stage <= 9) ))
-then
+if [[ ${use_lm} == true || ${stage} == [6-9] || ${stop_stage} == [6-9] ]]; then
     die "the language model is not built yet: --use_lm false, and no stage from 6 to 9"
 fi
 count ngpu 0
@@ -241,8 +240,8 @@ done
 # These go into yaml values and ESPnet's "PATH,name,type", where such characters would mean
 # something. They are relative paths: the folders above the recipe may be called anything.
 unfit="[],:;#\"\`\$&*!|<>%{}'\\\\[]|[[:cntrl:]]"
-for name in datadir dumpdir expdir train_set valid_set test_sets lang asr_tag inference_tag asr_exp \
-    asr_stats_dir; do
+for name in train_set valid_set test_sets datadir dumpdir expdir lang asr_tag inference_tag \
+    asr_exp asr_stats_dir; do
     [[ ! ${!name} =~ ${unfit} ]] ||
         die "--${name} '${!name}': use letters, digits, spaces and . _ + - = / in names"
 done
@@ -280,7 +279,7 @@ corpus_variables() ( # NAME=VALUE, each behind it a null byte
     # shellcheck source-path=SCRIPTDIR source=db.sh
     . "${db}"
     sed -n 's/^ *\(export \)\{0,1\}\([A-Za-z_][A-Za-z0-9_]*\)=.*/\2/p' "${db}" | while read -r name; do
-        if grep -rqsw -e "${name}" local; then printf '%s=%s\0' "${name}" "${!name}"; fi
+        if grep -rqsw -e "${name}" local; then printf '%s=%s\0' "${name}" "${!name-}"; fi
     done
 )
 
