@@ -238,6 +238,25 @@ def test_default_names_tell_slots_apart(recipe):
         assert f"error: exp/asr_train_asr_{short}_mamba_raw_char/valid.acc" in done.stderr
 
 
+def test_statistics_follow_all_but_what_is_known_not_to_matter(recipe):
+    (recipe / "conf/optim.yaml").write_text("optim: sgd\noptim_conf:\n  lr: 0.1\n")
+    folder = recipe / "exp/asr_stats_raw_char"
+    folder.mkdir(parents=True)
+    (folder / "log").touch()  # no log can be written: what is recorded is seen without the work
+
+    def recorded(*options):
+        done = call(recipe, *NEEDED, "--stage", "10", "--stop_stage", "10", *options)
+        assert "log/10_statistics.log: cannot be written" in done.stderr
+        return (folder / ".stages/inputs.yaml").read_text()
+
+    plain = recorded()
+    args = "--max_epoch 3 --decoder mamba --specaug specaug --encoder_conf dropout_rate=0.2"
+    assert recorded("--optim", "conf/optim.yaml", "--asr_args", args) == plain
+    for args in ("--frontend_conf n_mels=40", "--encoder_conf input_layer=linear", "--g2p none",
+                 "--model_conf ctc_weight=0", "--speech_volume_normalize 1.0"):  # fmt: skip
+        assert recorded("--asr_args", args) != plain, args
+
+
 def test_passing_over_the_language_model_is_said(recipe):
     said = "Stages 6 to 9: no language model (--use_lm false)"
     every = [*NEEDED, "--skip_data_prep", "true", "--skip_stages", "10 11", "--skip_eval", "true"]
