@@ -181,7 +181,8 @@ def _named_losses_of_workers(args):
     try:
         yield
     except RuntimeError as error:
-        if not str(error).startswith("DataLoader worker"):
+        # torch raises the plain class; soundfile's has a text that may not be had (task/log.py).
+        if type(error) is not RuntimeError or not str(error).startswith("DataLoader worker"):
             raise
         again = "the same command begins again"
         if not args.collect_stats:

@@ -43,7 +43,7 @@ def test_a_bad_file_is_one_line(workspace, tmp_path, damage, workers):
         for each in workspace.arguments(output, "--num_workers", str(workers))
     ]
     code, said = workspace.run(arguments)
-    assert code == 2 and "Traceback" not in said
+    assert code == 2 and "Traceback" not in said, said
     last = said.strip().splitlines()[-1]
     assert last.startswith("error: an audio file is missing or damaged: ") and str(bad) in last
     assert "run stage 3" in last
