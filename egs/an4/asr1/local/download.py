@@ -46,7 +46,7 @@ def download(url, path, timeout=60):
 
 
 def _read(url, response):
-    # Named here, or the writer of the file would take a broken connection for a bad disk.
+    # Named here: the block around it would not know that it was the network.
     with _network_errors(url):
         return response.read(BLOCK)
 
