@@ -3,6 +3,7 @@
 from torch import nn
 
 from mambaasr.layers.conv_module import ConvolutionModule
+from mambaasr.layers.linear import Linear
 from mambaasr.layers.masking import zero_padding
 
 
@@ -11,7 +12,7 @@ class FeedForward(nn.Sequential):
 
     def __init__(self, width, hidden, dropout_rate):
         super().__init__(
-            nn.Linear(width, hidden), nn.SiLU(), nn.Dropout(dropout_rate), nn.Linear(hidden, width)
+            Linear(width, hidden), nn.SiLU(), nn.Dropout(dropout_rate), Linear(hidden, width)
         )
 
 

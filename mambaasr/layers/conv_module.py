@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from mambaasr.layers.linear import Linear
 from mambaasr.layers.masking import valid_mask, zero_padding
 
 
@@ -59,12 +60,12 @@ class ConvolutionModule(nn.Module):
             raise ValueError(f"cnn_module_kernel is {kernel_size}; it must be odd and positive")
         if norm not in NORMS:
             raise ValueError(f"cnn_module_norm is {norm!r}; choose one of {', '.join(NORMS)}")
-        self.pointwise_in = nn.Linear(channels, 2 * channels)
+        self.pointwise_in = Linear(channels, 2 * channels)
         self.depthwise = nn.Conv1d(channels, channels, kernel_size, groups=channels)
         past = kernel_size - 1 if causal else (kernel_size - 1) // 2
         self.margins = (past, kernel_size - 1 - past)
         self.norm = NORMS[norm](channels)
-        self.pointwise_out = nn.Linear(channels, channels)
+        self.pointwise_out = Linear(channels, channels)
 
     def forward(self, x, lengths):
         """(batch, time, channels), lengths (batch) -> the same, zero beyond the lengths."""

@@ -9,9 +9,9 @@ Symbols: b batch, t time, e d_model, d d_inner = expand * d_model, n d_state, r 
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
+from mambaasr.layers.linear import Linear, linear
 from mambaasr.layers.masking import zero_padding
 from mambaasr.ops import (
     causal_conv1d_fn,
@@ -79,9 +79,9 @@ class Mamba(nn.Module):
         self.d_inner = int(expand * d_model)
         self.dt_rank = dt_rank
         self._dt = dict(low=dt_min, high=dt_max, init=dt_init, scale=dt_scale, floor=dt_init_floor)
-        self.in_proj = nn.Linear(d_model, 2 * self.d_inner, bias=bias)
+        self.in_proj = Linear(d_model, 2 * self.d_inner, bias=bias)
         self._add_direction("", conv_bias)
-        self.out_proj = nn.Linear(self.d_inner, d_model, bias=bias)
+        self.out_proj = Linear(self.d_inner, d_model, bias=bias)
         self.dropout = nn.Dropout(dropout_rate)
 
     def _names(self, suffix):
@@ -102,8 +102,8 @@ class Mamba(nn.Module):
             names["conv"],
             nn.Conv1d(d, d, self.d_conv, groups=d, padding=self.d_conv - 1, bias=conv_bias),
         )
-        setattr(self, names["x"], nn.Linear(d, self.dt_rank + 2 * self.d_state, bias=False))
-        setattr(self, names["dt"], nn.Linear(self.dt_rank, d, bias=True))
+        setattr(self, names["x"], Linear(d, self.dt_rank + 2 * self.d_state, bias=False))
+        setattr(self, names["dt"], Linear(self.dt_rank, d, bias=True))
         setattr(self, names["A"], nn.Parameter(torch.empty(d, self.d_state)))
         setattr(self, names["D"], nn.Parameter(torch.empty(d)))
         for name in (names["A"], names["D"]):
@@ -141,7 +141,7 @@ class Mamba(nn.Module):
     def _project(self, x, x_proj, dt_proj):
         """x (..., d) -> dt (..., d) before bias, B (..., n), C (..., n)."""
         dt, B, C = x_proj(x).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
-        return F.linear(dt, dt_proj.weight), B, C
+        return linear(dt, dt_proj.weight), B, C
 
     def _mix(self, x, z, suffix="", lengths=None, reverse=False, state=None):
         """Convolution and scan in one direction.
@@ -259,7 +259,7 @@ class InnerBiMamba(Mamba):
         self.merge = merge
         self._add_direction("_b", conv_bias)
         if merge == "concat":
-            self.out_proj = nn.Linear(2 * self.d_inner, d_model, bias=bias)
+            self.out_proj = Linear(2 * self.d_inner, d_model, bias=bias)
 
     def espnet_initialization_fn(self):
         """See :meth:`Mamba.espnet_initialization_fn`."""
@@ -295,7 +295,7 @@ class OuterBiMamba(nn.Module):
         self.merge = merge
         self.forward_mixer = Mamba(d_model, **kwargs)
         self.backward_mixer = Mamba(d_model, **kwargs)
-        self.linear = nn.Linear(2 * d_model, d_model) if merge == "concat" else None
+        self.linear = Linear(2 * d_model, d_model) if merge == "concat" else None
 
     def forward(self, hidden, lengths=None):
         """Mix whole sequences in both directions; see :meth:`Mamba.forward`."""

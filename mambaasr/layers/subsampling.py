@@ -6,6 +6,7 @@ batch than alone. Here the convolutions take no padding and the lengths follow b
 
 from torch import nn
 
+from mambaasr.layers.linear import Linear
 from mambaasr.layers.masking import zero_padding
 
 # name -> (kernel, stride) of each convolution over time and frequency, as ESPnet has them
@@ -38,10 +39,10 @@ def make_input_layer(name, input_size, output_size, dropout_rate):
         return ConvInput(CONVOLUTIONS[name], input_size, output_size, dropout_rate)
     if name == "linear":
         return FrameInput(
-            nn.Linear(input_size, output_size), nn.LayerNorm(output_size), nn.Dropout(dropout_rate)
+            Linear(input_size, output_size), nn.LayerNorm(output_size), nn.Dropout(dropout_rate)
         )
     if name is None or name in ("none", "null"):
-        project = () if input_size == output_size else (nn.Linear(input_size, output_size),)
+        project = () if input_size == output_size else (Linear(input_size, output_size),)
         return FrameInput(*project, nn.Dropout(dropout_rate))
     raise ValueError(
         f"input_layer is {name!r}; choose one of {', '.join(CONVOLUTIONS)}, linear, none"
@@ -69,7 +70,7 @@ class ConvInput(nn.Module):
             layers += [nn.Conv2d(output_size if index else 1, output_size, kernel, stride)]
             layers += [nn.ReLU()]
         self.conv = nn.Sequential(*layers)
-        self.out = nn.Linear(output_size * width, output_size)
+        self.out = Linear(output_size * width, output_size)
         self.dropout = nn.Dropout(dropout_rate)
         self.minimum = 1
         for kernel, stride in reversed(convolutions):
