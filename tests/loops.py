@@ -76,3 +76,38 @@ def close(actual, expected, tolerance=1e-5):
         return True
     scale = expected.abs().max().clamp(min=1e-30)
     return bool((actual.double() - expected.double()).abs().max() <= tolerance * scale)
+
+
+def ssd(x, dt, A, B, C, D, z, dt_bias, softplus, limit, lengths, reverse, initial_states):
+    """The scan of Mamba-2; the arguments of ``mamba_chunk_scan_combined``."""
+    batch, time, heads, headdim = x.shape
+    share = heads // B.shape[2]
+    outs, states = [], []
+    for b in range(batch):
+        length = time if lengths is None else int(lengths[b])
+        head_outs, head_states = [], []
+        for head in range(heads):
+            h = x.new_zeros(headdim, B.shape[3])
+            if initial_states is not None:
+                h = initial_states[b, head]
+            frames = [x.new_zeros(headdim) for _ in range(time)]
+            for t in _order(length, reverse):
+                step = dt[b, t, head]
+                if dt_bias is not None:
+                    step = step + dt_bias[head]
+                if softplus:
+                    step = F.softplus(step)
+                step = step.clamp(*limit)
+                drive = torch.outer(x[b, t, head], B[b, t, head // share])
+                h = torch.exp(step * A[head]) * h + step * drive
+                y = h @ C[b, t, head // share]
+                if D is not None:
+                    y = y + D[head] * x[b, t, head]
+                if z is not None:
+                    y = y * z[b, t, head] * torch.sigmoid(z[b, t, head])
+                frames[t] = y
+            head_outs.append(torch.stack(frames) if time else x.new_zeros(0, headdim))
+            head_states.append(h)
+        outs.append(torch.stack(head_outs, 1) if heads else torch.zeros_like(x[b]))
+        states.append(torch.stack(head_states))
+    return torch.stack(outs), torch.stack(states)

@@ -1,0 +1,162 @@
+"""The scan of Mamba-2 on the CPU, as an op that torch.compile and export know.
+
+All arithmetic is torch's own, mostly batched matrix products; see chunks.py. Nothing needs a
+compiler. Memory is proportional to batch x time x channel.
+"""
+
+import torch
+from torch import Tensor
+
+from mambaasr.ops.ssd import chunks
+from mambaasr.ops.ssd.steps import step_sizes, valid
+
+_library = torch.library.Library("mambaasr", "FRAGMENT")
+_INPUTS = (
+    "Tensor x, Tensor dt, Tensor a, Tensor B, Tensor C, Tensor? D, Tensor? z, Tensor? h0, "
+    "Tensor? lengths, bool reverse, int[] sizes"
+)
+_library.define(f"ssd({_INPUTS}, bool save) -> (Tensor, Tensor, Tensor, Tensor)")
+_library.define(
+    f"ssd_backward(Tensor? dout, Tensor? dlast, Tensor y, Tensor saved, {_INPUTS}) -> Tensor[]"
+)
+
+
+def unavailable(tensor):
+    """Say why this form does not run on ``tensor``, or None where it does."""
+    if tensor.device.type == "cpu":
+        return None
+    return (
+        f"it visits sequences one by one in pieces that fit a CPU's cache, the tensors are on "
+        f"{tensor.device}"
+    )
+
+
+# Numbers of an x-sized piece of a slab: with this many, the dozen such pieces that a slab works on
+# stay in the second and third level cache.
+_SLAB = 1 << 17
+
+
+def _sizes(batch, time, heads, headdim, groups, states, lengths):
+    """Choose chunks and slabs; chunk_size is a GPU's."""
+    chunk = 64
+    chunk = max(1, min(chunk, time))
+    # The state saved for each slab takes states / frames as much memory as x.
+    frames = max(_SLAB // (heads * headdim), 2 * states, chunk)
+    frames = min(frames, -(-time // chunk) * chunk)
+    sequences = 1
+    if lengths is None:
+        sequences = max(1, min(batch, _SLAB // (heads * headdim * frames)))
+    return chunks.Sizes(chunk, max(1, frames // chunk), sequences)
+
+
+def _outputs(x, a, B, D, z, sizes, save, new):
+    """out, last, y, saved by ``new``: the y before D and z, where it is not out itself."""
+    batch, time, heads, headdim = x.shape
+    groups, states = B.shape[2:]
+    like = {"dtype": a.dtype, "device": x.device}
+    separate = save and not (D is None and z is None and x.dtype == a.dtype)
+    slots = chunks.Sizes(*sizes).slots(time)
+    return (
+        new(x.shape, dtype=x.dtype, device=x.device),
+        new((batch, heads, headdim, states), **like),
+        new(x.shape if separate else 0, **like),
+        new(
+            (batch, slots, groups, states, heads // groups, headdim) if save else 0,
+            **like,
+        ),
+    )
+
+
+def _forward(x, dt, a, B, C, D, z, h0, lengths, reverse, sizes, save):
+    # Zeros, as frames that no slab visits are padding.
+    out, last, y, saved = _outputs(x, a, B, D, z, sizes, save, torch.zeros)
+    if h0 is not None:
+        last.copy_(h0)  # for sequences without a frame
+    scan = chunks.Scan(x, dt, a, B, C, D, z, lengths, reverse, chunks.Sizes(*sizes))
+    chunks.forward(
+        scan, h0, out, last, y if y.dim() == 4 else None, saved if saved.dim() == 6 else None
+    )
+    return out, last, y, saved
+
+
+def _gradients(x, dt, a, B, C, D, z, last_shape, new):
+    def like(t):
+        return new(t.shape, dtype=t.dtype, device=t.device)
+
+    wide = {"dtype": a.dtype, "device": a.device}
+    return [
+        *(like(x), like(dt), like(a), like(B), like(C)),
+        new(0, **wide) if D is None else like(D),
+        new(0, **wide) if z is None else like(z),
+        new(last_shape, **wide),
+    ]
+
+
+def _state_shape(x, B):
+    return x.shape[0], x.shape[2], x.shape[3], B.shape[3]
+
+
+def _backward(dout, dlast, y, saved, x, dt, a, B, C, D, z, h0, lengths, reverse, sizes):
+    grads = _gradients(x, dt, a, B, C, D, z, _state_shape(x, B), torch.zeros)
+    dx, ddt, da, dB, dC, dD, dz, dh0 = grads
+    if dlast is not None:
+        dh0.copy_(dlast)  # for sequences without a frame
+    if dout is None:
+        dout = torch.zeros((), dtype=x.dtype, device=x.device).expand(x.shape)
+    scan = chunks.Scan(x, dt, a, B, C, D, z, lengths, reverse, chunks.Sizes(*sizes))
+    wide = torch.zeros(x.shape[2:], dtype=a.dtype, device=a.device)
+    into = (dx, ddt, da, dB, dC, None if z is None else dz, wide, dh0)
+    chunks.backward(scan, saved, y, dout, dlast, into)
+    if D is not None:
+        dD.copy_(wide.sum(1) if D.dim() == 1 else wide)
+    return grads
+
+
+def _fake_forward(x, dt, a, B, C, D, z, h0, lengths, reverse, sizes, save):
+    return _outputs(x, a, B, D, z, sizes, save, torch.empty)
+
+
+def _fake_backward(dout, dlast, y, saved, x, dt, a, B, C, D, z, h0, lengths, reverse, sizes):
+    return _gradients(x, dt, a, B, C, D, z, _state_shape(x, B), torch.empty)
+
+
+def _setup_context(ctx, inputs, output):
+    *tensors, reverse, sizes, _ = inputs
+    out, _, y, saved = output
+    ctx.save_for_backward(out if y.dim() == 1 else y, saved, *tensors)
+    ctx.options = reverse, sizes
+    ctx.mark_non_differentiable(y, saved)
+    ctx.set_materialize_grads(False)
+
+
+def _differentiate(ctx, dout: Tensor | None, dlast: Tensor | None, *_):
+    y, saved, *tensors = ctx.saved_tensors
+    grads = torch.ops.mambaasr.ssd_backward(dout, dlast, y, saved, *tensors, *ctx.options)
+    wanted = (g if need else None for g, need in zip(grads, ctx.needs_input_grad, strict=False))
+    return (*wanted, None, None, None, None)
+
+
+_library.impl("ssd", _forward, "CompositeExplicitAutograd")
+_library.impl("ssd_backward", _backward, "CompositeExplicitAutograd")
+torch.library.register_fake("mambaasr::ssd", _fake_forward, lib=_library)
+torch.library.register_fake("mambaasr::ssd_backward", _fake_backward, lib=_library)
+torch.library.register_autograd(
+    "mambaasr::ssd", _differentiate, setup_context=_setup_context, lib=_library
+)
+
+
+def chunk_scan(
+    x, dt, A, B, C, chunk_size, D, z, dt_bias, initial_states, softplus, limit, lengths, reverse
+):
+    """See :func:`mambaasr.ops.mamba_chunk_scan_combined`; arguments are checked there."""
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    batch, time, heads, headdim = x.shape
+    groups, states = B.shape[2:]
+    dt = step_sizes(dt, dt_bias, softplus, limit, valid(lengths, time), dtype)
+    a = dt * A.to(dtype)
+    h0 = None if initial_states is None else initial_states.to(dtype).contiguous()
+    tensors = (x, dt, a, B, C, D, z, h0, lengths)
+    save = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+    sizes = _sizes(batch, time, heads, headdim, groups, states, lengths)
+    out, last, _, _ = torch.ops.mambaasr.ssd(*tensors, reverse, list(sizes), save)
+    return out, last
