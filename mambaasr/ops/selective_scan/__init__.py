@@ -3,9 +3,9 @@
 import torch
 
 from mambaasr.ops.dispatch import check_lengths, check_tensor, choose
-from mambaasr.ops.selective_scan import cpu, naive
+from mambaasr.ops.selective_scan import cpu, naive, triton
 
-IMPLEMENTATIONS = {"cpu": cpu, "naive": naive}
+IMPLEMENTATIONS = {"cpu": cpu, "triton": triton, "naive": naive}
 
 
 def _check_matrix(op, name, matrix, batch, channels, states, frames, device):

@@ -1,0 +1,59 @@
+"""What the GPU backends share: is the package there, does it load, and what to do if not."""
+
+import functools
+import importlib
+import os
+
+import torch
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def interpreted():
+    """Whether Triton kernels run in its interpreter, which needs no GPU; slow, for checks."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+@functools.cache
+def attempt(name):
+    """Import a module; return (module, None), or (None, the error as one line)."""
+    try:
+        return importlib.import_module(name), None
+    # A compiled package fails in many ways (OSError and RuntimeError too), each with a remedy.
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [""]
+        return None, f"{type(error).__name__}: {lines[0]}"
+
+
+def unfit(tensor):
+    """Say why kernels that compute in fp32 on a CUDA device cannot take ``tensor``, or None."""
+    if tensor.device.type != "cuda":
+        return f"it runs on a CUDA device, the tensors are on {tensor.device}"
+    if tensor.dtype not in DTYPES:
+        return f"it takes float32, bfloat16 or float16, not {tensor.dtype}; use backend='naive'"
+    return None
+
+
+def triton_unavailable(tensor):
+    """Say why our Triton kernels cannot run on ``tensor``, or None where they can."""
+    on_cpu = tensor.device.type == "cpu"
+    if on_cpu and not interpreted():
+        return (
+            "it runs on a CUDA device, the tensors are on cpu (to check it without one, set "
+            "TRITON_INTERPRET=1 before Python starts)"
+        )
+    reason = unfit(tensor)
+    if reason is not None and not (on_cpu and tensor.dtype in DTYPES):
+        return reason
+    triton, error = attempt("triton")
+    if triton is None:
+        return (
+            f"triton cannot be imported ({error}); torch for CUDA on Linux brings it, else "
+            "`pip install triton`"
+        )
+    return None
+
+
+def sum_terms(x, dims):
+    """Sum of a float32 tensor over ``dims``: no atomics, so the same in every run."""
+    return x.sum(dims)

@@ -1,0 +1,286 @@
+"""The selective scan by our own Triton kernels, for a GPU machine where nobody built CUDA code.
+
+An op of ``torch.library``, as the CPU kernel is, so that torch.compile and export keep it whole.
+Memory is proportional to batch x channel x time: states are saved at the start of each chunk of
+frames, the others are recomputed. No atomics: the same call gives the same bits.
+"""
+
+import functools
+import importlib
+import math
+
+import torch
+from torch import Tensor
+
+from mambaasr.ops.gpu import sum_terms, triton_unavailable
+from mambaasr.ops.native.call import empty_like
+
+__all__ = ["selective_scan", "selective_state_update", "unavailable"]
+
+unavailable = triton_unavailable
+
+_library = torch.library.Library("mambaasr", "FRAGMENT")
+_INPUTS = (
+    "Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? z, "
+    "Tensor? delta_bias, Tensor? initial_state, Tensor? lengths, bool softplus, bool reverse"
+)
+_library.define(f"selective_scan_triton({_INPUTS}, bool save) -> (Tensor, Tensor, Tensor, Tensor)")
+_library.define(
+    "selective_scan_triton_backward(Tensor dout, Tensor? dlast, Tensor before, Tensor sums, "
+    f"{_INPUTS}) -> Tensor[]"
+)
+
+CHAIN_BLOCK = 256
+
+
+@functools.cache
+def _kernels():
+    return importlib.import_module("mambaasr.ops.selective_scan.triton_kernels")
+
+
+def _power(number):
+    """The least power of two that is not smaller."""
+    return 1 << max(number - 1, 0).bit_length()
+
+
+def _plan(per_group, time, states):
+    """Frames and channels of a tile, warps of a program.
+
+    Saved states take states / frames as much memory as u, partial sums of dB and dC states /
+    channels.
+    """
+    frames, warps = (32, 4) if states <= 64 else (64, 8)
+    return min(frames, max(_power(time), 2)), min(32, _power(per_group)), warps
+
+
+class _Grid:
+    """The launch of tiles over (batch, chunk, group, block of channels)."""
+
+    def __init__(self, u, A, B):
+        self.u = u
+        self.batch, self.channels, self.time = u.shape
+        self.states, self.groups = A.shape[1], B.shape[1]
+        per_group = self.channels // self.groups
+        self.frames, self.width, self.warps = _plan(per_group, self.time, self.states)
+        self.chunks = -(-self.time // self.frames)
+        self.blocks = -(-per_group // self.width)
+        self.size = (self.time, self.channels, self.groups)
+        self.new = {"dtype": torch.float32, "device": u.device}
+
+    def state(self):
+        return torch.empty(self.batch, self.chunks, self.states, self.channels, **self.new)
+
+    def per_channel(self):
+        return torch.empty(self.batch, self.chunks, self.channels, **self.new)
+
+    def run(self, kernel, *arguments, softplus, reverse):
+        tiles = self.batch * self.chunks * self.groups * self.blocks
+        if tiles:
+            with torch.cuda.device_of(self.u):
+                kernel[(tiles,)](
+                    *arguments,
+                    STATES=self.states,
+                    SOFTPLUS=softplus,
+                    REVERSE=reverse,
+                    BT=self.frames,
+                    BD=self.width,
+                    num_warps=self.warps,
+                )
+
+    def chain(self, added, sums, A, first, backward):
+        """Run over the chunks; return what each starts from and what comes out at the end."""
+        before = self.state()
+        last = torch.empty(self.batch, self.states, self.channels, **self.new)
+        size = self.states * self.channels
+        grid = (self.batch * -(-size // CHAIN_BLOCK),)
+        arguments = (added, sums, A, first, before, last, self.chunks, self.channels, size)
+        if grid[0]:
+            with torch.cuda.device_of(self.u):
+                _kernels().chain[grid](*arguments, BACKWARD=backward, BLOCK=CHAIN_BLOCK)
+        return before, last
+
+
+def _floats(x):
+    return None if x is None else x.to(torch.float32).contiguous()
+
+
+def _state_first(x):
+    """(..., d, n) or None -> contiguous float32 (..., n, d)."""
+    return None if x is None else _floats(x.mT)
+
+
+def _log2(A):
+    """A in units of log2, as exp2 takes it."""
+    return _state_first(A) * math.log2(math.e)
+
+
+def _grouped(matrix):
+    return matrix.unsqueeze(1) if matrix.dim() == 3 else matrix
+
+
+def _strides(*tensors):
+    """All strides one after the other; zeros for an absent (batch, channel, time) tensor."""
+    return [n for x in tensors for n in ((0, 0, 0) if x is None else x.stride())]
+
+
+def _forward(u, delta, A, B, C, D, z, bias, h0, lengths, softplus, reverse, save):
+    out = empty_like(u)
+    B, C, D, bias = _grouped(B), _grouped(C), _floats(D), _floats(bias)
+    grid = _Grid(u, A, B)
+    A = _log2(A)
+    added, sums = grid.state(), grid.per_channel()
+    flags = {"softplus": softplus, "reverse": reverse}
+    grid.run(
+        _kernels().chunk_states,
+        *(u, delta, B, A, bias, lengths, added, sums, *grid.size),
+        *_strides(u, delta, B),
+        **flags,
+    )
+    before, last = grid.chain(added, sums, A, _state_first(h0), backward=False)
+    grid.run(
+        _kernels().outputs,
+        *(u, delta, B, C, z, A, D, bias, lengths, before, out, *grid.size),
+        *_strides(u, delta, B, C, z, out),
+        **flags,
+    )
+    if not save:
+        before, sums = (torch.empty(0, **grid.new) for _ in range(2))
+    return out, last.mT.contiguous(), before, sums
+
+
+def _backward(
+    dout, dlast, before, sums, u, delta, A, B, C, D, z, bias, h0, lengths, softplus, reverse
+):
+    du, ddelta = empty_like(u), empty_like(delta)
+    dz = torch.empty(0, device=u.device) if z is None else empty_like(z)
+    B_, C_, D_, bias_ = _grouped(B), _grouped(C), _floats(D), _floats(bias)
+    grid = _Grid(u, A, B_)
+    A_ = _log2(A)
+    flags = {"softplus": softplus, "reverse": reverse}
+    added = grid.state()
+    grid.run(
+        _kernels().chunk_gradients,
+        *(delta, C_, z, dout, A_, bias_, lengths, added, *grid.size),
+        *_strides(delta, C_, z, dout),
+        **flags,
+    )
+    after, dh0 = grid.chain(added, sums, A_, _state_first(dlast), backward=True)
+    dA = added  # `chain` has read it
+    rows = (grid.batch, grid.groups, grid.blocks, grid.states, grid.time)
+    dB, dC = (torch.empty(rows, **grid.new) for _ in range(2))
+    dD, dbias = grid.per_channel(), grid.per_channel()
+    grid.run(
+        _kernels().gradients,
+        *(u, delta, B_, C_, z, dout, A_, D_, bias_, lengths, before, after),
+        *(du, ddelta, None if z is None else dz, dA, dB, dC, dD, dbias, *grid.size),
+        *_strides(u, delta, B_, C_, z, dout, du, ddelta, None if z is None else dz),
+        **flags,
+    )
+    dB, dC = (sum_terms(x, 2).reshape(like.shape).to(like.dtype) for x, like in ((dB, B), (dC, C)))
+    dA = sum_terms(dA, (0, 1)).mT.contiguous().to(A.dtype)
+    dD, dbias = (
+        sum_terms(x, (0, 1)).to(torch.float32 if like is None else like.dtype)
+        for x, like in ((dD, D), (dbias, bias))
+    )
+    dh0 = dh0.mT.contiguous().to(torch.float32 if h0 is None else h0.dtype)
+    return [du, ddelta, dA, dB, dC, dD, dz, dbias, dh0]
+
+
+def _fake_forward(u, delta, A, B, C, D, z, bias, h0, lengths, softplus, reverse, save):
+    grid = _Grid(u, A, _grouped(B))
+    last = torch.empty(*u.shape[:2], grid.states, **grid.new)
+    if not save:
+        return empty_like(u), last, torch.empty(0, **grid.new), torch.empty(0, **grid.new)
+    return empty_like(u), last, grid.state(), grid.per_channel()
+
+
+def _fake_backward(
+    dout, dlast, before, sums, u, delta, A, B, C, D, z, bias, h0, lengths, softplus, reverse
+):
+    def like(x, *shape):
+        dtype = torch.float32 if x is None else x.dtype
+        return torch.empty(shape, dtype=dtype, device=u.device)
+
+    batch, channels, _ = u.shape
+    return [
+        *(empty_like(u), empty_like(delta)),
+        *(like(x, *x.shape) for x in (A, B, C)),
+        like(D, channels),
+        torch.empty(0, device=u.device) if z is None else empty_like(z),
+        like(bias, channels),
+        like(h0, batch, channels, A.shape[1]),
+    ]
+
+
+def _setup_context(ctx, inputs, output):
+    *tensors, softplus, reverse, _ = inputs
+    ctx.save_for_backward(*output[2:], *tensors)
+    ctx.flags = softplus, reverse
+    ctx.mark_non_differentiable(*output[2:])
+    ctx.set_materialize_grads(False)
+
+
+def _differentiate(ctx, dout: Tensor | None, dlast: Tensor | None, *_):
+    before, sums, *tensors = ctx.saved_tensors
+    if dout is None:
+        dout = torch.zeros_like(tensors[0])
+    grads = torch.ops.mambaasr.selective_scan_triton_backward(
+        dout, dlast, before, sums, *tensors, *ctx.flags
+    )
+    wanted = (g if need else None for g, need in zip(grads, ctx.needs_input_grad, strict=False))
+    return (*wanted, None, None, None, None)
+
+
+for _device in ("CUDA", "CPU"):  # the CPU under Triton's interpreter, see `unavailable`
+    _library.impl("selective_scan_triton", _forward, _device)
+    _library.impl("selective_scan_triton_backward", _backward, _device)
+torch.library.register_fake("mambaasr::selective_scan_triton", _fake_forward, lib=_library)
+torch.library.register_fake(
+    "mambaasr::selective_scan_triton_backward", _fake_backward, lib=_library
+)
+torch.library.register_autograd(
+    "mambaasr::selective_scan_triton", _differentiate, setup_context=_setup_context, lib=_library
+)
+
+
+def same_groups(B, C):
+    """B and C with equal groups; one with 3 dimensions has one group for all channels."""
+    if B.dim() == C.dim() and B.shape[:-2] == C.shape[:-2]:
+        return B, C
+    B, C = _grouped(B), _grouped(C)
+    groups = math.lcm(B.shape[1], C.shape[1])
+    return tuple(x.repeat_interleave(groups // x.shape[1], dim=1) for x in (B, C))
+
+
+def selective_scan(
+    u, delta, A, B, C, D, z, delta_bias, delta_softplus, lengths, reverse, initial_state
+):
+    """See :func:`mambaasr.ops.selective_scan_fn`; arguments are checked there."""
+    B, C = same_groups(B, C)
+    tensors = (u, delta, A, B, C, D, z, delta_bias, initial_state, lengths)
+    save = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
+    out, last, *_ = torch.ops.mambaasr.selective_scan_triton(
+        *tensors, delta_softplus, reverse, save
+    )
+    return out, last
+
+
+def selective_state_update(state, x, dt, A, B, C, D, z, dt_bias, dt_softplus):
+    """One step, in place; see :func:`mambaasr.ops.selective_state_update`."""
+    batch, channels, states = state.shape
+    B, C = (_grouped(v) for v in same_groups(B.unsqueeze(-1), C.unsqueeze(-1)))
+    out = torch.empty(batch, channels, dtype=x.dtype, device=x.device)
+    width = max(1, min(_power(channels), 1024 // _power(states)))
+    programs = batch * -(-channels // width)
+    z_strides = (0, 0) if z is None else z.stride()
+    if programs:
+        with torch.cuda.device_of(x):
+            _kernels().step[(programs,)](
+                *(state, x, dt, _log2(A), B, C, _floats(D), z, _floats(dt_bias), out),
+                *(channels, B.shape[1], states, *state.stride(), *x.stride(), *dt.stride()),
+                *(*B.stride()[:3], *C.stride()[:3], *z_strides),
+                SOFTPLUS=dt_softplus,
+                BD=width,
+                BN=_power(states),
+            )
+    return out
