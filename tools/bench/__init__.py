@@ -1,0 +1,1 @@
+"""Measures the kernels and encoders beside their peers: ``make bench``."""
