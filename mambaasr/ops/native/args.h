@@ -14,7 +14,8 @@ struct Coefficients {  // B, C and their gradients: float (batch, group, time, s
 struct ScanArgs {
   int64_t threads, batch, channels, time, states, groups;
   int64_t softplus, reverse;
-  int64_t chunk, block;  // frames between saved states; channels that one task walks through
+  int64_t chunk, block;  // frames between saved states (a multiple of 32); channels of one task
+  int64_t segments;      // pieces of time that are walked side by side
   int64_t lengths;       // int64 (batch)
   int64_t A, D, bias;    // float (channel, state), (channel), (channel), contiguous
   int64_t h0, last;      // float (batch, channel, state), contiguous

@@ -3,7 +3,7 @@
 // over the extended input e: the taps - 1 frames of the initial state, then the sequence in the order
 // in which it is walked. A task is one sequence and kConvBlock channels.
 #pragma once
-#include "vec.h"
+#include "rows.h"
 
 namespace {
 

@@ -1,77 +1,82 @@
 // Selective scan (Mamba-1), forward and backward:
 //   dt = softplus(delta + bias);  h[t] = exp(dt A) h[t-1] + dt B u;  y = <C, h> + D u;  out = y silu(z)
-// A task is one sequence and `block` channels of one group; it walks through time in chunks. Inside a
-// chunk a vector holds WIDTH channels, and NB states at a time run over the chunk's frames in registers.
+// A task is one sequence, `block` channels of one group and one segment of time. It walks through its
+// frames in chunks: reads rows of all its channels, then, for one vector of WIDTH channels after the
+// other, runs NB states at a time over the chunk's frames in registers.
 #pragma once
-#include "vec.h"
+#include "rows.h"
 
 namespace {
 
+constexpr int64_t kRows = 32;  // frames that the forward pass reads at a time; divides args.chunk
+
 struct ScanTask {
   const ScanArgs& a;
-  int64_t b, j, group, channel, channels, length, chunks;
+  int64_t b, j, segment, group, channel, channels, length, chunks, from, to;
   bool reverse;
   const float *B, *C;  // row s of the walk at B + s * sB
   int64_t sB, sC;
 
   ScanTask(const ScanArgs& args, int64_t index) : a(args), reverse(args.reverse) {
-    int64_t per_group = a.channels / a.groups, tasks = (per_group + a.block - 1) / a.block;
-    b = index / (tasks * a.groups);
-    j = index % (tasks * a.groups);
-    group = j / tasks;
-    int64_t start = (j % tasks) * a.block;
+    int64_t per_group = a.channels / a.groups, blocks = (per_group + a.block - 1) / a.block;
+    segment = index % a.segments;
+    j = index / a.segments % (blocks * a.groups);
+    b = index / a.segments / (blocks * a.groups);
+    group = j / blocks;
+    int64_t start = (j % blocks) * a.block;
     channel = group * per_group + start;
     channels = min64(a.block, per_group - start);
     length = a.lengths ? ((const int64_t*)a.lengths)[b] : a.time;
     chunks = (a.time + a.chunk - 1) / a.chunk;
+    int64_t frames = (chunks + a.segments - 1) / a.segments * a.chunk;
+    from = min64(segment * frames, length);
+    to = min64(from + frames, length);
     B = coefficient(a.B, sB);
     C = coefficient(a.C, sC);
   }
-  static int64_t count(const ScanArgs& a) {
-    int64_t per_group = a.channels / a.groups;
-    return a.batch * a.groups * ((per_group + a.block - 1) / a.block);
+  static int64_t blocks(const ScanArgs& a) {  // of all groups
+    return a.groups * ((a.channels / a.groups + a.block - 1) / a.block);
   }
+  static int64_t count(const ScanArgs& a) { return a.batch * blocks(a) * a.segments; }
+  static int64_t width(const ScanArgs& a) { return (a.block + WIDTH - 1) / WIDTH; }
+  int64_t vectors() const { return (channels + WIDTH - 1) / WIDTH; }
+
   const float* coefficient(const Coefficients& x, int64_t& stride) const {
     stride = reverse ? -x.st : x.st;
     return (const float*)x.ptr + b * x.sb + group * x.sg + (reverse ? (length - 1) * x.st : 0);
   }
   Rows rows(const Tensor& x) const { return Rows(x, b, channel, length, reverse); }
-  int lanes(int64_t i) const { return (int)min64(WIDTH, channels - i * WIDTH); }
-  int64_t vectors() const { return (channels + WIDTH - 1) / WIDTH; }
 
-  // State of channel vector i before chunk k: [batch][task][chunk][state][block], unaligned.
+  // State of the task's channels before chunk k: [batch][block][chunk][state][channel], unaligned.
   float* saved_states(int64_t k, int64_t i) const {
-    int64_t tasks = count(a) / a.batch;
-    int64_t chunk = (b * tasks + j) * chunks + k;
+    int64_t chunk = (b * blocks(a) + j) * chunks + k;
     return (float*)a.saved + chunk * a.states * a.block + i * WIDTH;
   }
-  float* per_state(int64_t ptr, int64_t i) const {  // (batch, channel, state)
-    return ptr ? (float*)ptr + (b * a.channels + channel + i * WIDTH) * a.states : nullptr;
+  // (plane, channel, state) as WIDTH channels a vector: out[i * states + n]; zeros if not given.
+  void load(int64_t ptr, int64_t plane, vf* out, float scale = 1.0f) const {
+    int64_t N = a.states;
+    Tensor x{ptr, a.channels * N, N, 1, 0};
+    Rows rows(x, plane, channel, N, false);
+    for (int64_t k = 0; k < vectors() * N; k++) out[k] = vf{};
+    if (!rows) return;
+    rows.read(0, N, channels, [&](int64_t i, int64_t n, vf v) { out[i * N + n] = scale * v; });
   }
-  float* per_channel(int64_t ptr, int64_t i) const {  // (batch, channel)
-    return ptr ? (float*)ptr + b * a.channels + channel + i * WIDTH : nullptr;
+  void store(const vf* in, int64_t ptr, int64_t plane) const {
+    int64_t N = a.states;
+    Tensor x{ptr, a.channels * N, N, 1, 0};
+    Rows rows(x, plane, channel, N, false);
+    if (rows) rows.write(0, N, channels, [&](int64_t i, int64_t n) { return in[i * N + n]; });
   }
-  vf parameter(int64_t ptr, int64_t i) const {  // (channel)
-    return gather(ptr ? (const float*)ptr + channel + i * WIDTH : nullptr, 1, lanes(i));
-  }
-  void load_A(vf* A) const {  // in units of log2, so that exp2 serves
+  // (plane, channel): out[i].
+  void load_row(int64_t ptr, vf* out) const {
     for (int64_t i = 0; i < vectors(); i++)
-      for (int64_t n = 0; n < a.states; n++)
-        A[i * a.states + n] =
-            kLog2e * gather((const float*)a.A + (channel + i * WIDTH) * a.states + n, a.states, lanes(i));
+      out[i] = gather(ptr ? (const float*)ptr + channel + i * WIDTH : nullptr, 1,
+                      (int)min64(WIDTH, channels - i * WIDTH));
   }
-  void load_states(int64_t ptr, vf* h) const {
-    for (int64_t i = 0; i < vectors(); i++)
-      for (int64_t n = 0; n < a.states; n++) {
-        const float* p = per_state(ptr, i);
-        h[i * a.states + n] = gather(p ? p + n : nullptr, a.states, lanes(i));
-      }
-  }
-  void store_states(const vf* h, int64_t ptr) const {
-    if (ptr)
-      for (int64_t i = 0; i < vectors(); i++)
-        for (int64_t n = 0; n < a.states; n++)
-          scatter(h[i * a.states + n], per_state(ptr, i) + n, a.states, lanes(i));
+  void store_row(const vf* in, int64_t ptr, int64_t plane) const {
+    for (int64_t i = 0; ptr && i < vectors(); i++)
+      scatter(in[i], (float*)ptr + plane * a.channels + channel + i * WIDTH, 1,
+              (int)min64(WIDTH, channels - i * WIDTH));
   }
   // A product dt A beyond the range of floats must give exp(-inf) = 0, not NaN.
   vf time_step(vf raw, vf bias) const {
@@ -98,50 +103,57 @@ void scan_states(int64_t frames, const vf* dt, const vf* du, vf* y, const float*
   for (int k = 0; k < NB; k++) h_[k] = h[k];
 }
 
+// Runs `run(NB constant, n)` over all states, as many at a time as the registers hold.
+template <class Run>
+void over_states(int64_t states, Run run) {
+  int64_t n = 0;
+  for (; n + 8 <= states; n += 8) run(Constant<8>(), n);
+  if (n + 4 <= states) run(Constant<4>(), n), n += 4;
+  for (; n < states; n++) run(Constant<1>(), n);
+}
+
 int64_t scan_forward_space(const ScanArgs& a) {
-  return 4 * a.chunk + 2 * ((a.block + WIDTH - 1) / WIDTH) * a.states;
+  return ScanTask::width(a) * (3 * (kRows + 1) + 2 * a.states + 2);
 }
 
 void scan_forward_task(const ScanArgs& a, int64_t index, Workspace& work) {
   ScanTask task(a, index);
-  const int64_t N = a.states, V = task.vectors();
-  vf *dt = work.take(a.chunk), *du = work.take(a.chunk), *y = work.take(a.chunk);
-  vf *zz = work.take(a.chunk), *h = work.take(V * N), *A = work.take(V * N);
-  task.load_A(A);
-  task.load_states(a.h0, h);
+  // Rows are one vector longer than they need, else all of a frame would compete for one cache set.
+  const int64_t N = a.states, V = task.vectors(), K = kRows + 1;
+  vf *dt = work.take(V * K), *du = work.take(V * K), *y = work.take(V * K);
+  vf *A = work.take(V * N), *h = work.take(V * N), *bias = work.take(V), *D = work.take(V);
+  task.load(a.A, 0, A, kLog2e);  // in units of log2, so that exp2 serves
+  task.load(a.h0, task.b, h);
+  task.load_row(a.bias, bias);
+  task.load_row(a.D, D);
   Rows u = task.rows(a.u), delta = task.rows(a.delta), z = task.rows(a.z), out = task.rows(a.out);
-  for (int64_t s0 = 0; s0 < task.length; s0 += a.chunk) {
-    int64_t frames = min64(a.chunk, task.length - s0);
+  for (int64_t s0 = task.from; s0 < task.to; s0 += kRows) {
+    int64_t frames = min64(kRows, task.to - s0);
+    if (a.saved && s0 % a.chunk == 0)
+      for (int64_t i = 0; i < V; i++)
+        for (int64_t n = 0; n < N; n++)
+          *(vfu*)(task.saved_states(s0 / a.chunk, i) + n * a.block) = h[i * N + n];
+    delta.read(s0, frames, task.channels, [&](int64_t i, int64_t s, vf v) {
+      dt[i * K + s] = task.time_step(v, bias[i]);
+    });
+    u.read(s0, frames, task.channels, [&](int64_t i, int64_t s, vf v) {
+      y[i * K + s] = D[i] * v;
+      du[i * K + s] = dt[i * K + s] * v;
+    });
     const float *B = task.B + s0 * task.sB, *C = task.C + s0 * task.sC;
-    for (int64_t i = 0; i < task.vectors(); i++) {
-      int lanes = task.lanes(i);
-      vf *hi = h + i * N, *Ai = A + i * N;
-      if (a.saved) {
-        float* saved = task.saved_states(s0 / a.chunk, i);
-        for (int64_t n = 0; n < N; n++) *(vfu*)(saved + n * a.block) = hi[n];
-      }
-      delta.load(s0, frames, i * WIDTH, lanes, dt);
-      u.load(s0, frames, i * WIDTH, lanes, du);
-      vf bias = task.parameter(a.bias, i), D = task.parameter(a.D, i);
-      for (int64_t s = 0; s < frames; s++) {
-        dt[s] = task.time_step(dt[s], bias);
-        y[s] = D * du[s];
-        du[s] *= dt[s];
-      }
-      int64_t n = 0;
-      for (; n + 8 <= N; n += 8)
-        scan_states<8>(frames, dt, du, y, B + n, task.sB, C + n, task.sC, Ai + n, hi + n);
-      for (; n < N; n++)
-        scan_states<1>(frames, dt, du, y, B + n, task.sB, C + n, task.sC, Ai + n, hi + n);
-      if (z) {
-        z.load(s0, frames, i * WIDTH, lanes, zz);
-        for (int64_t s = 0; s < frames; s++) y[s] *= zz[s] * sigmoid(zz[s]);
-      }
-      out.store(s0, frames, i * WIDTH, lanes, y);
-    }
+    for (int64_t i = 0; i < V; i++)
+      over_states(N, [&](auto count, int64_t n) {
+        scan_states<count.value>(frames, dt + i * K, du + i * K, y + i * K, B + n, task.sB, C + n,
+                                 task.sC, A + i * N + n, h + i * N + n);
+      });
+    if (z)
+      z.read(s0, frames, task.channels, [&](int64_t i, int64_t s, vf v) {
+        y[i * K + s] *= v * sigmoid(v);
+      });
+    out.write(s0, frames, task.channels, [&](int64_t i, int64_t s) { return y[i * K + s]; });
   }
   zero_padding(a.out, task.b, task.channel, task.channels, task.length, a.time);
-  task.store_states(h, a.last);
+  task.store(h, a.last, task.b);
 }
 
 struct ScanChunk {  // one channel vector's rows of a chunk, in the backward pass
@@ -188,108 +200,92 @@ void scan_states_backward(int64_t frames, const ScanChunk& c, bool need_y, const
   for (int k = 0; k < NB; k++) g_[k] = g[k], dA_[k] += dA[k];
 }
 
-constexpr int kBackwardStates = 4;
+constexpr int64_t kBackwardStates = 4;  // at a time
 
 int64_t scan_backward_space(const ScanArgs& a) {
-  int64_t V = (a.block + WIDTH - 1) / WIDTH;
-  return V * (8 * a.chunk + 3 * a.states + 2) + (4 * a.chunk + 1) * kBackwardStates + a.chunk;
+  return ScanTask::width(a) * (8 * (a.chunk + 1) + 3 * a.states + 4) +
+         (4 * a.chunk + 1) * kBackwardStates + WIDTH;
 }
 
 void scan_backward_task(const ScanArgs& a, int64_t index, Workspace& work) {
   ScanTask task(a, index);
-  const int64_t N = a.states, V = task.vectors(), K = a.chunk;
+  const int64_t N = a.states, V = task.vectors(), K = a.chunk + 1;
   vf *A = work.take(V * N), *dA = work.take(V * N), *g = work.take(V * N);
-  vf *dD = work.take(V), *dbias = work.take(V), *spare = work.take(K), *rows = work.take(V * 8 * K);
-  vf *h_buf = work.take((K + 1) * kBackwardStates), *a_buf = work.take(K * kBackwardStates);
-  vf *dB = work.take(K * kBackwardStates), *dC = work.take(K * kBackwardStates);
-  auto chunk_of = [&](int64_t i) {
-    vf* p = rows + i * 8 * K;
-    return ScanChunk{p, p + K, p + 2 * K, p + 3 * K, p + 4 * K, p + 5 * K, p + 6 * K, p + 7 * K};
-  };
-  task.load_A(A);
-  task.load_states(a.dlast, g);
-  memset(dA, 0, V * N * sizeof(vf));
-  memset(dD, 0, V * sizeof(vf));
-  memset(dbias, 0, V * sizeof(vf));
+  vf *bias = work.take(V), *D = work.take(V), *dD = work.take(V), *dbias = work.take(V);
+  auto all = [&] { return work.take(V * K); };
+  ScanChunk rows{all(), all(), all(), all(), all(), all(), all(), all()};
+  vf *h_buf = work.take(K * kBackwardStates), *a_buf = work.take(a.chunk * kBackwardStates);
+  vf *dB = work.take(a.chunk * kBackwardStates), *dC = work.take(a.chunk * kBackwardStates + WIDTH);
+  task.load(a.A, 0, A, kLog2e);
+  task.load(a.dlast, task.b, g);
+  task.load_row(a.bias, bias);
+  task.load_row(a.D, D);
+  for (int64_t i = 0; i < V * N; i++) dA[i] = vf{};
+  for (int64_t i = 0; i < V; i++) dD[i] = dbias[i] = vf{};
   Rows u = task.rows(a.u), delta = task.rows(a.delta), z = task.rows(a.z), dout = task.rows(a.out);
   Rows du = task.rows(a.du), ddelta = task.rows(a.ddelta), dz = task.rows(a.dz);
-  int64_t tasks = ScanTask::count(a) / a.batch;
-  int64_t partial = (task.b * tasks + task.j) * a.time * N;
+  int64_t partial = (task.b * ScanTask::blocks(a) + task.j) * a.time * N;
   float *part_B = (float*)a.dB + partial, *part_C = (float*)a.dC + partial;
 
-  for (int64_t k = (task.length + K - 1) / K - 1; k >= 0; k--) {
-    int64_t s0 = k * K, frames = min64(K, task.length - s0);
-    for (int64_t i = 0; i < V; i++) {
-      ScanChunk c = chunk_of(i);
-      int lanes = task.lanes(i);
-      delta.load(s0, frames, i * WIDTH, lanes, c.dt);
-      u.load(s0, frames, i * WIDTH, lanes, c.u);
-      dout.load(s0, frames, i * WIDTH, lanes, c.dy);
-      if (z) z.load(s0, frames, i * WIDTH, lanes, spare);
-      vf bias = task.parameter(a.bias, i), D = task.parameter(a.D, i);
-      for (int64_t s = 0; s < frames; s++) {
-        c.slope[s] = a.softplus ? sigmoid(c.dt[s] + bias) : splat(1.0f);
-        c.dt[s] = task.time_step(c.dt[s], bias);
-        c.y[s] = D * c.u[s];
-        c.ddt[s] = c.ddu[s] = vf{};
-        if (z) {
-          vf sz = sigmoid(spare[s]);
-          c.gate[s] = c.dy[s] * sz * (1.0f + spare[s] * (1.0f - sz));
-          c.dy[s] *= spare[s] * sz;
-        }
-      }
-    }
+  for (int64_t s0 = (task.to - 1) / a.chunk * a.chunk; s0 >= task.from && task.to > task.from;
+       s0 -= a.chunk) {
+    int64_t frames = min64(a.chunk, task.to - s0), channels = task.channels;
+    delta.read(s0, frames, channels, [&](int64_t i, int64_t s, vf v) {
+      rows.slope[i * K + s] = a.softplus ? sigmoid(v + bias[i]) : splat(1.0f);
+      rows.dt[i * K + s] = task.time_step(v, bias[i]);
+    });
+    u.read(s0, frames, channels, [&](int64_t i, int64_t s, vf v) {
+      rows.u[i * K + s] = v;
+      rows.y[i * K + s] = D[i] * v;
+      rows.ddt[i * K + s] = rows.ddu[i * K + s] = vf{};
+    });
+    dout.read(s0, frames, channels, [&](int64_t i, int64_t s, vf v) { rows.dy[i * K + s] = v; });
+    if (z)
+      z.read(s0, frames, channels, [&](int64_t i, int64_t s, vf v) {
+        vf gate = sigmoid(v), &dy = rows.dy[i * K + s];
+        rows.gate[i * K + s] = dy * gate * (1.0f + v * (1.0f - gate));
+        dy *= v * gate;
+      });
     const float *B = task.B + s0 * task.sB, *C = task.C + s0 * task.sC;
     for (int64_t n = 0; n < N;) {
       int64_t nb = n + kBackwardStates <= N ? kBackwardStates : 1;
-      memset(dB, 0, frames * nb * sizeof(vf));
-      memset(dC, 0, frames * nb * sizeof(vf));
+      for (int64_t k = 0; k < frames * nb; k++) dB[k] = dC[k] = vf{};
       for (int64_t i = 0; i < V; i++) {
-        const float* saved = task.saved_states(k, i);
+        ScanChunk c{rows.dt + i * K,  rows.u + i * K,   rows.dy + i * K,    rows.y + i * K,
+                    rows.ddt + i * K, rows.ddu + i * K, rows.slope + i * K, rows.gate + i * K};
+        const float* saved = task.saved_states(s0 / a.chunk, i);
         for (int64_t m = 0; m < nb; m++) h_buf[m] = *(const vfu*)(saved + (n + m) * a.block);
         auto run = nb == 1 ? scan_states_backward<1> : scan_states_backward<kBackwardStates>;
-        run(frames, chunk_of(i), (bool)z, B + n, task.sB, C + n, task.sC, A + i * N + n, h_buf, a_buf,
-            dB, dC, dA + i * N + n, g + i * N + n);
+        run(frames, c, (bool)z, B + n, task.sB, C + n, task.sC, A + i * N + n, h_buf, a_buf, dB, dC,
+            dA + i * N + n, g + i * N + n);
       }
-      for (int64_t s = 0; s < frames; s++) {
-        int64_t t = a.reverse ? task.length - 1 - (s0 + s) : s0 + s;
-        for (int64_t m = 0; m < nb; m++) {
-          part_B[t * N + n + m] = hsum(dB[s * nb + m]);
-          part_C[t * N + n + m] = hsum(dC[s * nb + m]);
-        }
-      }
+      int64_t first = a.reverse ? task.length - 1 - s0 : s0;
+      store_sums(dB, frames, nb, part_B + first * N + n, a.reverse ? -N : N);
+      store_sums(dC, frames, nb, part_C + first * N + n, a.reverse ? -N : N);
       n += nb;
     }
-    for (int64_t i = 0; i < V; i++) {
-      ScanChunk c = chunk_of(i);
-      int lanes = task.lanes(i);
-      vf D = task.parameter(a.D, i), sum_D = {}, sum_bias = {};
-      for (int64_t s = 0; s < frames; s++) {
-        vf raw = (kLn2 * c.ddt[s] + c.ddu[s] * c.u[s]) * c.slope[s];
-        sum_D += c.dy[s] * c.u[s];
-        sum_bias += raw;
-        c.u[s] = c.ddu[s] * c.dt[s] + D * c.dy[s];
-        c.ddt[s] = raw;
-        if (z) c.gate[s] *= c.y[s];
+    for (int64_t i = 0; i < V; i++)
+      for (int64_t k = i * K; k < i * K + frames; k++) {
+        vf x = rows.u[k], raw = (kLn2 * rows.ddt[k] + rows.ddu[k] * x) * rows.slope[k];
+        dD[i] += rows.dy[k] * x;
+        dbias[i] += raw;
+        rows.u[k] = rows.ddu[k] * rows.dt[k] + D[i] * rows.dy[k];
+        rows.ddt[k] = raw;
+        if (z) rows.gate[k] *= rows.y[k];
       }
-      dD[i] += sum_D;
-      dbias[i] += sum_bias;
-      du.store(s0, frames, i * WIDTH, lanes, c.u);
-      ddelta.store(s0, frames, i * WIDTH, lanes, c.ddt);
-      if (z) dz.store(s0, frames, i * WIDTH, lanes, c.gate);
-    }
+    du.write(s0, frames, channels, [&](int64_t i, int64_t s) { return rows.u[i * K + s]; });
+    ddelta.write(s0, frames, channels, [&](int64_t i, int64_t s) { return rows.ddt[i * K + s]; });
+    if (dz) dz.write(s0, frames, channels, [&](int64_t i, int64_t s) { return rows.gate[i * K + s]; });
   }
   zero_padding(a.du, task.b, task.channel, task.channels, task.length, a.time);
   zero_padding(a.ddelta, task.b, task.channel, task.channels, task.length, a.time);
   zero_padding(a.dz, task.b, task.channel, task.channels, task.length, a.time);
   memset(part_B + task.length * N, 0, (a.time - task.length) * N * sizeof(float));
   memset(part_C + task.length * N, 0, (a.time - task.length) * N * sizeof(float));
-  task.store_states(dA, a.dA);
-  task.store_states(g, a.dh0);
-  for (int64_t i = 0; i < V; i++) {
-    if (a.dD) scatter(dD[i], task.per_channel(a.dD, i), 1, task.lanes(i));
-    if (a.dbias) scatter(dbias[i], task.per_channel(a.dbias, i), 1, task.lanes(i));
-  }
+  task.store(dA, a.dA, task.b);
+  task.store(g, a.dh0, task.b);
+  task.store_row(dD, a.dD, task.b);
+  task.store_row(dbias, a.dbias, task.b);
 }
 
 }  // namespace

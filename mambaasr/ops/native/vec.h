@@ -40,38 +40,46 @@ struct FlushDenormals {
 inline vf splat(float x) { return vf{} + x; }
 inline int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
 
-// 2^f on [-0.5, 0.5]: minimax with relative error 9.1e-8 and p(0) = 1 exactly.
-inline vf exp2_poly(vf f) {
+// 2^x for any x: 0 below the range of normal numbers. Exactly 1 at 0 and most exact near it, where
+// the decay of a long memory lies.
+inline vf exp2v(vf x) {
+#if defined(__AVX512F__)
+  // x = n + j / 32 + f; 2^(j/32) comes out of two registers, which leaves a parabola for |f| <= 1/64
+  // (relative error 5.3e-8). The multipliers are what bounds the scan: this needs four of them
+  // where a polynomial over [-1/2, 1/2] needs six.
+  alignas(64) static const float kRoots[32] = {
+      1.0f, 1.0218972f, 1.04427373f, 1.06714046f, 1.09050775f, 1.1143868f, 1.13878858f,
+      1.1637249f, 1.18920708f, 1.21524739f, 1.24185777f, 1.26905096f, 1.29683959f,
+      1.32523668f, 1.35425556f, 1.38390994f, 1.41421354f, 1.44518077f, 1.47682619f,
+      1.50916445f, 1.54221082f, 1.5759809f, 1.61049032f, 1.64575553f, 1.68179286f,
+      1.71861935f, 1.75625217f, 1.79470909f, 1.8340081f, 1.87416768f, 1.91520655f,
+      1.95714414f};
+  const __m512 low = _mm512_load_ps(kRoots), high = _mm512_load_ps(kRoots + 16);
+  const float magic = 393216.0f;  // 1.5 * 2^23 / 32: the low bits of the sum hold j
+  vf t = x + magic;
+  vf f = (vf)_mm512_reduce_ps((__m512)x, 5 << 4 | 8);  // 0 for infinite x
+  vf root = (vf)_mm512_permutex2var_ps(low, _mm512_castps_si512((__m512)t), high);
+  vf power = (vf)_mm512_scalef_ps((__m512)root, (__m512)(t - magic));
+  return power * ((0.2402266f * f + 0.69315733f) * f + 1.0f);
+#else
+  // A polynomial over [-1/2, 1/2], minimax with relative error 9.1e-8. Clamped to where adding n to
+  // the exponent bits stays inside them; at -127 exactly the sum is 0.
+  x = x < -127.0f ? splat(-127.0f) : x;
+  x = x > 127.0f ? splat(127.0f) : x;
+  const float magic = 12582912.0f;  // 1.5 * 2^23: its low bits hold the rounded number
+  vf t = x + magic, f = x - (t - magic);
   vf p = 1.3264727252587823e-3f * f + 9.671512785775785e-3f;
   p = p * f + 5.55073374447127e-2f;
   p = p * f + 0.24022242083111825f;
   p = p * f + 0.6931469775976783f;
-  return p * f + 1.0f;
-}
-
-// 2^x for finite x: 0 below the range of normal numbers.
-inline vf exp2v(vf x) {
-#if defined(__AVX512F__)
-  vf n = (vf)_mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-  return (vf)_mm512_scalef_ps((__m512)exp2_poly(x - n), (__m512)n);
-#else
-  // Clamped to where adding n to the exponent bits stays inside them; at -127 exactly the sum is 0.
-  x = x < -127.0f ? splat(-127.0f) : x;
-  x = x > 127.0f ? splat(127.0f) : x;
-  const float magic = 12582912.0f;  // 1.5 * 2^23: its low bits hold the rounded number
-  vf t = x + magic;
-  vf p = exp2_poly(x - (t - magic));
+  p = p * f + 1.0f;
   return (vf)((vi)p + ((vi)t << 23));
 #endif
 }
 
 constexpr float kLog2e = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
 
-inline vf expv(vf x) {
-  x = x < -200.0f ? splat(-200.0f) : x;
-  x = x > 88.0f ? splat(88.0f) : x;
-  return exp2v(x * kLog2e);
-}
+inline vf expv(vf x) { return exp2v(x * kLog2e); }
 
 inline vf sigmoid(vf x) { return 1.0f / (1.0f + expv(-x)); }
 
@@ -85,102 +93,46 @@ inline vf softplus(vf x) {
   return (x > 0.0f ? x : vf{}) + (2.0f * s + s * w * p);
 }
 
-inline float hsum(vf v) {  // a fixed tree, so that sums are the same in every run
-  float x[WIDTH];
-  memcpy(x, &v, sizeof v);
+// Halves of a and b interleaved: a0 b0 a1 b1 ... of their lower or upper halves.
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_shufflevector)
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#endif
+#endif
+#ifndef SHUFFLE
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (vi){__VA_ARGS__})
+#endif
+#if WIDTH == 16
+#define LOWER(a, b) SHUFFLE(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
+#define UPPER(a, b) SHUFFLE(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
+#elif WIDTH == 8
+#define LOWER(a, b) SHUFFLE(a, b, 0, 8, 1, 9, 2, 10, 3, 11)
+#define UPPER(a, b) SHUFFLE(a, b, 4, 12, 5, 13, 6, 14, 7, 15)
+#else
+#define LOWER(a, b) SHUFFLE(a, b, 0, 4, 1, 5)
+#define UPPER(a, b) SHUFFLE(a, b, 2, 6, 3, 7)
+#endif
+
+// WIDTH vectors as the rows of a square: the square turned over its diagonal, in place.
+inline void transpose(vf* x) {
+  for (int round = 1; round < WIDTH; round *= 2) {
+    vf y[WIDTH];
+    for (int i = 0; i < WIDTH / 2; i++) {
+      y[2 * i] = LOWER(x[i], x[i + WIDTH / 2]);
+      y[2 * i + 1] = UPPER(x[i], x[i + WIDTH / 2]);
+    }
+    for (int i = 0; i < WIDTH; i++) x[i] = y[i];
+  }
+}
+
+// The sum of the lanes of each of WIDTH vectors, by a fixed tree: the same in every run.
+inline vf sum_lanes(const vf* x) {
+  vf y[WIDTH];
+  for (int i = 0; i < WIDTH; i++) y[i] = x[i];
   for (int half = WIDTH / 2; half; half /= 2)
-    for (int i = 0; i < half; i++) x[i] += x[i + half];
-  return x[0];
-}
-
-inline float bf16_to_float(uint16_t x) {
-  uint32_t bits = (uint32_t)x << 16;
-  float f;
-  memcpy(&f, &bits, 4);
-  return f;
-}
-
-inline uint16_t float_to_bf16(float f) {
-  uint32_t bits;
-  memcpy(&bits, &f, 4);
-  if (f != f) return 0x7fc0;
-  return (uint16_t)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
-}
-
-// Rows of one block of channels of a (batch, channel, time) tensor, walked forward or backward.
-struct Rows {
-  char* base = nullptr;
-  int64_t st = 0, sc = 0;  // strides in elements
-  bool bf16 = false;
-
-  Rows() = default;
-  // Row s of the walk is frame s, or frame length - 1 - s in reverse.
-  Rows(const Tensor& x, int64_t b, int64_t channel, int64_t length, bool reverse)
-      : st(reverse ? -x.st : x.st), sc(x.sc), bf16(x.bf16) {
-    int64_t offset = b * x.sb + channel * x.sc + (reverse ? (length - 1) * x.st : 0);
-    if (x.ptr) base = (char*)x.ptr + offset * (bf16 ? 2 : 4);
-  }
-  explicit operator bool() const { return base != nullptr; }
-
-  float get(int64_t i) const {
-    return bf16 ? bf16_to_float(((const uint16_t*)base)[i]) : ((const float*)base)[i];
-  }
-  void set(int64_t i, float v) const {
-    if (bf16) ((uint16_t*)base)[i] = float_to_bf16(v);
-    else ((float*)base)[i] = v;
-  }
-
-  // Rows s0 .. s0 + n - 1, `lanes` channels from `channel` on; lanes beyond hold zeros.
-  void load(int64_t s0, int64_t n, int64_t channel, int lanes, vf* out) const {
-    int64_t at = s0 * st + channel * sc;
-    if (sc == 1 && lanes == WIDTH && !bf16) {
-      const float* p = (const float*)base + at;
-      for (int64_t s = 0; s < n; s++) out[s] = *(const vfu*)(p + s * st);
-    } else if (sc == 1 && lanes == WIDTH) {
-      const uint16_t* p = (const uint16_t*)base + at;
-      for (int64_t s = 0; s < n; s++)
-        out[s] = (vf)(__builtin_convertvector(*(const vh*)(p + s * st), vu) << 16);
-    } else {
-      float* o = (float*)out;
-      if (lanes < WIDTH) memset(o, 0, n * sizeof(vf));
-      for (int c = 0; c < lanes; c++)
-        for (int64_t s = 0; s < n; s++) o[s * WIDTH + c] = get(at + s * st + c * sc);
-    }
-  }
-
-  void store(int64_t s0, int64_t n, int64_t channel, int lanes, const vf* in) const {
-    int64_t at = s0 * st + channel * sc;
-    if (sc == 1 && lanes == WIDTH && !bf16) {
-      float* p = (float*)base + at;
-      for (int64_t s = 0; s < n; s++) *(vfu*)(p + s * st) = in[s];
-    } else if (sc == 1 && lanes == WIDTH) {
-      uint16_t* p = (uint16_t*)base + at;
-      for (int64_t s = 0; s < n; s++) {
-        vu bits = (vu)in[s];
-        vu rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-        rounded = in[s] == in[s] ? rounded : (vu{} + 0x7fc0);
-        *(vh*)(p + s * st) = __builtin_convertvector(rounded, vh);
-      }
-    } else {
-      const float* v = (const float*)in;
-      for (int c = 0; c < lanes; c++)
-        for (int64_t s = 0; s < n; s++) set(at + s * st + c * sc, v[s * WIDTH + c]);
-    }
-  }
-};
-
-// Zeros in the frames [length, time) of `channels` channels.
-inline void zero_padding(const Tensor& x, int64_t b, int64_t channel, int64_t channels,
-                         int64_t length, int64_t time) {
-  Rows rows(x, b, channel, 0, false);
-  if (!rows) return;
-  bool time_major = x.sc <= x.st;
-  int64_t outer = time_major ? time - length : channels, inner = time_major ? channels : time - length;
-  for (int64_t i = 0; i < outer; i++)
-    for (int64_t j = 0; j < inner; j++) {
-      int64_t t = length + (time_major ? i : j), c = time_major ? j : i;
-      rows.set(t * x.st + c * x.sc, 0.0f);
-    }
+    for (int i = 0; i < half; i++)
+      y[i] = LOWER(y[i], y[i + half]) + UPPER(y[i], y[i + half]);
+  return y[0];
 }
 
 // `lanes` floats at p (stride s), zeros beyond.
@@ -213,6 +165,12 @@ struct Workspace {
     next += vectors;
     return p;
   }
+};
+
+// A number that templates can see through a lambda's argument.
+template <int N>
+struct Constant {
+  static constexpr int value = N;
 };
 
 }  // namespace

@@ -31,7 +31,7 @@ def _plan(channels, groups, states):
     Saved states and partial sums of dB and dC take states / frames and states / channels as much
     memory as u does.
     """
-    frames = 64 if states <= 64 else 128
+    frames = 32 if states <= 32 else 64 if states <= 64 else 128
     block = 64 if states <= 64 else 128
     return frames, block, -(-(channels // groups) // block)
 
@@ -51,7 +51,7 @@ def _record(u, delta, A, B, C, D, z, bias, h0, lengths, softplus, reverse, out, 
     frames, block, _ = _plan(channels, groups, states)
     return (
         *(call.threads(u.numel() * states), batch, channels, time, states, groups),
-        *(softplus, reverse, frames, block, pointer(lengths)),
+        *(softplus, reverse, frames, block, 1, pointer(lengths)),
         *(pointer(A), pointer(D), pointer(bias), pointer(h0), pointer(last), pointer(saved)),
         *(*tensor(u), *tensor(delta), *tensor(z), *tensor(out)),
         *(B.data_ptr(), *B.stride()[:3], C.data_ptr(), *C.stride()[:3]),
