@@ -22,6 +22,8 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
+# exp(-87) is the smallest normal number of fp32.
+LIMIT = 87.0
 SILU_BACKWARD = torch.ops.aten.silu_backward.grad_input
 
 
@@ -112,8 +114,9 @@ class Decays:
         self.into = total.exp().to(a.dtype)  # from the chunk's start to a frame
         self.out_of = (whole - total).exp().to(a.dtype)  # from a frame to the chunk's end
         self.across = whole.squeeze(-1).exp().to(a.dtype)  # (chunk, b, h)
-        corner = torch.full((chunk, chunk), -math.inf, dtype=a.dtype, device=a.device)
-        self.mask = corner.tril(-1) if reverse else corner.triu(1)
+        seen = torch.ones(chunk, chunk, dtype=a.dtype, device=a.device)
+        self.seen = seen.triu() if reverse else seen.tril()  # (i, j): 1 where i is not before j
+        self.later = self.seen - torch.eye(chunk, dtype=a.dtype, device=a.device)
         self.chunk = chunk
 
     def cut(self, x, slab):
@@ -123,11 +126,12 @@ class Decays:
         return x if x.dim() == 3 else x[..., : slab.chunk]
 
     def between(self, slab, out):
-        """exp(s_i - s_j) into out (k, b, h, q, q), zero where i is before j."""
+        """exp(s_i - s_j) into out (k, b, h, q, q); garbage, but finite, where i is before j."""
         high, low = self.cut(self.high, slab), self.cut(self.low, slab)
         torch.sub(high.unsqueeze(-1), high.unsqueeze(-2), out=out)
         out.add_(low.unsqueeze(-1)).sub_(low.unsqueeze(-2))
-        return out.add_(self.mask[: slab.chunk, : slab.chunk]).exp_()
+        # Vectorised exponentials take ten times as long where they underflow.
+        return out.clamp_(-LIMIT, LIMIT).exp_()
 
 
 class Scan:
@@ -148,18 +152,20 @@ class Scan:
         """View (k, b, h, q, ...) as (k, b, g, q, r, ...)."""
         return heads.unflatten(2, (self.g, self.r)).transpose(3, 4)
 
+    def by_head(self, grouped):
+        """View (k, b, g, q, r) as (k, b, h, q)."""
+        return grouped.transpose(3, 4).flatten(2, 3)
+
     def natural(self, grouped):
         """View (k, b, g, q, r, p) as (k, b, q, g, r, p)."""
         return grouped.transpose(2, 3)
 
     def states(self, name, slab):
-        """Room for the states around the chunks of a slab: all k + 1, starts, ends."""
+        """Room for the states around the chunks of a slab, k + 1 in all: starts, ends."""
         states = self.memory(
             name, slab.chunks + 1, slab.b1 - slab.b0, self.g, self.n, self.r, self.p
         )
-        return (
-            (states, states[1:], states[:-1]) if self.reverse else (states, states[:-1], states[1:])
-        )
+        return (states[1:], states[:-1]) if self.reverse else (states[:-1], states[1:])
 
     def load(self, slab):
         """Recompute, for both passes, what lies in a slab: matrices, inputs, decays."""
@@ -176,7 +182,8 @@ class Scan:
         leaving = self.grouped(decays.cut(decays.out_of, slab).unsqueeze(-1))
         vF = torch.mul(self.grouped(v), leaving, out=memory("vF", k, b, g, q, r, p))
         L = decays.between(slab, memory("L", k, b, g * r, q, q))
-        CB = torch.bmm(C, B.mT, out=memory("CB", k * b * g, q, q)).view(k, b, g, 1, q, q)
+        CB = torch.bmm(C, B.mT, out=memory("CB", k * b * g, q, q)).mul_(decays.seen[:q, :q])
+        CB = CB.view(k, b, g, 1, q, q)
         return v, vF, B, C, L, CB
 
     def advance(self, slab, state, B, vF):
@@ -185,14 +192,27 @@ class Scan:
         new = self.memory("new", k, b, self.g, self.n, self.r, self.p)
         torch.bmm(B.mT, vF.view(-1, q, self.r * self.p), out=new.view(-1, self.n, self.r * self.p))
         across = self.across(slab)
-        _, starts, ends = self.states("H", slab)
+        starts, ends = self.states("H", slab)
         order = range(k - 1, -1, -1) if self.reverse else range(k)
-        for i, c in enumerate(order):
-            if i == 0:
-                starts[c].copy_(state)
+        starts[order[0]].copy_(state)
+        for c in order:
             torch.addcmul(new[c], across[c], starts[c], out=ends[c])
         state.copy_(ends[order[-1]])
         return starts, ends
+
+    def retreat(self, slab, dstate, C, dyE):
+        """Carry the gradient ``dstate`` back through a slab; returns that of each chunk's end."""
+        k, b = slab.chunks, slab.b1 - slab.b0
+        new = self.memory("new", k, b, self.g, self.n, self.r, self.p)
+        torch.bmm(C.mT, dyE, out=new.view(-1, self.n, self.r * self.p))
+        across = self.across(slab)
+        starts, ends = self.states("dH", slab)
+        order = range(k) if self.reverse else range(k - 1, -1, -1)
+        ends[order[0]].copy_(dstate)
+        for c in order:
+            torch.addcmul(new[c], across[c], ends[c], out=starts[c])
+        dstate.copy_(starts[order[-1]])
+        return ends
 
     def across(self, slab):
         """Decay across each chunk, (k, b, g, 1, r, 1)."""
@@ -208,7 +228,7 @@ class Scan:
 
 
 def forward(scan, h0, out, last, y, saved):
-    """Fill out, last (b, h, p, n), and where not None y (before D and z) and saved."""
+    """Fill out, last (b, h, p, n), and where not None y (before the gate) and saved."""
     memory, decays, g, n, r, p = scan.memory, scan.decays, scan.g, scan.n, scan.r, scan.p
     for slab in scan.slabs:
         k, b, q = slab.chunks, slab.b1 - slab.b0, slab.chunk
@@ -230,21 +250,18 @@ def forward(scan, h0, out, last, y, saved):
         before = before.view(k, b, g, q, r, p)
         into = scan.grouped(decays.cut(decays.into, slab).unsqueeze(-1))
         target = scan.split(out, slab)
-        natural = (k, b, q, g, r, p)
         if y is not None:
             total = scan.split(y, slab)
-        elif scan.D is None and scan.z is None:
-            total = target
         else:
-            total = memory("y", *natural)
+            direct = scan.z is None and out.dtype == memory.new["dtype"]
+            total = target if direct else memory("y", k, b, q, g, r, p)
         torch.addcmul(scan.natural(inside), scan.natural(before), scan.natural(into), out=total)
         if scan.D is not None:
-            skipped = target if scan.z is None else memory("s", *natural)
-            total = torch.addcmul(total, scan.split(scan.x, slab), scan.skip(), out=skipped)
+            total.addcmul_(scan.split(scan.x, slab), scan.skip())
         if scan.z is not None:
-            gate = memory("z", *natural).copy_(scan.split(scan.z, slab))
+            gate = memory("z", k, b, q, g, r, p).copy_(scan.split(scan.z, slab))
             torch.mul(total, F.silu(gate, inplace=True), out=target)
-        elif total is not target and scan.D is None:
+        elif total is not target:
             target.copy_(total)
         store_state(state, last[rows])
 
@@ -252,86 +269,93 @@ def forward(scan, h0, out, last, y, saved):
 def backward(scan, saved, y, dout, dlast, grads):
     """Fill the gradients: dx, ddt, da, dB, dC, dz or None, dD (h, p), dh0 (b, h, p, n).
 
-    Scaling exp(a_t) scales whatever passes from before t to t or later. So the gradient of a_t is
-    what reaches the outputs from t on and the state after the chunk, sum <y_i, dy_i> + <H', dH'>,
-    less what has started there, sum <v_j, dv_j>.
+    exp(a_t) scales whatever passes from before t to t or later, so the gradient of a_t adds up the
+    gradients times values of all that crosses there: from a frame or the chunk's first state to
+    a frame or to the state after the chunk. (What arrives less what departs is the same
+    with fewer products, but in fp32 the difference drowns where little crosses.)
     """
     dx, ddt, da, dB, dC, dz, dD, dh0 = grads
     memory, decays, g, n, r, p = scan.memory, scan.decays, scan.g, scan.n, scan.r, scan.p
-    flow = torch.zeros_like(decays.into)  # (chunk, b, h, q): <y_i, dy_i> - <v_i, dv_i>
-    leave = torch.zeros_like(decays.across)  # (chunk, b, h): <H', dH'>
+    heads = g * r
+    # (chunk, b, h, q): what crosses whole within the chunk, what arrives from the state before
+    # it, what departs into the state after it.
+    crossing, arriving, departing = (torch.zeros_like(decays.into) for _ in range(3))
     for slab in reversed(scan.slabs):
         k, b, q = slab.chunks, slab.b1 - slab.b0, slab.chunk
-        rows, c0, heads = slice(slab.b0, slab.b1), slab.t0 // decays.chunk, g * r
+        rows, c0 = slice(slab.b0, slab.b1), slab.t0 // decays.chunk
+        place = slice(c0, c0 + k), rows, slice(None), slice(q)
         dstate = memory("dstate", b, g, n, r, p)
         if slab.last:
             load_state(dstate, None if dlast is None else dlast[rows])
         v, vF, B, C, L, CB = scan.load(slab)
-        starts, ends = scan.advance(slab, saved[rows, slab.slot].clone(), B, vF)
+        starts, _ = scan.advance(slab, saved[rows, slab.slot].clone(), B, vF)
 
-        x = slab.cut(scan.x).transpose(2, 3)  # (k, b, h, q, p), as are y, dy, dv
-        y_ = slab.cut(y).transpose(2, 3)
+        x = slab.cut(scan.x).transpose(2, 3)  # (k, b, h, q, p), as are dy, dv
         dy = memory("dy", k, b, heads, q, p).copy_(slab.cut(dout).transpose(2, 3))
         temporary = memory("t", k, b, heads, q, p)
-        D = None if scan.D is None else scan.D.unsqueeze(1)
         if scan.z is not None:
             z = memory("z", k, b, heads, q, p).copy_(slab.cut(scan.z).transpose(2, 3))
-            total = temporary.copy_(y_) if D is None else torch.addcmul(y_, x, D, out=temporary)
-            gated = memory("gated", k, b, heads, q, p)
-            SILU_BACKWARD(total.mul_(dy), z, grad_input=gated)
-            slab.cut(dz).transpose(2, 3).copy_(gated)
+            torch.mul(slab.cut(y).transpose(2, 3), dy, out=temporary)
+            SILU_BACKWARD(temporary, z, grad_input=temporary)
+            slab.cut(dz).transpose(2, 3).copy_(temporary)
             dy.mul_(F.silu(z, inplace=True))
-        if D is not None:
+        if scan.D is not None:
             dD += torch.mul(dy, x, out=temporary).sum((0, 1, 3))
         into = scan.grouped(decays.cut(decays.into, slab).unsqueeze(-1))
         dyE = torch.mul(scan.grouped(dy), into, out=memory("dyE", k, b, g, q, r, p))
-        dyE = dyE.view(-1, q, r * p)
+        dyE_ = dyE.view(-1, q, r * p)
 
-        carried = torch.bmm(C.mT, dyE, out=memory("new", k * b * g, n, r * p))
-        carried = carried.view(k, b, g, n, r, p)
-        across = scan.across(slab)
-        _, dstarts, dends = scan.states("dH", slab)
-        order = range(k) if scan.reverse else range(k - 1, -1, -1)
-        for i, c in enumerate(order):
-            if i == 0:
-                dends[c].copy_(dstate)
-            torch.addcmul(carried[c], across[c], dends[c], out=dstarts[c])
-        dstate.copy_(dstarts[order[-1]])
+        dends = scan.retreat(slab, dstate, C, dyE_)
         if slab.first:
             store_state(dstate, dh0[rows])
-        product = torch.mul(ends, dends, out=memory("new", *ends.shape))
-        leave[c0 : c0 + k, rows] = product.sum((3, 5)).flatten(2)
+        through = torch.mul(starts, dends, out=memory("new", *starts.shape)).sum((3, 5))
+        through = through.flatten(2).mul_(decays.cut(decays.across, slab)).unsqueeze(-1)
+        starts_, dends_ = starts.view(-1, n, r * p), dends.view(-1, n, r * p)
 
         dM = torch.bmm(
             dy.view(-1, q, p), v.view(-1, q, p).mT, out=memory("dM", k * b * heads, q, q)
         )
         dM = dM.view(k, b, g, r, q, q).mul_(L.view(k, b, g, r, q, q))
         dCB = torch.sum(dM, dim=3, out=memory("dCB", k, b, g, q, q)).view(-1, q, q)
+        dCB.mul_(decays.seen[:q, :q])
         M = L.view(k, b, g, r, q, q).mul_(CB).view(-1, q, q)
         dv = torch.bmm(M.mT, dy.view(-1, q, p), out=memory("dv", k * b * heads, q, p))
         dv = dv.view(k, b, heads, q, p)
-        dC_ = torch.bmm(dyE, starts.view(-1, n, r * p).mT, out=memory("dC", k * b * g, q, n))
+        # M is done with: its memory takes, at (t, j), all that goes from j to t or later.
+        sums = decays.seen[:q, :q].mT.expand(k * b * heads, q, q)
+        torch.bmm(sums, dM.mul_(CB).view(-1, q, q), out=M)
+        within = M.mul_(decays.later[:q, :q]).sum(-1).view(k, b, heads, q)
+        crossing[place] = within.add_(through)
+
+        dC_ = torch.bmm(dyE_, starts_.mT, out=memory("dC", k * b * g, q, n))
         slab.cut(dC).transpose(2, 3).copy_(dC_.baddbmm_(dCB, B).view(k, b, g, q, n))
-        dends = dends.view(-1, n, r * p)
-        dB_ = torch.bmm(vF.view(-1, q, r * p), dends.mT, out=memory("dC", k * b * g, q, n))
+        dB_ = torch.bmm(vF.view(-1, q, r * p), dends_.mT, out=memory("dC", k * b * g, q, n))
         slab.cut(dB).transpose(2, 3).copy_(dB_.baddbmm_(dCB.mT, C).view(k, b, g, q, n))
-        after = torch.bmm(B, dends, out=memory("dyE", k * b * g, q, r * p))
+
+        state_out = torch.bmm(C, starts_, out=memory("state_out", k * b * g, q, r * p))
+        arriving[place] = scan.by_head(dyE.mul_(state_out.view(dyE.shape)).sum(-1))
+        after = torch.bmm(B, dends_, out=dyE_).view(dyE.shape)
         leaving = scan.grouped(decays.cut(decays.out_of, slab).unsqueeze(-1))
-        scan.grouped(dv).addcmul_(after.view(k, b, g, q, r, p), leaving)
+        scan.grouped(dv).addcmul_(after, leaving)
+        departing[place] = scan.by_head(vF.mul_(after).sum(-1))
 
         dt = slab.cut(scan.dt).transpose(2, 3)  # (k, b, h, q)
-        ddt_ = torch.mul(dv, x, out=temporary).sum(-1)
-        slab.cut(ddt).transpose(2, 3).copy_(ddt_)
-        flow_ = torch.mul(y_, dy, out=temporary).sum(-1).sub_(ddt_.mul_(dt))
-        flow[c0 : c0 + k, rows, :, :q] = flow_
+        slab.cut(ddt).transpose(2, 3).copy_(torch.mul(dv, x, out=temporary).sum(-1))
         dv.mul_(dt.unsqueeze(-1))
-        if D is not None:
-            dv.addcmul_(dy, D)
+        if scan.D is not None:
+            dv.addcmul_(dy, scan.D.unsqueeze(1))
         slab.cut(dx).transpose(2, 3).copy_(dv)
-    flow = flow.double()
-    flow = flow.cumsum(-1) if scan.reverse else flow.flip(-1).cumsum(-1).flip(-1)
-    flow = flow.add_(leave.unsqueeze(-1)).permute(1, 0, 3, 2).flatten(1, 2)  # (b, time, h)
-    da.copy_(flow[:, : da.shape[1]])
+    if scan.reverse:
+        crossing += arriving.cumsum(-1) + _before(departing.flip(-1)).flip(-1)
+    else:
+        crossing += arriving.flip(-1).cumsum(-1).flip(-1) + _before(departing)
+    crossing = crossing.permute(1, 0, 3, 2).flatten(1, 2)  # (b, time, h)
+    da.copy_(crossing[:, : da.shape[1]])
+
+
+def _before(x):
+    """Sums over the earlier places of the last axis."""
+    return F.pad(x.cumsum(-1), (1, -1))
 
 
 def load_state(state, h):

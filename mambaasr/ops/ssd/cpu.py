@@ -49,27 +49,30 @@ def _sizes(batch, time, heads, headdim, groups, states, lengths):
     return chunks.Sizes(chunk, max(1, frames // chunk), sequences)
 
 
-def _outputs(x, a, B, D, z, sizes, save, new):
-    """out, last, y, saved by ``new``: the y before D and z, where it is not out itself."""
+def _outputs(x, a, B, z, sizes, save, new):
+    """out, last, y, saved by ``new``; y is the output before the gate, if there is one."""
     batch, time, heads, headdim = x.shape
     groups, states = B.shape[2:]
     like = {"dtype": a.dtype, "device": x.device}
-    separate = save and not (D is None and z is None and x.dtype == a.dtype)
     slots = chunks.Sizes(*sizes).slots(time)
     return (
         new(x.shape, dtype=x.dtype, device=x.device),
         new((batch, heads, headdim, states), **like),
-        new(x.shape if separate else 0, **like),
-        new(
-            (batch, slots, groups, states, heads // groups, headdim) if save else 0,
-            **like,
+        new(x.shape if save and z is not None else 0, **like),
+        # Zeros, as unused slots must not make the op's output random.
+        torch.zeros(
+            (batch, slots, groups, states, heads // groups, headdim) if save else 0, **like
         ),
     )
 
 
+def _room(x, lengths):
+    """What allocates outputs: zeros where there are frames that no slab visits, or no frames."""
+    return torch.empty if lengths is None and x.shape[1] > 0 else torch.zeros
+
+
 def _forward(x, dt, a, B, C, D, z, h0, lengths, reverse, sizes, save):
-    # Zeros, as frames that no slab visits are padding.
-    out, last, y, saved = _outputs(x, a, B, D, z, sizes, save, torch.zeros)
+    out, last, y, saved = _outputs(x, a, B, z, sizes, save, _room(x, lengths))
     if h0 is not None:
         last.copy_(h0)  # for sequences without a frame
     scan = chunks.Scan(x, dt, a, B, C, D, z, lengths, reverse, chunks.Sizes(*sizes))
@@ -97,7 +100,7 @@ def _state_shape(x, B):
 
 
 def _backward(dout, dlast, y, saved, x, dt, a, B, C, D, z, h0, lengths, reverse, sizes):
-    grads = _gradients(x, dt, a, B, C, D, z, _state_shape(x, B), torch.zeros)
+    grads = _gradients(x, dt, a, B, C, D, z, _state_shape(x, B), _room(x, lengths))
     dx, ddt, da, dB, dC, dD, dz, dh0 = grads
     if dlast is not None:
         dh0.copy_(dlast)  # for sequences without a frame
@@ -113,7 +116,7 @@ def _backward(dout, dlast, y, saved, x, dt, a, B, C, D, z, h0, lengths, reverse,
 
 
 def _fake_forward(x, dt, a, B, C, D, z, h0, lengths, reverse, sizes, save):
-    return _outputs(x, a, B, D, z, sizes, save, torch.empty)
+    return _outputs(x, a, B, z, sizes, save, torch.empty)
 
 
 def _fake_backward(dout, dlast, y, saved, x, dt, a, B, C, D, z, h0, lengths, reverse, sizes):
@@ -122,8 +125,8 @@ def _fake_backward(dout, dlast, y, saved, x, dt, a, B, C, D, z, h0, lengths, rev
 
 def _setup_context(ctx, inputs, output):
     *tensors, reverse, sizes, _ = inputs
-    out, _, y, saved = output
-    ctx.save_for_backward(out if y.dim() == 1 else y, saved, *tensors)
+    _, _, y, saved = output
+    ctx.save_for_backward(y, saved, *tensors)
     ctx.options = reverse, sizes
     ctx.mark_non_differentiable(y, saved)
     ctx.set_materialize_grads(False)
