@@ -22,16 +22,21 @@ ONEDNN = _onednn_is_faster()
 SMALL = 1 << 21
 
 
-class _Product(torch.autograd.Function):
-    """x (m, k), weight (n, k), bias (n) or None -> x weight^T + bias (m, n).
+def product(x, weight, bias=None):
+    """x (m, k) weight^T (k, n) + bias (n) on oneDNN.
 
-    Both matrices, or their transposes, are contiguous: of others oneDNN refuses some.
+    Both matrices, or their transposes, must be contiguous: of others oneDNN refuses some.
     """
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
+class _Product(torch.autograd.Function):
+    """:func:`product` with gradients."""
 
     @staticmethod
     def forward(ctx, x, weight, bias):
         ctx.save_for_backward(x, weight)
-        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+        return product(x, weight, bias)
 
     @staticmethod
     def backward(ctx, grad):
@@ -51,6 +56,18 @@ class _Product(torch.autograd.Function):
         return dx, dweight, dbias
 
 
+def onednn_serves(x, weight):
+    """Whether products of ``x`` with ``weight`` are to run on oneDNN, by kind; sizes aside."""
+    return (
+        ONEDNN
+        and x.device.type == weight.device.type == "cpu"
+        and x.dtype == weight.dtype == torch.float32
+        and torch.backends.mkldnn.enabled
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()  # a compiler chooses for itself
+    )
+
+
 def linear(x, weight, bias=None):
     """What :func:`torch.nn.functional.linear` computes, by the faster library.
 
@@ -62,15 +79,7 @@ def linear(x, weight, bias=None):
     Returns:
         (..., n).
     """
-    if not (
-        ONEDNN
-        and x.device.type == weight.device.type == "cpu"
-        and x.dtype == weight.dtype == torch.float32
-        and x.numel() * weight.shape[0] >= SMALL
-        and torch.backends.mkldnn.enabled
-        and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()  # a compiler chooses for itself
-    ):
+    if x.numel() * weight.shape[0] < SMALL or not onednn_serves(x, weight):
         return F.linear(x, weight, bias)
     rows = x.reshape(-1, x.shape[-1]).contiguous()
     return _Product.apply(rows, weight.contiguous(), bias).unflatten(0, x.shape[:-1])
