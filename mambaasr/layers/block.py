@@ -3,6 +3,7 @@
 from torch import nn
 
 from mambaasr.layers.conv_module import ConvolutionModule
+from mambaasr.layers.dropout import Dropout
 from mambaasr.layers.linear import Linear
 from mambaasr.layers.masking import zero_padding
 
@@ -12,7 +13,7 @@ class FeedForward(nn.Sequential):
 
     def __init__(self, width, hidden, dropout_rate):
         super().__init__(
-            Linear(width, hidden), nn.SiLU(), nn.Dropout(dropout_rate), Linear(hidden, width)
+            Linear(width, hidden), nn.SiLU(), Dropout(dropout_rate), Linear(hidden, width)
         )
 
 
@@ -56,7 +57,7 @@ class EncoderBlock(nn.Module):
         if macaron and hidden == 0:
             raise ValueError("macaron_style needs linear_units > 0")
         self.scale = 0.5 if macaron else 1.0
-        self.dropout = nn.Dropout(dropout_rate)
+        self.dropout = Dropout(dropout_rate)
         if macaron:
             self.norm_macaron = nn.LayerNorm(width)
             self.feed_forward_macaron = FeedForward(width, hidden, dropout_rate)

@@ -11,6 +11,7 @@ import math
 import torch
 from torch import nn
 
+from mambaasr.layers.dropout import Dropout
 from mambaasr.layers.linear import Linear, linear
 from mambaasr.layers.masking import zero_padding
 from mambaasr.ops import (
@@ -82,7 +83,7 @@ class Mamba(nn.Module):
         self.in_proj = Linear(d_model, 2 * self.d_inner, bias=bias)
         self._add_direction("", conv_bias)
         self.out_proj = Linear(self.d_inner, d_model, bias=bias)
-        self.dropout = nn.Dropout(dropout_rate)
+        self.dropout = Dropout(dropout_rate)
 
     def _names(self, suffix):
         # Vision Mamba v2 puts its suffix inside "A_log".

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.autograd.function import once_differentiable
 
+from mambaasr.layers.dropout import Dropout
 from mambaasr.layers.linear import Linear, linear, onednn_serves, product
 from mambaasr.layers.masking import zero_padding
 
@@ -44,11 +45,11 @@ def make_input_layer(name, input_size, output_size, dropout_rate):
         return ConvInput(CONVOLUTIONS[name], input_size, output_size, dropout_rate)
     if name == "linear":
         return FrameInput(
-            Linear(input_size, output_size), nn.LayerNorm(output_size), nn.Dropout(dropout_rate)
+            Linear(input_size, output_size), nn.LayerNorm(output_size), Dropout(dropout_rate)
         )
     if name is None or name in ("none", "null"):
         project = () if input_size == output_size else (Linear(input_size, output_size),)
-        return FrameInput(*project, nn.Dropout(dropout_rate))
+        return FrameInput(*project, Dropout(dropout_rate))
     raise ValueError(
         f"input_layer is {name!r}; choose one of {', '.join(CONVOLUTIONS)}, linear, none"
     )
@@ -120,7 +121,7 @@ class ConvInput(nn.Module):
             layers += [nn.ReLU()]
         self.conv = nn.Sequential(*layers)
         self.out = Linear(output_size * width, output_size)
-        self.dropout = nn.Dropout(dropout_rate)
+        self.dropout = Dropout(dropout_rate)
         self.minimum = self.stride = 1
         for kernel, stride in reversed(convolutions):
             self.minimum = (self.minimum - 1) * stride + kernel
