@@ -19,15 +19,26 @@ def _say_once(op, backend, device, reasons):
         logger.warning("%s: no fast backend: %s", op, "; ".join(reasons))
 
 
-def choose(op, tensor, implementations, backend=None):
+def _reason(implementation, tensor, call):
+    """Why ``implementation`` cannot do this call, or None."""
+    reason = implementation.unavailable(tensor)
+    if reason is None and call and hasattr(implementation, "refuses"):
+        reason = implementation.refuses(**call)
+    return reason
+
+
+def choose(op, tensor, implementations, backend=None, **call):
     """Return the implementation of ``op`` that ``backend`` names.
 
     Args:
         op: the op's name, for messages.
         tensor: any input of the call; its device and dtype decide for ``auto``.
         implementations: name -> module with ``unavailable(tensor)``, which returns None where
-            it can run, or a sentence that says why not and how to get it.
+            it can run, or a sentence that says why not and how to get it. A module that runs
+            but does not know every option also has ``refuses(**call)``, which returns None or
+            a sentence that names the option and a backend that knows it.
         backend: one of :data:`BACKENDS`; None takes ``MAMBAASR_BACKEND``, then ``auto``.
+        call: the op's arguments by name, for ``refuses``.
 
     Raises:
         ValueError: the name is unknown.
@@ -40,7 +51,7 @@ def choose(op, tensor, implementations, backend=None):
     if name != "auto":
         if name not in implementations:
             raise RuntimeError(f"{op}: backend '{name}' is not part of this version of mambaasr")
-        reason = implementations[name].unavailable(tensor)
+        reason = _reason(implementations[name], tensor, call)
         if reason is not None:
             raise RuntimeError(f"{op}: backend '{name}' cannot run: {reason}")
         _say_once(op, name, device, ())
@@ -49,7 +60,7 @@ def choose(op, tensor, implementations, backend=None):
     for name in PREFERENCE.get(device, ("naive",)):
         if name not in implementations:
             continue
-        reason = implementations[name].unavailable(tensor)
+        reason = _reason(implementations[name], tensor, call)
         if reason is None:
             _say_once(op, name, device, tuple(reasons))
             return implementations[name]

@@ -2,10 +2,10 @@
 
 import torch
 
-from mambaasr.ops.causal_conv1d import cpu, naive
+from mambaasr.ops.causal_conv1d import cpu, cuda, naive, triton
 from mambaasr.ops.dispatch import check_lengths, check_tensor, choose
 
-IMPLEMENTATIONS = {"cpu": cpu, "naive": naive}
+IMPLEMENTATIONS = {"cpu": cpu, "cuda": cuda, "triton": triton, "naive": naive}
 
 
 def _check_activation(op, activation):
@@ -66,7 +66,8 @@ def causal_conv1d_fn(
     ):
         check_tensor(op, name, tensor, shape, x.device)
     lengths = check_lengths(op, lengths, batch, time, x.device)
-    out, final_states = choose(op, x, IMPLEMENTATIONS, backend).causal_conv1d(
+    implementation = choose(op, x, IMPLEMENTATIONS, backend, weight=weight, x=x)
+    out, final_states = implementation.causal_conv1d(
         x, weight, bias, activation, lengths, reverse, initial_states
     )
     return (out, final_states) if return_final_states else out
@@ -105,6 +106,5 @@ def causal_conv1d_update(x, conv_state, weight, bias=None, activation=None, *, b
         )
     check_tensor(op, "bias", bias, (channels,), x.device)
     _check_activation(op, activation)
-    return choose(op, x, IMPLEMENTATIONS, backend).causal_conv1d_update(
-        x, conv_state, weight, bias, activation
-    )
+    implementation = choose(op, x, IMPLEMENTATIONS, backend, weight=weight, x=x)
+    return implementation.causal_conv1d_update(x, conv_state, weight, bias, activation)

@@ -3,9 +3,9 @@
 import torch
 
 from mambaasr.ops.dispatch import check_lengths, check_tensor, choose
-from mambaasr.ops.selective_scan import cpu, naive, triton
+from mambaasr.ops.selective_scan import cpu, cuda, naive, triton
 
-IMPLEMENTATIONS = {"cpu": cpu, "triton": triton, "naive": naive}
+IMPLEMENTATIONS = {"cpu": cpu, "cuda": cuda, "triton": triton, "naive": naive}
 
 
 def _check_matrix(op, name, matrix, batch, channels, states, frames, device):
@@ -88,7 +88,13 @@ def selective_scan_fn(
     ):
         check_tensor(op, name, tensor, shape, u.device)
     lengths = check_lengths(op, lengths, batch, time, u.device)
-    out, last_state = choose(op, u, IMPLEMENTATIONS, backend).selective_scan(
+    implementation = choose(
+        *(op, u, IMPLEMENTATIONS, backend),
+        tensors=(u, delta, A, B, C, D, z, delta_bias),
+        initial_state=initial_state,
+        return_last_state=return_last_state,
+    )
+    out, last_state = implementation.selective_scan(
         u, delta, A, B, C, D, z, delta_bias, delta_softplus, lengths, reverse, initial_state
     )
     return (out, last_state) if return_last_state else out

@@ -1,0 +1,84 @@
+"""The causal depthwise convolution by the CUDA kernel of causal_conv1d, where that is built.
+
+It knows neither lengths nor direction: the reversed direction gathers each sequence's own frames
+in reverse and gathers the output back. The initial state is put before the frames, as the kernel's
+own takes channel-last tensors of 8 n channels alone.
+"""
+
+import torch
+
+from mambaasr.ops.causal_conv1d import naive
+from mambaasr.ops.gpu import DTYPES, attempt, keep, reversal, take, unfit
+
+__all__ = ["causal_conv1d", "causal_conv1d_update", "refuses", "unavailable"]
+
+PACKAGE, EXTENSION = "causal_conv1d", "causal_conv1d_cuda"
+GET = (
+    "build it on the GPU machine, against the torch that is installed (needs nvcc): "
+    "CAUSAL_CONV1D_FORCE_BUILD=TRUE pip install --no-build-isolation --no-cache-dir "
+    "causal-conv1d==1.7.0 (with --force-reinstall --no-deps where one is installed), or take "
+    "backend='triton', which needs no build"
+)
+
+
+def unavailable(tensor):
+    """Say why causal_conv1d cannot run on ``tensor``, or None where it can."""
+    reason = unfit(tensor)
+    if reason is not None:
+        return reason
+    for name in (EXTENSION, PACKAGE):
+        error = attempt(name)[1]
+        if error is not None:
+            return f"{name} cannot be imported ({error}); {GET}"
+    return None
+
+
+def refuses(*, x, weight):
+    """Say which argument of a call causal_conv1d cannot serve, or None."""
+    if not 2 <= weight.shape[1] <= 4:
+        return (
+            f"causal_conv1d takes kernels of width 2 to 4, weight has {weight.shape[1]}; "
+            "backend='triton' takes any"
+        )
+    if weight.dtype not in DTYPES:
+        return f"causal_conv1d does not take a weight of {weight.dtype}; use backend='triton'"
+    return None
+
+
+def causal_conv1d(x, weight, bias, activation, lengths, reverse, initial_states):
+    """See :func:`mambaasr.ops.causal_conv1d_fn`; arguments are checked there."""
+    if x.numel() == 0:  # the kernel cannot be launched over nothing
+        return naive.causal_conv1d(x, weight, bias, activation, lengths, reverse, initial_states)
+    batch, channels, time = x.shape
+    before = weight.shape[1] - 1
+    mask = None
+    if lengths is not None:
+        mask = torch.arange(time, device=x.device) < lengths[:, None]
+    order = reversal(lengths, batch, time, x.device) if reverse else None
+    inputs = keep(x if order is None else take(x, order), mask)
+    if initial_states is not None:
+        inputs = torch.cat([initial_states.to(x.dtype), inputs], dim=2)
+    elif inputs.stride(1) == 1 and (channels % 8 or any(s % 8 for s in inputs.stride()[::2])):
+        inputs = inputs.contiguous()  # channel-last takes multiples of 8 alone
+    out = attempt(PACKAGE)[0].causal_conv1d_fn(
+        inputs, weight, None if bias is None else bias.to(weight.dtype), activation=activation
+    )
+    out = keep(out[:, :, -time:], mask)
+    return out if order is None else take(out, order), _final(inputs, lengths, before, time)
+
+
+def _final(inputs, lengths, before, time):
+    """The last ``before`` inputs of each sequence, zeros or the initial state if it is shorter."""
+    batch, channels, total = inputs.shape
+    end = torch.full((batch,), time, device=inputs.device) if lengths is None else lengths
+    index = end[:, None] + torch.arange(-before, 0, device=inputs.device) + (total - time)
+    final = inputs.gather(2, index.clamp(min=0)[:, None].expand(batch, channels, before))
+    return keep(final, index >= 0)
+
+
+def causal_conv1d_update(x, conv_state, weight, bias, activation):
+    """One step; see :func:`mambaasr.ops.causal_conv1d_update`."""
+    if x.dtype != conv_state.dtype:  # the kernel takes one dtype
+        return naive.causal_conv1d_update(x, conv_state, weight, bias, activation)
+    bias = None if bias is None else bias.to(weight.dtype)
+    return attempt(PACKAGE)[0].causal_conv1d_update(x, conv_state, weight, bias, activation)
