@@ -25,7 +25,8 @@ SMALL = 1 << 21
 def product(x, weight, bias=None):
     """x (m, k) weight^T (k, n) + bias (n) on oneDNN.
 
-    Both matrices, or their transposes, must be contiguous: of others oneDNN refuses some.
+    x must be contiguous, or is copied; so must weight or its transpose be: of others oneDNN
+    refuses some.
     """
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 

@@ -82,19 +82,22 @@ class _Convolution(torch.autograd.Function):
         grad = grad.contiguous(memory_format=torch.channels_last)
         dx = dweight = dbias = None
         if ctx.needs_input_grad[0]:
-            dx = torch.nn.grad.conv2d_input(x.shape, weight, grad, ctx.stride)
+            dx, _, _ = torch.ops.aten.convolution_backward(
+                *(grad, x, weight, None, ctx.stride, (0, 0), (1, 1), False, (0, 0), 1),
+                (True, False, False),
+            )
         rows = grad.permute(0, 2, 3, 1).flatten(0, 2)  # (b t' f', c)
         if ctx.needs_input_grad[1]:
             down, across = ctx.stride
             height, width = (
                 (n - 1) * s + 1 for n, s in zip(grad.shape[2:], ctx.stride, strict=True)
             )
-            dweight = torch.empty_like(weight)
+            dweight, turned = torch.empty_like(weight), rows.t().contiguous()
             for i in range(weight.shape[2]):
                 for j in range(weight.shape[3]):
                     seen = x[:, :, i : i + height : down, j : j + width : across]
                     seen = seen.permute(0, 2, 3, 1).flatten(0, 2)
-                    dweight[:, :, i, j] = product(rows.t(), seen.t())
+                    dweight[:, :, i, j] = product(turned, seen.t())
         if ctx.needs_input_grad[2]:
             dbias = rows.sum(0)
         return dx, dweight, dbias, None
@@ -137,7 +140,9 @@ class ConvInput(nn.Module):
         # From a single channel each patch is one row of a product.
         (height, width), (down, across) = first.kernel_size, first.stride
         patches = x.unfold(1, height, down).unfold(2, width, across).flatten(3)
-        x = F.relu(linear(patches, first.weight.flatten(1), first.bias), inplace=True)
+        # In place autograd would copy the whole gradient: what linear returns is a view.
+        in_place = not torch.is_grad_enabled()
+        x = F.relu(linear(patches, first.weight.flatten(1), first.bias), inplace=in_place)
         x = x.permute(0, 3, 1, 2)
         for conv in others:
             weight = conv.weight.contiguous(memory_format=torch.channels_last)
