@@ -1,0 +1,308 @@
+"""The Mamba-2 mixer in one direction.
+
+Parameter names, shapes and initialisation are those of ``mamba_ssm.Mamba2``, so that state dicts go
+both ways.
+
+Symbols: b batch, t time, e d_model, d d_inner = expand * d_model, s d_ssm, h head, p headdim,
+g group, n d_state, c = s + 2 g n channels of the convolution.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from mambaasr.layers.linear import Linear
+from mambaasr.layers.masking import zero_padding
+from mambaasr.ops import (
+    causal_conv1d_fn,
+    causal_conv1d_update,
+    mamba_chunk_scan_combined,
+    selective_state_update,
+)
+
+
+class GatedRMSNorm(nn.Module):
+    """Root-mean-square norm in groups, and a gate silu(z) before or after it.
+
+    Args:
+        width: channels.
+        group_size: channels that share a mean; divides ``width``.
+        norm_before_gate: norm(x) * silu(z) instead of norm(x * silu(z)).
+        eps: added to the mean square.
+    """
+
+    def __init__(self, width, group_size, norm_before_gate=False, eps=1e-5):
+        super().__init__()
+        self.group_size, self.norm_before_gate, self.eps = group_size, norm_before_gate, eps
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x, z):
+        """x, z (..., width) -> the same, computed in at least fp32."""
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        y, gate = x.to(dtype), F.silu(z.to(dtype))
+        if not self.norm_before_gate:
+            y = y * gate
+        y = F.rms_norm(y.unflatten(-1, (-1, self.group_size)), (self.group_size,), eps=self.eps)
+        y = y.flatten(-2) * self.weight.to(dtype)
+        if self.norm_before_gate:
+            y = y * gate
+        return y.to(x.dtype)
+
+
+class Mamba2(nn.Module):
+    """The mixer of Mamba-2 (arXiv 2405.21060, section 7), causal, or anti-causal by ``reverse``.
+
+    Args:
+        d_model: width of input and output (e).
+        d_state: states of each channel (n).
+        d_conv: width of the causal convolution.
+        conv_init: None, or the bound of uniform initial weights of the convolution.
+        expand: d_inner / d_model.
+        headdim: channels of a head (p).
+        d_ssm: channels of the state-space model (s), the others pass a gated linear unit; None for
+            all of d_inner.
+        ngroups: groups of heads that share B and C (g).
+        A_init_range: range of the initial -A, uniform.
+        D_has_hdim: a skip weight for each channel instead of each head.
+        rmsnorm: a gated norm before the output projection. MADEON (arXiv 2411.06968) drops it, as
+            training was unstable with it; the scan's output is then gated by silu(z) alone.
+        norm_before_gate: norm(y) * silu(z) instead of norm(y * silu(z)).
+        dt_min, dt_max: range of the step sizes that the initial bias gives, log-uniform.
+        dt_init_floor: smallest initial step size.
+        dt_limit: lowest and highest step size.
+        bias: whether the input and output projections have one.
+        conv_bias: whether the convolution has a bias.
+        chunk_size: frames that a GPU's kernel takes at once.
+        dropout_rate: dropout after the input and before the output leaves.
+
+    Raises:
+        ValueError: a size is not positive, or one that must divide another does not.
+    """
+
+    def __init__(
+        self,
+        d_model,
+        d_state=128,
+        d_conv=4,
+        conv_init=None,
+        expand=2,
+        headdim=64,
+        d_ssm=None,
+        ngroups=1,
+        A_init_range=(1, 16),
+        D_has_hdim=False,
+        rmsnorm=True,
+        norm_before_gate=False,
+        dt_min=0.001,
+        dt_max=0.1,
+        dt_init_floor=1e-4,
+        dt_limit=(0.0, float("inf")),
+        bias=False,
+        conv_bias=True,
+        chunk_size=256,
+        dropout_rate=0.0,
+    ):
+        super().__init__()
+        self.d_model, self.d_state, self.d_conv = d_model, d_state, d_conv
+        self.headdim, self.ngroups, self.chunk_size = headdim, ngroups, chunk_size
+        self.d_inner = int(expand * d_model)
+        self.d_ssm = self.d_inner if d_ssm is None else d_ssm
+        for name in ("d_model", "d_state", "d_conv", "headdim", "ngroups", "d_inner", "d_ssm"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"Mamba2: {name} is {getattr(self, name)}; it must be positive")
+        if self.d_ssm > self.d_inner:
+            raise ValueError(f"Mamba2: d_ssm is {self.d_ssm}, more than d_inner, {self.d_inner}")
+        self.nheads, rest = divmod(self.d_ssm, headdim)
+        if rest:
+            raise ValueError(f"Mamba2: headdim is {headdim}; it must divide d_ssm, {self.d_ssm}")
+        if self.nheads % ngroups:
+            raise ValueError(
+                f"Mamba2: ngroups is {ngroups}; it must divide the {self.nheads} heads"
+            )
+        if not 0 < A_init_range[0] <= A_init_range[1]:
+            raise ValueError(f"Mamba2: A_init_range is {A_init_range}, expected 0 < low <= high")
+        self.dt_limit = tuple(float(x) for x in dt_limit)
+        self._init = dict(
+            A=A_init_range, low=dt_min, high=dt_max, floor=dt_init_floor, conv=conv_init
+        )
+        self.d_mlp = self.d_inner - self.d_ssm
+        self._mixed = self.d_ssm + 2 * ngroups * d_state  # x, B, C
+        self.in_proj = Linear(
+            d_model, 2 * self.d_mlp + self.d_ssm + self._mixed + self.nheads, bias=bias
+        )
+        self.conv1d = nn.Conv1d(
+            self._mixed,
+            self._mixed,
+            d_conv,
+            groups=self._mixed,
+            padding=d_conv - 1,
+            bias=conv_bias,
+        )
+        self.dt_bias = nn.Parameter(torch.empty(self.nheads))
+        self.A_log = nn.Parameter(torch.empty(self.nheads))
+        self.D = nn.Parameter(torch.empty(self.d_ssm if D_has_hdim else self.nheads))
+        for parameter in (self.dt_bias, self.A_log, self.D):
+            parameter._no_weight_decay = True
+        self.norm = None
+        if rmsnorm:
+            self.norm = GatedRMSNorm(self.d_ssm, self.d_ssm // ngroups, norm_before_gate)
+        self.out_proj = Linear(self.d_inner, d_model, bias=bias)
+        self.dropout = nn.Dropout(dropout_rate)
+        self._reset()
+
+    @torch.no_grad()
+    def _reset(self):
+        init = self._init
+        self.A_log.uniform_(*init["A"]).log_()
+        self.D.fill_(1.0)
+        # The bias is the inverse softplus of a step size drawn log-uniformly.
+        low, high = math.log(init["low"]), math.log(init["high"])
+        step = torch.exp(torch.rand(self.nheads) * (high - low) + low).clamp(min=init["floor"])
+        self.dt_bias.copy_(step + torch.log(-torch.expm1(-step)))
+        if init["conv"] is not None:
+            nn.init.uniform_(self.conv1d.weight, -init["conv"], init["conv"])
+        if self.norm is not None:
+            self.norm.weight.fill_(1.0)
+
+    def espnet_initialization_fn(self):
+        """Restore what ESPnet's ``init: xavier_uniform`` and the like would destroy."""
+        self._reset()
+
+    def _project(self, hidden):
+        """hidden (..., e) -> mlp (..., 2 d_mlp), z (..., s), xBC (..., c), dt (..., h)."""
+        sizes = [2 * self.d_mlp, self.d_ssm, self._mixed, self.nheads]
+        return self.dropout(self.in_proj(hidden)).split(sizes, dim=-1)
+
+    def _split(self, xBC):
+        """xBC (..., c) -> x (..., h, p), B (..., g, n), C (..., g, n)."""
+        size = self.ngroups * self.d_state
+        x, B, C = xBC.split([self.d_ssm, size, size], dim=-1)
+        groups = (self.ngroups, self.d_state)
+        return x.unflatten(-1, (-1, self.headdim)), B.unflatten(-1, groups), C.unflatten(-1, groups)
+
+    def _skip(self):
+        D = self.D.float()
+        return D if D.numel() == self.nheads else D.view(self.nheads, self.headdim)
+
+    def _mix(self, z, xBC, dt, lengths=None, reverse=False, state=None):
+        """Convolution and scan.
+
+        Args:
+            z: (b, t, s).
+            xBC: (b, t, c).
+            dt: (b, t, h).
+            state: None, or (conv (b, c, d_conv - 1), ssm (b, h, p, n)).
+
+        Returns:
+            (b, t, s), gated by z unless there is a norm that does it, and the new state.
+        """
+        conv_state, ssm_state = (None, None) if state is None else state
+        xBC, conv_state = causal_conv1d_fn(
+            xBC.transpose(1, 2),
+            self.conv1d.weight.squeeze(1),
+            self.conv1d.bias,
+            initial_states=conv_state,
+            return_final_states=True,
+            activation="silu",
+            lengths=lengths,
+            reverse=reverse,
+        )
+        x, B, C = self._split(xBC.transpose(1, 2))
+        y, ssm_state = mamba_chunk_scan_combined(
+            x,
+            dt,
+            -torch.exp(self.A_log.float()),
+            B,
+            C,
+            self.chunk_size,
+            D=self._skip(),
+            z=None if self.norm is not None else z.unflatten(-1, (-1, self.headdim)),
+            dt_bias=self.dt_bias.float(),
+            initial_states=ssm_state,
+            dt_softplus=True,
+            dt_limit=self.dt_limit,
+            return_final_states=True,
+            lengths=lengths,
+            reverse=reverse,
+        )
+        return y.flatten(-2), (conv_state, ssm_state)
+
+    def _leave(self, y, z, mlp):
+        """Norm, gated linear unit and output projection: (..., s) -> (..., e)."""
+        if self.norm is not None:
+            y = self.norm(y, z)
+        if self.d_mlp > 0:
+            gate, x = mlp.chunk(2, dim=-1)
+            y = torch.cat([F.silu(gate) * x, y], dim=-1)
+        return self.dropout(self.out_proj(y))
+
+    def forward(self, hidden, lengths=None, reverse=False):
+        """Mix a batch of whole sequences.
+
+        Args:
+            hidden: (batch, time, d_model).
+            lengths: (batch) valid frames. Finite values beyond have no effect and get no
+                gradient.
+            reverse: run from each sequence's own last frame to its first.
+
+        Returns:
+            (batch, time, d_model), zero beyond the lengths.
+        """
+        mlp, z, xBC, dt = self._project(hidden)
+        y, _ = self._mix(z, xBC, dt, lengths, reverse)
+        out = self._leave(y, z, mlp)
+        return out if lengths is None else zero_padding(out, lengths)
+
+    def initial_state(self, batch, device=None, dtype=torch.float32):
+        """The state before the first frame: (conv (b, c, d_conv - 1), ssm (b, h, p, n)), zeros."""
+        conv = torch.zeros(batch, self._mixed, self.d_conv - 1, device=device, dtype=dtype)
+        ssm = torch.zeros(batch, self.nheads, self.headdim, self.d_state, device=device)
+        return conv, ssm
+
+    def forward_chunk(self, hidden, state):
+        """Mix the next piece of each sequence; pieces of any size give what the whole gives.
+
+        Args:
+            hidden: (batch, time, d_model).
+            state: of :meth:`initial_state` or of the previous piece; not changed.
+
+        Returns:
+            (batch, time, d_model) and the next state. Gradients flow through both.
+        """
+        mlp, z, xBC, dt = self._project(hidden)
+        y, state = self._mix(z, xBC, dt, state=state)
+        return self._leave(y, z, mlp), state
+
+    @torch.no_grad()
+    def step(self, hidden, state):
+        """Mix one frame, for decoding; no gradients.
+
+        Args:
+            hidden: (batch, d_model).
+            state: as in :meth:`forward_chunk`; updated in place.
+
+        Returns:
+            (batch, d_model).
+        """
+        conv_state, ssm_state = state
+        mlp, z, xBC, dt = self._project(hidden)
+        weight = self.conv1d.weight.squeeze(1)
+        xBC = causal_conv1d_update(xBC, conv_state, weight, self.conv1d.bias, "silu")
+        x, B, C = self._split(xBC)
+        dt = F.softplus(dt.float() + self.dt_bias.float()).clamp(*self.dt_limit)
+        p = self.headdim
+        A = -torch.exp(self.A_log.float()).repeat_interleave(p)
+        # A head of p channels is p channels of the Mamba-1 step with equal steps and decays.
+        y = selective_state_update(
+            ssm_state.flatten(1, 2),
+            x.flatten(1),
+            dt.repeat_interleave(p, dim=1),
+            A.unsqueeze(1).expand(-1, self.d_state),
+            B,
+            C,
+            self._skip().reshape(self.nheads, -1).expand(-1, p).reshape(-1),
+            None if self.norm is not None else z,
+        )
+        return self._leave(y, z, mlp)
