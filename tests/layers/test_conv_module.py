@@ -54,3 +54,22 @@ def test_batch_norm_trains_on_a_single_frame():
     norm = MaskedBatchNorm(8).train()
     out = norm(torch.randn(1, 3, 8), torch.tensor([1]))
     assert torch.isfinite(out).all() and out[0, 0].std() > 0
+
+
+@pytest.mark.parametrize("kernel, causal", [(31, False), (5, True), (1, False)])
+@pytest.mark.parametrize("time", [1, 2, 40])
+def test_depthwise_convolution_and_its_gradients_are_torchs(kernel, causal, time):
+    torch.manual_seed(0)
+    module, x = ConvolutionModule(20, kernel, causal=causal), torch.randn(2, 20, time)
+    x, conv = x.requires_grad_(), module.depthwise
+    margins = (kernel - 1, 0) if causal else (kernel // 2, kernel // 2)
+    got, want = module._convolve(x), conv(torch.nn.functional.pad(x, margins))
+    assert got.shape == want.shape and torch.allclose(got, want, atol=1e-5)
+    tensors, grad = [x, conv.weight, conv.bias], torch.randn_like(want)
+    pairs = zip(
+        torch.autograd.grad(got, tensors, grad),
+        torch.autograd.grad(want, tensors, grad),
+        strict=True,
+    )
+    for a, b in pairs:
+        assert torch.allclose(a, b, rtol=1e-4, atol=1e-5)
