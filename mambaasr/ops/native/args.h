@@ -20,10 +20,11 @@ struct ScanArgs {
   int64_t A, D, bias;    // float (channel, state), (channel), (channel), contiguous
   int64_t h0, last;      // float (batch, channel, state), contiguous
   int64_t saved;         // float, see saved_states() in scan.h
+  int64_t carry;         // float, room for what segments hand on, see carried() in scan.h
   Tensor u, delta, z, out;
   Coefficients B, C;
   // Backward only: `out` above is then the gradient that comes in.
-  int64_t dlast, dA, dD, dbias, dh0;  // gradients; dA, dD and dbias still per batch
+  int64_t dlast, dA, dD, dbias, dh0;  // gradients; dA, dD, dbias still per segment
   Tensor du, ddelta, dz;
   int64_t dB, dC;  // float (batch, task, time, state): partial sums over a task's channels
 };

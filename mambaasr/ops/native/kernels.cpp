@@ -28,10 +28,14 @@ int run(const Args& args, int64_t tasks, int64_t space, Task task) {
 }
 
 int scan_forward(const ScanArgs& a) {
-  return run(a, ScanTask::count(a), scan_forward_space(a), scan_forward_task);
+  const int64_t count = ScanTask::count(a), space = scan_forward_space(a);
+  int code = a.segments > 1 ? run(a, count, space, scan_forward_task<true>) : kDone;
+  return code ? code : run(a, count, space, scan_forward_task<false>);
 }
 int scan_backward(const ScanArgs& a) {
-  return run(a, ScanTask::count(a), scan_backward_space(a), scan_backward_task);
+  const int64_t count = ScanTask::count(a), space = scan_forward_space(a);
+  int code = a.segments > 1 ? run(a, count, space, scan_adjoint_task) : kDone;
+  return code ? code : run(a, count, scan_backward_space(a), scan_backward_task);
 }
 int conv_forward(const ConvArgs& a) {
   return run(a, ConvTask::count(a), conv_space(a), conv_forward_task);

@@ -3,6 +3,8 @@
 // A task is one sequence, `block` channels of one group and one segment of time. It walks through its
 // frames in chunks: reads rows of all its channels, then, for one vector of WIDTH channels after the
 // other, runs NB states at a time over the chunk's frames in registers.
+// More than one segment: each is walked twice. The first time it starts from zero and carries away
+// what it ends with; as the recurrence is linear, the second one then knows where to start.
 #pragma once
 #include "rows.h"
 
@@ -51,6 +53,22 @@ struct ScanTask {
   float* saved_states(int64_t k, int64_t i) const {
     int64_t chunk = (b * blocks(a) + j) * chunks + k;
     return (float*)a.saved + chunk * a.states * a.block + i * WIDTH;
+  }
+  // What segment q carries away, and the sum of its dt: [batch][block][segment][state + 1][channel].
+  float* carried(int64_t q) const {
+    int64_t at = (b * blocks(a) + j) * a.segments + q;
+    return (float*)a.carry + at * (a.states + 1) * width(a) * WIDTH;
+  }
+  void hand_on(const vf* h, const vf* sum) const {
+    vfu* p = (vfu*)carried(segment);
+    for (int64_t k = 0; k < vectors() * a.states; k++) *p++ = h[k];
+    for (int64_t i = 0; i < vectors(); i++) *p++ = sum[i];
+  }
+  // h as it is when segment q has been walked.
+  void pass(int64_t q, const vf* A, vf* h) const {
+    const vfu* p = (const vfu*)carried(q);
+    for (int64_t k = 0; k < vectors() * a.states; k++)
+      h[k] = exp2v(p[vectors() * a.states + k / a.states] * A[k]) * h[k] + p[k];
   }
   // (plane, channel, state) as WIDTH channels a vector: out[i * states + n]; zeros if not given.
   void load(int64_t ptr, int64_t plane, vf* out, float scale = 1.0f) const {
@@ -113,23 +131,28 @@ void over_states(int64_t states, Run run) {
 }
 
 int64_t scan_forward_space(const ScanArgs& a) {
-  return ScanTask::width(a) * (3 * (kRows + 1) + 2 * a.states + 2);
+  return ScanTask::width(a) * (3 * (kRows + 1) + 2 * a.states + 3);
 }
 
+// With `carry` only the state is run, from zero, and carried away.
+template <bool carry>
 void scan_forward_task(const ScanArgs& a, int64_t index, Workspace& work) {
   ScanTask task(a, index);
   // Rows are one vector longer than they need, else all of a frame would compete for one cache set.
   const int64_t N = a.states, V = task.vectors(), K = kRows + 1;
   vf *dt = work.take(V * K), *du = work.take(V * K), *y = work.take(V * K);
   vf *A = work.take(V * N), *h = work.take(V * N), *bias = work.take(V), *D = work.take(V);
+  vf* sum = work.take(V);
   task.load(a.A, 0, A, kLog2e);  // in units of log2, so that exp2 serves
-  task.load(a.h0, task.b, h);
+  task.load(carry ? 0 : a.h0, task.b, h);
+  for (int64_t q = 0; q < task.segment && !carry; q++) task.pass(q, A, h);
+  for (int64_t i = 0; i < V; i++) sum[i] = vf{};
   task.load_row(a.bias, bias);
   task.load_row(a.D, D);
   Rows u = task.rows(a.u), delta = task.rows(a.delta), z = task.rows(a.z), out = task.rows(a.out);
   for (int64_t s0 = task.from; s0 < task.to; s0 += kRows) {
     int64_t frames = min64(kRows, task.to - s0);
-    if (a.saved && s0 % a.chunk == 0)
+    if (a.saved && s0 % a.chunk == 0 && !carry)
       for (int64_t i = 0; i < V; i++)
         for (int64_t n = 0; n < N; n++)
           *(vfu*)(task.saved_states(s0 / a.chunk, i) + n * a.block) = h[i * N + n];
@@ -146,12 +169,19 @@ void scan_forward_task(const ScanArgs& a, int64_t index, Workspace& work) {
         scan_states<count.value>(frames, dt + i * K, du + i * K, y + i * K, B + n, task.sB, C + n,
                                  task.sC, A + i * N + n, h + i * N + n);
       });
+    if (carry) {
+      for (int64_t i = 0; i < V; i++)
+        for (int64_t s = 0; s < frames; s++) sum[i] += dt[i * K + s];
+      continue;
+    }
     if (z)
       z.read(s0, frames, task.channels, [&](int64_t i, int64_t s, vf v) {
         y[i * K + s] *= v * sigmoid(v);
       });
     out.write(s0, frames, task.channels, [&](int64_t i, int64_t s) { return y[i * K + s]; });
   }
+  if (carry) return task.hand_on(h, sum);
+  if (task.segment < a.segments - 1) return;
   zero_padding(a.out, task.b, task.channel, task.channels, task.length, a.time);
   task.store(h, a.last, task.b);
 }
@@ -200,6 +230,44 @@ void scan_states_backward(int64_t frames, const ScanChunk& c, bool need_y, const
   for (int k = 0; k < NB; k++) g_[k] = g[k], dA_[k] += dA[k];
 }
 
+// The gradient of the state alone, from zero behind the segment's end to its start.
+void scan_adjoint_task(const ScanArgs& a, int64_t index, Workspace& work) {
+  ScanTask task(a, index);
+  const int64_t N = a.states, V = task.vectors(), K = kRows + 1;
+  vf *dt = work.take(V * K), *dy = work.take(V * K);
+  vf *A = work.take(V * N), *g = work.take(V * N), *bias = work.take(V), *sum = work.take(V);
+  task.load(a.A, 0, A, kLog2e);
+  task.load_row(a.bias, bias);
+  for (int64_t k = 0; k < V * N; k++) g[k] = vf{};
+  for (int64_t i = 0; i < V; i++) sum[i] = vf{};
+  Rows delta = task.rows(a.delta), z = task.rows(a.z), dout = task.rows(a.out);
+  for (int64_t end = task.to; end > task.from;) {
+    int64_t frames = min64(kRows, end - task.from), s0 = end - frames;
+    end = s0;
+    delta.read(s0, frames, task.channels, [&](int64_t i, int64_t s, vf v) {
+      sum[i] += dt[i * K + s] = task.time_step(v, bias[i]);
+    });
+    dout.read(s0, frames, task.channels, [&](int64_t i, int64_t s, vf v) { dy[i * K + s] = v; });
+    if (z)
+      z.read(s0, frames, task.channels, [&](int64_t i, int64_t s, vf v) {
+        dy[i * K + s] *= v * sigmoid(v);
+      });
+    for (int64_t i = 0; i < V; i++)
+      over_states(N, [&](auto count, int64_t n) {
+        constexpr int NB = count.value;
+        vf *gi = g + i * N + n, *Ai = A + i * N + n, h[NB];
+        for (int k = 0; k < NB; k++) h[k] = gi[k];
+        for (int64_t s = frames - 1; s >= 0; s--) {
+          const float* C = task.C + (s0 + s) * task.sC + n;
+          vf d = dt[i * K + s], y = dy[i * K + s];
+          for (int k = 0; k < NB; k++) h[k] = exp2v(d * Ai[k]) * (h[k] + y * C[k]);
+        }
+        for (int k = 0; k < NB; k++) gi[k] = h[k];
+      });
+  }
+  task.hand_on(g, sum);
+}
+
 constexpr int64_t kBackwardStates = 4;  // at a time
 
 int64_t scan_backward_space(const ScanArgs& a) {
@@ -218,6 +286,7 @@ void scan_backward_task(const ScanArgs& a, int64_t index, Workspace& work) {
   vf *dB = work.take(a.chunk * kBackwardStates), *dC = work.take(a.chunk * kBackwardStates + WIDTH);
   task.load(a.A, 0, A, kLog2e);
   task.load(a.dlast, task.b, g);
+  for (int64_t q = a.segments - 1; q > task.segment; q--) task.pass(q, A, g);
   task.load_row(a.bias, bias);
   task.load_row(a.D, D);
   for (int64_t i = 0; i < V * N; i++) dA[i] = vf{};
@@ -277,15 +346,17 @@ void scan_backward_task(const ScanArgs& a, int64_t index, Workspace& work) {
     ddelta.write(s0, frames, channels, [&](int64_t i, int64_t s) { return rows.ddt[i * K + s]; });
     if (dz) dz.write(s0, frames, channels, [&](int64_t i, int64_t s) { return rows.gate[i * K + s]; });
   }
+  int64_t plane = task.b * a.segments + task.segment;
+  task.store(dA, a.dA, plane);
+  task.store_row(dD, a.dD, plane);
+  task.store_row(dbias, a.dbias, plane);
+  if (task.segment == 0) task.store(g, a.dh0, task.b);
+  if (task.segment < a.segments - 1) return;
   zero_padding(a.du, task.b, task.channel, task.channels, task.length, a.time);
   zero_padding(a.ddelta, task.b, task.channel, task.channels, task.length, a.time);
   zero_padding(a.dz, task.b, task.channel, task.channels, task.length, a.time);
   memset(part_B + task.length * N, 0, (a.time - task.length) * N * sizeof(float));
   memset(part_C + task.length * N, 0, (a.time - task.length) * N * sizeof(float));
-  task.store(dA, a.dA, task.b);
-  task.store(g, a.dh0, task.b);
-  task.store_row(dD, a.dD, task.b);
-  task.store_row(dbias, a.dbias, task.b);
 }
 
 }  // namespace

@@ -25,15 +25,27 @@ _library.define(
 _NOT_BACKWARD = (0,) * 22  # the fields of ScanArgs that the forward pass does not read
 
 
-def _plan(channels, groups, states):
-    """Frames between saved states, channels a task, tasks a group.
+def _plan(batch, channels, groups, states):
+    """Frames between saved states, channels a task, tasks a sequence.
 
     Saved states and partial sums of dB and dC take states / frames and states / channels as much
-    memory as u does.
+    memory as u does. The sizes alone decide: sums keep their order for any number of threads.
     """
     frames = 32 if states <= 32 else 64 if states <= 64 else 128
-    block = 64 if states <= 64 else 128
-    return frames, block, -(-(channels // groups) // block)
+    if states > 64 or batch * channels >= 2048:
+        block = 128
+    else:
+        block = 64 if batch * channels >= 256 else 32
+    return frames, block, groups * -(-(channels // groups) // block)
+
+
+def _segments(tasks, threads, chunks):
+    """Pieces of time walked side by side.
+
+    Two walks cost less than one only where tasks leave half of the threads idle, and where a piece
+    is long against the states that it hands on.
+    """
+    return max(1, min(threads // tasks, chunks // 4)) if tasks else 1
 
 
 def _time_major(matrix):
@@ -45,24 +57,29 @@ def _time_major(matrix):
 
 
 def _record(u, delta, A, B, C, D, z, bias, h0, lengths, softplus, reverse, out, last, saved):
-    """What both passes hand over, in the order of ScanArgs."""
+    """What both passes hand over, in the order of ScanArgs; the segments; memory to keep alive."""
     batch, channels, time = u.shape
     states, groups = A.shape[1], B.shape[1]
-    frames, block, _ = _plan(channels, groups, states)
-    return (
-        *(call.threads(u.numel() * states), batch, channels, time, states, groups),
-        *(softplus, reverse, frames, block, 1, pointer(lengths)),
-        *(pointer(A), pointer(D), pointer(bias), pointer(h0), pointer(last), pointer(saved)),
+    frames, block, tasks = _plan(batch, channels, groups, states)
+    threads = call.threads(u.numel() * states)
+    segments = _segments(batch * tasks, threads, -(-time // frames))
+    room = (batch, tasks, segments, states + 1, block)
+    carry = torch.empty(room, device=u.device) if segments > 1 else None
+    record = (
+        *(threads, batch, channels, time, states, groups),
+        *(softplus, reverse, frames, block, segments, pointer(lengths)),
+        *(pointer(x) for x in (A, D, bias, h0, last, saved, carry)),
         *(*tensor(u), *tensor(delta), *tensor(z), *tensor(out)),
         *(B.data_ptr(), *B.stride()[:3], C.data_ptr(), *C.stride()[:3]),
     )
+    return record, segments, carry
 
 
 def _saved_shape(u, A, B):
-    channels, time, states = u.shape[1], u.shape[2], A.shape[1]
+    batch, channels, time = u.shape
     groups = B.shape[1] if B.dim() == 4 else 1
-    frames, block, tasks = _plan(channels, groups, states)
-    return (u.shape[0], tasks * groups, -(-time // frames), states, block)
+    frames, block, tasks = _plan(batch, channels, groups, A.shape[1])
+    return (batch, tasks, -(-time // frames), A.shape[1], block)
 
 
 def _forward(u, delta, A, B, C, D, z, bias, h0, lengths, softplus, reverse, save):
@@ -73,11 +90,8 @@ def _forward(u, delta, A, B, C, D, z, bias, h0, lengths, softplus, reverse, save
     A, D, bias, h0 = floats(A), floats(D), floats(bias), floats(h0)
     lengths = integers(lengths)
     inputs = (u, delta, A, _time_major(B), _time_major(C), D, z, bias, h0, lengths)
-    call.call(
-        "scan_forward",
-        *_record(*inputs, softplus, reverse, out, last, saved if save else None),
-        *_NOT_BACKWARD,
-    )
+    record, _, carry = _record(*inputs, softplus, reverse, out, last, saved if save else None)
+    call.call("scan_forward", *record, *_NOT_BACKWARD)
     return out, last, saved
 
 
@@ -86,20 +100,21 @@ def _backward(dout, dlast, saved, u, delta, A, B, C, D, z, bias, h0, lengths, so
     states = A.shape[1]
     B_, C_ = _time_major(B), _time_major(C)
     groups = B_.shape[1]
-    tasks = _plan(channels, groups, states)[2]
+    tasks = _plan(batch, channels, groups, states)[2]
     new = {"dtype": torch.float32, "device": u.device}
     du, ddelta = call.empty_like(u), call.empty_like(delta)
     dz = None if z is None else call.empty_like(z)
-    dA = torch.empty(batch, channels, states, **new)
-    dD, dbias = (torch.empty(batch, channels, **new) for _ in range(2))
-    dh0 = torch.empty(batch, channels, states, **new)
-    dB, dC = (torch.empty(batch, groups, tasks, time, states, **new) for _ in range(2))
     lengths = integers(lengths)
     A_, D_, bias_, h0_, dlast = floats(A), floats(D), floats(bias), floats(h0), floats(dlast)
     inputs = (u, delta, A_, B_, C_, D_, z, bias_, h0_, lengths, softplus, reverse)
+    record, segments, carry = _record(*inputs, dout, None, saved)
+    dA = torch.empty(batch * segments, channels, states, **new)
+    dD, dbias = (torch.empty(batch * segments, channels, **new) for _ in range(2))
+    dh0 = torch.empty(batch, channels, states, **new)
+    dB, dC = (torch.empty(batch, groups, tasks // groups, time, states, **new) for _ in range(2))
     call.call(
         "scan_backward",
-        *_record(*inputs, dout, None, saved),
+        *record,
         *(pointer(x) for x in (dlast, dA, dD, dbias, dh0)),
         *(*tensor(du), *tensor(ddelta), *tensor(dz)),
         *(pointer(dB), pointer(dC)),
@@ -109,7 +124,7 @@ def _backward(dout, dlast, saved, u, delta, A, B, C, D, z, bias, h0, lengths, so
         for x, like in ((dB, B), (dC, C))
     )
     dA, dD, dbias = (
-        x if like is None else call.sum_terms(x, 0).to(like.dtype)
+        x[:batch] if like is None else call.sum_terms(x, 0).to(like.dtype)
         for x, like in ((dA, A), (dD, D), (dbias, bias))
     )
     dz = torch.empty(0, **new) if z is None else dz
@@ -202,7 +217,7 @@ def selective_state_update(state, x, dt, A, B, C, D, z, dt_bias, dt_softplus):
     B, C = _same_groups(B.unsqueeze(-1), C.unsqueeze(-1))
     out = torch.empty_like(u)
     inputs = (u, delta, floats(A), _time_major(B), _time_major(C), floats(D), z, floats(dt_bias))
-    record = _record(*inputs, h, None, dt_softplus, False, out, h, None)
+    record, _, _ = _record(*inputs, h, None, dt_softplus, False, out, h, None)
     call.call("scan_forward", *record, *_NOT_BACKWARD)
     if h is not state:
         state.copy_(h)
