@@ -184,6 +184,12 @@ class Mamba(nn.Module):
         )
         return y.transpose(1, 2), (conv_state, ssm_state)
 
+    def _leave(self, y, lengths):
+        """y (b, t, d), zero beyond the lengths, -> (b, t, e), zero there too."""
+        y = self.dropout(self.out_proj(y))
+        # Without a bias zeros stay zeros.
+        return y if self.out_proj.bias is None else _finish(y, lengths)
+
     def forward(self, hidden, lengths=None, reverse=False):
         """Mix a batch of whole sequences.
 
@@ -198,7 +204,7 @@ class Mamba(nn.Module):
         """
         x, z = self.dropout(self.in_proj(hidden)).chunk(2, dim=-1)
         y, _ = self._mix(x, z, lengths=lengths, reverse=reverse)
-        return _finish(self.dropout(self.out_proj(y)), lengths)
+        return self._leave(y, lengths)
 
     def initial_state(self, batch, device=None, dtype=torch.float32):
         """The state before the first frame: (conv (b, d, d_conv - 1), ssm (b, d, n)), zeros."""
@@ -272,7 +278,7 @@ class InnerBiMamba(Mamba):
         x, z = self.dropout(self.in_proj(hidden)).chunk(2, dim=-1)
         forward, _ = self._mix(x, z, "", lengths)
         backward, _ = self._mix(x, z, "_b", lengths, reverse=True)
-        return _finish(self.dropout(self.out_proj(_merge(self.merge, forward, backward))), lengths)
+        return self._leave(_merge(self.merge, forward, backward), lengths)
 
     def forward_chunk(self, hidden, state):
         """A bidirectional mixer needs the whole sequence."""

@@ -17,9 +17,10 @@ def batch():
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
 @pytest.mark.parametrize("merge", MERGES)
-def test_padded_batch_equals_single_utterance(direction, merge):
+@pytest.mark.parametrize("bias", [False, True])
+def test_padded_batch_equals_single_utterance(direction, merge, bias):
     torch.manual_seed(1)
-    mixer, x = make_mixer(direction, 24, merge), batch()
+    mixer, x = make_mixer(direction, 24, merge, bias=bias), batch()
     padded = x.clone()
     for b, length in enumerate(LENGTHS.tolist()):
         padded[b, length:] = float("nan")
