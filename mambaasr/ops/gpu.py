@@ -25,9 +25,9 @@ def attempt(name):
         return None, f"{type(error).__name__}: {lines[0]}"
 
 
-def unfit(tensor):
+def unfit(tensor, device="cuda"):
     """Say why kernels that compute in fp32 on a CUDA device cannot take ``tensor``, or None."""
-    if tensor.device.type != "cuda":
+    if tensor.device.type != device:
         return f"it runs on a CUDA device, the tensors are on {tensor.device}"
     if tensor.dtype not in DTYPES:
         return f"it takes float32, bfloat16 or float16, not {tensor.dtype}; use backend='naive'"
@@ -42,8 +42,8 @@ def triton_unavailable(tensor):
             "it runs on a CUDA device, the tensors are on cpu (to check it without one, set "
             "TRITON_INTERPRET=1 before Python starts)"
         )
-    reason = unfit(tensor)
-    if reason is not None and not (on_cpu and tensor.dtype in DTYPES):
+    reason = unfit(tensor, "cpu" if on_cpu else "cuda")
+    if reason is not None:
         return reason
     triton, error = attempt("triton")
     if triton is None:

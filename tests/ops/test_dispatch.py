@@ -52,3 +52,23 @@ def test_ops_and_layers_import_torch_alone():
         "sys.exit(str(bad) if bad else 0)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+class Choosy:
+    """A backend that runs, but not with every option."""
+
+    @staticmethod
+    def unavailable(tensor):
+        return None
+
+    @staticmethod
+    def refuses(*, initial_state):
+        return None if initial_state is None else "it has no initial_state; 'naive' has"
+
+
+def test_auto_looks_at_what_the_call_asks_for():
+    both = {"cpu": Choosy, "naive": naive}
+    assert dispatch.choose("scan", torch.zeros(1), both, initial_state=None) is Choosy
+    assert dispatch.choose("scan", torch.zeros(1), both, initial_state=1) is naive
+    with pytest.raises(RuntimeError, match="'cpu' cannot run: it has no initial_state; 'naive'"):
+        dispatch.choose("scan", torch.zeros(1), both, "cpu", initial_state=1)

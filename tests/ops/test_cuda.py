@@ -1,0 +1,242 @@
+"""The backend `cuda` with stand-ins for the compiled packages.
+
+They compute what mamba_ssm and causal_conv1d document, take their arguments alone, and run on a
+CPU: what is ours (padding, direction, states, refusals, broken installations) needs no GPU.
+"""
+
+import types
+
+import loops
+import pytest
+import torch
+
+from mambaasr.ops import causal_conv1d_fn, dispatch, gpu, selective_scan_fn
+from mambaasr.ops.causal_conv1d import cuda as conv_cuda
+from mambaasr.ops.causal_conv1d import naive as conv_naive
+from mambaasr.ops.selective_scan import cuda as scan_cuda
+from mambaasr.ops.selective_scan import naive as scan_naive
+
+
+def scan_stand_in(
+    u, delta, A, B, C, D=None, z=None, delta_bias=None, delta_softplus=False,
+    return_last_state=False,
+):  # fmt: skip
+    assert {x.dtype for x in (u, delta, B, C, z) if x is not None} == {u.dtype}
+    assert all(x.dtype == torch.float32 for x in (A, D, delta_bias) if x is not None)
+    assert B.shape[:-2] == C.shape[:-2]
+    out, last = scan_naive.selective_scan(
+        u, delta, A, B, C, D, z, delta_bias, delta_softplus, None, False, None
+    )
+    return (out, last.detach()) if return_last_state else out
+
+
+def conv_stand_in(
+    x, weight, bias=None, seq_idx=None, initial_states=None, return_final_states=False,
+    final_states_out=None, activation=None,
+):  # fmt: skip
+    assert seq_idx is None and initial_states is None and not return_final_states
+    assert 2 <= weight.shape[1] <= 4 and (bias is None or bias.dtype == weight.dtype)
+    assert x.stride(2) == 1 or (x.stride(1) == 1 and x.shape[1] % 8 == 0)
+    return conv_naive.causal_conv1d(x, weight, bias, activation, None, False, None)[0]
+
+
+def update_stand_in(x, conv_state, weight, bias=None, activation=None):
+    assert conv_state.dtype == x.dtype
+    return conv_naive.causal_conv1d_update(x, conv_state, weight, bias, activation)
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    """Both packages are there, and a CPU passes for their device."""
+    packages = {
+        scan_cuda.EXTENSION: types.SimpleNamespace(),
+        scan_cuda.INTERFACE: types.SimpleNamespace(selective_scan_fn=scan_stand_in),
+        conv_cuda.EXTENSION: types.SimpleNamespace(),
+        conv_cuda.PACKAGE: types.SimpleNamespace(
+            causal_conv1d_fn=conv_stand_in, causal_conv1d_update=update_stand_in
+        ),
+    }
+    for module in (scan_cuda, conv_cuda):
+        monkeypatch.setattr(module, "attempt", lambda name: (packages[name], None))
+        monkeypatch.setattr(module, "unfit", lambda tensor: None)
+
+
+def scan_inputs(groups=(0, 0), time=13):
+    g = torch.Generator().manual_seed(0)
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=g)
+
+    def matrix(count):
+        return normal(3, count, 2, time) if count else normal(3, 2, time)
+
+    return {
+        "u": normal(3, 6, time),
+        "delta": normal(3, 6, time) - 1,
+        "A": -torch.exp(normal(6, 2)),
+        "B": matrix(groups[0]),
+        "C": matrix(groups[1]),
+        "D": normal(6),
+        "z": normal(3, 6, time),
+        "delta_bias": normal(6),
+    }
+
+
+def gradients(function, inputs, dtype=torch.float32, last=False, **options):
+    leaves = {k: v.to(dtype).requires_grad_() for k, v in inputs.items()}
+    out = function(**leaves, **options)
+    outs = out if last else (out,)
+    g = torch.Generator().manual_seed(1)
+    weights = [torch.randn(x.shape, generator=g, dtype=torch.float64) for x in outs]
+    loss = sum((x.double() * w).sum() for x, w in zip(outs, weights, strict=True))
+    return [*outs, *torch.autograd.grad(loss, list(leaves.values()))]
+
+
+def poison(x, lengths):
+    x = x.clone()
+    for b, length in enumerate(lengths.tolist()):
+        x[b, ..., length:] = float("nan")
+    return x
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("softplus", [False, True])
+@pytest.mark.parametrize("lengths", [None, [13, 0, 4], [1, 13, 12]])
+@pytest.mark.parametrize("groups", [(0, 0), (2, 2), (2, 3)])
+def test_scan_by_masking_and_gathering(installed, reverse, softplus, lengths, groups):
+    inputs = scan_inputs(groups)
+    if not softplus:
+        inputs["delta"] = inputs["delta"].abs() * 0.1
+        inputs["delta_bias"] = inputs["delta_bias"].abs()
+    options = dict(delta_softplus=softplus, reverse=reverse, lengths=None)
+    if lengths is not None:
+        options["lengths"] = torch.tensor(lengths)
+    truth = dict(**options, initial_state=None)
+    want = gradients(lambda **x: loops.scan(**x, **truth)[0], inputs, torch.float64)
+    if lengths is not None:
+        for name in ("u", "delta", "B", "C", "z"):
+            inputs[name] = poison(inputs[name], options["lengths"])
+    got = gradients(lambda **x: selective_scan_fn(**x, **options, backend="cuda"), inputs)
+    for x, y in zip(got, want, strict=True):
+        assert loops.close(x, y)
+    with torch.no_grad():
+        state = selective_scan_fn(**inputs, **options, return_last_state=True, backend="cuda")[1]
+    exact = {k: v.double() for k, v in scan_inputs(groups).items()} | {
+        k: inputs[k].double() for k in ("A", "D", "delta_bias")
+    }
+    if not softplus:
+        exact["delta"] = exact["delta"].abs() * 0.1
+    assert loops.close(state, loops.scan(**exact, **truth)[1])
+
+
+def test_scan_of_several_dtypes_takes_the_most_precise(installed):
+    inputs = scan_inputs()
+    mixed = inputs | {"u": inputs["u"].bfloat16(), "A": inputs["A"].bfloat16()}
+    out = selective_scan_fn(**mixed, delta_softplus=True, backend="cuda")
+    assert out.dtype == torch.bfloat16
+    exact = {k: v.float() for k, v in mixed.items()}
+    want = selective_scan_fn(**exact, delta_softplus=True, backend="naive")
+    assert torch.equal(out, want.bfloat16())
+
+
+@pytest.mark.parametrize("lengths", [None, [0, 0, 0]])
+def test_nothing_to_scan(installed, lengths):
+    lengths = None if lengths is None else torch.tensor(lengths)
+    out = selective_scan_fn(**scan_inputs(time=0), lengths=lengths, backend="cuda")
+    assert out.shape == (3, 6, 0)
+    x, weight = torch.zeros(3, 6, 0), torch.zeros(6, 4)
+    out, final = causal_conv1d_fn(x, weight, return_final_states=True, backend="cuda")
+    assert out.shape == x.shape and torch.equal(final, torch.zeros(3, 6, 3))
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"initial_state": torch.zeros(3, 6, 2)}, "initial_state; backend='triton'"),
+        ({"u": torch.zeros(3, 6, 13, dtype=torch.float64)}, "float64; backend='triton'"),
+        ({"A": torch.zeros(6, 300), **dict.fromkeys("BC", torch.zeros(3, 300, 13))}, "256.*triton"),
+        (
+            {"return_last_state": True, "u": torch.zeros(3, 6, 13, requires_grad=True)},
+            "return_last_state.*backend='triton'",
+        ),
+    ],
+)
+def test_scan_refuses_and_auto_goes_elsewhere(installed, monkeypatch, change, message):
+    call = scan_inputs() | change
+    with pytest.raises(RuntimeError, match=f"'cuda' cannot run: .*{message}"):
+        selective_scan_fn(**call, backend="cuda")
+    monkeypatch.setitem(dispatch.PREFERENCE, "cpu", ("cuda", "naive"))
+    dispatch._say_once.cache_clear()
+    got, want = (selective_scan_fn(**call, backend=name) for name in ("auto", "naive"))
+    for x, y in zip(*((r if isinstance(r, tuple) else (r,)) for r in (got, want)), strict=True):
+        assert torch.equal(x, y)
+
+
+def conv_inputs(channels, width, time=13):
+    g = torch.Generator().manual_seed(0)
+    shapes = {
+        "x": (3, channels, time),
+        "weight": (channels, width),
+        "bias": (channels,),
+        "initial_states": (3, channels, width - 1),
+    }
+    return {k: torch.randn(*shape, generator=g) for k, shape in shapes.items()}
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("lengths", [None, [13, 0, 2]])
+@pytest.mark.parametrize("channels, width", [(5, 4), (8, 2)])
+@pytest.mark.parametrize("states", [False, True])
+def test_conv_by_masking_and_gathering(installed, reverse, lengths, channels, width, states):
+    inputs = conv_inputs(channels, width)
+    inputs["x"] = inputs["x"].transpose(1, 2).contiguous().transpose(1, 2)
+    if not states:
+        del inputs["initial_states"]
+    options = dict(activation="silu", reverse=reverse, lengths=None)
+    if lengths is not None:
+        options["lengths"] = torch.tensor(lengths)
+
+    def truth(**x):
+        return loops.conv(**({"initial_states": None} | x), **options)
+
+    def ours(**x):
+        return causal_conv1d_fn(**x, **options, return_final_states=True, backend="cuda")
+
+    want = gradients(truth, inputs, torch.float64, last=True)
+    if lengths is not None:
+        inputs["x"] = poison(inputs["x"], options["lengths"])
+    for x, y in zip(gradients(ours, inputs, last=True), want, strict=True):
+        assert loops.close(x, y)
+
+
+def test_conv_refuses_what_it_cannot(installed):
+    with pytest.raises(RuntimeError, match="width 2 to 4, weight has 5; backend='triton'"):
+        causal_conv1d_fn(torch.zeros(1, 8, 9), torch.zeros(8, 5), backend="cuda")
+    with pytest.raises(RuntimeError, match="weight of torch.float64; use backend='triton'"):
+        causal_conv1d_fn(torch.zeros(1, 8, 9), torch.zeros(8, 4).double(), backend="cuda")
+
+
+@pytest.mark.parametrize("module", [scan_cuda, conv_cuda])
+@pytest.mark.parametrize(
+    "source, said",
+    [
+        (None, "No module named"),
+        ("raise ImportError('x.so: undefined symbol: _ZN3c10')", "undefined symbol: _ZN3c10"),
+        ("raise OSError('libcudart.so.12: cannot open')", "OSError: libcudart.so.12"),
+        ("raise RuntimeError('no CUDA')\n", "RuntimeError: no CUDA"),
+    ],
+)
+def test_a_broken_installation_is_told_with_its_remedy(module, source, said, monkeypatch, tmp_path):
+    monkeypatch.setattr(module, "unfit", lambda tensor: None)
+    monkeypatch.setattr(module, "attempt", gpu.attempt.__wrapped__)
+    if source is not None:
+        (tmp_path / f"{module.EXTENSION}.py").write_text(source)
+        monkeypatch.syspath_prepend(tmp_path)
+    reason = module.unavailable(torch.zeros(1))
+    assert module.EXTENSION in reason and said in reason
+    assert "pip install --no-build-isolation" in reason and "backend='triton'" in reason
+
+
+def test_off_the_gpu_it_says_so():
+    for module in (scan_cuda, conv_cuda):
+        assert "runs on a CUDA device" in module.unavailable(torch.zeros(1))
