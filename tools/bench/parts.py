@@ -120,7 +120,10 @@ def model_cells(settings):
         plans = {"inference": ((1, 1), (1, 2)), "training": ((2, 1),)}
     for size in ("tiny",) if settings.quick else settings.sizes:
         for mode, plan in plans.items():
-            race = models.Race(size, settings.threads, settings.model_limit, settings.budget)
+            # New processes for training: what it leaves behind is no part of inference.
+            race = models.Race(
+                size, settings.threads, settings.model_limit, settings.budget, settings.quick
+            )
             with contextlib.closing(race):
                 for batch, seconds in plan:
 

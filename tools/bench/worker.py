@@ -83,7 +83,6 @@ class Worker:
             if self.pipe.poll(limit):
                 kind, value = self.pipe.recv()
                 if kind == "memory":
-                    self.close()  # whatever it still holds
                     value = f"out of memory (cap {gigabytes(self.cap)})"
                 return kind, value
         except EOFError:
