@@ -5,9 +5,11 @@ this file names them, runs itself there, and is the plain test file inside.
 """
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import loops
 import pytest
@@ -24,6 +26,7 @@ from mambaasr.ops.causal_conv1d import triton as conv_triton
 from mambaasr.ops.selective_scan import triton as scan_triton
 
 HERE = gpu.interpreted()
+GPU_CHECK = Path(__file__).parents[2] / "tools/gpu_check.py"
 inside = pytest.mark.skipif(not HERE, reason="runs within test_in_the_interpreter")
 outside = pytest.mark.skipif(HERE, reason="runs without the interpreter")
 has_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="no triton here")
@@ -228,9 +231,7 @@ def test_uninitialised_memory_is_never_read(tiles):
     torch.use_deterministic_algorithms(True)
     try:
         results = [
-            with_gradients(
-                scan(delta_softplus=True, lengths=lengths), scan_inputs(), torch.float32
-            ),
+            with_gradients(scan(delta_softplus=True, lengths=lengths), scans, torch.float32),
             with_gradients(conv(activation="silu", lengths=lengths), convs, torch.float32),
             with_gradients(conv(lengths=lengths), convs, torch.float32),
         ]
@@ -315,3 +316,28 @@ def test_torch_knows_the_op(tiles, op):
         x = [v.float().requires_grad_() for v in conv_inputs(2, 1, 1, 3).values()]
         args = (*x, torch.tensor([2]), True, False)
         torch.library.opcheck(torch.ops.mambaasr.causal_conv1d_triton.default, args)
+
+
+@outside
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to check")
+def test_gpu_check_without_a_gpu_is_one_line():
+    result = subprocess.run([sys.executable, GPU_CHECK], capture_output=True, text=True)
+    assert result.returncode == 2 and result.stderr.count("\n") == 1
+    assert "nothing to check here" in result.stderr and "CUDA device" in result.stderr
+
+
+@inside
+def test_gpu_check(tiles, monkeypatch, tmp_path, capsys):
+    spec = importlib.util.spec_from_file_location("gpu_check", GPU_CHECK)
+    check = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(check)
+    monkeypatch.setattr(check, "SMALL", [(1, 5, 1, 1)])
+    assert check.main(["--small", "--output", str(tmp_path / "out")]) == 0
+    rows = json.loads((tmp_path / "out.json").read_text())["rows"]
+    assert {(r["op"], r["reverse"]) for r in rows} == {
+        (op, back) for op in ("scan", "conv") for back in (False, True)
+    }
+    assert "| scan | triton | 1, 5, 1, 1 | no |" in (tmp_path / "out.md").read_text()
+    monkeypatch.setattr(check, "TOLERANCE", 0.0)
+    assert check.main(["--small"]) == 1
+    assert "| NO |" in capsys.readouterr().out

@@ -1,0 +1,214 @@
+#!/usr/bin/env python3
+"""Check and time the GPU backends of the scan and the convolution on the machine at hand.
+
+    python tools/gpu_check.py --output gpu_check            # writes gpu_check.json, gpu_check.md
+    TRITON_INTERPRET=1 python tools/gpu_check.py --small    # Triton's interpreter, no GPU
+
+Each backend (`triton`, and `cuda` where mamba_ssm and causal_conv1d are importable) runs on each
+shape, with padded sequences and in both directions: output and every gradient against `naive` in
+fp64, on the first channels (a backend treats all alike, and `naive` keeps every state), then time
+and peak memory on all channels. Exits with 1 where something disagrees.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from mambaasr.ops import causal_conv1d, causal_conv1d_fn, selective_scan, selective_scan_fn
+
+SHAPES = [
+    (batch, frames, channels, states)
+    for batch, frames in ((16, 400), (8, 1500), (1, 15000))
+    for channels in (512, 1024)
+    for states in (16, 256)
+]
+SMALL = [(2, 9, 3, 2)]
+BACKENDS = ("triton", "cuda")
+# Of the largest value of each tensor. fp32 sums of a million terms in other orders differ so much.
+TOLERANCE = 1e-4
+REFERENCE_STATES = 2**24  # numbers that `naive` may keep for one check
+
+
+def scan_inputs(batch, frames, channels, states, device):
+    g = torch.Generator().manual_seed(0)
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=g)
+
+    inputs = {
+        "u": normal(batch, frames, channels).mT,
+        "delta": normal(batch, frames, channels).mT * 0.5,
+        "A": -torch.arange(1.0, states + 1).repeat(channels, 1),
+        "B": normal(batch, frames, states).mT,
+        "C": normal(batch, frames, states).mT,
+        "D": normal(channels),
+        "z": normal(batch, frames, channels).mT,
+        "delta_bias": normal(channels) * 0.5 - 3,
+    }
+    return {k: v.to(device) for k, v in inputs.items()}
+
+
+def conv_inputs(batch, frames, channels, width, device):
+    g = torch.Generator().manual_seed(0)
+    inputs = {
+        "x": torch.randn(batch, frames, channels, generator=g).mT,
+        "weight": torch.randn(channels, width, generator=g),
+        "bias": torch.randn(channels, generator=g),
+    }
+    return {k: v.to(device) for k, v in inputs.items()}
+
+
+def run(function, inputs, dtype=torch.float32):
+    """Output and gradients by name, of a fixed random sum of the output."""
+    leaves = {k: v.to(dtype).detach().requires_grad_() for k, v in inputs.items()}
+    out = function(**leaves)
+    weight = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(out)
+    gradients = torch.autograd.grad((out * weight).sum(), list(leaves.values()))
+    return {"out": out.detach(), **{f"d{k}": g for k, g in zip(leaves, gradients, strict=True)}}
+
+
+def errors(got, want):
+    """Largest error of each tensor, relative to its largest value; NaN counts as infinite."""
+    result = {}
+    for name, x in want.items():
+        error = (got[name].double() - x).abs().max() / x.abs().max().clamp(min=1e-30)
+        result[name] = float(error) if torch.isfinite(error) else float("inf")
+    return result
+
+
+def measure(function, inputs, repeats):
+    """Median milliseconds of forward, of forward and backward, and peak memory in MiB."""
+    leaves = {k: v.detach().requires_grad_() for k, v in inputs.items()}
+    gpu = next(iter(inputs.values())).is_cuda
+
+    def forward():
+        with torch.no_grad():
+            function(**leaves)
+
+    def both():
+        torch.autograd.grad(function(**leaves).sum(), list(leaves.values()))
+
+    result = {}
+    for name, body in (("forward_ms", forward), ("both_ms", both)):
+        times = []
+        for i in range(repeats + 1):  # the first run compiles
+            if gpu:
+                torch.cuda.synchronize()
+            start = time.perf_counter()
+            body()
+            if gpu:
+                torch.cuda.synchronize()
+            if i or repeats == 0:
+                times.append((time.perf_counter() - start) * 1e3)
+        result[name] = statistics.median(times)
+    if gpu:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        base = torch.cuda.memory_allocated()
+        both()
+        result["peak_mib"] = (torch.cuda.max_memory_allocated() - base) / 2**20
+    return result
+
+
+def cases(small, device):
+    """Name of the op, shape, its function by keyword, inputs to check and inputs to time."""
+    for batch, frames, channels, states in SMALL if small else SHAPES:
+        few = max(1, min(channels, REFERENCE_STATES // (batch * frames * states)))
+        checked = scan_inputs(batch, frames, few, states, device)
+        whole = scan_inputs(batch, frames, channels, states, device)
+        yield "scan", (batch, frames, channels, states), checked, whole
+        if states == (SMALL if small else SHAPES)[0][3]:
+            x = conv_inputs(batch, frames, channels, 4, device)
+            yield "conv", (batch, frames, channels, 4), x, x
+
+
+def check(op, shape, checked, whole, backend, repeats):
+    """One row of the table for each direction."""
+    batch, frames = shape[:2]
+    device = next(iter(checked.values())).device
+    lengths = torch.linspace(frames, frames // 2, batch).long().to(device)
+
+    def function(backend, reverse):
+        options = dict(lengths=lengths, reverse=reverse, backend=backend)
+        if op == "scan":
+            return lambda **x: selective_scan_fn(**x, delta_softplus=True, **options)
+        return lambda **x: causal_conv1d_fn(**x, activation="silu", **options)
+
+    for reverse in (False, True):
+        want = run(function("naive", reverse), checked, torch.float64)
+        found = errors(run(function(backend, reverse), checked), want)
+        worst = max(found, key=found.get)
+        yield {
+            "op": op,
+            "backend": backend,
+            "shape": list(shape),
+            "reverse": reverse,
+            "agrees": found[worst] <= TOLERANCE,
+            "worst": worst,
+            "errors": found,
+            **measure(function(backend, reverse), whole, repeats),
+        }
+
+
+def table(rows, machine):
+    lines = [
+        machine,
+        "",
+        "| op | backend | batch, frames, channels, states or width | reverse | largest error | of "
+        "| agrees | forward ms | with backward ms | peak MiB |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for r in rows:
+        peak = f"{r['peak_mib']:.0f}" if "peak_mib" in r else "-"
+        shape = ", ".join(str(n) for n in r["shape"])
+        lines.append(
+            f"| {r['op']} | {r['backend']} | {shape} | {'yes' if r['reverse'] else 'no'} "
+            f"| {r['errors'][r['worst']]:.1e} | {r['worst']} | {'yes' if r['agrees'] else 'NO'} "
+            f"| {r['forward_ms']:.3f} | {r['both_ms']:.3f} | {peak} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--small", action="store_true", help="one tiny shape")
+    parser.add_argument("--repeats", type=int, help="timed runs; 20, or 0 (one) with --small")
+    parser.add_argument("--output", type=Path, help="write OUTPUT.json and OUTPUT.md")
+    args = parser.parse_args(arguments)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    probe = torch.zeros(1, device=device)
+    modules = {"scan": selective_scan, "conv": causal_conv1d}
+    missing = {
+        (op, b): m.IMPLEMENTATIONS[b].unavailable(probe) for op, m in modules.items()
+        for b in BACKENDS
+    }  # fmt: skip
+    if all(missing.values()):
+        print(f"gpu_check: nothing to check here: {missing['scan', 'triton']}", file=sys.stderr)
+        return 2
+    for (op, backend), reason in missing.items():
+        if reason:
+            print(f"gpu_check: {op} by '{backend}' is left out: {reason}", file=sys.stderr)
+    repeats = args.repeats if args.repeats is not None else (0 if args.small else 20)
+    name = torch.cuda.get_device_name() if device == "cuda" else "CPU, Triton's interpreter"
+    machine = f"{name}, torch {torch.__version__}"
+    rows = []
+    for op, shape, checked, whole in cases(args.small, device):
+        for backend in BACKENDS:
+            if missing[op, backend] is None:
+                rows.extend(check(op, shape, checked, whole, backend, repeats))
+    text = table(rows, machine)
+    print(text, end="")
+    if args.output:
+        args.output.with_suffix(".md").write_text(text)
+        content = {"machine": machine, "tolerance": TOLERANCE, "rows": rows}
+        args.output.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n")
+    return 0 if all(r["agrees"] for r in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
