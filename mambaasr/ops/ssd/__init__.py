@@ -92,6 +92,8 @@ def mamba_chunk_scan_combined(
     groups, states = B.shape[2:]
     if groups == 0 or heads % groups:
         raise ValueError(f"{op}: B has {groups} groups, which do not divide {heads} heads")
+    if 0 in (headdim, states):
+        raise ValueError(f"{op}: headdim is {headdim} and d_state {states}; both must be positive")
     check_tensor(op, "C", C, (batch, time, groups, states), x.device)
     wide = D is not None and D.dim() == 2
     for name, tensor, shape in (

@@ -22,8 +22,6 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
-# exp(-87) is the smallest normal number of fp32.
-LIMIT = 87.0
 SILU_BACKWARD = torch.ops.aten.silu_backward.grad_input
 
 
@@ -102,7 +100,7 @@ class Decays:
     def __init__(self, a, chunk, reverse):
         batch, time, heads = a.shape
         wide = F.pad(a.double(), (0, 0, 0, -time % chunk))
-        wide = wide.view(batch, -1, chunk, heads).permute(1, 0, 3, 2)
+        wide = wide.view(batch, wide.shape[1] // chunk, chunk, heads).permute(1, 0, 3, 2)
         if reverse:
             total = wide.flip(-1).cumsum(-1).flip(-1)
             whole = total[..., :1]
@@ -116,6 +114,10 @@ class Decays:
         self.across = whole.squeeze(-1).exp().to(a.dtype)  # (chunk, b, h)
         seen = torch.ones(chunk, chunk, dtype=a.dtype, device=a.device)
         self.seen = seen.triu() if reverse else seen.tril()  # (i, j): 1 where i is not before j
+        # Where i is before j, exp() is of no use and must not overflow. Elsewhere, vectorised
+        # exponentials take ten times as long where they underflow.
+        self.highest = torch.where(self.seen > 0, torch.inf, 0.0).to(a.dtype)
+        self.lowest = self.seen.new_tensor(math.log(torch.finfo(a.dtype).tiny) + 0.5)
         self.later = self.seen - torch.eye(chunk, dtype=a.dtype, device=a.device)
         self.chunk = chunk
 
@@ -126,12 +128,11 @@ class Decays:
         return x if x.dim() == 3 else x[..., : slab.chunk]
 
     def between(self, slab, out):
-        """exp(s_i - s_j) into out (k, b, h, q, q); garbage, but finite, where i is before j."""
+        """exp(s_i - s_j) into out (k, b, h, q, q); garbage from 0 to 1 where i is before j."""
         high, low = self.cut(self.high, slab), self.cut(self.low, slab)
         torch.sub(high.unsqueeze(-1), high.unsqueeze(-2), out=out)
         out.add_(low.unsqueeze(-1)).sub_(low.unsqueeze(-2))
-        # Vectorised exponentials take ten times as long where they underflow.
-        return out.clamp_(-LIMIT, LIMIT).exp_()
+        return out.clamp_(self.lowest, self.highest[: slab.chunk, : slab.chunk]).exp_()
 
 
 class Scan:

@@ -38,14 +38,14 @@ _SLAB = 1 << 17
 
 def _sizes(batch, time, heads, headdim, groups, states, lengths):
     """Choose chunks and slabs; chunk_size is a GPU's."""
-    chunk = 64
-    chunk = max(1, min(chunk, time))
+    width = max(1, heads * headdim)
+    chunk = max(1, min(64, time))
     # The state saved for each slab takes states / frames as much memory as x.
-    frames = max(_SLAB // (heads * headdim), 2 * states, chunk)
-    frames = min(frames, -(-time // chunk) * chunk)
+    frames = max(_SLAB // width, 2 * states, chunk)
+    frames = max(chunk, min(frames, -(-time // chunk) * chunk))
     sequences = 1
     if lengths is None:
-        sequences = max(1, min(batch, _SLAB // (heads * headdim * frames)))
+        sequences = max(1, min(batch, _SLAB // (width * frames)))
     return chunks.Sizes(chunk, max(1, frames // chunk), sequences)
 
 

@@ -87,4 +87,4 @@ def chunk_scan(
     )
     if reverse:
         out = _gather(out, index)
-    return out, final_states
+    return keep(out, mask), final_states

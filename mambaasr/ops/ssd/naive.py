@@ -55,4 +55,4 @@ def chunk_scan(
         y = y + D.to(dtype).reshape(heads, -1) * x_
     if z is not None:
         y = y * F.silu(z_)
-    return y.to(x.dtype), h
+    return keep(y, mask).to(x.dtype), h
