@@ -7,7 +7,7 @@
 
 namespace {
 
-constexpr int64_t kConvBlock = 64, kConvChunk = 64;
+constexpr int64_t kConvBlock = 128, kConvChunk = 32;
 
 struct ConvTask {
   const ConvArgs& a;
@@ -36,117 +36,140 @@ struct ConvTask {
   }
 };
 
+constexpr int kTile = 8;  // sums that grow side by side: one alone would wait for itself
+
 // Before the activation. TAPS of 0 takes the number at run time.
 template <int TAPS>
-void convolve(int64_t frames, const vf* e, const vf* weight, int64_t taps, vf bias, vf* out) {
+void convolve_taps(int64_t frames, const vf* e, const vf* weight, int64_t taps, vf bias, vf* out) {
   if (TAPS) taps = TAPS;
-  for (int64_t s = 0; s < frames; s++) {
-    vf sum = bias;
-    for (int64_t k = 0; k < taps; k++) sum += weight[k] * e[s + k];
-    out[s] = sum;
+  int64_t s = 0;
+  for (; s + kTile <= frames; s += kTile) {
+    vf sum[kTile];
+    for (int i = 0; i < kTile; i++) sum[i] = bias;
+    for (int64_t k = 0; k < taps; k++)
+      for (int i = 0; i < kTile; i++) sum[i] += weight[k] * e[s + k + i];
+    for (int i = 0; i < kTile; i++) out[s + i] = sum[i];
+  }
+  for (; s < frames; s++) {
+    out[s] = bias;
+    for (int64_t k = 0; k < taps; k++) out[s] += weight[k] * e[s + k];
   }
 }
 
-void convolve_any(int64_t frames, const vf* e, const vf* weight, int64_t taps, vf bias, vf* out) {
-  auto run = taps == 4 ? convolve<4> : taps == 3 ? convolve<3> : taps == 2 ? convolve<2> : convolve<0>;
+void convolve(int64_t frames, const vf* e, const vf* weight, int64_t taps, vf bias, vf* out) {
+  auto run = taps == 4 ? convolve_taps<4> : taps == 3 ? convolve_taps<3> : convolve_taps<0>;
   run(frames, e, weight, taps, bias, out);
 }
 
+// dweight[k] += sum over s of dy[s] e[s + k]
+void correlate(int64_t frames, const vf* e, const vf* dy, int64_t taps, vf* dweight) {
+  int64_t k = 0;
+  for (; k + kTile <= taps; k += kTile) {
+    vf sum[kTile];
+    for (int i = 0; i < kTile; i++) sum[i] = dweight[k + i];
+    for (int64_t s = 0; s < frames; s++)
+      for (int i = 0; i < kTile; i++) sum[i] += dy[s] * e[s + k + i];
+    for (int i = 0; i < kTile; i++) dweight[k + i] = sum[i];
+  }
+  for (; k < taps; k++) {
+    vf even = dweight[k], odd = {};
+    int64_t s = 0;
+    for (; s + 2 <= frames; s += 2) even += dy[s] * e[s + k], odd += dy[s + 1] * e[s + 1 + k];
+    if (s < frames) even += dy[s] * e[s + k];
+    dweight[k] = even + odd;
+  }
+}
+
+// Rows of e and dy hold the frames before a chunk, then the chunk; one vector longer than they need,
+// else all of a frame would compete for one cache set.
+int64_t conv_row(const ConvArgs& a) { return kConvChunk + a.width; }
+
 int64_t conv_space(const ConvArgs& a) {
-  int64_t V = kConvBlock / WIDTH;
-  return V * (6 * a.width + 2) + 4 * (kConvChunk + a.width);
+  return kConvBlock / WIDTH * (4 * conv_row(a) + 4 * a.width + 2) + kConvChunk + a.width;
 }
 
 void conv_forward_task(const ConvArgs& a, int64_t index, Workspace& work) {
   ConvTask task(a, index);
-  const int64_t V = task.vectors(), past = task.past;
-  vf *e = work.take(kConvChunk + past), *y = work.take(kConvChunk);
-  vf *weight = work.take(V * a.width), *kept = work.take(V * a.width);
+  const int64_t V = task.vectors(), past = task.past, K = conv_row(a);
+  vf *e = work.take(V * K), *y = work.take(V * K), *weight = work.take(V * a.width);
   Rows x = task.rows(a.x), out = task.rows(a.out);
   for (int64_t i = 0; i < V; i++) {
     task.load_entries(a.weight, 0, i, a.width, weight + i * a.width);
-    task.load_entries(a.h0, task.b, i, past, kept + i * a.width);
+    task.load_entries(a.h0, task.b, i, past, e + i * K);
   }
   for (int64_t s0 = 0; s0 < task.length; s0 += kConvChunk) {
     int64_t frames = min64(kConvChunk, task.length - s0);
+    x.read(s0, frames, task.channels, [&](int64_t i, int64_t s, vf v) { e[i * K + past + s] = v; });
     for (int64_t i = 0; i < V; i++) {
-      memcpy(e, kept + i * a.width, past * sizeof(vf));
-      x.load(s0, frames, i * WIDTH, task.lanes(i), e + past);
       vf bias = gather(task.at(a.bias, 0, i, 1, 0), 1, task.lanes(i));
-      convolve_any(frames, e, weight + i * a.width, a.width, bias, y);
-      if (a.silu)
-        for (int64_t s = 0; s < frames; s++) y[s] *= sigmoid(y[s]);
-      out.store(s0, frames, i * WIDTH, task.lanes(i), y);
-      memcpy(kept + i * a.width, e + frames, past * sizeof(vf));
+      convolve(frames, e + i * K, weight + i * a.width, a.width, bias, y + i * K);
+      memmove(e + i * K, e + i * K + frames, past * sizeof(vf));
     }
+    out.write(s0, frames, task.channels, [&](int64_t i, int64_t s) {
+      vf v = y[i * K + s];
+      return a.silu ? v * sigmoid(v) : v;
+    });
   }
   zero_padding(a.out, task.b, task.channel, task.channels, task.length, a.time);
   for (int64_t i = 0; i < V && a.last; i++)
     for (int64_t k = 0; k < past; k++)
-      scatter(kept[i * a.width + k], task.at(a.last, task.b, i, past, k), past, task.lanes(i));
+      scatter(e[i * K + k], task.at(a.last, task.b, i, past, k), past, task.lanes(i));
 }
 
 void conv_backward_task(const ConvArgs& a, int64_t index, Workspace& work) {
   ConvTask task(a, index);
-  const int64_t V = task.vectors(), past = task.past, taps = a.width;
-  vf *e = work.take(kConvChunk + past), *y = work.take(kConvChunk), *de = work.take(kConvChunk + past);
-  vf* dy = work.take(kConvChunk + past);  // its first `past` rows: the chunk before
+  const int64_t V = task.vectors(), past = task.past, taps = a.width, K = conv_row(a);
+  vf *e = work.take(V * K), *dy = work.take(V * K), *de = work.take(V * 2 * K);
   vf *weight = work.take(V * taps), *reversed = work.take(V * taps), *dweight = work.take(V * taps);
-  vf *kept = work.take(V * taps), *kept_dy = work.take(V * taps), *dlast = work.take(V * taps);
-  vf* dbias = work.take(V);
+  vf *dlast = work.take(V * taps), *dbias = work.take(V), *bias = work.take(V);
+  vf* y = work.take(kConvChunk);
   Rows x = task.rows(a.x), dout = task.rows(a.out), dx = task.rows(a.dx);
   for (int64_t i = 0; i < V; i++) {
     task.load_entries(a.weight, 0, i, taps, weight + i * taps);
-    task.load_entries(a.h0, task.b, i, past, kept + i * taps);
+    task.load_entries(a.h0, task.b, i, past, e + i * K);
     task.load_entries(a.dlast, task.b, i, past, dlast + i * taps);
     for (int64_t k = 0; k < taps; k++) {
       reversed[i * taps + k] = weight[i * taps + taps - 1 - k];
-      dweight[i * taps + k] = kept_dy[i * taps + k] = vf{};
+      dweight[i * taps + k] = dy[i * K + k] = vf{};
     }
+    bias[i] = gather(task.at(a.bias, 0, i, 1, 0), 1, task.lanes(i));
     dbias[i] = vf{};
   }
   // The gradient of e[s] is whole once dy[s] is known, so that it is written `past` frames late;
   // the last round, behind the end, writes what is left.
   for (int64_t s0 = 0; s0 <= task.length; s0 += kConvChunk) {
-    int64_t frames = min64(kConvChunk, task.length - s0);
+    int64_t frames = min64(kConvChunk, task.length - s0), n = frames;
     bool end = s0 + kConvChunk > task.length;
+    x.read(s0, frames, task.channels, [&](int64_t i, int64_t s, vf v) { e[i * K + past + s] = v; });
+    dout.read(s0, frames, task.channels, [&](int64_t i, int64_t s, vf v) { dy[i * K + past + s] = v; });
     for (int64_t i = 0; i < V; i++) {
-      int lanes = task.lanes(i);
-      vf *w = weight + i * taps, *new_dy = dy + past;
-      memcpy(e, kept + i * taps, past * sizeof(vf));
-      memcpy(dy, kept_dy + i * taps, past * sizeof(vf));
-      x.load(s0, frames, i * WIDTH, lanes, e + past);
-      dout.load(s0, frames, i * WIDTH, lanes, new_dy);
+      vf *w = weight + i * taps, *ei = e + i * K, *di = dy + i * K, *out = de + i * 2 * K;
       if (a.silu) {
-        vf bias = gather(task.at(a.bias, 0, i, 1, 0), 1, lanes);
-        convolve_any(frames, e, w, taps, bias, y);
+        convolve(frames, ei, w, taps, bias[i], y);
         for (int64_t s = 0; s < frames; s++) {
           vf g = sigmoid(y[s]);
-          new_dy[s] *= g * (1.0f + y[s] * (1.0f - g));
+          di[past + s] *= g * (1.0f + y[s] * (1.0f - g));
         }
       }
-      for (int64_t s = 0; s < frames; s++) dbias[i] += new_dy[s];
-      for (int64_t k = 0; k < taps; k++) {
-        vf sum = {};
-        for (int64_t s = 0; s < frames; s++) sum += new_dy[s] * e[s + k];
-        dweight[i * taps + k] += sum;
+      for (int64_t s = 0; s < frames; s++) dbias[i] += di[past + s];
+      correlate(frames, ei, di + past, taps, dweight + i * taps);
+      convolve(frames, di, reversed + i * taps, taps, vf{}, out);
+      // out[length + k], k < past: no output lies behind; the last state's gradient comes in.
+      for (int64_t k = 0; k < past && end; k++) {
+        vf sum = dlast[i * taps + k];
+        for (int64_t m = k + 1; m < taps; m++) sum += w[m] * di[frames + past + k - m];
+        out[frames + k] = sum;
       }
-      memcpy(kept + i * taps, e + frames, past * sizeof(vf));
-      memcpy(kept_dy + i * taps, dy + frames, past * sizeof(vf));
-      convolve_any(frames, dy, reversed + i * taps, taps, vf{}, de);
-      int64_t n = frames;
-      if (end) {  // de[length + k], k < past: no output lies behind; the last state's gradient comes in
-        for (int64_t k = 0; k < past; k++) {
-          vf sum = dlast[i * taps + k];
-          for (int64_t m = k + 1; m < taps; m++) sum += w[m] * dy[frames + past + k - m];
-          de[n++] = sum;
-        }
-      }
-      int64_t initial = s0 < past ? min64(past - s0, n) : 0;  // rows that belong to the initial state
-      for (int64_t k = 0; k < initial && a.dh0; k++)
-        scatter(de[k], task.at(a.dh0, task.b, i, past, s0 + k), past, lanes);
-      dx.store(s0 + initial - past, n - initial, i * WIDTH, lanes, de + initial);
+      memmove(ei, ei + frames, past * sizeof(vf));
+      memmove(di, di + frames, past * sizeof(vf));
     }
+    if (end) n += past;
+    int64_t initial = s0 < past ? min64(past - s0, n) : 0;  // rows that belong to the initial state
+    for (int64_t i = 0; i < V && a.dh0; i++)
+      for (int64_t k = 0; k < initial; k++)
+        scatter(de[i * 2 * K + k], task.at(a.dh0, task.b, i, past, s0 + k), past, task.lanes(i));
+    dx.write(s0 + initial - past, n - initial, task.channels,
+             [&](int64_t i, int64_t s) { return de[i * 2 * K + initial + s]; });
   }
   zero_padding(a.dx, task.b, task.channel, task.channels, task.length, a.time);
   for (int64_t i = 0; i < V; i++) {
