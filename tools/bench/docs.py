@@ -12,13 +12,13 @@ INTRODUCTION = """# Benchmarks
 
 Written by `python tools/bench/run.py docs` from what `make bench` measured; not edited by hand.
 All sides of a comparison run with the same threads, in turns, in the same process where they are
-small and in processes that take turns where they are whole models; figures are medians. Before a
-side is timed its output and gradients are compared with ours: one that disagrees is refused. A peer
-that needs longer than the limit for one run, or more memory than 90 % of what was free, is left out
-and named.
+small and in processes that take turns where they are whole models; figures are medians. Where the
+sides compute the same thing (all but the whole encoders), a side's output and gradients are
+compared with ours before it is timed: one that disagrees is refused. A peer that needs longer than
+the limit for one run, or more memory than 90 % of what was free, is left out and named.
 
-For comparison, published: the authors of Mamba report their CUDA scan on an A100 20 to 40 times
-faster than a standard scan in PyTorch (arXiv 2312.00752, section 4.5).
+For comparison, published: the authors of Mamba report their CUDA scan 20 to 40 times faster than a
+standard scan in PyTorch (arXiv 2312.00752, section 4.5).
 """
 SVG = "encoder_speed.svg"
 
