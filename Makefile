@@ -1,4 +1,4 @@
-# make env | demo | test | lint | lock | clean. The variables of tools/setup_env.sh work here too:
+# make env | demo | test | bench | lint | lock | clean. The variables of tools/setup_env.sh work here too:
 # make env TORCH=cuda, make test USE_ACTIVE_ENV=1, make env PYTHON=python3.11
 
 ifeq ($(USE_ACTIVE_ENV),1)
@@ -11,12 +11,13 @@ export PYTHON TORCH USE_ACTIVE_ENV
 
 DEMO := egs/spoken_numbers/asr1
 
-.PHONY: help env demo test lint lock clean
+.PHONY: help env demo test bench lint lock clean
 
 help:
 	@echo "make env    the environment in .venv (nothing to do when it is current)"
 	@echo "make demo   the same, then the recipe $(DEMO) from corpus to error rates, on the CPU"
 	@echo "make test   the same, then the tests"
+	@echo "make bench  the same, then kernels and encoders beside their peers (about 40 minutes)"
 	@echo "make lint   ruff, shellcheck, and the commands that the documents name"
 	@echo "make lock   pin the dependencies of setup.py anew into tools/requirements.lock"
 	@echo "make clean  remove what was built; corpora, experiments and .venv stay"
@@ -30,6 +31,9 @@ demo: env
 
 test: env
 	python -m pytest -q
+
+bench: env
+	python tools/bench/run.py
 
 lint: env
 	ci/lint.sh

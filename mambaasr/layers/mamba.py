@@ -152,22 +152,25 @@ class Mamba(nn.Module):
             state: None, or (conv (b, d, d_conv - 1), ssm (b, d, n)).
 
         Returns:
-            (b, t, d) after the gate, and the new state.
+            (b, t, d) after the gate, and the new state (Nones without a state).
         """
         conv, x_proj, dt_proj, A, D = self._direction(suffix)
-        conv_state, ssm_state = (None, None) if state is None else state
-        x, conv_state = causal_conv1d_fn(
+        onwards = state is not None  # mamba_ssm's kernels cannot train through a state
+        conv_state, ssm_state = state if onwards else (None, None)
+        x = causal_conv1d_fn(
             x.transpose(1, 2),
             conv.weight.squeeze(1),
             conv.bias,
             initial_states=conv_state,
-            return_final_states=True,
+            return_final_states=onwards,
             activation="silu",
             lengths=lengths,
             reverse=reverse,
         )
+        if onwards:
+            x, conv_state = x
         dt, B, C = self._project(x.transpose(1, 2), x_proj, dt_proj)
-        y, ssm_state = selective_scan_fn(
+        y = selective_scan_fn(
             x,
             dt.transpose(1, 2),
             A,
@@ -177,11 +180,13 @@ class Mamba(nn.Module):
             z.transpose(1, 2),
             dt_proj.bias.float(),
             delta_softplus=True,
-            return_last_state=True,
+            return_last_state=onwards,
             lengths=lengths,
             reverse=reverse,
             initial_state=ssm_state,
         )
+        if onwards:
+            y, ssm_state = y
         return y.transpose(1, 2), (conv_state, ssm_state)
 
     def _leave(self, y, lengths):

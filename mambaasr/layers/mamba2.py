@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from mambaasr.layers.dropout import Dropout
 from mambaasr.layers.linear import Linear
 from mambaasr.layers.masking import zero_padding
 from mambaasr.ops import (
@@ -149,7 +150,7 @@ class Mamba2(nn.Module):
         if rmsnorm:
             self.norm = GatedRMSNorm(self.d_ssm, self.d_ssm // ngroups, norm_before_gate)
         self.out_proj = Linear(self.d_inner, d_model, bias=bias)
-        self.dropout = nn.Dropout(dropout_rate)
+        self.dropout = Dropout(dropout_rate)
         self._reset()
 
     @torch.no_grad()
@@ -196,21 +197,25 @@ class Mamba2(nn.Module):
             state: None, or (conv (b, c, d_conv - 1), ssm (b, h, p, n)).
 
         Returns:
-            (b, t, s), gated by z unless there is a norm that does it, and the new state.
+            (b, t, s), gated by z unless there is a norm that does it, and the new state
+            (Nones without a state).
         """
-        conv_state, ssm_state = (None, None) if state is None else state
-        xBC, conv_state = causal_conv1d_fn(
+        onwards = state is not None  # mamba_ssm's kernels cannot train through a state
+        conv_state, ssm_state = state if onwards else (None, None)
+        xBC = causal_conv1d_fn(
             xBC.transpose(1, 2),
             self.conv1d.weight.squeeze(1),
             self.conv1d.bias,
             initial_states=conv_state,
-            return_final_states=True,
+            return_final_states=onwards,
             activation="silu",
             lengths=lengths,
             reverse=reverse,
         )
+        if onwards:
+            xBC, conv_state = xBC
         x, B, C = self._split(xBC.transpose(1, 2))
-        y, ssm_state = mamba_chunk_scan_combined(
+        y = mamba_chunk_scan_combined(
             x,
             dt,
             -torch.exp(self.A_log.float()),
@@ -223,10 +228,12 @@ class Mamba2(nn.Module):
             initial_states=ssm_state,
             dt_softplus=True,
             dt_limit=self.dt_limit,
-            return_final_states=True,
+            return_final_states=onwards,
             lengths=lengths,
             reverse=reverse,
         )
+        if onwards:
+            y, ssm_state = y
         return y.flatten(-2), (conv_state, ssm_state)
 
     def _leave(self, y, z, mlp):

@@ -11,8 +11,13 @@ BACKENDS = ("auto", "cpu", "triton", "cuda", "naive")
 PREFERENCE = {"cpu": ("cpu", "naive"), "cuda": ("cuda", "triton", "naive")}
 
 
-@functools.cache
 def _say_once(op, backend, device, reasons):
+    if not torch.compiler.is_compiling():  # a compiler cannot trace a log
+        _say(op, backend, device, reasons)
+
+
+@functools.cache
+def _say(op, backend, device, reasons):
     logger = logging.getLogger("mambaasr.ops")
     logger.info("%s runs on %s by backend '%s'", op, device, backend)
     if reasons and backend == "naive":

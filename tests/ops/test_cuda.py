@@ -166,7 +166,7 @@ def test_scan_refuses_and_auto_goes_elsewhere(installed, monkeypatch, change, me
     with pytest.raises(RuntimeError, match=f"'cuda' cannot run: .*{message}"):
         selective_scan_fn(**call, backend="cuda")
     monkeypatch.setitem(dispatch.PREFERENCE, "cpu", ("cuda", "naive"))
-    dispatch._say_once.cache_clear()
+    dispatch._say.cache_clear()
     got, want = (selective_scan_fn(**call, backend=name) for name in ("auto", "naive"))
     for x, y in zip(*((r if isinstance(r, tuple) else (r,)) for r in (got, want)), strict=True):
         assert torch.equal(x, y)

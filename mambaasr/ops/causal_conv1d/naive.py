@@ -34,12 +34,15 @@ def causal_conv1d(x, weight, bias, activation, lengths, reverse, initial_states)
     if initial_states is None:
         initial_states = x.new_zeros(batch, channels, width - 1)
     inputs = torch.cat([initial_states.to(x.dtype), x], dim=2)  # (b, d, width - 1 + t)
-    out = F.conv1d(
-        inputs,
-        weight.to(x.dtype).unsqueeze(1),
-        None if bias is None else bias.to(x.dtype),
-        groups=channels,
-    )
+    if time == 0:
+        out = x  # conv1d refuses an input shorter than its kernel
+    else:
+        out = F.conv1d(
+            inputs,
+            weight.to(x.dtype).unsqueeze(1),
+            None if bias is None else bias.to(x.dtype),
+            groups=channels,
+        )
     if activation is not None:
         out = F.silu(out)
     # The last width - 1 inputs of each sequence end at its own last frame.

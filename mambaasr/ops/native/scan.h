@@ -10,7 +10,7 @@
 
 namespace {
 
-constexpr int64_t kRows = 32;  // frames that the forward pass reads at a time; divides args.chunk
+constexpr int64_t kRows = 16;  // frames that the forward pass reads at a time; divides args.chunk
 
 struct ScanTask {
   const ScanArgs& a;

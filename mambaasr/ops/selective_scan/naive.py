@@ -76,6 +76,8 @@ def selective_scan(
     if z is not None:
         z_ = z.to(dtype).permute(2, 0, 1)
         y = y * F.silu(z_ if mask is None else torch.where(mask, z_, zero))
+    if mask is not None:  # zero already; but whatever comes back at padding must end here
+        y = torch.where(mask, y, zero)
     return y.permute(1, 2, 0).to(u.dtype), h
 
 

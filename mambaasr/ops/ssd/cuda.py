@@ -4,47 +4,27 @@ They know neither lengths nor direction: padding gets steps of size zero and zer
 the reversed direction gathers each sequence's own frames in reverse and scatters them back.
 """
 
-import importlib
-
 import torch
 
+from mambaasr.ops.gpu import attempt, reversal, unfit
 from mambaasr.ops.ssd.steps import keep, step_sizes, valid
 
 MODULE = "mamba_ssm.ops.triton.ssd_combined"
+# Its Triton kernels need no nvcc, but releases up to 2.3.2 import the compiled scan before them.
 GET = (
-    "install it on the GPU machine: pip install --no-build-isolation mamba-ssm (2.2 or later; "
-    "these kernels are Triton code and need no nvcc: MAMBA_SKIP_CUDA_BUILD=TRUE skips the rest)"
+    "install mamba_ssm on the GPU machine, against the torch that is installed: "
+    "MAMBA_FORCE_BUILD=TRUE MAMBA_KEEP_CUDA_BUILD=TRUE pip install --no-build-isolation "
+    "--no-cache-dir mamba-ssm==2.3.2.post1 (needs nvcc), or take backend='naive', which is slow"
 )
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-
-
-def _kernel():
-    """mamba_ssm's function and None, or None and a sentence that says why not."""
-    try:
-        return importlib.import_module(MODULE).mamba_chunk_scan_combined, None
-    # A wheel built for another torch fails by OSError or RuntimeError, not only by ImportError.
-    except (ImportError, OSError, RuntimeError, AttributeError) as error:
-        return None, f"{MODULE} cannot be imported ({type(error).__name__}: {error}); {GET}"
 
 
 def unavailable(tensor):
     """Say why mamba_ssm's kernels cannot run on ``tensor``, or None where they can."""
-    if tensor.device.type != "cuda":
-        return f"it runs on a GPU, the tensors are on {tensor.device}"
-    if tensor.dtype not in DTYPES:
-        return f"mamba_ssm takes float32, bfloat16 or float16, not {tensor.dtype}"
-    return _kernel()[1]
-
-
-def _reversal(lengths, batch, time, device):
-    """(b, t) index of the frame that comes at place t when each sequence runs backwards.
-
-    Its own inverse; padding stays where it is.
-    """
-    frames = torch.arange(time, device=device).expand(batch, time)
-    if lengths is None:
-        return frames.flip(1)
-    return torch.where(frames < lengths[:, None], lengths[:, None] - 1 - frames, frames)
+    reason = unfit(tensor)
+    if reason is not None:
+        return reason
+    error = attempt(MODULE)[1]
+    return None if error is None else f"{MODULE} cannot be imported ({error}); {GET}"
 
 
 def _gather(x, index):
@@ -67,12 +47,9 @@ def chunk_scan(
     dt = step_sizes(dt, dt_bias, softplus, limit, mask, torch.float32)
     x, B, C, z = (keep(v, mask) for v in (x, B, C, z))
     if reverse:
-        index = _reversal(lengths, batch, time, x.device)
+        index = reversal(lengths, batch, time, x.device)
         x, dt, B, C, z = (_gather(v, index) for v in (x, dt, B, C, z))
-    kernel, reason = _kernel()
-    if kernel is None:
-        raise RuntimeError(f"mamba_chunk_scan_combined: {reason}")
-    out, final_states = kernel(
+    out, final_states = attempt(MODULE)[0].mamba_chunk_scan_combined(
         x,
         dt,
         A.float(),
