@@ -5,9 +5,10 @@
     TRITON_INTERPRET=1 python tools/gpu_check.py --small    # Triton's interpreter, no GPU
 
 Each backend (`triton`, and `cuda` where mamba_ssm and causal_conv1d are importable) runs on each
-shape, with padded sequences and in both directions: output and every gradient against `naive` in
-fp64, on the first channels (a backend treats all alike, and `naive` keeps every state), then time
-and peak memory on all channels. Exits with 1 where something disagrees.
+shape, with padded sequences in both directions and with whole ones in mamba_ssm's own layout.
+Output and every gradient are compared with `naive` in fp64, which keeps every state: on all frames
+of a few channels, and on few frames of many channels. Then time and peak memory of the whole shape.
+Exits with 1 where something disagrees.
 """
 
 import argparse
@@ -32,6 +33,8 @@ BACKENDS = ("triton", "cuda")
 # Of the largest value of each tensor. fp32 sums of a million terms in other orders differ so much.
 TOLERANCE = 1e-4
 REFERENCE_STATES = 2**24  # numbers that `naive` may keep for one check
+# (name, reverse, with lengths): without lengths in the layout that mamba_ssm takes as it is
+WAYS = (("padded", False, True), ("padded, reverse", True, True), ("whole", False, False))
 
 
 def scan_inputs(batch, frames, channels, states, device):
@@ -119,39 +122,49 @@ def cases(small, device):
     """Name of the op, shape, its function by keyword, inputs to check and inputs to time."""
     for batch, frames, channels, states in SMALL if small else SHAPES:
         few = max(1, min(channels, REFERENCE_STATES // (batch * frames * states)))
-        checked = scan_inputs(batch, frames, few, states, device)
+        checked = [
+            scan_inputs(batch, frames, few, states, device),
+            scan_inputs(3, min(frames, 129), min(channels, 136), states, device),
+        ]
         whole = scan_inputs(batch, frames, channels, states, device)
         yield "scan", (batch, frames, channels, states), checked, whole
         if states == (SMALL if small else SHAPES)[0][3]:
             x = conv_inputs(batch, frames, channels, 4, device)
-            yield "conv", (batch, frames, channels, 4), x, x
+            yield "conv", (batch, frames, channels, 4), [x], x
 
 
 def check(op, shape, checked, whole, backend, repeats):
-    """One row of the table for each direction."""
-    batch, frames = shape[:2]
-    device = next(iter(checked.values())).device
-    lengths = torch.linspace(frames, frames // 2, batch).long().to(device)
+    """One row of the table for each way."""
 
-    def function(backend, reverse):
+    def function(backend, inputs, reverse, padded):
+        lengths = None
+        if padded:
+            batch, _, frames = next(iter(inputs.values())).shape
+            device = next(iter(inputs.values())).device
+            lengths = torch.linspace(frames, frames // 2, batch).long().to(device)
         options = dict(lengths=lengths, reverse=reverse, backend=backend)
         if op == "scan":
             return lambda **x: selective_scan_fn(**x, delta_softplus=True, **options)
         return lambda **x: causal_conv1d_fn(**x, activation="silu", **options)
 
-    for reverse in (False, True):
-        want = run(function("naive", reverse), checked, torch.float64)
-        found = errors(run(function(backend, reverse), checked), want)
+    for way, *options in WAYS:
+        found = {}
+        for inputs in checked:
+            want = run(function("naive", inputs, *options), inputs, torch.float64)
+            got = run(function(backend, inputs, *options), inputs)
+            for name, error in errors(got, want).items():
+                found[name] = max(error, found.get(name, 0.0))
+        timed = whole if options[1] else {k: v.contiguous() for k, v in whole.items()}
         worst = max(found, key=found.get)
         yield {
             "op": op,
             "backend": backend,
             "shape": list(shape),
-            "reverse": reverse,
+            "way": way,
             "agrees": found[worst] <= TOLERANCE,
             "worst": worst,
             "errors": found,
-            **measure(function(backend, reverse), whole, repeats),
+            **measure(function(backend, timed, *options), timed, repeats),
         }
 
 
@@ -159,7 +172,7 @@ def table(rows, machine):
     lines = [
         machine,
         "",
-        "| op | backend | batch, frames, channels, states or width | reverse | largest error | of "
+        "| op | backend | batch, frames, channels, states or width | way | largest error | of "
         "| agrees | forward ms | with backward ms | peak MiB |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
@@ -167,7 +180,7 @@ def table(rows, machine):
         peak = f"{r['peak_mib']:.0f}" if "peak_mib" in r else "-"
         shape = ", ".join(str(n) for n in r["shape"])
         lines.append(
-            f"| {r['op']} | {r['backend']} | {shape} | {'yes' if r['reverse'] else 'no'} "
+            f"| {r['op']} | {r['backend']} | {shape} | {r['way']} "
             f"| {r['errors'][r['worst']]:.1e} | {r['worst']} | {'yes' if r['agrees'] else 'NO'} "
             f"| {r['forward_ms']:.3f} | {r['both_ms']:.3f} | {peak} |"
         )

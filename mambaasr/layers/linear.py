@@ -80,10 +80,10 @@ def linear(x, weight, bias=None):
     Returns:
         (..., n).
     """
-    if x.numel() * weight.shape[0] < SMALL or not onednn_serves(x, weight):
+    if not onednn_serves(x, weight) or x.numel() * weight.shape[0] < SMALL:
         return F.linear(x, weight, bias)
     rows = x.reshape(-1, x.shape[-1]).contiguous()
-    return _Product.apply(rows, weight.contiguous(), bias).unflatten(0, x.shape[:-1])
+    return _Product.apply(rows, weight.contiguous(), bias).view(*x.shape[:-1], len(weight))
 
 
 class Linear(nn.Linear):

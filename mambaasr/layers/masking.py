@@ -14,7 +14,8 @@ def zero_padding(x, lengths):
     Returns x itself where it has no padding and that can be seen without stalling a GPU.
     """
     time = x.shape[1]
-    if lengths.device.type == "cpu" and not torch.compiler.is_compiling():
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    if lengths.device.type == "cpu" and not traced:
         if len(lengths) == 0 or int(lengths.min()) >= time:
             return x
     mask = valid_mask(lengths.to(x.device), time)

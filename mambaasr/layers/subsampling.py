@@ -153,24 +153,24 @@ class ConvInput(nn.Module):
             x = F.relu(x, inplace=True)
         return x.permute(0, 2, 3, 1)
 
-    def _project(self, x):
-        """(b, t', f', c) -> (b, t', e). The weight counts channels first, then frequencies."""
-        _, _, width, channels = x.shape
-        weight = self.out.weight.unflatten(1, (channels, width)).transpose(1, 2).flatten(1)
-        return linear(x.flatten(2), weight, self.out.bias)
+    def _out_weight(self):
+        """The projection's weight in the order (frequency, channel); it counts channels first."""
+        channels = self.conv[0].out_channels
+        return self.out.weight.unflatten(1, (channels, -1)).transpose(1, 2).flatten(1)
 
     def forward(self, x, lengths):
         """(batch, time, input_size) -> (batch, time', output_size), and the lengths (batch)."""
         lengths = self.output_lengths(lengths)
         frames = int(lengths.max())
         piece = max(frames, 1)
-        if not (torch.is_grad_enabled() or torch.compiler.is_compiling()):
+        whole = torch.is_grad_enabled() or torch.compiler.is_compiling()
+        if x.device.type == "cpu" and not whole:
             piece = min(piece, max(PIECE // len(x), 16))
-        pieces = []
+        pieces, weight = [], self._out_weight()
         for start in range(0, max(frames, 1), piece):
             last = min(start + piece, max(frames, 1)) - 1
             window = x[:, start * self.stride : last * self.stride + self.minimum]
-            pieces.append(self._project(self._convolve(window)))
+            pieces.append(linear(self._convolve(window).flatten(2), weight, self.out.bias))
         x = torch.cat(pieces, dim=1) if len(pieces) > 1 else pieces[0]
         return zero_padding(self.dropout(x[:, :frames]), lengths), lengths
 

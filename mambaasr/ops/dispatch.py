@@ -55,7 +55,9 @@ def choose(op, tensor, implementations, backend=None, **call):
     device = tensor.device.type
     if name != "auto":
         if name not in implementations:
-            raise RuntimeError(f"{op}: backend '{name}' is not part of this version of mambaasr")
+            raise RuntimeError(
+                f"{op}: it has no backend '{name}'; choose auto or {', '.join(implementations)}"
+            )
         reason = _reason(implementations[name], tensor, call)
         if reason is not None:
             raise RuntimeError(f"{op}: backend '{name}' cannot run: {reason}")
@@ -93,12 +95,17 @@ def check_tensor(op, name, tensor, shape, device):
     check_shape(op, name, tensor, shape)
     if tensor.is_complex():
         raise ValueError(f"{op}: {name} is complex; only real tensors are supported")
+    if not tensor.is_floating_point():
+        raise ValueError(f"{op}: {name} has dtype {tensor.dtype}, expected a floating-point type")
     if tensor.device != device:
         raise ValueError(f"{op}: {name} is on {tensor.device}, expected {device}")
 
 
 def check_lengths(op, lengths, batch, time, device):
-    """Return ``lengths`` as int64 on ``device``, checked to be (batch,) within 0..time.
+    """Return ``lengths`` as contiguous int64 on ``device``, checked to be (batch,) within 0..time.
+
+    On a GPU, where reading values back would stall every call, the values are clamped instead;
+    under a compiler, which cannot trace the check, nothing is.
 
     Raises:
         ValueError: the shape, the type or a value does not fit.
@@ -106,11 +113,12 @@ def check_lengths(op, lengths, batch, time, device):
     if lengths is None:
         return None
     check_shape(op, "lengths", lengths, (batch,))
-    if lengths.is_floating_point():
+    if lengths.is_floating_point() or lengths.dtype == torch.bool:
         raise ValueError(f"{op}: lengths has dtype {lengths.dtype}, expected integers")
-    # Reading values back would stall a GPU at every call; there, callers vouch for them.
-    if lengths.device.type == "cpu" and batch > 0:
+    if lengths.device.type == "cuda":
+        lengths = lengths.clamp(0, time)
+    elif lengths.device.type == "cpu" and batch > 0 and not torch.compiler.is_compiling():
         low, high = int(lengths.min()), int(lengths.max())
         if low < 0 or high > time:
             raise ValueError(f"{op}: lengths reaches from {low} to {high}, expected 0 to {time}")
-    return lengths.to(device=device, dtype=torch.int64)
+    return lengths.to(device=device, dtype=torch.int64).contiguous()

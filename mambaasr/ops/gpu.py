@@ -54,11 +54,6 @@ def triton_unavailable(tensor):
     return None
 
 
-def sum_terms(x, dims):
-    """Sum of a float32 tensor over ``dims``: no atomics, so the same in every run."""
-    return x.sum(dims)
-
-
 def reversal(lengths, batch, time, device):
     """(b, t) index that turns each sequence round within its length; its own inverse."""
     frames = torch.arange(time, device=device).expand(batch, time)

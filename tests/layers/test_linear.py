@@ -70,3 +70,10 @@ def test_the_fast_path_is_taken_where_it_pays(monkeypatch):
         pytest.skip("oneDNN is not the faster one on this processor")
     monkeypatch.setattr(F, "linear", lambda *_: pytest.fail("torch's own product was taken"))
     assert Linear(256, 1024)(torch.randn(1, 100, 256)).shape == (1, 100, 1024)
+
+
+def test_a_single_row_without_a_batch(sizes):
+    torch.manual_seed(0)
+    layer = Linear(2048, 1100)
+    x = torch.randn(2048)
+    assert torch.allclose(layer(x), F.linear(x, layer.weight, layer.bias), atol=1e-4)

@@ -93,6 +93,30 @@ def test_step_equals_the_whole(backend, state_length):
     assert torch.equal(state[..., -3:], inputs["x"][..., -3:])
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_no_frames_leave_the_state(backend):
+    inputs = make(time=0)
+    out, state = causal_conv1d_fn(**inputs, return_final_states=True, backend=backend)
+    assert out.shape == (3, 5, 0)
+    assert torch.equal(state, inputs["initial_states"])
+
+
+def test_gradcheck_of_the_truth():
+    inputs = {name: x.requires_grad_() for name, x in make(2, 3, 5, 3, torch.float64).items()}
+
+    def function(*values):
+        return causal_conv1d_fn(
+            **dict(zip(inputs, values, strict=True)),
+            activation="silu",
+            return_final_states=True,
+            lengths=torch.tensor([5, 2]),
+            reverse=True,
+            backend="naive",
+        )
+
+    assert torch.autograd.gradcheck(function, tuple(inputs.values()))
+
+
 def test_bad_arguments_are_named():
     good = make()
     for name, value, message in (
@@ -103,6 +127,7 @@ def test_bad_arguments_are_named():
         ("activation", "relu", "activation is 'relu'"),
         ("seq_idx", torch.zeros(3, 17), "seq_idx"),
         ("lengths", torch.tensor([18, 1, 1]), "lengths reaches from 1 to 18"),
+        ("x", torch.zeros(3, 5, 17, dtype=torch.int64), "x has dtype torch.int64"),
     ):
         with pytest.raises(ValueError, match=message):
             causal_conv1d_fn(**(good | {name: value}))

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from memory import LargestTensor
 
 from mambaasr.ops import causal_conv1d_fn, selective_scan_fn, selective_state_update
-from mambaasr.ops.native import build
+from mambaasr.ops.native import build, call
 from mambaasr.ops.selective_scan import cpu as scan_cpu
 
 # A compiler that is there must build them: sources that do not compile fail, nothing is skipped.
@@ -142,12 +143,37 @@ def test_scan_in_segments_of_time(segments, reverse, monkeypatch):
     agree(run_scan, inputs, lengths=torch.tensor([230, 65, 0]), reverse=reverse)
 
 
+def test_segments_on_two_threads(monkeypatch):
+    monkeypatch.setattr(scan_cpu, "_segments", lambda *_: 5)
+    inputs = scan_inputs(2, 64, 700, 16)  # enough for the second thread to be used
+    lengths = torch.tensor([700, 333])
+    torch.set_num_threads(2)
+    want = with_gradients(run_scan(lengths, backend="naive"), inputs, torch.float64)
+    first = with_gradients(run_scan(lengths), inputs)
+    assert_close(first, want)
+    for name, x in with_gradients(run_scan(lengths), inputs).items():
+        assert torch.equal(x, first[name]), name
+
+
 def test_segments_only_where_threads_are_idle():
-    assert scan_cpu._segments(tasks=1, threads=1, chunks=1000) == 1
-    assert scan_cpu._segments(tasks=8, threads=8, chunks=1000) == 1
-    assert scan_cpu._segments(tasks=2, threads=8, chunks=1000) == 4
-    assert scan_cpu._segments(tasks=1, threads=8, chunks=9) == 2  # pieces stay long
-    assert scan_cpu._segments(tasks=0, threads=8, chunks=9) == 1
+    assert scan_cpu._segments(tasks=1, threads=1, chunks=1000, least=2) == 1
+    assert scan_cpu._segments(tasks=8, threads=8, chunks=1000, least=2) == 1
+    assert scan_cpu._segments(tasks=2, threads=8, chunks=1000, least=2) == 4
+    assert scan_cpu._segments(tasks=1, threads=8, chunks=9, least=2) == 2  # pieces stay long
+    assert scan_cpu._segments(tasks=1, threads=8, chunks=9, least=3) == 1
+    assert scan_cpu._segments(tasks=0, threads=8, chunks=9, least=2) == 1
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 8, 64])
+@pytest.mark.parametrize("channels", [1, 16, 33, 288, 512, 1000])
+@pytest.mark.parametrize("sequences", [1, 3, 16])
+def test_blocks_leave_a_task_for_each_thread(sequences, channels, threads):
+    block = call.block(sequences, channels, threads, 512)
+    tasks = sequences * -(-channels // block)
+    assert block % 16 == 0 and 16 <= block <= 512
+    # The blocks of one sequence differ by less than one of 32 channels.
+    assert tasks >= threads or block <= 48
+    assert call.block(sequences, 0, threads, 512) == 16
 
 
 @pytest.mark.parametrize("shift", [-12.0, 1000.0])
@@ -242,7 +268,7 @@ def test_scan_of_nothing(size):
 
 
 def test_results_do_not_depend_on_threads():
-    """Bitwise equal from run to run and for any number of threads."""
+    """Bitwise equal from run to run and, where no thread is idle, for any number of threads."""
     scan, conv = scan_inputs(2, 300, 150, 16), conv_inputs(2, 300, 150, 4)
     results = []
     for n in (1, 2, 2, 3):
@@ -258,9 +284,11 @@ def test_results_do_not_depend_on_threads():
 
 @pytest.mark.parametrize("states", [16, 256])
 def test_scan_memory_is_proportional_to_the_input(states):
-    u, A, B = torch.empty(2, 512, 1000), torch.empty(512, states), torch.empty(2, states, 1000)
-    saved = torch.Size(scan_cpu._saved_shape(u, A, B)).numel()
-    assert saved <= 2.1 * u.numel()
+    """No tensor of batch x time x channel x state, in neither pass."""
+    inputs = {name: x.requires_grad_() for name, x in scan_inputs(2, 512, 1000, states).items()}
+    with LargestTensor() as watch:
+        sum(x.sum() for x in run_scan()(**inputs)).backward()
+    assert inputs["u"].nbytes <= watch.largest <= 4.2 * inputs["u"].nbytes
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -346,7 +374,7 @@ def test_every_instruction_set(isa):
     assert said.strip() == isa
     names = ("native", "selective_scan", "causal_conv1d")
     files = [str(Path(__file__).with_name(f"test_{name}.py")) for name in names]
-    selected = "(cpu or truth or exp_is or uninit or bf16 or threads or segments)"
+    selected = "(cpu or scan or conv or exp_is or uninit or bf16 or threads)"
     selected += " and not (naive or absent)"
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *files]
     result = subprocess.run([*command, "-k", selected], env=env, capture_output=True, text=True)

@@ -248,6 +248,12 @@ def test_bad_arguments_are_named():
         ("u", torch.zeros(5, 17), "u has shape"),
         ("delta", torch.zeros(3, 5, 17, device="meta"), "delta is on meta, expected cpu"),
         ("D", torch.zeros(5, dtype=torch.complex64), "D is complex"),
+        (
+            "B",
+            torch.zeros(3, 4, 17, dtype=torch.int64),
+            "B has dtype torch.int64, expected a float",
+        ),
+        ("lengths", torch.tensor([True, True, False]), "lengths has dtype torch.bool"),
     ):
         with pytest.raises(ValueError, match=message):
             selective_scan_fn(**(good | {name: value}))

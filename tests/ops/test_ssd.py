@@ -5,6 +5,7 @@ import sys
 import types
 
 import loops
+import memory
 import pytest
 import torch
 
@@ -378,29 +379,17 @@ def test_export_sees_one_op():
 @pytest.mark.parametrize("training", [False, True])
 def test_memory_is_no_tensor_of_time_by_channel_by_state(training):
     """No single allocation is near batch x time x head x headdim x state."""
-    from torch.utils._python_dispatch import TorchDispatchMode
-
-    largest = 0
-
-    class Watch(TorchDispatchMode):
-        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-            nonlocal largest
-            result = function(*args, **(kwargs or {}))
-            for value in result if isinstance(result, tuple | list) else [result]:
-                if isinstance(value, torch.Tensor):
-                    largest = max(largest, value.untyped_storage().nbytes())
-            return result
 
     inputs = make(1, 3000, 8, 16, 128, 1) | {"initial_states": None}
     inputs = {
         name: None if v is None else v.float().requires_grad_(training)
         for name, v in inputs.items()
     }
-    with Watch():
+    with memory.LargestTensor() as watch:
         out, _ = scan("cpu")(**inputs)
         if training:
             out.sum().backward()
-    assert inputs["x"].nbytes <= largest <= 4 * inputs["x"].nbytes
+    assert inputs["x"].nbytes <= watch.largest <= 4 * inputs["x"].nbytes
 
 
 @pytest.fixture

@@ -334,10 +334,10 @@ def test_gpu_check(tiles, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(check, "SMALL", [(1, 5, 1, 1)])
     assert check.main(["--small", "--output", str(tmp_path / "out")]) == 0
     rows = json.loads((tmp_path / "out.json").read_text())["rows"]
-    assert {(r["op"], r["reverse"]) for r in rows} == {
-        (op, back) for op in ("scan", "conv") for back in (False, True)
+    assert {(r["op"], r["way"]) for r in rows} == {
+        (op, way) for op in ("scan", "conv") for way, *_ in check.WAYS
     }
-    assert "| scan | triton | 1, 5, 1, 1 | no |" in (tmp_path / "out.md").read_text()
+    assert "| scan | triton | 1, 5, 1, 1 | padded |" in (tmp_path / "out.md").read_text()
     monkeypatch.setattr(check, "TOLERANCE", 0.0)
     assert check.main(["--small"]) == 1
     assert "| NO |" in capsys.readouterr().out

@@ -178,8 +178,14 @@ class Race:
         quick = [label for label, (first,) in times.items() if first < LONG]
         spent, rounds = 0.0, 0
         while quick and (rounds < 3 or (spent < self.budget and rounds < 25)):
-            for label in quick:
-                elapsed = once(label)["seconds"]
+            for label in list(quick):
+                try:
+                    elapsed = once(label)["seconds"]
+                except Failed as failure:
+                    found[label] = {"skipped": str(failure), "kind": failure.kind}
+                    quick.remove(label)
+                    del times[label]
+                    continue
                 times[label] += [elapsed]
                 spent += elapsed
             rounds += 1

@@ -62,7 +62,9 @@ class Worker:
         )
         self.process.start()
         theirs.close()
-        self._receive(120)  # imports torch; not part of anybody's time
+        kind, value = self._receive(120)  # imports torch; not part of anybody's time
+        if kind != "result":
+            raise Failed(kind, value)
 
     def call(self, function, *args, limit):
         """Return ``function(*args)`` as the child computes it, within ``limit`` seconds.
@@ -72,7 +74,13 @@ class Worker:
         """
         if self.process is None:
             self._start()
-        self.pipe.send((function, args))
+        try:
+            self.pipe.send((function, args))
+        except BrokenPipeError:
+            # While it was idle the kernel took its memory for another one.
+            self.close()
+            self._start()
+            self.pipe.send((function, args))
         kind, value = self._receive(limit)
         if kind != "result":
             raise Failed(kind, value)

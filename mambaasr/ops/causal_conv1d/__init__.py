@@ -54,6 +54,7 @@ def causal_conv1d_fn(
     op = "causal_conv1d_fn"
     if x.dim() != 3:
         raise ValueError(f"{op}: x has shape {tuple(x.shape)}, expected (batch, channel, time)")
+    check_tensor(op, "x", x, x.shape, x.device)
     batch, channels, time = x.shape
     check_tensor(op, "weight", weight, (channels, None), x.device)
     width = weight.shape[1]
@@ -96,6 +97,7 @@ def causal_conv1d_update(x, conv_state, weight, bias=None, activation=None, *, b
     op = "causal_conv1d_update"
     if x.dim() != 2:
         raise ValueError(f"{op}: x has shape {tuple(x.shape)}, expected (batch, channel)")
+    check_tensor(op, "x", x, x.shape, x.device)
     batch, channels = x.shape
     check_tensor(op, "weight", weight, (channels, None), x.device)
     check_tensor(op, "conv_state", conv_state, (batch, channels, None), x.device)

@@ -22,8 +22,10 @@ _NOT_BACKWARD = (0,) * 9  # the fields of ConvArgs that the forward pass does no
 
 def _record(x, weight, bias, h0, lengths, silu, reverse, out, last):
     """What both passes hand over, in the order of ConvArgs."""
+    threads = call.threads(x.numel())
+    block = call.block(x.shape[0], x.shape[1], threads, 512)
     return (
-        *(call.threads(x.numel()), *x.shape, weight.shape[1], silu, reverse, pointer(lengths)),
+        *(threads, *x.shape, weight.shape[1], block, silu, reverse, pointer(lengths)),
         *(pointer(weight), pointer(bias), pointer(h0), pointer(last), *tensor(x), *tensor(out)),
     )
 

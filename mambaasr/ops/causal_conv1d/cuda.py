@@ -7,7 +7,6 @@ own takes channel-last tensors of 8 n channels alone.
 
 import torch
 
-from mambaasr.ops.causal_conv1d import naive
 from mambaasr.ops.gpu import DTYPES, attempt, keep, reversal, take, unfit
 
 __all__ = ["causal_conv1d", "causal_conv1d_update", "refuses", "unavailable"]
@@ -79,7 +78,9 @@ def _final(inputs, lengths, before, time):
 
 def causal_conv1d_update(x, conv_state, weight, bias, activation):
     """One step; see :func:`mambaasr.ops.causal_conv1d_update`."""
-    if x.dtype != conv_state.dtype:  # the kernel takes one dtype
-        return naive.causal_conv1d_update(x, conv_state, weight, bias, activation)
     bias = None if bias is None else bias.to(weight.dtype)
-    return attempt(PACKAGE)[0].causal_conv1d_update(x, conv_state, weight, bias, activation)
+    # The kernel takes one dtype for both.
+    out = attempt(PACKAGE)[0].causal_conv1d_update(
+        x.to(conv_state.dtype), conv_state, weight, bias, activation
+    )
+    return out.to(x.dtype)

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from mambaasr.ops.causal_conv1d import naive
-from mambaasr.ops.gpu import sum_terms, triton_unavailable
-from mambaasr.ops.native.call import empty_like
+from mambaasr.ops.gpu import triton_unavailable
+from mambaasr.ops.native.call import empty_like, floats
 
 __all__ = ["causal_conv1d", "causal_conv1d_update", "unavailable"]
 
@@ -28,10 +28,6 @@ FRAMES, CHANNELS = 32, 64  # of a tile
 @functools.cache
 def _kernels():
     return importlib.import_module("mambaasr.ops.causal_conv1d.triton_kernels")
-
-
-def _floats(x):
-    return None if x is None else x.to(torch.float32).contiguous()
 
 
 def _tile(x):
@@ -55,7 +51,7 @@ def _forward(x, weight, bias, h0, lengths, silu, reverse):
     out = empty_like(x)
     last = _last_like(x, weight).float()
     _launch(
-        *(_kernels().outputs, x, x, _floats(weight), _floats(bias), _floats(h0), lengths),
+        *(_kernels().outputs, x, x, floats(weight), floats(bias), floats(h0), lengths),
         *(out, last, time, channels, *x.stride(), *out.stride()),
         WIDTH=weight.shape[1],
         SILU=silu,
@@ -68,27 +64,27 @@ def _backward(dout, dlast, x, weight, bias, h0, lengths, silu, reverse):
     batch, channels, time = x.shape
     width, chunks = weight.shape[1], _tile(x)[2]
     new = {"dtype": torch.float32, "device": x.device}
-    weight_ = _floats(weight)
+    weight_ = floats(weight)
     dx = empty_like(x)
     dpre = torch.empty(batch, time, channels, **new)
     dweight = torch.empty(batch, chunks, width, channels, **new)
     dbias = torch.empty(batch, chunks, channels, **new)
     dh0 = torch.empty(batch, channels, width - 1, **new)
     _launch(
-        *(_kernels().weight_gradients, x, x, weight_, _floats(bias), _floats(h0), lengths),
+        *(_kernels().weight_gradients, x, x, weight_, floats(bias), floats(h0), lengths),
         *(dout, dpre, dweight, dbias, time, channels, *x.stride(), *dout.stride()),
         WIDTH=width,
         SILU=silu,
         REVERSE=reverse,
     )
     _launch(
-        *(_kernels().input_gradients, x, dpre, weight_, _floats(dlast), lengths, dx, dh0),
+        *(_kernels().input_gradients, x, dpre, weight_, floats(dlast), lengths, dx, dh0),
         *(time, channels, *dx.stride()),
         WIDTH=width,
         REVERSE=reverse,
     )
-    dweight = sum_terms(dweight, (0, 1)).T.contiguous().to(weight.dtype)
-    dbias = sum_terms(dbias, (0, 1)).to(torch.float32 if bias is None else bias.dtype)
+    dweight = dweight.sum((0, 1)).T.contiguous().to(weight.dtype)
+    dbias = dbias.sum((0, 1)).to(torch.float32 if bias is None else bias.dtype)
     return [dx, dweight, dbias, dh0 if h0 is None else dh0.to(h0.dtype)]
 
 

@@ -14,12 +14,12 @@ struct Coefficients {  // B, C and their gradients: float (batch, group, time, s
 struct ScanArgs {
   int64_t threads, batch, channels, time, states, groups;
   int64_t softplus, reverse;
-  int64_t chunk, block;  // frames between saved states (a multiple of 32); channels of one task
+  int64_t chunk, block;  // frames between saved states; channels of one task; multiples of 16
   int64_t segments;      // pieces of time that are walked side by side
   int64_t lengths;       // int64 (batch)
   int64_t A, D, bias;    // float (channel, state), (channel), (channel), contiguous
   int64_t h0, last;      // float (batch, channel, state), contiguous
-  int64_t saved;         // float, see saved_states() in scan.h
+  int64_t saved;         // float (batch, chunk, state, channel): the states before each chunk
   int64_t carry;         // float, room for what segments hand on, see carried() in scan.h
   Tensor u, delta, z, out;
   Coefficients B, C;
@@ -30,7 +30,7 @@ struct ScanArgs {
 };
 
 struct ConvArgs {
-  int64_t threads, batch, channels, time, width;
+  int64_t threads, batch, channels, time, width, block;
   int64_t silu, reverse;
   int64_t lengths;
   int64_t weight, bias;  // float (channel, width), (channel), contiguous

@@ -64,6 +64,18 @@ def threads(elements):
     return torch.get_num_threads() if elements > SMALL else 1
 
 
+def block(sequences, channels, threads, most):
+    """Channels of a task, a multiple of 16 and at most ``most``.
+
+    As many as leave a task for each thread and tasks that the threads can share evenly, or so many
+    tasks that the last ones do not matter.
+    """
+    pieces, finest = -(-channels // most), channels // 32
+    while pieces < finest and sequences * pieces % threads and sequences * pieces < 4 * threads:
+        pieces += 1
+    return -(-channels // max(1, pieces) // 16) * 16 or 16
+
+
 def call(function, *numbers):
     """Run ``mambaasr_<function>`` on a record of 64-bit integers.
 

@@ -1,27 +1,27 @@
 // Causal depthwise convolution, forward and backward, with bias and SiLU:
 //   out[s] = act(bias + sum over k of weight[k] e[s + k])
 // over the extended input e: the taps - 1 frames of the initial state, then the sequence in the order
-// in which it is walked. A task is one sequence and kConvBlock channels.
+// in which it is walked. A task is one sequence and `block` channels.
 #pragma once
 #include "rows.h"
 
 namespace {
 
-constexpr int64_t kConvBlock = 128, kConvChunk = 32;
+constexpr int64_t kConvChunk = 32;
 
 struct ConvTask {
   const ConvArgs& a;
   int64_t b, channel, channels, length, past;
 
   ConvTask(const ConvArgs& args, int64_t index) : a(args), past(args.width - 1) {
-    int64_t blocks = (a.channels + kConvBlock - 1) / kConvBlock;
+    int64_t blocks = (a.channels + a.block - 1) / a.block;
     b = index / blocks;
-    channel = index % blocks * kConvBlock;
-    channels = min64(kConvBlock, a.channels - channel);
+    channel = index % blocks * a.block;
+    channels = min64(a.block, a.channels - channel);
     length = a.lengths ? ((const int64_t*)a.lengths)[b] : a.time;
   }
   static int64_t count(const ConvArgs& a) {
-    return a.batch * ((a.channels + kConvBlock - 1) / kConvBlock);
+    return a.batch * ((a.channels + a.block - 1) / a.block);
   }
   int64_t vectors() const { return (channels + WIDTH - 1) / WIDTH; }
   int lanes(int64_t i) const { return (int)min64(WIDTH, channels - i * WIDTH); }
@@ -85,7 +85,8 @@ void correlate(int64_t frames, const vf* e, const vf* dy, int64_t taps, vf* dwei
 int64_t conv_row(const ConvArgs& a) { return kConvChunk + a.width; }
 
 int64_t conv_space(const ConvArgs& a) {
-  return kConvBlock / WIDTH * (4 * conv_row(a) + 4 * a.width + 2) + kConvChunk + a.width;
+  int64_t V = (a.block + WIDTH - 1) / WIDTH;
+  return V * (4 * conv_row(a) + 4 * a.width + 2) + kConvChunk;
 }
 
 void conv_forward_task(const ConvArgs& a, int64_t index, Workspace& work) {

@@ -3,15 +3,11 @@
 
 #include "kernels.h"
 
-static const Kernels* chosen = nullptr;
-static const char* chosen_name = "none";
-
-static bool choose(const char* name, const char* wanted, bool able, const Kernels* kernels) {
-  if (chosen || !able || (*wanted && strcmp(wanted, name))) return false;
-  chosen = kernels;
-  chosen_name = name;
-  return true;
-}
+struct Choice {
+  const char* name;
+  const Kernels* kernels;
+};
+static Choice chosen = {"none", nullptr};
 
 static bool lengths_fit(int64_t ptr, int64_t batch, int64_t time) {
   for (int64_t b = 0; ptr && b < batch; b++) {
@@ -27,21 +23,24 @@ extern "C" {
 
 // To be called once, before anything else. `wanted`: avx512, avx2, scalar, or empty for the best.
 EXPORT int mambaasr_init(const char* wanted) {
-  chosen = nullptr;
-  chosen_name = "none";
+  Choice best = {"none", nullptr};
+  auto offer = [&](const char* name, bool able, const Kernels* kernels) {
+    if (!best.kernels && able && (!*wanted || !strcmp(wanted, name))) best = {name, kernels};
+  };
 #ifdef X86_KERNELS
   __builtin_cpu_init();
   bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                 __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-  choose("avx512", wanted, avx512, &kernels_avx512);
-  choose("avx2", wanted, avx2, &kernels_avx2);
+  offer("avx512", avx512, &kernels_avx512);
+  offer("avx2", avx2, &kernels_avx2);
 #endif
-  choose("scalar", wanted, true, &kernels_scalar);
-  return chosen ? kDone : kBadIsa;
+  offer("scalar", true, &kernels_scalar);
+  chosen = best;
+  return chosen.kernels ? kDone : kBadIsa;
 }
 
-EXPORT const char* mambaasr_isa() { return chosen_name; }
+EXPORT const char* mambaasr_isa() { return chosen.name; }
 
 EXPORT int mambaasr_openmp() {
 #ifdef _OPENMP
@@ -52,16 +51,16 @@ EXPORT int mambaasr_openmp() {
 }
 
 EXPORT int mambaasr_scan_forward(const ScanArgs* a) {
-  return lengths_fit(a->lengths, a->batch, a->time) ? chosen->scan_forward(*a) : kBadLength;
+  return lengths_fit(a->lengths, a->batch, a->time) ? chosen.kernels->scan_forward(*a) : kBadLength;
 }
 EXPORT int mambaasr_scan_backward(const ScanArgs* a) {
-  return lengths_fit(a->lengths, a->batch, a->time) ? chosen->scan_backward(*a) : kBadLength;
+  return lengths_fit(a->lengths, a->batch, a->time) ? chosen.kernels->scan_backward(*a) : kBadLength;
 }
 EXPORT int mambaasr_conv_forward(const ConvArgs* a) {
-  return lengths_fit(a->lengths, a->batch, a->time) ? chosen->conv_forward(*a) : kBadLength;
+  return lengths_fit(a->lengths, a->batch, a->time) ? chosen.kernels->conv_forward(*a) : kBadLength;
 }
 EXPORT int mambaasr_conv_backward(const ConvArgs* a) {
-  return lengths_fit(a->lengths, a->batch, a->time) ? chosen->conv_backward(*a) : kBadLength;
+  return lengths_fit(a->lengths, a->batch, a->time) ? chosen.kernels->conv_backward(*a) : kBadLength;
 }
-EXPORT int mambaasr_sum(const SumArgs* a) { return chosen->sum(*a); }
+EXPORT int mambaasr_sum(const SumArgs* a) { return chosen.kernels->sum(*a); }
 }

@@ -6,7 +6,7 @@
 
 namespace {
 
-// Runs task(args, index, workspace) for every index; static, so that a thread's share is its own.
+// Runs task(args, index, workspace) for every index, each on whichever thread is free.
 template <class Args, class Task>
 int run(const Args& args, int64_t tasks, int64_t space, Task task) {
   int failed = 0;

@@ -45,6 +45,15 @@ struct Rows {
   }
   explicit operator bool() const { return base != nullptr; }
 
+  // Asks for part i of `parts` of the rows s0 .. s0 + n - 1, soon to be read. Inline, as GCC takes
+  // a function that only prefetches for one without effect and leaves its calls out.
+  __attribute__((always_inline)) void expect(int64_t s0, int64_t n, int64_t channels, int64_t i, int64_t parts) const {
+    if (!base || sc != 1) return;
+    for (int64_t s = s0 + n * i / parts; s < s0 + n * (i + 1) / parts; s++)
+      for (int64_t c = 0; c < channels; c += WIDTH)
+        __builtin_prefetch(base + (s * st + c) * (bf16 ? 2 : 4), 0, 2);
+  }
+
   float get(int64_t i) const {
     return bf16 ? bf16_to_float(((const uint16_t*)base)[i]) : ((const float*)base)[i];
   }
@@ -79,28 +88,20 @@ struct Rows {
     }
   }
 
+  // The same way out; write() below does it for channels that lie side by side.
   void store(int64_t s0, int64_t n, int64_t channel, int lanes, const vf* in) const {
-    int64_t at = s0 * st + channel * sc;
-    if (sc == 1 && lanes == WIDTH && !bf16) {
-      float* p = (float*)base + at;
-      for (int64_t s = 0; s < n; s++) *(vfu*)(p + s * st) = in[s];
-    } else if (sc == 1 && lanes == WIDTH) {
-      uint16_t* p = (uint16_t*)base + at;
-      for (int64_t s = 0; s < n; s++) narrow(in[s], p + s * st);
-    } else {
-      const float* v = (const float*)in;
-      int64_t s = 0;
-      if (lanes == WIDTH && (st == 1 || st == -1) && !bf16)
-        for (; s + WIDTH <= n; s += WIDTH) {
-          vf tile[WIDTH];
-          float* p = (float*)base + at + s * st - (st < 0 ? WIDTH - 1 : 0);
-          for (int k = 0; k < WIDTH; k++) tile[st < 0 ? WIDTH - 1 - k : k] = in[s + k];
-          transpose(tile);
-          for (int c = 0; c < WIDTH; c++) *(vfu*)(p + c * sc) = tile[c];
-        }
-      for (int c = 0; c < lanes; c++)
-        for (int64_t k = s; k < n; k++) set(at + k * st + c * sc, v[k * WIDTH + c]);
-    }
+    int64_t at = s0 * st + channel * sc, s = 0;
+    const float* v = (const float*)in;
+    if (lanes == WIDTH && (st == 1 || st == -1) && !bf16)
+      for (; s + WIDTH <= n; s += WIDTH) {
+        vf tile[WIDTH];
+        float* p = (float*)base + at + s * st - (st < 0 ? WIDTH - 1 : 0);
+        for (int k = 0; k < WIDTH; k++) tile[st < 0 ? WIDTH - 1 - k : k] = in[s + k];
+        transpose(tile);
+        for (int c = 0; c < WIDTH; c++) *(vfu*)(p + c * sc) = tile[c];
+      }
+    for (int c = 0; c < lanes; c++)
+      for (int64_t k = s; k < n; k++) set(at + k * st + c * sc, v[k * WIDTH + c]);
   }
 
   // Rows s0 .. s0 + n - 1 of all `channels`, handed to take(i, s, vector of channels i * WIDTH on).

@@ -6,6 +6,8 @@
 // More than one segment: each is walked twice. The first time it starts from zero and carries away
 // what it ends with; as the recurrence is linear, the second one then knows where to start.
 #pragma once
+#include <initializer_list>
+
 #include "rows.h"
 
 namespace {
@@ -49,10 +51,10 @@ struct ScanTask {
   }
   Rows rows(const Tensor& x) const { return Rows(x, b, channel, length, reverse); }
 
-  // State of the task's channels before chunk k: [batch][block][chunk][state][channel], unaligned.
-  float* saved_states(int64_t k, int64_t i) const {
-    int64_t chunk = (b * blocks(a) + j) * chunks + k;
-    return (float*)a.saved + chunk * a.states * a.block + i * WIDTH;
+  // States of the task's channels before chunk k, as rows of channels.
+  Rows saved_states(int64_t k) const {
+    Tensor x{a.saved, chunks * a.states * a.channels, 1, a.channels, 0};
+    return Rows(x, b, channel + k * a.states * a.channels, 0, false);
   }
   // What segment q carries away, and the sum of its dt: [batch][block][segment][state + 1][channel].
   float* carried(int64_t q) const {
@@ -138,6 +140,7 @@ int64_t scan_forward_space(const ScanArgs& a) {
 template <bool carry>
 void scan_forward_task(const ScanArgs& a, int64_t index, Workspace& work) {
   ScanTask task(a, index);
+  if (carry && task.segment == a.segments - 1) return;  // nobody follows
   // Rows are one vector longer than they need, else all of a frame would compete for one cache set.
   const int64_t N = a.states, V = task.vectors(), K = kRows + 1;
   vf *dt = work.take(V * K), *du = work.take(V * K), *y = work.take(V * K);
@@ -153,9 +156,9 @@ void scan_forward_task(const ScanArgs& a, int64_t index, Workspace& work) {
   for (int64_t s0 = task.from; s0 < task.to; s0 += kRows) {
     int64_t frames = min64(kRows, task.to - s0);
     if (a.saved && s0 % a.chunk == 0 && !carry)
-      for (int64_t i = 0; i < V; i++)
-        for (int64_t n = 0; n < N; n++)
-          *(vfu*)(task.saved_states(s0 / a.chunk, i) + n * a.block) = h[i * N + n];
+      task.saved_states(s0 / a.chunk).write(0, N, task.channels, [&](int64_t i, int64_t n) {
+        return h[i * N + n];
+      });
     delta.read(s0, frames, task.channels, [&](int64_t i, int64_t s, vf v) {
       dt[i * K + s] = task.time_step(v, bias[i]);
     });
@@ -164,11 +167,15 @@ void scan_forward_task(const ScanArgs& a, int64_t index, Workspace& work) {
       du[i * K + s] = dt[i * K + s] * v;
     });
     const float *B = task.B + s0 * task.sB, *C = task.C + s0 * task.sC;
-    for (int64_t i = 0; i < V; i++)
+    const int64_t next = s0 + kRows, more = min64(kRows, task.to - next);
+    for (int64_t i = 0; i < V; i++) {
+      // The next rows come while this is computed; more < 0 behind the last ones asks for none.
+      for (const Rows* x : {&delta, &u, &z}) x->expect(next, more, task.channels, i, V);
       over_states(N, [&](auto count, int64_t n) {
         scan_states<count.value>(frames, dt + i * K, du + i * K, y + i * K, B + n, task.sB, C + n,
                                  task.sC, A + i * N + n, h + i * N + n);
       });
+    }
     if (carry) {
       for (int64_t i = 0; i < V; i++)
         for (int64_t s = 0; s < frames; s++) sum[i] += dt[i * K + s];
@@ -233,6 +240,7 @@ void scan_states_backward(int64_t frames, const ScanChunk& c, bool need_y, const
 // The gradient of the state alone, from zero behind the segment's end to its start.
 void scan_adjoint_task(const ScanArgs& a, int64_t index, Workspace& work) {
   ScanTask task(a, index);
+  if (task.segment == 0) return;  // nobody follows
   const int64_t N = a.states, V = task.vectors(), K = kRows + 1;
   vf *dt = work.take(V * K), *dy = work.take(V * K);
   vf *A = work.take(V * N), *g = work.take(V * N), *bias = work.take(V), *sum = work.take(V);
@@ -299,6 +307,7 @@ void scan_backward_task(const ScanArgs& a, int64_t index, Workspace& work) {
   for (int64_t s0 = (task.to - 1) / a.chunk * a.chunk; s0 >= task.from && task.to > task.from;
        s0 -= a.chunk) {
     int64_t frames = min64(a.chunk, task.to - s0), channels = task.channels;
+    Rows saved = task.saved_states(s0 / a.chunk);
     delta.read(s0, frames, channels, [&](int64_t i, int64_t s, vf v) {
       rows.slope[i * K + s] = a.softplus ? sigmoid(v + bias[i]) : splat(1.0f);
       rows.dt[i * K + s] = task.time_step(v, bias[i]);
@@ -320,10 +329,12 @@ void scan_backward_task(const ScanArgs& a, int64_t index, Workspace& work) {
       int64_t nb = n + kBackwardStates <= N ? kBackwardStates : 1;
       for (int64_t k = 0; k < frames * nb; k++) dB[k] = dC[k] = vf{};
       for (int64_t i = 0; i < V; i++) {
+        if (n == 0 && s0 > task.from)
+          for (const Rows* x : {&delta, &u, &dout, &z})
+            x->expect(s0 - a.chunk, a.chunk, channels, i, V);
         ScanChunk c{rows.dt + i * K,  rows.u + i * K,   rows.dy + i * K,    rows.y + i * K,
                     rows.ddt + i * K, rows.ddu + i * K, rows.slope + i * K, rows.gate + i * K};
-        const float* saved = task.saved_states(s0 / a.chunk, i);
-        for (int64_t m = 0; m < nb; m++) h_buf[m] = *(const vfu*)(saved + (n + m) * a.block);
+        saved.load(n, nb, i * WIDTH, (int)min64(WIDTH, channels - i * WIDTH), h_buf);
         auto run = nb == 1 ? scan_states_backward<1> : scan_states_backward<kBackwardStates>;
         run(frames, c, (bool)z, B + n, task.sB, C + n, task.sC, A + i * N + n, h_buf, a_buf, dB, dC,
             dA + i * N + n, g + i * N + n);

@@ -40,7 +40,7 @@ struct FlushDenormals {
 inline vf splat(float x) { return vf{} + x; }
 inline int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
 
-// 2^x for any x: 0 below the range of normal numbers. Exactly 1 at 0 and most exact near it, where
+// 2^x: 0 below the range of normal numbers; huge, or infinite, above it. Exactly 1 at 0 and most exact near it, where
 // the decay of a long memory lies.
 inline vf exp2v(vf x) {
 #if defined(__AVX512F__)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mambaasr.ops.native import call
 from mambaasr.ops.native.call import floats, integers, pointer, tensor, unavailable
+from mambaasr.ops.selective_scan.groups import grouped, same_groups
 
 __all__ = ["selective_scan", "selective_state_update", "unavailable"]
 
@@ -25,45 +26,50 @@ _library.define(
 _NOT_BACKWARD = (0,) * 22  # the fields of ScanArgs that the forward pass does not read
 
 
-def _plan(batch, channels, groups, states):
-    """Frames between saved states, channels a task, tasks a sequence.
+def _chunk(states):
+    """Frames between saved states, which take states / frames as much memory as u."""
+    return 32 if states <= 32 else 64 if states <= 64 else 128
 
-    Saved states and partial sums of dB and dC take states / frames and states / channels as much
-    memory as u does. The sizes alone decide: sums keep their order for any number of threads.
+
+def _block(batch, channels, groups, states, threads):
+    """Channels that a task walks through."""
+    # A whole row of u is what memory likes best; but a task's states must stay in a cache.
+    most = 512 if states <= 32 else 256 if states <= 64 else 128
+    return call.block(batch * groups, channels // groups, threads, most)
+
+
+# The sums of dB and dC over blocks keep their order for any number of threads, as the backward pass
+# cuts blocks for two. More threads share them by segments, which cost it little.
+_BACKWARD_THREADS = 2
+
+
+def _segments(tasks, threads, chunks, least):
+    """Pieces of time walked side by side, or 1 where there would be fewer than ``least``.
+
+    They are for threads that have no task: each but the last is walked twice. A piece is long
+    against the states that it hands on.
     """
-    frames = 32 if states <= 32 else 64 if states <= 64 else 128
-    if states > 64 or batch * channels >= 2048:
-        block = 128
-    else:
-        block = 64 if batch * channels >= 256 else 32
-    return frames, block, groups * -(-(channels // groups) // block)
-
-
-def _segments(tasks, threads, chunks):
-    """Pieces of time walked side by side.
-
-    Two walks cost less than one only where tasks leave half of the threads idle, and where a piece
-    is long against the states that it hands on.
-    """
-    return max(1, min(threads // tasks, chunks // 4)) if tasks else 1
+    pieces = min(threads // tasks, chunks // 4) if tasks else 1
+    return pieces if pieces >= least else 1
 
 
 def _time_major(matrix):
     """(b, n, t) or (b, g, n, t) -> float32 (b, g, t, n) with the states side by side."""
-    matrix = (matrix.unsqueeze(1) if matrix.dim() == 3 else matrix).transpose(2, 3)
+    matrix = grouped(matrix).transpose(2, 3)
     if matrix.dtype != torch.float32 or matrix.stride(3) != 1:
         matrix = matrix.to(torch.float32).contiguous()
     return matrix
 
 
-def _record(u, delta, A, B, C, D, z, bias, h0, lengths, softplus, reverse, out, last, saved):
-    """What both passes hand over, in the order of ScanArgs; the segments; memory to keep alive."""
+def _record(u, delta, A, B, C, D, z, bias, h0, lengths, softplus, reverse, out, last, saved, back):
+    """What both passes hand over, in the order of ScanArgs; segments; memory to keep alive."""
     batch, channels, time = u.shape
     states, groups = A.shape[1], B.shape[1]
-    frames, block, tasks = _plan(batch, channels, groups, states)
-    threads = call.threads(u.numel() * states)
-    segments = _segments(batch * tasks, threads, -(-time // frames))
-    room = (batch, tasks, segments, states + 1, block)
+    frames, threads = _chunk(states), call.threads(u.numel() * states)
+    block = _block(batch, channels, groups, states, _BACKWARD_THREADS if back else threads)
+    blocks = groups * -(-(channels // groups) // block)
+    segments = _segments(batch * blocks, threads, -(-time // frames), 2 if back else 3)
+    room = (batch, blocks, segments, states + 1, block)
     carry = torch.empty(room, device=u.device) if segments > 1 else None
     record = (
         *(threads, batch, channels, time, states, groups),
@@ -72,25 +78,26 @@ def _record(u, delta, A, B, C, D, z, bias, h0, lengths, softplus, reverse, out, 
         *(*tensor(u), *tensor(delta), *tensor(z), *tensor(out)),
         *(B.data_ptr(), *B.stride()[:3], C.data_ptr(), *C.stride()[:3]),
     )
-    return record, segments, carry
+    return record, blocks, segments, carry
 
 
-def _saved_shape(u, A, B):
+def _saved_shape(u, A, save):
     batch, channels, time = u.shape
-    groups = B.shape[1] if B.dim() == 4 else 1
-    frames, block, tasks = _plan(batch, channels, groups, A.shape[1])
-    return (batch, tasks, -(-time // frames), A.shape[1], block)
+    states = A.shape[1]
+    return (batch, -(-time // _chunk(states)), states, channels) if save else 0
 
 
 def _forward(u, delta, A, B, C, D, z, bias, h0, lengths, softplus, reverse, save):
     out = call.empty_like(u)
     last = torch.empty(*u.shape[:2], A.shape[1], device=u.device)
-    # Zeros, as lanes and chunks that the kernel skips must not make the op's output random.
-    saved = torch.zeros(_saved_shape(u, A, B) if save else 0, device=u.device)
+    # Zeros, as chunks that the kernel skips must not make the op's output random.
+    room = torch.empty if lengths is None else torch.zeros
+    saved = room(_saved_shape(u, A, save), device=u.device)
     A, D, bias, h0 = floats(A), floats(D), floats(bias), floats(h0)
     lengths = integers(lengths)
     inputs = (u, delta, A, _time_major(B), _time_major(C), D, z, bias, h0, lengths)
-    record, _, carry = _record(*inputs, softplus, reverse, out, last, saved if save else None)
+    rest = (softplus, reverse, out, last, saved if save else None, False)
+    record, _, _, carry = _record(*inputs, *rest)
     call.call("scan_forward", *record, *_NOT_BACKWARD)
     return out, last, saved
 
@@ -100,18 +107,17 @@ def _backward(dout, dlast, saved, u, delta, A, B, C, D, z, bias, h0, lengths, so
     states = A.shape[1]
     B_, C_ = _time_major(B), _time_major(C)
     groups = B_.shape[1]
-    tasks = _plan(batch, channels, groups, states)[2]
     new = {"dtype": torch.float32, "device": u.device}
     du, ddelta = call.empty_like(u), call.empty_like(delta)
     dz = None if z is None else call.empty_like(z)
     lengths = integers(lengths)
     A_, D_, bias_, h0_, dlast = floats(A), floats(D), floats(bias), floats(h0), floats(dlast)
     inputs = (u, delta, A_, B_, C_, D_, z, bias_, h0_, lengths, softplus, reverse)
-    record, segments, carry = _record(*inputs, dout, None, saved)
+    record, blocks, segments, carry = _record(*inputs, dout, None, saved, True)
     dA = torch.empty(batch * segments, channels, states, **new)
     dD, dbias = (torch.empty(batch * segments, channels, **new) for _ in range(2))
     dh0 = torch.empty(batch, channels, states, **new)
-    dB, dC = (torch.empty(batch, groups, tasks // groups, time, states, **new) for _ in range(2))
+    dB, dC = (torch.empty(batch, groups, blocks // groups, time, states, **new) for _ in range(2))
     call.call(
         "scan_backward",
         *record,
@@ -133,7 +139,7 @@ def _backward(dout, dlast, saved, u, delta, A, B, C, D, z, bias, h0, lengths, so
 
 def _fake_forward(u, delta, A, B, C, D, z, bias, h0, lengths, softplus, reverse, save):
     last = torch.empty(*u.shape[:2], A.shape[1], device=u.device)
-    saved = torch.empty(_saved_shape(u, A, B) if save else 0, device=u.device)
+    saved = torch.empty(_saved_shape(u, A, save), device=u.device)
     return call.empty_like(u), last, saved
 
 
@@ -185,25 +191,11 @@ torch.library.register_autograd(
 )
 
 
-def _same_groups(B, C):
-    """B and C with equal groups; a 3-dimensional one has one group for all channels."""
-    if B.dim() == C.dim() == 3 or B.shape[:-2] == C.shape[:-2]:
-        return B, C
-    B, C = (x.unsqueeze(1) if x.dim() == 3 else x for x in (B, C))
-    groups = max(B.shape[1], C.shape[1])
-    if groups % B.shape[1] or groups % C.shape[1]:
-        raise ValueError(
-            f"selective_scan_fn: B has {B.shape[1]} groups and C has {C.shape[1]}; "
-            "the backend 'cpu' needs one number to divide the other"
-        )
-    return tuple(x.repeat_interleave(groups // x.shape[1], dim=1) for x in (B, C))
-
-
 def selective_scan(
     u, delta, A, B, C, D, z, delta_bias, delta_softplus, lengths, reverse, initial_state
 ):
     """See :func:`mambaasr.ops.selective_scan_fn`; arguments are checked there."""
-    B, C = _same_groups(B, C)
+    B, C = same_groups(B, C)
     tensors = (u, call.io(delta), A, B, C, D, call.io(z), delta_bias, initial_state, lengths)
     save = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
     out, last, _ = torch.ops.mambaasr.selective_scan(*tensors, delta_softplus, reverse, save)
@@ -214,10 +206,10 @@ def selective_state_update(state, x, dt, A, B, C, D, z, dt_bias, dt_softplus):
     """One step, in place; see :func:`mambaasr.ops.selective_state_update`."""
     h = floats(state)  # a scan over one frame, from and to the same memory
     u, delta, z = (None if v is None else call.io(v).unsqueeze(2) for v in (x, dt, z))
-    B, C = _same_groups(B.unsqueeze(-1), C.unsqueeze(-1))
+    B, C = same_groups(B.unsqueeze(-1), C.unsqueeze(-1))
     out = torch.empty_like(u)
     inputs = (u, delta, floats(A), _time_major(B), _time_major(C), floats(D), z, floats(dt_bias))
-    record, _, _ = _record(*inputs, h, None, dt_softplus, False, out, h, None)
+    record, *_ = _record(*inputs, h, None, dt_softplus, False, out, h, None, False)
     call.call("scan_forward", *record, *_NOT_BACKWARD)
     if h is not state:
         state.copy_(h)

@@ -11,7 +11,7 @@ import torch
 
 from mambaasr.ops.gpu import DTYPES, attempt, keep, reversal, take, unfit
 from mambaasr.ops.selective_scan import naive
-from mambaasr.ops.selective_scan.triton import same_groups
+from mambaasr.ops.selective_scan.groups import same_groups
 
 __all__ = ["refuses", "selective_scan", "selective_state_update", "unavailable"]
 

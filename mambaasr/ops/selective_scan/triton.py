@@ -12,8 +12,9 @@ import math
 import torch
 from torch import Tensor
 
-from mambaasr.ops.gpu import sum_terms, triton_unavailable
-from mambaasr.ops.native.call import empty_like
+from mambaasr.ops.gpu import triton_unavailable
+from mambaasr.ops.native.call import empty_like, floats
+from mambaasr.ops.selective_scan.groups import grouped, same_groups
 
 __all__ = ["selective_scan", "selective_state_update", "unavailable"]
 
@@ -100,22 +101,14 @@ class _Grid:
         return before, last
 
 
-def _floats(x):
-    return None if x is None else x.to(torch.float32).contiguous()
-
-
 def _state_first(x):
     """(..., d, n) or None -> contiguous float32 (..., n, d)."""
-    return None if x is None else _floats(x.mT)
+    return None if x is None else floats(x.mT)
 
 
 def _log2(A):
     """A in units of log2, as exp2 takes it."""
     return _state_first(A) * math.log2(math.e)
-
-
-def _grouped(matrix):
-    return matrix.unsqueeze(1) if matrix.dim() == 3 else matrix
 
 
 def _strides(*tensors):
@@ -125,7 +118,7 @@ def _strides(*tensors):
 
 def _forward(u, delta, A, B, C, D, z, bias, h0, lengths, softplus, reverse, save):
     out = empty_like(u)
-    B, C, D, bias = _grouped(B), _grouped(C), _floats(D), _floats(bias)
+    B, C, D, bias = grouped(B), grouped(C), floats(D), floats(bias)
     grid = _Grid(u, A, B)
     A = _log2(A)
     added, sums = grid.state(), grid.per_channel()
@@ -153,7 +146,7 @@ def _backward(
 ):
     du, ddelta = empty_like(u), empty_like(delta)
     dz = torch.empty(0, device=u.device) if z is None else empty_like(z)
-    B_, C_, D_, bias_ = _grouped(B), _grouped(C), _floats(D), _floats(bias)
+    B_, C_, D_, bias_ = grouped(B), grouped(C), floats(D), floats(bias)
     grid = _Grid(u, A, B_)
     A_ = _log2(A)
     flags = {"softplus": softplus, "reverse": reverse}
@@ -176,10 +169,10 @@ def _backward(
         *_strides(u, delta, B_, C_, z, dout, du, ddelta, None if z is None else dz),
         **flags,
     )
-    dB, dC = (sum_terms(x, 2).reshape(like.shape).to(like.dtype) for x, like in ((dB, B), (dC, C)))
-    dA = sum_terms(dA, (0, 1)).mT.contiguous().to(A.dtype)
+    dB, dC = (x.sum(2).reshape(like.shape).to(like.dtype) for x, like in ((dB, B), (dC, C)))
+    dA = dA.sum((0, 1)).mT.contiguous().to(A.dtype)
     dD, dbias = (
-        sum_terms(x, (0, 1)).to(torch.float32 if like is None else like.dtype)
+        x.sum((0, 1)).to(torch.float32 if like is None else like.dtype)
         for x, like in ((dD, D), (dbias, bias))
     )
     dh0 = dh0.mT.contiguous().to(torch.float32 if h0 is None else h0.dtype)
@@ -187,7 +180,7 @@ def _backward(
 
 
 def _fake_forward(u, delta, A, B, C, D, z, bias, h0, lengths, softplus, reverse, save):
-    grid = _Grid(u, A, _grouped(B))
+    grid = _Grid(u, A, grouped(B))
     last = torch.empty(*u.shape[:2], grid.states, **grid.new)
     if not save:
         return empty_like(u), last, torch.empty(0, **grid.new), torch.empty(0, **grid.new)
@@ -243,15 +236,6 @@ torch.library.register_autograd(
 )
 
 
-def same_groups(B, C):
-    """B and C with equal groups; one with 3 dimensions has one group for all channels."""
-    if B.dim() == C.dim() and B.shape[:-2] == C.shape[:-2]:
-        return B, C
-    B, C = _grouped(B), _grouped(C)
-    groups = math.lcm(B.shape[1], C.shape[1])
-    return tuple(x.repeat_interleave(groups // x.shape[1], dim=1) for x in (B, C))
-
-
 def selective_scan(
     u, delta, A, B, C, D, z, delta_bias, delta_softplus, lengths, reverse, initial_state
 ):
@@ -268,7 +252,7 @@ def selective_scan(
 def selective_state_update(state, x, dt, A, B, C, D, z, dt_bias, dt_softplus):
     """One step, in place; see :func:`mambaasr.ops.selective_state_update`."""
     batch, channels, states = state.shape
-    B, C = (_grouped(v) for v in same_groups(B.unsqueeze(-1), C.unsqueeze(-1)))
+    B, C = (grouped(v) for v in same_groups(B.unsqueeze(-1), C.unsqueeze(-1)))
     out = torch.empty(batch, channels, dtype=x.dtype, device=x.device)
     width = max(1, min(_power(channels), 1024 // _power(states)))
     programs = batch * -(-channels // width)
@@ -276,7 +260,7 @@ def selective_state_update(state, x, dt, A, B, C, D, z, dt_bias, dt_softplus):
     if programs:
         with torch.cuda.device_of(x):
             _kernels().step[(programs,)](
-                *(state, x, dt, _log2(A), B, C, _floats(D), z, _floats(dt_bias), out),
+                *(state, x, dt, _log2(A), B, C, floats(D), z, floats(dt_bias), out),
                 *(channels, B.shape[1], states, *state.stride(), *x.stride(), *dt.stride()),
                 *(*B.stride()[:3], *C.stride()[:3], *z_strides),
                 SOFTPLUS=dt_softplus,

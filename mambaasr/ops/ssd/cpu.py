@@ -156,7 +156,11 @@ def chunk_scan(
     batch, time, heads, headdim = x.shape
     groups, states = B.shape[2:]
     dt = step_sizes(dt, dt_bias, softplus, limit, valid(lengths, time), dtype)
-    a = dt * A.to(dtype)
+    # Sums of a chunk's must stay finite; exp(-1e30) is 0 as well.
+    a = (dt * A.to(dtype)).clamp(min=-1e30)
+    if lengths is not None and batch > 0 and not torch.compiler.is_compiling():
+        if int(lengths.min()) == time:
+            lengths = None  # sequences of one length go through together
     h0 = None if initial_states is None else initial_states.to(dtype).contiguous()
     tensors = (x, dt, a, B, C, D, z, h0, lengths)
     save = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)

@@ -1,7 +1,7 @@
 """The scan of Mamba-2 by mamba_ssm's own Triton kernels, on a GPU.
 
 They know neither lengths nor direction: padding gets steps of size zero and zeros for the rest, and
-the reversed direction gathers each sequence's own frames in reverse and scatters them back.
+the reversed direction gathers each sequence's own frames in reverse and the output back.
 """
 
 import torch
