@@ -57,7 +57,10 @@ inline vf exp2v(vf x) {
   const __m512 low = _mm512_load_ps(kRoots), high = _mm512_load_ps(kRoots + 16);
   const float magic = 393216.0f;  // 1.5 * 2^23 / 32: the low bits of the sum hold j
   vf t = x + magic;
-  vf f = (vf)_mm512_reduce_ps((__m512)x, 5 << 4 | 8);  // 0 for infinite x
+  // f = x less the nearest multiple of 1/32, and 0 for infinite x. The instruction waits for what its
+  // target register held before, often the last result of a loop, unless that is cleared first.
+  vf f;
+  __asm__("vpxord %x0, %x0, %x0\n\tvreduceps $0x58, %1, %0" : "=&v"(f) : "v"(x));
   vf root = (vf)_mm512_permutex2var_ps(low, _mm512_castps_si512((__m512)t), high);
   vf power = (vf)_mm512_scalef_ps((__m512)root, (__m512)(t - magic));
   return power * ((0.2402266f * f + 0.69315733f) * f + 1.0f);
