@@ -95,7 +95,7 @@ def plot(cells, path):
             axes.minorticks_off()
             axes.grid(alpha=0.3)
         grid[0][column].set_title(f"{size} parameters")
-        grid[0][column].legend(fontsize=6)
+        grid[0][column].legend(fontsize=6, loc="lower right")
         grid[1][column].set_xlabel("audio [s]")
     grid[0][0].set_ylabel("one inference pass [s]")
     grid[1][0].set_ylabel("peak memory [GB]")
