@@ -5,7 +5,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 
 class LargestTensor(TorchDispatchMode):
-    """Inside ``with``: ``largest`` is the size in bytes of the largest tensor that any op made."""
+    """Inside ``with``: ``largest`` is the size in bytes of the largest tensor that an op made.
+
+    What an op of torch.library makes inside itself is not seen: call its implementation.
+    """
 
     largest = 0
 

@@ -303,7 +303,7 @@ class Mamba2(nn.Module):
         A = -torch.exp(self.A_log.float()).repeat_interleave(p)
         # A head of p channels is p channels of the Mamba-1 step with equal steps and decays.
         y = selective_state_update(
-            ssm_state.view(len(ssm_state), -1, self.d_state),
+            ssm_state.view(len(ssm_state), self.d_ssm, self.d_state),
             x.flatten(1),
             dt.repeat_interleave(p, dim=1),
             A.unsqueeze(1).expand(-1, self.d_state),

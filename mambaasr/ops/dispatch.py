@@ -85,13 +85,15 @@ def check_shape(op, name, tensor, shape):
         raise ValueError(f"{op}: {name} has shape {actual}, expected ({wanted})")
 
 
-def check_tensor(op, name, tensor, shape, device):
+def check_tensor(op, name, tensor, shape, device, optional=False):
     """Raise a ValueError naming the argument unless it is real and has this shape and device.
 
-    An argument that is None is absent, and passes.
+    An ``optional`` argument may be None.
     """
-    if tensor is None:
+    if tensor is None and optional:
         return
+    if not isinstance(tensor, torch.Tensor):
+        raise ValueError(f"{op}: {name} is {type(tensor).__name__}, expected a tensor")
     check_shape(op, name, tensor, shape)
     if tensor.is_complex():
         raise ValueError(f"{op}: {name} is complex; only real tensors are supported")
@@ -112,6 +114,8 @@ def check_lengths(op, lengths, batch, time, device):
     """
     if lengths is None:
         return None
+    if not isinstance(lengths, torch.Tensor):
+        raise ValueError(f"{op}: lengths is {type(lengths).__name__}, expected a tensor")
     check_shape(op, "lengths", lengths, (batch,))
     if lengths.is_floating_point() or lengths.dtype == torch.bool:
         raise ValueError(f"{op}: lengths has dtype {lengths.dtype}, expected integers")

@@ -254,6 +254,9 @@ def test_bad_arguments_are_named():
             "B has dtype torch.int64, expected a float",
         ),
         ("lengths", torch.tensor([True, True, False]), "lengths has dtype torch.bool"),
+        ("lengths", [1, 2, 3], "lengths is list, expected a tensor"),
+        ("delta", None, "delta is NoneType, expected a tensor"),
+        ("C", None, "C is NoneType, expected a tensor"),
     ):
         with pytest.raises(ValueError, match=message):
             selective_scan_fn(**(good | {name: value}))

@@ -65,7 +65,7 @@ def causal_conv1d_fn(
         ("bias", bias, (channels,)),
         ("initial_states", initial_states, (batch, channels, width - 1)),
     ):
-        check_tensor(op, name, tensor, shape, x.device)
+        check_tensor(op, name, tensor, shape, x.device, optional=True)
     lengths = check_lengths(op, lengths, batch, time, x.device)
     implementation = choose(op, x, IMPLEMENTATIONS, backend, weight=weight, x=x)
     out, final_states = implementation.causal_conv1d(
@@ -106,7 +106,7 @@ def causal_conv1d_update(x, conv_state, weight, bias=None, activation=None, *, b
             f"{op}: conv_state holds {conv_state.shape[2]} inputs, expected at least "
             f"{weight.shape[1] - 1} for a kernel of width {weight.shape[1]}"
         )
-    check_tensor(op, "bias", bias, (channels,), x.device)
+    check_tensor(op, "bias", bias, (channels,), x.device, optional=True)
     _check_activation(op, activation)
     implementation = choose(op, x, IMPLEMENTATIONS, backend, weight=weight, x=x)
     return implementation.causal_conv1d_update(x, conv_state, weight, bias, activation)

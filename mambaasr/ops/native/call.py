@@ -22,6 +22,11 @@ def unavailable(tensor):
         return f"it runs on the CPU, the tensors are on {tensor.device}"
     if tensor.dtype not in DTYPES:
         return f"it computes in float32 and takes float32 or bfloat16, not {tensor.dtype}"
+    return _missing()
+
+
+@torch.compiler.assume_constant_result  # a compiler shall not trace how the library is found
+def _missing():
     return build.load()[1]
 
 

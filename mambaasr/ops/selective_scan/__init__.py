@@ -10,6 +10,8 @@ IMPLEMENTATIONS = {"cpu": cpu, "cuda": cuda, "triton": triton, "naive": naive}
 
 def _check_matrix(op, name, matrix, batch, channels, states, frames, device):
     """Check B or C; ``frames`` is (time,), or () for a single step."""
+    if not isinstance(matrix, torch.Tensor):
+        raise ValueError(f"{op}: {name} is {type(matrix).__name__}, expected a tensor")
     if matrix.dim() == len(frames) + 1:
         raise ValueError(
             f"{op}: {name} has shape {tuple(matrix.shape)}: constant matrices are not supported; "
@@ -86,7 +88,7 @@ def selective_scan_fn(
         ("delta_bias", delta_bias, (channels,)),
         ("initial_state", initial_state, (batch, channels, states)),
     ):
-        check_tensor(op, name, tensor, shape, u.device)
+        check_tensor(op, name, tensor, shape, u.device, optional=True)
     lengths = check_lengths(op, lengths, batch, time, u.device)
     implementation = choose(
         *(op, u, IMPLEMENTATIONS, backend),
@@ -136,7 +138,8 @@ def selective_state_update(
         ("z", z, (batch, channels)),
         ("dt_bias", dt_bias, (channels,)),
     ):
-        check_tensor(op, name, tensor, shape, state.device)
+        optional = name in ("D", "z", "dt_bias")
+        check_tensor(op, name, tensor, shape, state.device, optional)
     for name, matrix in (("B", B), ("C", C)):
         _check_matrix(op, name, matrix, batch, channels, states, (), state.device)
     return choose(op, x, IMPLEMENTATIONS, backend).selective_state_update(

@@ -102,7 +102,7 @@ def mamba_chunk_scan_combined(
         ("dt_bias", dt_bias, (heads,)),
         ("initial_states", initial_states, (batch, heads, headdim, states)),
     ):
-        check_tensor(op, name, tensor, shape, x.device)
+        check_tensor(op, name, tensor, shape, x.device, optional=True)
     limit = _check_limit(op, dt_limit)
     lengths = check_lengths(op, lengths, batch, time, x.device)
     out, final_states = choose(op, x, IMPLEMENTATIONS, backend).chunk_scan(
