@@ -273,7 +273,10 @@ def cpu_backend():
             return Finding(NOTE, name, "not built yet; the first use builds it", build)
         detail = "not built; pure torch runs instead, slower"
         return Finding(NOTE, name, detail, f"{compiler_hint()} && {build}")
-    library, reason = native.load()
+    try:
+        library, reason = native.load()
+    except ValueError as error:
+        return Finding(FAIL, name, str(error), "unset MAMBAASR_ISA")
     if library is None:
         return Finding(NOTE, name, reason, build)
     return Finding(OK, name, f"{library.mambaasr_isa().decode()}, {path}")

@@ -113,6 +113,13 @@ def test_cpu_kernel_of_this_machine():
         assert finding.state == OK and str(path) in finding.detail
 
 
+def test_instructions_that_this_machine_does_not_know(monkeypatch):
+    monkeypatch.setenv("MAMBAASR_ISA", "sse9")
+    finding = doctor.cpu_backend()
+    assert finding.state == FAIL and "'sse9'" in finding.detail
+    assert finding.remedy == "unset MAMBAASR_ISA"
+
+
 def test_compiler_named_by_cxx(monkeypatch, tmp_path):
     mine = tmp_path / "my-c++"
     mine.write_text("#!/bin/sh\n")

@@ -31,7 +31,7 @@ lock=$root/tools/requirements.lock
 torch_index=${TORCH_CPU_INDEX:-https://download.pytorch.org/whl/cpu}
 # With .venv activated its own python must not be the one that builds it anew.
 PATH=:$PATH:
-PATH=${PATH//":$root/.venv/bin:"/:}
+while [[ $PATH == *":$root/.venv/bin:"* ]]; do PATH=${PATH/":$root/.venv/bin:"/:}; done
 PATH=${PATH#:}
 PATH=${PATH%:}
 uv_pin=$(grep -E '^uv==' "$lock" | cut -d ' ' -f 1)

@@ -162,6 +162,9 @@ def load():
     """Return (library, None), or (None, the reason why there is none).
 
     Builds it where none is found, which takes seconds, once.
+
+    Raises:
+        ValueError: ``MAMBAASR_ISA`` names instructions that this machine cannot run.
     """
     try:
         path = find_library() or build()
@@ -177,7 +180,7 @@ def load():
     library.mambaasr_isa.restype = ctypes.c_char_p
     wanted = os.environ.get("MAMBAASR_ISA", "")
     if library.mambaasr_init(wanted.encode()):
-        return None, (
+        raise ValueError(
             f"MAMBAASR_ISA is '{wanted}', which this machine cannot run; "
             "choose avx512, avx2 or scalar, or leave it unset"
         )

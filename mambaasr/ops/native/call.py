@@ -25,9 +25,13 @@ def unavailable(tensor):
     return _missing()
 
 
-@torch.compiler.assume_constant_result  # a compiler shall not trace how the library is found
 def _missing():
     return build.load()[1]
+
+
+# A compiler shall not trace how the library is found. This is all that
+# torch.compiler.assume_constant_result does, but that imports Dynamo and, with it, Triton.
+_missing._dynamo_marked_constant = True
 
 
 def tensor(x):
