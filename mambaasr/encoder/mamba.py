@@ -4,8 +4,8 @@ from torch import nn
 
 from mambaasr.espnet_compat import AbsEncoder, TooShortUttError
 from mambaasr.layers.block import EncoderBlock
-from mambaasr.layers.mamba import make_mixer
 from mambaasr.layers.masking import zero_padding
+from mambaasr.layers.mixer import make_mixer
 from mambaasr.layers.subsampling import make_input_layer
 
 
@@ -75,6 +75,7 @@ class MambaEncoder(AbsEncoder):
             EncoderBlock(
                 output_size,
                 make_mixer(
+                    "mamba1",
                     direction,
                     output_size,
                     merge,

@@ -1,7 +1,7 @@
-"""Mamba-1 mixers: one direction, and two ways to look both ways.
+"""The Mamba-1 mixer in one direction.
 
-Parameter names, shapes and initialisation are those of ``mamba_ssm.Mamba`` (and, for the second
-direction of :class:`InnerBiMamba`, of Vision Mamba v2), so that state dicts go both ways.
+Parameter names, shapes and initialisation are those of ``mamba_ssm.Mamba``, so that state dicts go
+both ways.
 
 Symbols: b batch, t time, e d_model, d d_inner = expand * d_model, n d_state, r dt_rank.
 """
@@ -20,8 +20,6 @@ from mambaasr.ops import (
     selective_scan_fn,
     selective_state_update,
 )
-
-MERGES = ("sum", "mean", "concat")
 
 
 class Mamba(nn.Module):
@@ -45,6 +43,8 @@ class Mamba(nn.Module):
     Raises:
         ValueError: a size is not positive or ``dt_init`` is unknown.
     """
+
+    causal = True
 
     def __init__(
         self,
@@ -253,103 +253,5 @@ class Mamba(nn.Module):
         return self.out_proj(y)
 
 
-class InnerBiMamba(Mamba):
-    """Both directions between shared projections, as in Vision Mamba v2 (arXiv 2401.09417).
-
-    "InnBiMamba" of arXiv 2405.12609, and the mixer of ConMamba (arXiv 2407.09732) with
-    ``merge="mean"``.
-
-    Args:
-        merge: how the directions meet before the output projection: "sum", "mean", or "concat",
-            for which the output projection takes 2 * d_inner.
-        **kwargs: of :class:`Mamba`.
-    """
-
-    def __init__(self, d_model, merge="mean", conv_bias=True, bias=False, **kwargs):
-        super().__init__(d_model, conv_bias=conv_bias, bias=bias, **kwargs)
-        _check_merge(merge)
-        self.merge = merge
-        self._add_direction("_b", conv_bias)
-        if merge == "concat":
-            self.out_proj = Linear(2 * self.d_inner, d_model, bias=bias)
-
-    def espnet_initialization_fn(self):
-        """See :meth:`Mamba.espnet_initialization_fn`."""
-        super().espnet_initialization_fn()
-        self._reset_direction("_b")
-
-    def forward(self, hidden, lengths=None):
-        """Mix whole sequences in both directions; see :meth:`Mamba.forward`."""
-        x, z = self.dropout(self.in_proj(hidden)).chunk(2, dim=-1)
-        forward, _ = self._mix(x, z, "", lengths)
-        backward, _ = self._mix(x, z, "_b", lengths, reverse=True)
-        return self._leave(_merge(self.merge, forward, backward), lengths)
-
-    def forward_chunk(self, hidden, state):
-        """A bidirectional mixer needs the whole sequence."""
-        raise ValueError("InnerBiMamba looks both ways and cannot run in pieces; use Mamba")
-
-    step = forward_chunk
-
-
-class OuterBiMamba(nn.Module):
-    """Two whole Mamba mixers, one for each direction: "ExtBiMamba" of arXiv 2405.12609.
-
-    Args:
-        merge: "sum" (algorithm 2 of the paper), "mean", or "concat" followed by a linear layer
-            (the paper's published code).
-        **kwargs: of :class:`Mamba`.
-    """
-
-    def __init__(self, d_model, merge="sum", **kwargs):
-        super().__init__()
-        _check_merge(merge)
-        self.merge = merge
-        self.forward_mixer = Mamba(d_model, **kwargs)
-        self.backward_mixer = Mamba(d_model, **kwargs)
-        self.linear = Linear(2 * d_model, d_model) if merge == "concat" else None
-
-    def forward(self, hidden, lengths=None):
-        """Mix whole sequences in both directions; see :meth:`Mamba.forward`."""
-        forward = self.forward_mixer(hidden, lengths)
-        backward = self.backward_mixer(hidden, lengths, reverse=True)
-        merged = _merge(self.merge, forward, backward)
-        return merged if self.linear is None else _finish(self.linear(merged), lengths)
-
-
 def _finish(x, lengths):
     return x if lengths is None else zero_padding(x, lengths)
-
-
-def _check_merge(merge):
-    if merge not in MERGES:
-        raise ValueError(f"merge is {merge!r}; choose one of {', '.join(MERGES)}")
-
-
-def _merge(merge, forward, backward):
-    if merge == "concat":
-        return torch.cat([forward, backward], dim=-1)
-    total = forward + backward
-    return total if merge == "sum" else 0.5 * total
-
-
-def make_mixer(direction, d_model, merge, **kwargs):
-    """Make the mixer that a yaml's ``direction`` names.
-
-    Args:
-        direction: "uni" (causal), "inner" (:class:`InnerBiMamba`) or "outer"
-            (:class:`OuterBiMamba`).
-        d_model: width.
-        merge: how two directions meet; unused by "uni".
-        **kwargs: of :class:`Mamba`.
-
-    Raises:
-        ValueError: the direction or the merge is unknown.
-    """
-    if direction == "uni":
-        return Mamba(d_model, **kwargs)
-    if direction == "inner":
-        return InnerBiMamba(d_model, merge, **kwargs)
-    if direction == "outer":
-        return OuterBiMamba(d_model, merge, **kwargs)
-    raise ValueError(f"direction is {direction!r}; choose one of uni, inner, outer")

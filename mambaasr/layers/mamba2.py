@@ -82,6 +82,8 @@ class Mamba2(nn.Module):
         ValueError: a size is not positive, or one that must divide another does not.
     """
 
+    causal = True
+
     def __init__(
         self,
         d_model,

@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from mambaasr.layers.mamba import InnerBiMamba, Mamba, make_mixer
+from mambaasr.layers.bidirectional import InnerBiMamba
+from mambaasr.layers.mamba import Mamba
+from mambaasr.layers.mixer import make_mixer
 
 DIRECTIONS = ["uni", "inner", "outer"]
 MERGES = ["sum", "mean", "concat"]
@@ -20,7 +22,7 @@ def batch():
 @pytest.mark.parametrize("bias", [False, True])
 def test_padded_batch_equals_single_utterance(direction, merge, bias):
     torch.manual_seed(1)
-    mixer, x = make_mixer(direction, 24, merge, bias=bias), batch()
+    mixer, x = make_mixer("mamba1", direction, 24, merge, bias=bias), batch()
     padded = x.clone()
     for b, length in enumerate(LENGTHS.tolist()):
         padded[b, length:] = float("nan")
@@ -35,7 +37,7 @@ def test_padded_batch_equals_single_utterance(direction, merge, bias):
 @pytest.mark.parametrize("direction", DIRECTIONS)
 def test_padding_takes_and_gives_no_gradient(direction):
     torch.manual_seed(1)
-    mixer, x = make_mixer(direction, 24, "sum"), batch().requires_grad_()
+    mixer, x = make_mixer("mamba1", direction, 24, "sum"), batch().requires_grad_()
     out = mixer(x, LENGTHS)
     out[:, :5].sum().backward()
     assert x.grad[0].abs().sum() > 0
@@ -50,7 +52,7 @@ def test_bidirectional_mixers_see_later_frames_and_uni_does_not(direction):
     later = x.clone()
     later[:, 10:] += 1
     torch.manual_seed(1)
-    both, one = make_mixer(direction, 24, "mean"), make_mixer("uni", 24, "mean")
+    both, one = make_mixer("mamba1", direction, 24, "mean"), make_mixer("mamba1", "uni", 24, "mean")
     assert not torch.allclose(both(x)[:, :10], both(later)[:, :10], atol=1e-4)
     assert torch.allclose(one(x)[:, :10], one(later)[:, :10], atol=1e-6)
 
@@ -125,7 +127,7 @@ def test_parameter_names_and_shapes_are_mamba_ssms():
 def test_espnets_initialisers_spare_the_state_space_parameters(init, direction):
     from espnet2.torch_utils.initialize import initialize
 
-    mixer = make_mixer(direction, 24, "sum")
+    mixer = make_mixer("mamba1", direction, 24, "sum")
     initialize(mixer, init)
     for name, parameter in mixer.named_parameters():
         if name.split(".")[-1].startswith("A"):
@@ -146,14 +148,14 @@ def test_impossible_options_are_named():
         with pytest.raises(ValueError, match=message):
             Mamba(24, **options)
     with pytest.raises(ValueError, match="direction is 'both'"):
-        make_mixer("both", 24, "sum")
+        make_mixer("mamba1", "both", 24, "sum")
     with pytest.raises(ValueError, match="merge is 'max'"):
-        make_mixer("inner", 24, "max")
+        make_mixer("mamba1", "inner", 24, "max")
 
 
 @pytest.mark.parametrize("merge, factor", [("sum", 1.0), ("mean", 0.5)])
 def test_merge(merge, factor):
     torch.manual_seed(1)
-    mixer, x = make_mixer("outer", 24, merge), batch()
+    mixer, x = make_mixer("mamba1", "outer", 24, merge), batch()
     total = mixer.forward_mixer(x) + mixer.backward_mixer(x.flip(1)).flip(1)
     assert torch.allclose(mixer(x), factor * total, atol=1e-6)
