@@ -1,7 +1,88 @@
-"""Cross-attention from text to speech."""
+"""Attention within a sequence, and from text to speech."""
 
+import torch
 import torch.nn.functional as F
 from torch import nn
+
+from mambaasr.layers.linear import Linear
+from mambaasr.layers.masking import valid_mask, zero_padding
+from mambaasr.layers.positions import rotary
+
+POSITIONS = ("none", "rotary")
+
+
+def _check_heads(width, heads):
+    if heads < 1 or width % heads:
+        raise ValueError(f"attention_heads is {heads}; it must divide the width {width}")
+
+
+def _split(x, heads):
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)  # (b, h, t, width / h)
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention of every valid frame to every valid frame of its sequence.
+
+    It runs on torch's scaled_dot_product_attention, whose kernels keep no matrix of frames by
+    frames: memory grows with the length, except on a CPU while training with dropout.
+
+    Args:
+        width: channels.
+        heads: number of heads; must divide the width.
+        dropout_rate: on the attention weights.
+        positions: "none", or "rotary", which turns queries and keys (arXiv 2104.09864).
+
+    Raises:
+        ValueError: the heads do not divide the width, or into odd parts with "rotary"; or
+            ``positions`` is unknown.
+    """
+
+    def __init__(self, width, heads, dropout_rate=0.0, positions="none"):
+        super().__init__()
+        _check_heads(width, heads)
+        if positions not in POSITIONS:
+            raise ValueError(f"positions is {positions!r}; choose one of {', '.join(POSITIONS)}")
+        if positions == "rotary" and width // heads % 2:
+            raise ValueError(
+                f"positions is 'rotary' and a head of {width // heads} channels cannot be halved; "
+                f"choose attention_heads so that width {width} / attention_heads is even"
+            )
+        self.heads, self.dropout_rate, self.positions = heads, dropout_rate, positions
+        self.linear_qkv = Linear(width, 3 * width)
+        self.linear_out = Linear(width, width)
+
+    def forward(self, x, lengths=None):
+        """Attend.
+
+        Args:
+            x: (batch, time, width).
+            lengths: (batch) valid frames, none allowed; None if all are. Finite values beyond
+                have no effect and get no gradient.
+
+        Returns:
+            (batch, time, width), zero beyond the lengths.
+        """
+        q, k, v = (_split(part, self.heads) for part in self.linear_qkv(x).chunk(3, dim=-1))
+        if self.positions == "rotary":
+            q, k = rotary(q), rotary(k)
+        out = F.scaled_dot_product_attention(
+            *(q, k, v),
+            attn_mask=self._mask(lengths, x),
+            dropout_p=self.dropout_rate if self.training else 0.0,
+        )
+        out = self.linear_out(out.transpose(1, 2).flatten(2))
+        return out if lengths is None else zero_padding(out, lengths)
+
+    @staticmethod
+    def _mask(lengths, x):
+        """True at keys to attend to: (b, 1, 1, t); None where that is all and cheap to know."""
+        if lengths is None:
+            return None
+        if lengths.device.type == "cpu" and not torch.compiler.is_compiling():
+            if len(lengths) == 0 or int(lengths.min()) >= x.shape[1]:
+                return None
+        # A softmax over no key at all would be NaN.
+        return valid_mask(lengths.to(x.device).clamp(min=1), x.shape[1])[:, None, None, :]
 
 
 class CrossAttention(nn.Module):
@@ -19,20 +100,16 @@ class CrossAttention(nn.Module):
 
     def __init__(self, width, memory_width, heads, dropout_rate=0.0):
         super().__init__()
-        if heads < 1 or width % heads:
-            raise ValueError(f"attention_heads is {heads}; it must divide the width {width}")
+        _check_heads(width, heads)
         self.heads, self.dropout_rate = heads, dropout_rate
         self.linear_q = nn.Linear(width, width)
         self.linear_kv = nn.Linear(memory_width, 2 * width)
         self.linear_out = nn.Linear(width, width)
 
-    def _split(self, x):
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (b, h, t, width / h)
-
     def memory(self, memory):
         """(batch, time, memory_width) -> keys and values (batch, heads, time, width / heads)."""
         keys, values = self.linear_kv(memory).chunk(2, dim=-1)
-        return self._split(keys), self._split(values)
+        return _split(keys, self.heads), _split(values, self.heads)
 
     def forward(self, x, keys, values, mask=None):
         """Attend.
@@ -46,7 +123,7 @@ class CrossAttention(nn.Module):
             (batch, time, width).
         """
         out = F.scaled_dot_product_attention(
-            self._split(self.linear_q(x)),
+            _split(self.linear_q(x), self.heads),
             keys,
             values,
             attn_mask=None if mask is None else mask[:, None, None, :],
