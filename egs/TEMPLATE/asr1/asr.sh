@@ -5,17 +5,11 @@
 # shellcheck disable=SC2317,SC2329  # the stages are called through run_stage
 set -euo pipefail
 
-die() { printf 'error: %s\n' "$*" >&2; exit 2; }
+here=$(dirname "${BASH_SOURCE[0]}")
+# shellcheck source-path=SCRIPTDIR source=options.sh
+. "${here}/options.sh"
 
 # --- Options: name, default, help. Parsing, checks and --help all come from this table. -----------
-option_names=() option_helps=() switches=" "
-option() {
-    printf -v "$1" '%s' "$2"
-    option_names+=("$1") option_helps+=("$3")
-    case $2 in true | false) switches+="$1 " ;; esac
-}
-heading() { option_names+=("") option_helps+=("$1"); }
-
 # More jobs than cores only wait for each other; more than eight want a machine of some memory.
 cores=$(getconf _NPROCESSORS_ONLN 2> /dev/null || echo 4)
 jobs=$(( cores < 8 ? cores : 8 ))
@@ -77,67 +71,9 @@ option inference_args "" "more options for the decoding, e.g. \"--beam_size 5\""
 option inference_tag "" "name of the decoding; default: from its config, options and model"
 option inference_asr_model valid.acc.ave.pth "file in the experiment's folder"
 
-print_help() {
-    printf 'Usage: %s [--NAME VALUE | --NAME=VALUE] ...   (in brackets: the value as it stands)\n' "$0"
-    local i name
-    for i in "${!option_names[@]}"; do
-        name=${option_names[i]}
-        if [[ -z ${name} ]]; then
-            printf '\n%s\n' "${option_helps[i]}"
-        else
-            printf '  --%-21s %s [%s]\n' "${name}" "${option_helps[i]}" "${!name}"
-        fi
-    done
-}
-
-unknown_option() {
-    local near
-    near=$(python3 - "$1" "${option_names[@]}" <<'PY' || true
-import difflib, sys
-print(" or ".join("--" + name for name in difflib.get_close_matches(sys.argv[1], sys.argv[2:])))
-PY
-    )
-    die "unknown option --$1${near:+ (did you mean ${near}?)}; --help lists them all"
-}
-
-help_wanted=false
-while (( $# > 0 )); do
-    case $1 in
-        --help | -h) help_wanted=true; shift; continue ;;
-        --*) ;;
-        *) die "'$1' is not an option: write --name value (a value of several words in quotes)" ;;
-    esac
-    name=${1#--} given=false
-    if [[ ${name} == *=* ]]; then
-        value=${name#*=} name=${name%%=*} given=true
-    fi
-    name=${name//-/_}
-    # Only names of the table get through, so printf -v can set nothing else.
-    [[ ${name} =~ ^[a-z_]+$ && " ${option_names[*]} " == *" ${name} "* ]] || unknown_option "${name}"
-    if ! ${given}; then
-        (( $# > 1 )) || die "--${name} needs a value"
-        value=$2; shift
-    fi
-    [[ ${switches} != *" ${name} "* || ${value} =~ ^(true|false)$ ]] ||
-        die "--${name} takes true or false, not '${value}'"
-    printf -v "${name}" '%s' "${value}"
-    shift
-done
-if ${help_wanted}; then print_help; exit 0; fi
+parse_options "$@"
 
 # --- Checks: whatever can be known now is said now, not after hours -------------------------------
-among() { # among WORD WORDS...: is it one of them?
-    local word
-    for word in "${@:2}"; do [[ $1 == "${word}" ]] && return; done
-    return 1
-}
-one_of() { among "${!1}" "${@:2}" || die "--$1 '${!1}': choose one of: ${*:2}"; } # OPTION CHOICE...
-is_number() { [[ $1 =~ ^[0-9]+(\.[0-9]+)?$ ]]; }
-count() { # count OPTION MINIMUM
-    [[ ${!1} =~ ^(0|[1-9][0-9]{0,5})$ ]] || die "--$1 '${!1}' is not a whole number"
-    (( ${!1} >= $2 )) || die "--$1 ${!1}: must be at least $2"
-}
-stage_number() { [[ $2 =~ ^([1-9]|1[0-5])$ ]] || die "--$1 '$2': stages are numbers from 1 to 15"; }
 
 stage_number stage "${stage}"
 stage_number stop_stage "${stop_stage}"
@@ -180,7 +116,7 @@ done
     die "--pretrained_model ${pretrained_model}: no such file: ${pretrained_model%%:*}"
 
 # shellcheck source-path=SCRIPTDIR source=path.sh
-. "$(dirname "${BASH_SOURCE[0]}")/path.sh"
+. "${here}/path.sh"
 
 cmd=()
 add_words() { # add_words TEXT: append its words to cmd, by the shell's quoting rules, running nothing
@@ -247,204 +183,8 @@ for name in train_set valid_set test_sets datadir dumpdir expdir lang asr_tag in
 done
 
 # --- Stages ---------------------------------------------------------------------------------------
-# step WHAT FOLDER [OPTION...] -- COMMAND...: run the command unless it is done and still right.
-step() {
-    local id=${number}_${1//[^A-Za-z0-9_.-]/_}
-    python -m mambaasr.bin.stage --name "stage ${number}: $1" --force "${force}" \
-        --marker "$2/.stages/${id}.json" --log "$2/log/${id}.log" --timings "${expdir}/timings.tsv" \
-        --ignore nj "${@:3}"
-}
-files_of() { # files_of FOLDER: what a data folder's contents are known by
-    files=("$1"/{wav.scp,text,utt2spk,segments,utt2lang,utt2num_samples})
-}
-# Training and validation sets that are tested are taken before the filter: no test loses utterances.
-formatted() { if among "$1" "${train}" "${valid_set}"; then echo "${raw}/org/$1"; else echo "${raw}/$1"; fi; }
-
-prepare_data() {
-    local outputs=() set corpora=() variable
-    # What db.sh says of the corpora that local/ asks for.
-    while IFS= read -r -d '' variable; do corpora+=("${variable}"); done < <(corpus_variables)
-    for set in "${train_set}" "${valid_set}" "${tests[@]}"; do
-        outputs+=("${datadir}/${set}"/{wav.scp,text,utt2spk})
-    done
-    cmd=(local/data.sh "--nj=${nj}")
-    if [[ ${datadir} != data ]]; then cmd+=(--data_dir "${datadir}"); fi
-    add_words "${local_data_opts}"
-    # check_data --fix mends these folders in place; that must last.
-    step "data" "${datadir}" --input local --variable ${corpora[@]+"${corpora[@]}"} \
-        --keep_outputs true --output "${outputs[@]}" -- "${cmd[@]}"
-}
-corpus_variables() ( # NAME=VALUE, each behind it a null byte
-    db=$(dirname "${BASH_SOURCE[0]}")/db.sh
-    # shellcheck source-path=SCRIPTDIR source=db.sh
-    . "${db}"
-    sed -n 's/^ *\(export \)\{0,1\}\([A-Za-z_][A-Za-z0-9_]*\)=.*/\2/p' "${db}" | while read -r name; do
-        if grep -rqsw -e "${name}" local; then printf '%s=%s\0' "${name}" "${!name-}"; fi
-    done
-)
-
-perturb_speed() {
-    if [[ -z ${speed_perturb_factors} ]]; then echo "no --speed_perturb_factors: nothing to do"; return; fi
-    files_of "${datadir}/${train_set}"
-    step "speed perturbation of ${train_set}" "${datadir}" \
-        --input "${files[@]}" --output "${datadir}/${train}"/{wav.scp,text,utt2spk} -- \
-        python -m mambaasr.bin.perturb_speed --factors "${speed_perturb_factors}" --nj "${nj}" \
-        --bad_audio "${bad_audio}" \
-        "${datadir}/${train_set}" "${datadir}/${train}"
-}
-
-format_audio() {
-    local set out sets=("${train}")
-    for set in "${valid_set}" "${tests[@]}"; do
-        if ! among "${set}" "${sets[@]}"; then sets+=("${set}"); fi
-    done
-    for set in "${sets[@]}"; do
-        out=$(formatted "${set}")
-        cmd=(python -m mambaasr.bin.format_audio --fs "${fs}" --audio_format "${audio_format}"
-            --nj "${nj}" --bad_audio "${bad_audio}")
-        # An utterance whose audio is bad stays in the error rate.
-        if among "${set}" "${tests[@]}"; then cmd+=(--keep_bad); fi
-        files_of "${datadir}/${set}"
-        step "format audio of ${set}" "${dumpdir}" \
-            --input "${files[@]}" --output "${out}"/{wav.scp,text,utt2spk,utt2num_samples} -- \
-            "${cmd[@]}" "${datadir}/${set}" "${out}"
-    done
-}
-
-filter() {
-    local set
-    for set in "${train}" "${valid_set}"; do
-        files_of "${raw}/org/${set}"
-        step "filter ${set}" "${dumpdir}" \
-            --input "${files[@]}" --output "${raw}/${set}"/{wav.scp,text,utt2spk} -- \
-            python -m mambaasr.bin.filter_data --min_wav_duration "${min_wav_duration}" \
-            --max_wav_duration "${max_wav_duration}" "${raw}/org/${set}" "${raw}/${set}"
-    done
-}
-
-make_tokens() {
-    local outputs=("${token_list}")
-    cmd=(python -m mambaasr.bin.make_tokens --token_type "${token_type}" --out "${token_dir}"
-        --text "${raw}/${train}/text")
-    if [[ ${token_type} == bpe ]]; then
-        cmd+=(--nbpe "${nbpe}" --bpemode "${bpemode}")
-        outputs+=("${bpemodel}")
-    fi
-    if [[ ${nlsyms_txt} != none ]]; then cmd+=(--nlsyms_txt "${nlsyms_txt}"); fi
-    step "token list ${tokens}" "${token_dir%/*}" --input "${raw}/${train}/text" "${nlsyms_txt}" \
-        --output "${outputs[@]}" -- "${cmd[@]}"
-}
-
-# What statistics and training have in common.
-asr_train_command() {
-    cmd+=(mambaasr.bin.asr_train --use_preprocessor true --bpemodel "${bpemodel}"
-        --token_type "${token_type}" --token_list "${token_list}"
-        --non_linguistic_symbols "${nlsyms_txt}" --cleaner none --g2p none
-        --frontend_conf "fs=${fs}")
-    local kind
-    for kind in train valid; do
-        local set=${valid_set}
-        if [[ ${kind} == train ]]; then set=${train}; fi
-        cmd+=("--${kind}_data_path_and_name_and_type" "${raw}/${set}/wav.scp,speech,sound"
-            "--${kind}_data_path_and_name_and_type" "${raw}/${set}/text,text,text")
-    done
-    files=("${token_list}" "${bpemodel}" "${nlsyms_txt}"
-        "${raw}/${train}"/{wav.scp,text} "${raw}/${valid_set}"/{wav.scp,text})
-}
-
-statistics() {
-    local work=${asr_stats_dir}/.stages word ignored=(config)
-    merge_config --output "${work}/train.yaml"
-    # Experiments that differ only in what is known not to matter here share one folder. Of the
-    # encoder its class and input layer matter: they say whether a text fits its frames.
-    merge_config --check="${asr_args}" --output "${work}/inputs.yaml" \
-        --keep encoder_conf.input_layer --drop 'encoder_conf.*' 'decoder*' 'ctc_conf*' 'specaug*' \
-        'normalize*' 'optim*' 'scheduler*' 'exclude_weight_decay*' init init_param freeze_param \
-        ignore_init_mismatch max_epoch patience accum_grad 'grad_*' 'batch_*' 'valid_batch_*' \
-        num_iters_per_epoch seed use_amp train_dtype ngpu num_workers 'cudnn_*' 'log_*' \
-        num_att_plot 'use_tensorboard' 'use_wandb' 'wandb_*' 'keep_*' 'nbest_*' \
-        best_model_criterion val_scheduler_criterion early_stopping_criterion resume \
-        model_conf.lsm_weight model_conf.length_normalized_loss 'model_conf.report_*'
-    cmd=(python -m)
-    asr_train_command
-    cmd+=(--collect_stats true --config "${work}/train.yaml" --normalize none
-        --train_shape_file "${raw}/${train}/wav.scp" --valid_shape_file "${raw}/${valid_set}/wav.scp"
-        --output_dir "${asr_stats_dir}")
-    add_words "${asr_args}"
-    for word in $(split_words "${asr_args}" | tr '\0' '\n' | sed -n 's/^--\([a-z0-9_]*\).*/\1/p'); do
-        ignored+=("${word}")
-    done
-    files+=("${raw}/${train}/utt2num_samples" "${raw}/${valid_set}/utt2num_samples")
-    step "statistics" "${asr_stats_dir}" --ignore "${ignored[@]}" \
-        --input "${files[@]}" "${work}/inputs.yaml" \
-        --output "${asr_stats_dir}"/{train,valid}/{speech_shape,"text_shape.${token_type}"} \
-        "${asr_stats_dir}/train/feats_stats.npz" -- "${cmd[@]}"
-}
-
-train() {
-    local config=${asr_exp}/.stages/train.yaml kind
-    merge_config --output "${config}"
-    if (( ngpu > 1 )); then
-        cmd=(python -m torch.distributed.run --standalone --nproc_per_node "${ngpu}" -m)
-    else
-        cmd=(python -m)
-    fi
-    asr_train_command
-    # Under torchrun each process owns one GPU, and ESPnet must not start processes of its own.
-    cmd+=(--ngpu "$(( ngpu > 1 ? 1 : ngpu ))" --multiprocessing_distributed false
-        --config "${config}" --resume true --fold_length 80000 --fold_length 150
-        --ignore_init_mismatch "${ignore_init_mismatch}" --normalize "${feats_normalize}"
-        --output_dir "${asr_exp}")
-    for kind in train valid; do
-        files+=("${asr_stats_dir}/${kind}"/{speech_shape,"text_shape.${token_type}"})
-        cmd+=("--${kind}_shape_file" "${asr_stats_dir}/${kind}/speech_shape"
-            "--${kind}_shape_file" "${asr_stats_dir}/${kind}/text_shape.${token_type}")
-    done
-    if [[ ${feats_normalize} == global_mvn ]]; then
-        files+=("${asr_stats_dir}/train/feats_stats.npz")
-        cmd+=(--normalize_conf "stats_file=${asr_stats_dir}/train/feats_stats.npz")
-    fi
-    if [[ -n ${pretrained_model} ]]; then
-        files+=("${pretrained_model%%:*}")
-        cmd+=(--init_param "${pretrained_model}")
-    fi
-    add_words "${asr_args}"
-    step "training" "${asr_exp}" --ignore config ngpu nproc_per_node num_workers log_interval log_level \
-        --resumes "${asr_exp}"/checkpoint{,.prev}.pth --resume_changed "${resume_changed}" \
-        --input "${files[@]}" "${config}" --output "${asr_exp}/config.yaml" -- "${cmd[@]}"
-}
-
-decode() {
-    local model=${asr_exp}/${inference_asr_model} set data out
-    [[ -f ${model} ]] || die "${model}: no such model; there are:" \
-        "$(find "${asr_exp}" -maxdepth 1 -name '*.pth' 2> /dev/null | sort | tr '\n' ' ')"
-    for set in "${tests[@]}"; do
-        data=$(formatted "${set}") out=${decode_dir}/${set}
-        cmd=(python -m mambaasr.bin.asr_inference --asr_train_config "${asr_exp}/config.yaml"
-            --asr_model_file "${model}" --data_path_and_name_and_type "${data}/wav.scp,speech,sound"
-            --key_file "${data}/wav.scp" --output_dir "${out}" --nj "${inference_nj}")
-        if [[ ${gpu_inference} == true ]]; then cmd+=(--ngpu 1); else cmd+=(--ngpu 0); fi
-        if [[ -n ${inference_config} ]]; then cmd+=(--config "${inference_config}"); fi
-        add_words "${inference_args}"
-        step "decoding of ${set}" "${out}" --output "${out}"/{text,decode.json} \
-            --input "${data}/wav.scp" "${asr_exp}/config.yaml" "${model}" "${inference_config}" -- \
-            "${cmd[@]}"
-    done
-}
-
-score() {
-    local set data out
-    for set in "${tests[@]}"; do
-        data=$(formatted "${set}") out=${decode_dir}/${set}
-        cmd=(python -m mambaasr.bin.score --ref "${data}/text" --hyp "${out}/text"
-            --utt2spk "${data}/utt2spk" --token_type "${token_type}" --output_dir "${out}/score")
-        if [[ ${token_type} == bpe ]]; then cmd+=(--bpe_model "${bpemodel}"); fi
-        if [[ ${nlsyms_txt} != none ]]; then cmd+=(--nlsyms_txt "${nlsyms_txt}"); fi
-        step "scoring of ${set}" "${out}" --output "${out}"/score/score.{json,txt} \
-            --input "${data}"/{text,utt2spk} "${out}/text" "${bpemodel}" "${nlsyms_txt}" -- "${cmd[@]}"
-    done
-    python -m mambaasr.bin.show_results "${asr_exp}" --output "${asr_exp}/RESULTS.md"
-}
+# shellcheck source-path=SCRIPTDIR source=stages.sh
+. "${here}/stages.sh"
 
 stage_times=()
 run_stage() { # run_stage NUMBER TITLE FUNCTION
