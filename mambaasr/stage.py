@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import json
 import os
+import resource
 import shlex
 import shutil
 import signal
@@ -260,14 +261,14 @@ def run(step, resume_changed=False, force=False):
             step.marker.unlink(missing_ok=True)
             if step.resumes:
                 _write(step.begun, now)
-            begun = time.time()
+            begun, used = time.time(), _cpu_seconds()
             status = _execute(step, lock, log)
-            seconds = time.time() - begun
+            seconds, used = time.time() - begun, _cpu_seconds() - used
         missing = [str(path) for path in step.outputs if not Path(path).exists()]
         if status == 0 and not missing:
             made = {"outputs": fingerprints(step.outputs), "seconds": round(seconds, 1)}
             _write(step.marker, now | made)
-        _add_timing(step, begun, seconds, status)
+        _add_timing(step, begun, seconds, used, status)
         if status != 0:
             where = f"; log: {step.log}" if step.log else ""
             _say(f"{step.name}: failed with exit status {status}{where}")
@@ -416,7 +417,13 @@ class _Copier(threading.Thread):
             raise self.error
 
 
-def _add_timing(step, begun, seconds, status):
+def _cpu_seconds():
+    """Processor time of all commands that have ended, their own children included."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _add_timing(step, begun, seconds, cpu_seconds, status):
     if step.timings is None:
         return
     path = Path(step.timings)
@@ -428,6 +435,7 @@ def _add_timing(step, begun, seconds, status):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8", errors="surrogateescape") as stream:
             if stream.tell() == 0:
-                stream.write("step\tstart\tend\tseconds\texit\tcommand\n")
+                stream.write("step\tstart\tend\tseconds\tcpu_seconds\texit\tcommand\n")
             command = shlex.join(step.command).replace("\t", " ").replace("\n", " ")
-            stream.write(f"{step.name}\t{start}\t{end}\t{seconds:.1f}\t{status}\t{command}\n")
+            row = (step.name, start, end, f"{seconds:.1f}", f"{cpu_seconds:.1f}", status, command)
+            stream.write("\t".join(map(str, row)) + "\n")

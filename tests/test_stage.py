@@ -1,5 +1,6 @@
 """Steps of a recipe: skipped when done and still right, redone and resumed otherwise."""
 
+import csv
 import json
 import os
 import signal
@@ -241,8 +242,17 @@ def test_timings(copy, capsys, tmp_path):
     message_of(step, capsys)
     message_of(step, capsys)
     head, *lines = [line.split("\t") for line in step.timings.read_text().splitlines()]
-    assert head == ["step", "start", "end", "seconds", "exit", "command"]
-    assert [(line[0], line[4], line[5]) for line in lines] == [("copy", "0", "cp in out")]
+    assert head == ["step", "start", "end", "seconds", "cpu_seconds", "exit", "command"]
+    assert [(line[0], line[5], line[6]) for line in lines] == [("copy", "0", "cp in out")]
+
+
+def test_timings_count_the_work_of_all_processes(copy, capsys, tmp_path):
+    burn = "import time\nwhile time.process_time() < 0.3: pass"
+    child = ("sh", "-c", '"$0" -c "$1"; cp in out', sys.executable, burn)
+    step = copy(timings=tmp_path / "timings.tsv", command=child)
+    message_of(step, capsys)
+    (row,) = csv.DictReader(step.timings.open(), delimiter="\t")
+    assert float(row["cpu_seconds"]) >= 0.3
 
 
 def test_options_sorts_words():
