@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from mambaasr.layers.dropout import Dropout
 from mambaasr.layers.linear import Linear
 from mambaasr.layers.masking import valid_mask, zero_padding
 from mambaasr.ops import causal_conv1d_fn
@@ -12,8 +13,10 @@ from mambaasr.ops import causal_conv1d_fn
 class MaskedBatchNorm(nn.BatchNorm1d):
     """BatchNorm whose statistics count valid frames only."""
 
-    def forward(self, x, lengths):
+    def forward(self, x, lengths=None):
         """(batch, time, channel) -> the same, zero beyond the lengths (batch)."""
+        if lengths is None:
+            return super().forward(x.transpose(1, 2)).transpose(1, 2)
         mask = valid_mask(lengths, x.shape[1])
         valid = x[mask]
         if len(valid) > 1 or not self.training:
@@ -34,7 +37,7 @@ class MaskedBatchNorm(nn.BatchNorm1d):
 class MaskedLayerNorm(nn.LayerNorm):
     """LayerNorm with the signature of :class:`MaskedBatchNorm`; frames never meet in it."""
 
-    def forward(self, x, lengths):
+    def forward(self, x, lengths=None):
         """(batch, time, channel) -> the same."""
         return super().forward(x)
 
@@ -63,6 +66,7 @@ class ConvolutionModule(nn.Module):
             raise ValueError(f"cnn_module_norm is {norm!r}; choose one of {', '.join(NORMS)}")
         self.pointwise_in = Linear(channels, 2 * channels)
         self.depthwise = nn.Conv1d(channels, channels, kernel_size, groups=channels)
+        self.causal = causal
         past = kernel_size - 1 if causal else (kernel_size - 1) // 2
         self.margins = (past, kernel_size - 1 - past)
         self.norm = NORMS[norm](channels)
@@ -84,3 +88,92 @@ class ConvolutionModule(nn.Module):
         x = zero_padding(F.glu(self.pointwise_in(x), dim=-1), lengths)
         x = self._convolve(x.transpose(1, 2)).transpose(1, 2)
         return zero_padding(self.pointwise_out(F.silu(self.norm(x, lengths))), lengths)
+
+    def initial_state(self, batch, device=None, dtype=torch.float32):
+        """The state before the first frame: (batch, channels, kernel_size - 1), zeros."""
+        return torch.zeros(
+            batch, self.depthwise.in_channels, self.margins[0], device=device, dtype=dtype
+        )
+
+    def forward_chunk(self, x, state):
+        """The next piece of each sequence; pieces of any size give what the whole gives.
+
+        Args:
+            x: (batch, time, channels).
+            state: of :meth:`initial_state` or of the previous piece; not changed.
+
+        Returns:
+            (batch, time, channels) and the next state. Gradients flow through both.
+
+        Raises:
+            ValueError: the module looks ahead, or would take statistics over a piece.
+        """
+        if not self.causal:
+            raise ValueError("the convolution module looks ahead and cannot run in pieces")
+        if self.training and isinstance(self.norm, MaskedBatchNorm):
+            raise ValueError(
+                "cnn_module_norm batch_norm takes pieces in evaluation only; use layer_norm"
+            )
+        x = F.glu(self.pointwise_in(x), dim=-1).transpose(1, 2)
+        x = torch.cat([state.to(x.dtype), x], dim=2)
+        state = x[:, :, x.shape[2] - state.shape[2] :]
+        x = self.depthwise(x).transpose(1, 2)
+        return self.pointwise_out(F.silu(self.norm(x))), state
+
+
+class LookAhead(nn.Module):
+    """A convolution that shows a causal encoder a few later frames (arXiv 2410.00070).
+
+    The convolution is a full one and sees as many later frames as earlier ones; Swish, LayerNorm
+    and dropout follow, as in the paper's published code.
+
+    Args:
+        channels: width.
+        kernel_size: odd; (kernel_size - 1) / 2 later frames are seen.
+        dropout_rate: after the norm.
+
+    Raises:
+        ValueError: the kernel is even or negative.
+    """
+
+    def __init__(self, channels, kernel_size, dropout_rate):
+        super().__init__()
+        if kernel_size < 1 or kernel_size % 2 == 0:
+            raise ValueError(
+                f"lookahead_kernel is {kernel_size}; it must be odd and positive, or 0"
+            )
+        self.future = kernel_size // 2
+        self.conv = nn.Conv1d(channels, channels, kernel_size)
+        self.norm = nn.LayerNorm(channels)
+        self.dropout = Dropout(dropout_rate)
+
+    def _convolve(self, x):
+        x = self.conv(x.transpose(1, 2)).transpose(1, 2)
+        return self.dropout(self.norm(F.silu(x)))
+
+    def forward(self, x, lengths):
+        """(batch, time, channels), zero beyond the lengths (batch) -> the same."""
+        return zero_padding(self._convolve(F.pad(x, (0, 0, self.future, self.future))), lengths)
+
+    def initial_state(self, batch, device=None, dtype=torch.float32):
+        """The frames before the first one, zeros: (batch, (kernel_size - 1) / 2, channels)."""
+        return torch.zeros(batch, self.future, self.conv.in_channels, device=device, dtype=dtype)
+
+    def forward_chunk(self, x, state, last=False):
+        """The next piece; outputs come (kernel_size - 1) / 2 frames late.
+
+        Args:
+            x: (batch, time, channels).
+            state: of :meth:`initial_state` or of the previous piece; not changed.
+            last: no later frames follow.
+
+        Returns:
+            (batch, time', channels), the frames whose later ones are known, and the next state.
+        """
+        x = torch.cat([state.to(x.dtype), x], dim=1)
+        if last:
+            x = F.pad(x, (0, 0, 0, self.future))
+        frames = x.shape[1] - 2 * self.future
+        if frames < 1:
+            return x[:, :0], x
+        return self._convolve(x), x[:, frames:]

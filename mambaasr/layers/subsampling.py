@@ -35,8 +35,7 @@ def make_input_layer(name, input_size, output_size, dropout_rate):
         dropout_rate: dropout after the layer.
 
     Returns:
-        a module with ``forward(x, lengths) -> (y, lengths)``, ``output_lengths(lengths)`` and
-        ``minimum``, the fewest frames that give one.
+        InputLayer: the module.
 
     Raises:
         ValueError: the name is unknown or the input too narrow for the convolutions.
@@ -44,12 +43,11 @@ def make_input_layer(name, input_size, output_size, dropout_rate):
     if name in CONVOLUTIONS:
         return ConvInput(CONVOLUTIONS[name], input_size, output_size, dropout_rate)
     if name == "linear":
-        return FrameInput(
-            Linear(input_size, output_size), nn.LayerNorm(output_size), Dropout(dropout_rate)
-        )
+        layers = Linear(input_size, output_size), nn.LayerNorm(output_size), Dropout(dropout_rate)
+        return FrameInput(input_size, output_size, *layers)
     if name is None or name in ("none", "null"):
         project = () if input_size == output_size else (Linear(input_size, output_size),)
-        return FrameInput(*project, Dropout(dropout_rate))
+        return FrameInput(input_size, output_size, *project, Dropout(dropout_rate))
     raise ValueError(
         f"input_layer is {name!r}; choose one of {', '.join(CONVOLUTIONS)}, linear, none"
     )
@@ -103,18 +101,75 @@ class _Convolution(torch.autograd.Function):
         return dx, dweight, dbias, None
 
 
-class ConvInput(nn.Module):
+class InputLayer(nn.Module):
+    """Layers that make each frame of ``minimum`` feature frames, ``stride`` after the last.
+
+    A subclass sets both and has ``_frame_maker()``, which returns a function of a window (batch, at
+    least ``minimum`` frames, input_size) -> (batch, time', output_size). Time is never padded.
+    """
+
+    minimum = stride = 1
+    # Without gradients long audio goes through in pieces, so that what is wide inside stays small.
+    wide = False
+
+    def __init__(self, input_size, output_size):
+        super().__init__()
+        self.input_size, self.output_size = input_size, output_size
+
+    def output_lengths(self, lengths):
+        """Frames in (batch) -> frames out (batch), by formula."""
+        return _outputs(lengths, ((self.minimum, self.stride),)).clamp(min=0)
+
+    def forward(self, x, lengths):
+        """(batch, time, input_size) -> (batch, time', output_size), and the lengths (batch)."""
+        lengths = self.output_lengths(lengths)
+        frames = int(lengths.max())
+        piece = max(frames, 1)
+        whole = torch.is_grad_enabled() or torch.compiler.is_compiling()
+        if self.wide and x.device.type == "cpu" and not whole:
+            piece = min(piece, max(PIECE // len(x), 16))
+        pieces, frame_maker = [], self._frame_maker()
+        for start in range(0, max(frames, 1), piece):
+            last = min(start + piece, max(frames, 1)) - 1
+            window = x[:, start * self.stride : last * self.stride + self.minimum]
+            pieces.append(frame_maker(window))
+        x = torch.cat(pieces, dim=1) if len(pieces) > 1 else pieces[0]
+        return zero_padding(x[:, :frames], lengths), lengths
+
+    def initial_state(self, batch, device=None, dtype=torch.float32):
+        """The feature frames that a next frame still needs: none, (batch, 0, input_size)."""
+        return torch.zeros(batch, 0, self.input_size, device=device, dtype=dtype)
+
+    def forward_chunk(self, x, state):
+        """The next piece of each sequence; pieces of any size give what the whole gives.
+
+        Args:
+            x: (batch, time, input_size).
+            state: of :meth:`initial_state` or of the previous piece; not changed.
+
+        Returns:
+            (batch, time', output_size), the frames whose features are all there, maybe none, and
+            the next state.
+        """
+        x = torch.cat([state.to(x.dtype), x], dim=1) if state.shape[1] else x
+        frames = _outputs(x.shape[1], ((self.minimum, self.stride),))
+        if frames < 1:
+            return x.new_zeros(len(x), 0, self.output_size), x
+        return self._frame_maker()(x), x[:, frames * self.stride :]
+
+
+class ConvInput(InputLayer):
     """Two-dimensional convolutions with ReLU over time and frequency, then a projection.
 
     Inside, channels lie side by side in memory (batch, time, frequency, channel): oneDNN's
-    convolutions take half of the time that way. Without gradients long audio goes through in
-    pieces, so that what lies between two convolutions, ten times wider than the features, stays
-    small.
+    convolutions take half of the time that way. What lies between two convolutions is ten times
+    wider than the features.
     """
 
+    wide = True
+
     def __init__(self, convolutions, input_size, output_size, dropout_rate):
-        super().__init__()
-        self.convolutions = convolutions
+        super().__init__(input_size, output_size)
         width = _outputs(input_size, convolutions)
         if width < 1:
             raise ValueError(f"input_layer: {input_size} features are too few for its convolutions")
@@ -129,10 +184,6 @@ class ConvInput(nn.Module):
         for kernel, stride in reversed(convolutions):
             self.minimum = (self.minimum - 1) * stride + kernel
             self.stride *= stride
-
-    def output_lengths(self, lengths):
-        """Frames in (batch) -> frames out (batch), by formula."""
-        return _outputs(lengths, self.convolutions).clamp(min=0)
 
     def _convolve(self, x):
         """(b, t, f) -> (b, t', f', c)."""
@@ -158,32 +209,18 @@ class ConvInput(nn.Module):
         channels = self.conv[0].out_channels
         return self.out.weight.unflatten(1, (channels, -1)).transpose(1, 2).flatten(1)
 
-    def forward(self, x, lengths):
-        """(batch, time, input_size) -> (batch, time', output_size), and the lengths (batch)."""
-        lengths = self.output_lengths(lengths)
-        frames = int(lengths.max())
-        piece = max(frames, 1)
-        whole = torch.is_grad_enabled() or torch.compiler.is_compiling()
-        if x.device.type == "cpu" and not whole:
-            piece = min(piece, max(PIECE // len(x), 16))
-        pieces, weight = [], self._out_weight()
-        for start in range(0, max(frames, 1), piece):
-            last = min(start + piece, max(frames, 1)) - 1
-            window = x[:, start * self.stride : last * self.stride + self.minimum]
-            pieces.append(linear(self._convolve(window).flatten(2), weight, self.out.bias))
-        x = torch.cat(pieces, dim=1) if len(pieces) > 1 else pieces[0]
-        return zero_padding(self.dropout(x[:, :frames]), lengths), lengths
+    def _frame_maker(self):
+        weight, bias = self._out_weight(), self.out.bias
+        return lambda x: self.dropout(linear(self._convolve(x).flatten(2), weight, bias))
 
 
-class FrameInput(nn.Sequential):
+class FrameInput(InputLayer):
     """Layers that work on each frame by itself."""
 
-    minimum = 1
+    def __init__(self, input_size, output_size, *layers):
+        super().__init__(input_size, output_size)
+        for index, layer in enumerate(layers):
+            self.add_module(str(index), layer)
 
-    def output_lengths(self, lengths):
-        """Frames stay as many as they are."""
-        return lengths
-
-    def forward(self, x, lengths):
-        """(batch, time, input_size) -> (batch, time, output_size), and the lengths (batch)."""
-        return zero_padding(super().forward(x), lengths), lengths
+    def _frame_maker(self):
+        return nn.Sequential(*self.children())

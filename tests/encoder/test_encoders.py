@@ -135,7 +135,7 @@ def test_conmamba_takes_every_option_of_mamba():
 
 def test_impossible_options_are_named():
     for name, options, message in (
-        ("mamba", dict(num_blocks=0), "num_blocks is 0"),
+        ("mamba", dict(num_blocks=-1), "num_blocks is -1"),
         ("mamba", dict(macaron_style=True), "macaron_style needs linear_units"),
         ("mamba", dict(linear_units=-1), "linear_units is -1"),
         ("conmamba", dict(cnn_module_kernel=0), "cnn_module_kernel is 0"),
