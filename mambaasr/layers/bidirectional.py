@@ -3,14 +3,29 @@
 import torch
 from torch import nn
 
+from mambaasr.layers.checks import check_choice
 from mambaasr.layers.linear import Linear
 from mambaasr.layers.mamba import Mamba
+from mambaasr.layers.mamba2 import Mamba2
 from mambaasr.layers.masking import zero_padding
 
 MERGES = ("sum", "mean", "concat")
 
 
-class OuterBiMamba(nn.Module):
+class _BothWays:
+    """What needs the whole sequence, and says so."""
+
+    causal = False
+
+    def _refuse(self, *_, **__):
+        raise ValueError(
+            f"{type(self).__name__} looks both ways and cannot run in pieces; direction: uni can"
+        )
+
+    initial_state = forward_chunk = step = _refuse
+
+
+class OuterBiMamba(_BothWays, nn.Module):
     """Two whole mixers, one for each direction: "ExtBiMamba" of arXiv 2405.12609.
 
     Args:
@@ -24,11 +39,9 @@ class OuterBiMamba(nn.Module):
         ValueError: the merge is unknown, or the mixer refuses an option.
     """
 
-    causal = False
-
     def __init__(self, mixer, d_model, merge="sum", **options):
         super().__init__()
-        _check_merge(merge)
+        check_choice("merge", merge, MERGES)
         self.merge = merge
         self.forward_mixer = mixer(d_model, **options)
         self.backward_mixer = mixer(d_model, **options)
@@ -45,27 +58,18 @@ class OuterBiMamba(nn.Module):
         return merged if lengths is None else zero_padding(merged, lengths)
 
 
-class InnerBiMamba(Mamba):
-    """Both directions between shared projections, as in Vision Mamba v2 (arXiv 2401.09417).
+class _Inner(_BothWays):
+    """Adds a second direction to a mixer, between its input and output projections."""
 
-    "InnBiMamba" of arXiv 2405.12609, and the mixer of ConMamba (arXiv 2407.09732) with
-    ``merge="mean"``.
-
-    Args:
-        merge: how the directions meet before the output projection: "sum", "mean", or "concat",
-            for which the output projection takes 2 * d_inner.
-        **kwargs: of :class:`Mamba`.
-    """
-
-    causal = False
-
-    def __init__(self, d_model, merge="mean", conv_bias=True, bias=False, **kwargs):
-        super().__init__(d_model, conv_bias=conv_bias, bias=bias, **kwargs)
-        _check_merge(merge)
+    def __init__(self, d_model, merge="mean", **options):
+        super().__init__(d_model, **options)
+        check_choice("merge", merge, MERGES)
         self.merge = merge
-        self._add_direction("_b", conv_bias)
+        self._add_direction("_b")
         if merge == "concat":
-            self.out_proj = Linear(2 * self.d_inner, d_model, bias=bias)
+            single = self.out_proj
+            width = single.in_features + self.d_ssm
+            self.out_proj = Linear(width, d_model, bias=single.bias is not None)
 
     def espnet_initialization_fn(self):
         """See :meth:`Mamba.espnet_initialization_fn`."""
@@ -74,21 +78,47 @@ class InnerBiMamba(Mamba):
 
     def forward(self, hidden, lengths=None):
         """Mix whole sequences in both directions; see :meth:`Mamba.forward`."""
-        x, z = self.dropout(self.in_proj(hidden)).chunk(2, dim=-1)
-        forward, _ = self._mix(x, z, "", lengths)
-        backward, _ = self._mix(x, z, "_b", lengths, reverse=True)
-        return self._leave(_merge(self.merge, forward, backward), lengths)
-
-    def forward_chunk(self, hidden, state):
-        """A bidirectional mixer needs the whole sequence."""
-        raise ValueError("InnerBiMamba looks both ways and cannot run in pieces; use Mamba")
-
-    step = forward_chunk
+        parts = self._enter(hidden)
+        forward, _ = self._mix(parts, "", lengths)
+        backward, _ = self._mix(parts, "_b", lengths, reverse=True)
+        return self._leave(_merge(self.merge, forward, backward), parts, lengths)
 
 
-def _check_merge(merge):
-    if merge not in MERGES:
-        raise ValueError(f"merge is {merge!r}; choose one of {', '.join(MERGES)}")
+class InnerBiMamba(_Inner, Mamba):
+    """Both directions of Mamba-1 between shared projections, as in Vision Mamba v2.
+
+    "InnBiMamba" of arXiv 2405.12609, and the mixer of ConMamba (arXiv 2407.09732) with
+    ``merge="mean"``; parameters have Vision Mamba's names (arXiv 2401.09417), the second
+    direction's with the suffix ``_b``. The gate z is shared too.
+
+    Args:
+        merge: how the directions meet before the output projection: "sum", "mean", or "concat",
+            for which the output projection takes 2 * d_inner.
+        **options: of :class:`Mamba`.
+
+    Raises:
+        ValueError: the merge is unknown, or :class:`Mamba` refuses an option.
+    """
+
+
+class InnerBiMamba2(_Inner, Mamba2):
+    """Both directions of Mamba-2 between shared projections.
+
+    No paper that we know defines it; this is :class:`InnerBiMamba` carried over. The input
+    projection serves both directions: x, B, C, dt, the gate z and, with ``d_ssm``, the gated linear
+    unit. Convolution, dt_bias, A_log, D and the norm are each direction's own, the second's with
+    the suffix ``_b``. Each direction is gated and normalised before they meet: a norm behind the
+    sum would undo the difference between "sum" and "mean", and let the louder direction drown
+    the other.
+
+    Args:
+        merge: how the directions meet before the output projection: "sum", "mean", or "concat",
+            for which the output projection takes d_ssm more.
+        **options: of :class:`Mamba2`.
+
+    Raises:
+        ValueError: the merge is unknown, or :class:`Mamba2` refuses an option.
+    """
 
 
 def _merge(merge, forward, backward):

@@ -11,6 +11,7 @@ import math
 import torch
 from torch import nn
 
+from mambaasr.layers.checks import check_choice, check_positive, check_sizes
 from mambaasr.layers.dropout import Dropout
 from mambaasr.layers.linear import Linear, linear
 from mambaasr.layers.masking import zero_padding
@@ -35,13 +36,18 @@ class Mamba(nn.Module):
         dt_init: "random" (uniform) or "constant" weights of the step-size projection.
         dt_scale: factor on those weights.
         dt_init_floor: smallest initial step size.
+        A_init: initial A of each channel's states n = 1, 2, ...: "s4d_real" is A_n = -n (arXiv
+            2206.11893), "noise" adds Gaussian noise to that diagonal (arXiv 2405.12609, whose code
+            for it is not published).
+        A_noise: with "noise", its standard deviation: A_n = -max(n + A_noise * N(0, 1), 0.01). The
+            paper gives no such number; this one, and the limit that keeps A negative, are ours.
         conv_bias: whether the convolution has a bias.
         bias: whether the input and output projections have one.
         dropout_rate: dropout after the input and before the output leaves (arXiv 2406.16808
             needs it against overfitting).
 
     Raises:
-        ValueError: a size is not positive or ``dt_init`` is unknown.
+        ValueError: a size is not positive, or ``dt_init`` or ``A_init`` is unknown.
     """
 
     causal = True
@@ -58,30 +64,29 @@ class Mamba(nn.Module):
         dt_init="random",
         dt_scale=1.0,
         dt_init_floor=1e-4,
+        A_init="s4d_real",
+        A_noise=0.1,
         conv_bias=True,
         bias=False,
         dropout_rate=0.0,
     ):
         super().__init__()
+        check_sizes("Mamba", d_model=d_model, d_state=d_state, d_conv=d_conv)
         if dt_rank == "auto":
             dt_rank = math.ceil(d_model / 16)
-        for name, size in (
-            ("d_model", d_model),
-            ("dt_rank", dt_rank),
-            ("d_state", d_state),
-            ("d_conv", d_conv),
-            ("expand", expand),
-        ):
-            if size <= 0:
-                raise ValueError(f"Mamba: {name} is {size}; it must be positive")
-        if dt_init not in ("random", "constant"):
-            raise ValueError(f"Mamba: dt_init is {dt_init!r}; choose 'random' or 'constant'")
+        check_positive("Mamba", expand=expand, A_noise=A_noise)
+        check_choice("Mamba: dt_init", dt_init, ("random", "constant"))
+        check_choice("Mamba: A_init", A_init, ("s4d_real", "noise"))
         self.d_model, self.d_state, self.d_conv = d_model, d_state, d_conv
         self.d_inner = int(expand * d_model)
+        check_sizes("Mamba", dt_rank=dt_rank, d_inner=self.d_inner)
+        self.d_ssm = self.d_inner  # channels that leave a direction, as in Mamba2
         self.dt_rank = dt_rank
+        self._conv_bias = conv_bias
+        self._A = dict(init=A_init, noise=A_noise)
         self._dt = dict(low=dt_min, high=dt_max, init=dt_init, scale=dt_scale, floor=dt_init_floor)
         self.in_proj = Linear(d_model, 2 * self.d_inner, bias=bias)
-        self._add_direction("", conv_bias)
+        self._add_direction("")
         self.out_proj = Linear(self.d_inner, d_model, bias=bias)
         self.dropout = Dropout(dropout_rate)
 
@@ -95,13 +100,13 @@ class Mamba(nn.Module):
             "D": f"D{suffix}",
         }
 
-    def _add_direction(self, suffix, conv_bias):
+    def _add_direction(self, suffix):
         """Add the parameters of one direction's convolution and state-space model."""
         names, d = self._names(suffix), self.d_inner
         setattr(
             self,
             names["conv"],
-            nn.Conv1d(d, d, self.d_conv, groups=d, padding=self.d_conv - 1, bias=conv_bias),
+            nn.Conv1d(d, d, self.d_conv, groups=d, padding=self.d_conv - 1, bias=self._conv_bias),
         )
         setattr(self, names["x"], Linear(d, self.dt_rank + 2 * self.d_state, bias=False))
         setattr(self, names["dt"], Linear(self.dt_rank, d, bias=True))
@@ -114,9 +119,10 @@ class Mamba(nn.Module):
     @torch.no_grad()
     def _reset_direction(self, suffix):
         names = self._names(suffix)
-        # S4D-real: A_n = -n for each channel.
-        states = torch.arange(1, self.d_state + 1, dtype=torch.float32)
-        getattr(self, names["A"]).copy_(torch.log(states).expand(self.d_inner, -1))
+        states = torch.arange(1.0, self.d_state + 1).expand(self.d_inner, -1)
+        if self._A["init"] == "noise":
+            states = (states + self._A["noise"] * torch.randn(states.shape)).clamp(min=0.01)
+        getattr(self, names["A"]).copy_(torch.log(states))
         getattr(self, names["D"]).fill_(1.0)
         dt_proj, dt = getattr(self, names["dt"]), self._dt
         bound = self.dt_rank**-0.5 * dt["scale"]
@@ -139,21 +145,27 @@ class Mamba(nn.Module):
         A = -torch.exp(getattr(self, names["A"]).float())  # (d, n)
         return conv, x_proj, dt_proj, A, getattr(self, names["D"]).float()
 
+    def _enter(self, hidden):
+        """hidden (..., e) -> x, z (..., d)."""
+        return self.dropout(self.in_proj(hidden)).chunk(2, dim=-1)
+
     def _project(self, x, x_proj, dt_proj):
         """x (..., d) -> dt (..., d) before bias, B (..., n), C (..., n)."""
         dt, B, C = x_proj(x).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
         return linear(dt, dt_proj.weight), B, C
 
-    def _mix(self, x, z, suffix="", lengths=None, reverse=False, state=None):
+    def _mix(self, parts, suffix="", lengths=None, reverse=False, state=None):
         """Convolution and scan in one direction.
 
         Args:
-            x, z: (b, t, d).
+            parts: x, z (b, t, d) of :meth:`_enter`.
+            suffix: of the direction's parameters.
             state: None, or (conv (b, d, d_conv - 1), ssm (b, d, n)).
 
         Returns:
             (b, t, d) after the gate, and the new state (Nones without a state).
         """
+        x, z = parts
         conv, x_proj, dt_proj, A, D = self._direction(suffix)
         onwards = state is not None  # mamba_ssm's kernels cannot train through a state
         conv_state, ssm_state = state if onwards else (None, None)
@@ -189,11 +201,11 @@ class Mamba(nn.Module):
             y, ssm_state = y
         return y.transpose(1, 2), (conv_state, ssm_state)
 
-    def _leave(self, y, lengths):
+    def _leave(self, y, parts, lengths=None):
         """y (b, t, d), zero beyond the lengths, -> (b, t, e), zero there too."""
         y = self.dropout(self.out_proj(y))
         # Without a bias zeros stay zeros.
-        return y if self.out_proj.bias is None else _finish(y, lengths)
+        return y if lengths is None or self.out_proj.bias is None else zero_padding(y, lengths)
 
     def forward(self, hidden, lengths=None, reverse=False):
         """Mix a batch of whole sequences.
@@ -207,9 +219,9 @@ class Mamba(nn.Module):
         Returns:
             (batch, time, d_model), zero beyond the lengths.
         """
-        x, z = self.dropout(self.in_proj(hidden)).chunk(2, dim=-1)
-        y, _ = self._mix(x, z, lengths=lengths, reverse=reverse)
-        return self._leave(y, lengths)
+        parts = self._enter(hidden)
+        y, _ = self._mix(parts, lengths=lengths, reverse=reverse)
+        return self._leave(y, parts, lengths)
 
     def initial_state(self, batch, device=None, dtype=torch.float32):
         """The state before the first frame: (conv (b, d, d_conv - 1), ssm (b, d, n)), zeros."""
@@ -227,9 +239,9 @@ class Mamba(nn.Module):
         Returns:
             (batch, time, d_model) and the next state. Gradients flow through both.
         """
-        x, z = self.dropout(self.in_proj(hidden)).chunk(2, dim=-1)
-        y, state = self._mix(x, z, state=state)
-        return self.dropout(self.out_proj(y)), state
+        parts = self._enter(hidden)
+        y, state = self._mix(parts, state=state)
+        return self._leave(y, parts), state
 
     @torch.no_grad()
     def step(self, hidden, state):
@@ -251,7 +263,3 @@ class Mamba(nn.Module):
             ssm_state, x, dt, A, B, C, D, z, dt_proj.bias.float(), dt_softplus=True
         )
         return self.out_proj(y)
-
-
-def _finish(x, lengths):
-    return x if lengths is None else zero_padding(x, lengths)

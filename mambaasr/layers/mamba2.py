@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from mambaasr.layers.checks import check_positive, check_sizes
 from mambaasr.layers.dropout import Dropout
 from mambaasr.layers.linear import Linear
 from mambaasr.layers.masking import zero_padding
@@ -108,13 +109,14 @@ class Mamba2(nn.Module):
         dropout_rate=0.0,
     ):
         super().__init__()
+        check_sizes("Mamba2", d_model=d_model, d_state=d_state, d_conv=d_conv, headdim=headdim)
+        check_sizes("Mamba2", ngroups=ngroups, chunk_size=chunk_size)
+        check_positive("Mamba2", expand=expand)
         self.d_model, self.d_state, self.d_conv = d_model, d_state, d_conv
         self.headdim, self.ngroups, self.chunk_size = headdim, ngroups, chunk_size
         self.d_inner = int(expand * d_model)
         self.d_ssm = self.d_inner if d_ssm is None else d_ssm
-        for name in ("d_model", "d_state", "d_conv", "headdim", "ngroups", "d_inner", "d_ssm"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"Mamba2: {name} is {getattr(self, name)}; it must be positive")
+        check_sizes("Mamba2", d_inner=self.d_inner, d_ssm=self.d_ssm)
         if self.d_ssm > self.d_inner:
             raise ValueError(f"Mamba2: d_ssm is {self.d_ssm}, more than d_inner, {self.d_inner}")
         self.nheads, rest = divmod(self.d_ssm, headdim)
@@ -130,50 +132,70 @@ class Mamba2(nn.Module):
         self._init = dict(
             A=A_init_range, low=dt_min, high=dt_max, floor=dt_init_floor, conv=conv_init
         )
+        self._has = dict(
+            conv_bias=conv_bias, D_hdim=D_has_hdim, norm=rmsnorm, norm_first=norm_before_gate
+        )
         self.d_mlp = self.d_inner - self.d_ssm
         self._mixed = self.d_ssm + 2 * ngroups * d_state  # x, B, C
         self.in_proj = Linear(
             d_model, 2 * self.d_mlp + self.d_ssm + self._mixed + self.nheads, bias=bias
         )
-        self.conv1d = nn.Conv1d(
-            self._mixed,
-            self._mixed,
-            d_conv,
-            groups=self._mixed,
-            padding=d_conv - 1,
-            bias=conv_bias,
-        )
-        self.dt_bias = nn.Parameter(torch.empty(self.nheads))
-        self.A_log = nn.Parameter(torch.empty(self.nheads))
-        self.D = nn.Parameter(torch.empty(self.d_ssm if D_has_hdim else self.nheads))
-        for parameter in (self.dt_bias, self.A_log, self.D):
-            parameter._no_weight_decay = True
-        self.norm = None
-        if rmsnorm:
-            self.norm = GatedRMSNorm(self.d_ssm, self.d_ssm // ngroups, norm_before_gate)
+        self._add_direction("")
         self.out_proj = Linear(self.d_inner, d_model, bias=bias)
         self.dropout = Dropout(dropout_rate)
-        self._reset()
+
+    def _names(self, suffix):
+        # The suffix lies inside "A_log", as in Mamba.
+        return {
+            "conv": f"conv1d{suffix}",
+            "dt": f"dt_bias{suffix}",
+            "A": f"A{suffix}_log",
+            "D": f"D{suffix}",
+            "norm": f"norm{suffix}",
+        }
+
+    def _add_direction(self, suffix):
+        """Add the parameters of one direction's convolution, state-space model and norm."""
+        names, has, c = self._names(suffix), self._has, self._mixed
+        conv = nn.Conv1d(
+            c, c, self.d_conv, groups=c, padding=self.d_conv - 1, bias=has["conv_bias"]
+        )
+        setattr(self, names["conv"], conv)
+        skips = self.d_ssm if has["D_hdim"] else self.nheads
+        for name, size in (("dt", self.nheads), ("A", self.nheads), ("D", skips)):
+            parameter = nn.Parameter(torch.empty(size))
+            parameter._no_weight_decay = True
+            setattr(self, names[name], parameter)
+        norm = None
+        if has["norm"]:
+            norm = GatedRMSNorm(self.d_ssm, self.d_ssm // self.ngroups, has["norm_first"])
+        setattr(self, names["norm"], norm)
+        self._reset_direction(suffix)
 
     @torch.no_grad()
-    def _reset(self):
+    def _reset_direction(self, suffix):
+        conv, dt_bias, A_log, D, norm = self._direction(suffix)
         init = self._init
-        self.A_log.uniform_(*init["A"]).log_()
-        self.D.fill_(1.0)
+        A_log.uniform_(*init["A"]).log_()
+        D.fill_(1.0)
         # The bias is the inverse softplus of a step size drawn log-uniformly.
         low, high = math.log(init["low"]), math.log(init["high"])
         step = torch.exp(torch.rand(self.nheads) * (high - low) + low).clamp(min=init["floor"])
-        self.dt_bias.copy_(step + torch.log(-torch.expm1(-step)))
+        dt_bias.copy_(step + torch.log(-torch.expm1(-step)))
         if init["conv"] is not None:
-            nn.init.uniform_(self.conv1d.weight, -init["conv"], init["conv"])
-        if self.norm is not None:
-            self.norm.weight.fill_(1.0)
+            nn.init.uniform_(conv.weight, -init["conv"], init["conv"])
+        if norm is not None:
+            norm.weight.fill_(1.0)
 
     def espnet_initialization_fn(self):
         """Restore what ESPnet's ``init: xavier_uniform`` and the like would destroy."""
-        self._reset()
+        self._reset_direction("")
 
-    def _project(self, hidden):
+    def _direction(self, suffix):
+        names = self._names(suffix)
+        return [getattr(self, names[key]) for key in ("conv", "dt", "A", "D", "norm")]
+
+    def _enter(self, hidden):
         """hidden (..., e) -> mlp (..., 2 d_mlp), z (..., s), xBC (..., c), dt (..., h)."""
         sizes = [2 * self.d_mlp, self.d_ssm, self._mixed, self.nheads]
         return self.dropout(self.in_proj(hidden)).split(sizes, dim=-1)
@@ -185,29 +207,29 @@ class Mamba2(nn.Module):
         groups = (self.ngroups, self.d_state)
         return x.unflatten(-1, (-1, self.headdim)), B.unflatten(-1, groups), C.unflatten(-1, groups)
 
-    def _skip(self):
-        D = self.D.float()
+    def _skip(self, D):
+        D = D.float()
         return D if D.numel() == self.nheads else D.view(self.nheads, self.headdim)
 
-    def _mix(self, z, xBC, dt, lengths=None, reverse=False, state=None):
-        """Convolution and scan.
+    def _mix(self, parts, suffix="", lengths=None, reverse=False, state=None):
+        """Convolution, scan, gate and norm in one direction.
 
         Args:
-            z: (b, t, s).
-            xBC: (b, t, c).
-            dt: (b, t, h).
+            parts: of :meth:`_enter`, (b, t, ...).
+            suffix: of the direction's parameters.
             state: None, or (conv (b, c, d_conv - 1), ssm (b, h, p, n)).
 
         Returns:
-            (b, t, s), gated by z unless there is a norm that does it, and the new state
-            (Nones without a state).
+            (b, t, s) and the new state (Nones without a state).
         """
+        _, z, xBC, dt = parts
+        conv, dt_bias, A_log, D, norm = self._direction(suffix)
         onwards = state is not None  # mamba_ssm's kernels cannot train through a state
         conv_state, ssm_state = state if onwards else (None, None)
         xBC = causal_conv1d_fn(
             xBC.transpose(1, 2),
-            self.conv1d.weight.squeeze(1),
-            self.conv1d.bias,
+            conv.weight.squeeze(1),
+            conv.bias,
             initial_states=conv_state,
             return_final_states=onwards,
             activation="silu",
@@ -220,13 +242,13 @@ class Mamba2(nn.Module):
         y = mamba_chunk_scan_combined(
             x,
             dt,
-            -torch.exp(self.A_log.float()),
+            -torch.exp(A_log.float()),
             B,
             C,
             self.chunk_size,
-            D=self._skip(),
-            z=None if self.norm is not None else z.unflatten(-1, (-1, self.headdim)),
-            dt_bias=self.dt_bias.float(),
+            D=self._skip(D),
+            z=None if norm is not None else z.unflatten(-1, (-1, self.headdim)),
+            dt_bias=dt_bias.float(),
             initial_states=ssm_state,
             dt_softplus=True,
             dt_limit=self.dt_limit,
@@ -236,16 +258,16 @@ class Mamba2(nn.Module):
         )
         if onwards:
             y, ssm_state = y
-        return y.flatten(-2), (conv_state, ssm_state)
+        y = y.flatten(-2)
+        return y if norm is None else norm(y, z), (conv_state, ssm_state)
 
-    def _leave(self, y, z, mlp):
-        """Norm, gated linear unit and output projection: (..., s) -> (..., e)."""
-        if self.norm is not None:
-            y = self.norm(y, z)
+    def _leave(self, y, parts, lengths=None):
+        """Gated linear unit and output projection: y (..., s) -> (..., e)."""
         if self.d_mlp > 0:
-            gate, x = mlp.chunk(2, dim=-1)
+            gate, x = parts[0].chunk(2, dim=-1)
             y = torch.cat([F.silu(gate) * x, y], dim=-1)
-        return self.dropout(self.out_proj(y))
+        y = self.dropout(self.out_proj(y))
+        return y if lengths is None else zero_padding(y, lengths)
 
     def forward(self, hidden, lengths=None, reverse=False):
         """Mix a batch of whole sequences.
@@ -259,10 +281,9 @@ class Mamba2(nn.Module):
         Returns:
             (batch, time, d_model), zero beyond the lengths.
         """
-        mlp, z, xBC, dt = self._project(hidden)
-        y, _ = self._mix(z, xBC, dt, lengths, reverse)
-        out = self._leave(y, z, mlp)
-        return out if lengths is None else zero_padding(out, lengths)
+        parts = self._enter(hidden)
+        y, _ = self._mix(parts, lengths=lengths, reverse=reverse)
+        return self._leave(y, parts, lengths)
 
     def initial_state(self, batch, device=None, dtype=torch.float32):
         """The state before the first frame: (conv (b, c, d_conv - 1), ssm (b, h, p, n)), zeros."""
@@ -280,9 +301,9 @@ class Mamba2(nn.Module):
         Returns:
             (batch, time, d_model) and the next state. Gradients flow through both.
         """
-        mlp, z, xBC, dt = self._project(hidden)
-        y, state = self._mix(z, xBC, dt, state=state)
-        return self._leave(y, z, mlp), state
+        parts = self._enter(hidden)
+        y, state = self._mix(parts, state=state)
+        return self._leave(y, parts), state
 
     @torch.no_grad()
     def step(self, hidden, state):
@@ -295,14 +316,16 @@ class Mamba2(nn.Module):
         Returns:
             (batch, d_model).
         """
+        conv, dt_bias, A_log, D, norm = self._direction("")
         conv_state, ssm_state = state
-        mlp, z, xBC, dt = self._project(hidden)
-        weight = self.conv1d.weight.squeeze(1)
-        xBC = causal_conv1d_update(xBC, conv_state, weight, self.conv1d.bias, "silu")
+        parts = self._enter(hidden)
+        _, z, xBC, dt = parts
+        weight = conv.weight.squeeze(1)
+        xBC = causal_conv1d_update(xBC, conv_state, weight, conv.bias, "silu")
         x, B, C = self._split(xBC)
-        dt = F.softplus(dt.float() + self.dt_bias.float()).clamp(*self.dt_limit)
+        dt = F.softplus(dt.float() + dt_bias.float()).clamp(*self.dt_limit)
         p = self.headdim
-        A = -torch.exp(self.A_log.float()).repeat_interleave(p)
+        A = -torch.exp(A_log.float()).repeat_interleave(p)
         # A head of p channels is p channels of the Mamba-1 step with equal steps and decays.
         y = selective_state_update(
             ssm_state.view(len(ssm_state), self.d_ssm, self.d_state),
@@ -311,7 +334,7 @@ class Mamba2(nn.Module):
             A.unsqueeze(1).expand(-1, self.d_state),
             B,
             C,
-            self._skip().reshape(self.nheads, -1).expand(-1, p).reshape(-1),
-            None if self.norm is not None else z,
+            self._skip(D).reshape(self.nheads, -1).expand(-1, p).reshape(-1),
+            None if norm is not None else z,
         )
-        return self._leave(y, z, mlp)
+        return self._leave(y if norm is None else norm(y, z), parts)

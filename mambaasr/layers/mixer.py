@@ -2,12 +2,13 @@
 
 import inspect
 
-from mambaasr.layers.bidirectional import InnerBiMamba, OuterBiMamba
+from mambaasr.layers.bidirectional import InnerBiMamba, InnerBiMamba2, OuterBiMamba
+from mambaasr.layers.checks import check_choice
 from mambaasr.layers.mamba import Mamba
 from mambaasr.layers.mamba2 import Mamba2
 
 MIXERS = {"mamba1": Mamba, "mamba2": Mamba2}
-INNER = {"mamba1": InnerBiMamba}
+INNER = {"mamba1": InnerBiMamba, "mamba2": InnerBiMamba2}
 DIRECTIONS = ("uni", "inner", "outer")
 # What make_mixer takes by name, and what is a module's own.
 _NAMED = ("self", "d_model", "d_state", "d_conv", "expand", "dropout_rate")
@@ -45,8 +46,8 @@ def make_mixer(
     Raises:
         ValueError: an option is unknown, or its value impossible.
     """
-    _check_choice("mixer", mixer, MIXERS)
-    _check_choice("direction", direction, DIRECTIONS)
+    check_choice("mixer", mixer, MIXERS)
+    check_choice("direction", direction, DIRECTIONS)
     made = MIXERS[mixer]
     allowed = [name for name in inspect.signature(made).parameters if name not in _NAMED]
     for name in conf:
@@ -61,10 +62,4 @@ def make_mixer(
         return made(d_model, **options)
     if direction == "outer":
         return OuterBiMamba(made, d_model, merge, **options)
-    _check_choice("mixer", mixer, INNER)
     return INNER[mixer](d_model, merge, **options)
-
-
-def _check_choice(name, value, choices):
-    if value not in choices:
-        raise ValueError(f"{name} is {value!r}; choose one of {', '.join(choices)}")
