@@ -16,6 +16,8 @@ from espnet2.asr.ctc import CTC
 from espnet2.asr.decoder.abs_decoder import AbsDecoder
 from espnet2.asr.encoder.abs_encoder import AbsEncoder
 from espnet2.asr.frontend.abs_frontend import AbsFrontend
+from espnet2.lm.abs_model import AbsLM
+from espnet2.schedulers.abs_scheduler import AbsBatchStepScheduler
 
 try:
     from espnet.nets.pytorch_backend.transformer.subsampling import TooShortUttError
@@ -25,9 +27,11 @@ except ModuleNotFoundError:  # ESPnet after 202511 moved espnet.nets
     from espnet2.legacy.nets.scorer_interface import BatchScorerInterface
 
 __all__ = [
+    "AbsBatchStepScheduler",
     "AbsDecoder",
     "AbsEncoder",
     "AbsFrontend",
+    "AbsLM",
     "BatchScorerInterface",
     "CTC",
     "TooShortUttError",

@@ -9,6 +9,11 @@ CLASSES = {
         "conmamba": "mambaasr.encoder.conmamba:ConMambaEncoder",
     },
     "decoder": {"mamba": "mambaasr.decoder.mamba:MambaDecoder"},
+    "scheduler": {
+        "warmup_cosine": "mambaasr.optim.schedulers:WarmupCosine",
+        "warmup_linear": "mambaasr.optim.schedulers:WarmupLinear",
+    },
+    "model": {"multilingual": "mambaasr.model.multilingual:MultilingualModel"},
 }
 
 

@@ -19,7 +19,7 @@ import torch
 
 from mambaasr import espnet_compat, register
 from mambaasr.errors import UserError
-from mambaasr.task import checkpoints
+from mambaasr.task import checkpoints, optim
 from mambaasr.task.config import read_conf
 from mambaasr.task.log import write_log
 from mambaasr.task.trainer import Trainer, brief
@@ -55,9 +55,7 @@ class ASRTask(_espnet_asr.ASRTask):
                 action.type = path_name_type
             elif isinstance(action, _NestedDictAction):
                 action.__class__ = _ConfAction
-            elif action.dest == "exclude_weight_decay":
-                # A and D of a state-space model, norms and biases take no weight decay.
-                action.default = True
+        optim.add_options(parser)
 
         def error(message):
             raise UserError(f"{message}; see --help_all")
@@ -77,6 +75,8 @@ class ASRTask(_espnet_asr.ASRTask):
         if missing:
             raise UserError(f"give {', '.join(f'--{name}' for name in missing)}; see --help")
         _check_files(args)
+        if not args.dry_run:
+            languages.prepare(args)
         _make_absolute(args)
         # As in ESPnet's own main, which besides prints the command line to the screen.
         args.version = _abs_task.__version__
@@ -103,6 +103,19 @@ class ASRTask(_espnet_asr.ASRTask):
             super().main_worker(args)
 
     @classmethod
+    def optional_data_names(cls, train=True, inference=False):
+        """Return ESPnet's names of data that need not be there, and that of languages."""
+        return (*super().optional_data_names(train, inference), languages.NAME)
+
+    @classmethod
+    def build_preprocess_fn(cls, args, train):
+        """Return ESPnet's preprocessor; it turns a language into an index where there is one."""
+        found = super().build_preprocess_fn(args, train)
+        if args.model != languages.MODEL or not languages.needed(args.model_conf):
+            return found
+        return languages.LanguagePreprocessor(found, args.model_conf["languages"])
+
+    @classmethod
     def build_model(cls, args):
         """Build the model; what a class refuses is reported with the config's name."""
         with _building(args, "model"):
@@ -110,9 +123,12 @@ class ASRTask(_espnet_asr.ASRTask):
 
     @classmethod
     def build_optimizers(cls, args, model):
-        """Build the optimizer; what its class refuses is reported with the config's name."""
+        """Build the optimizer; what a class refuses is reported with the config's name."""
         with _building(args, "optimizer"):
-            return super().build_optimizers(args, model=model)
+            optimizers = super().build_optimizers(args, model=model)
+        with _building(args, "optimizer's schedule"):
+            optim.prepare(args, optimizers)
+        return optimizers
 
 
 class _ConfAction(argparse.Action):

@@ -14,6 +14,7 @@ from mambaasr.registry import CLASSES
 
 ABS_TASK = "espnet2.tasks.abs_task"
 ASR_TASK = "espnet2.tasks.asr"
+OUR_OPTIONS = "mambaasr.task.optim"
 
 # What ESPnet's build_model and main_worker give to each class themselves.
 _GIVEN = {
@@ -177,9 +178,18 @@ def signature(module, name):
     module, definition = found
     for node in definition.body:
         if isinstance(node, ast.FunctionDef) and node.name == "__init__":
-            return _from_function(node)
+            own = _from_function(node)
+            if not _passes_rest_on(node):
+                return own
+            above = _inherited(module, definition)
+            return Signature(above.parameters | own.parameters, above.open)
     if definition.decorator_list:  # dataclasses and the like write their own constructor
         return Signature({}, open=True)
+    return _inherited(module, definition)
+
+
+def _inherited(module, definition):
+    """Read the arguments of the constructor that a class gets from its bases."""
     for base in definition.bases:
         target = _target(module, base)
         if target and _class(*target):
@@ -189,6 +199,18 @@ def signature(module, name):
         elif not (isinstance(base, ast.Name) and base.id in ("ABC", "object")):
             return Signature({}, open=True)
     return Signature({})
+
+
+def _passes_rest_on(node):
+    """Say whether a constructor gives all of its ``**kwargs`` to ``super().__init__``."""
+    rest = getattr(node.args.kwarg, "arg", None)
+    for call in ast.walk(node) if rest else ():
+        if not isinstance(call, ast.Call) or getattr(call.func, "attr", None) != "__init__":
+            continue
+        if getattr(getattr(call.func.value, "func", None), "id", None) == "super":
+            if any(k.arg is None and getattr(k.value, "id", None) == rest for k in call.keywords):
+                return True
+    return False
 
 
 def _from_function(node):
@@ -269,7 +291,7 @@ def slots():
 def options():
     """Read the options of ESPnet's ASR task: name -> :class:`Option`."""
     found = {"help": Option(), "config": Option()}
-    for module in (ABS_TASK, ASR_TASK):
+    for module in (ABS_TASK, ASR_TASK, OUR_OPTIONS):
         tree = _tree(module)
         for node in ast.walk(tree) if tree else ():
             if not isinstance(node, ast.Call) or not node.args:

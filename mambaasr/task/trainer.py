@@ -56,6 +56,7 @@ class Trainer(EspnetTrainer):
     @classmethod
     def run(cls, *, trainer_options, distributed_option, **kwargs):
         options = trainer_options
+        count_updates(kwargs["schedulers"], kwargs["train_iter_factory"], options)
         first = not distributed_option.distributed or distributed_option.dist_rank == 0
         with checkpoints.guarded():
             if options.resume and first:
@@ -97,6 +98,41 @@ class Trainer(EspnetTrainer):
             iterator=Progress(iterator, title, reporter), reporter=reporter, options=options,
             **kwargs,
         )  # fmt: skip
+
+
+def count_updates(schedulers, factory, options):
+    """Tell the schedules whose ``total_steps`` is open how many updates the training makes.
+
+    Args:
+        schedulers: the training's; those of other kinds, and None, are left alone.
+        factory: ESPnet's of the training's batches.
+        options: the trainer's.
+
+    Raises:
+        UserError: the batches of an epoch cannot be counted, or are too few for the warm-up.
+    """
+    for scheduler in schedulers:
+        if not hasattr(scheduler, "set_total_steps") or scheduler.total_steps is not None:
+            continue
+        batches = getattr(factory, "num_iters_per_epoch", None)
+        if batches is None:
+            try:
+                batches = len(factory.sampler)
+            except (AttributeError, TypeError):
+                raise UserError(
+                    f"scheduler_conf: total_steps cannot be counted with this iterator "
+                    f"({type(factory).__name__}); write it, or give --num_iters_per_epoch"
+                ) from None
+        # An epoch's last, incomplete accumulation makes no update.
+        total = batches // options.accum_grad * options.max_epoch
+        try:
+            scheduler.set_total_steps(total)
+        except ValueError as error:
+            raise UserError(
+                f"{error}; {batches} batches an epoch, accum_grad {options.accum_grad} and "
+                f"max_epoch {options.max_epoch} make {total} updates"
+            ) from error
+        logging.info(f"{total} updates in all: {scheduler}")
 
 
 def brief(error, lines=4):
