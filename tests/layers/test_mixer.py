@@ -1,0 +1,274 @@
+"""Every mixer in every direction: padding, pieces, steps, gradients, names, wrong options."""
+
+import loops
+import pytest
+import torch
+import torch.nn.functional as F
+
+from mambaasr.layers.bidirectional import InnerBiMamba, InnerBiMamba2, OuterBiMamba
+from mambaasr.layers.mamba import Mamba
+from mambaasr.layers.mamba2 import Mamba2
+from mambaasr.layers.mixer import DIRECTIONS, MIXERS, make_mixer
+
+MERGES = ["sum", "mean", "concat"]
+LENGTHS = torch.tensor([17, 5, 0, 9])
+# kind -> variant -> options beyond the size
+VARIANTS = {
+    "mamba1": {"plain": {}, "biases": dict(bias=True, conv_bias=False, dt_rank=3)},
+    "mamba2": {
+        "plain": dict(headdim=8),
+        "no norm": dict(headdim=16, rmsnorm=False, D_has_hdim=True),
+        "partly": dict(headdim=4, d_ssm=32, ngroups=2, bias=True, norm_before_gate=True),
+    },
+}
+CASES = [(mixer, variant) for mixer in VARIANTS for variant in VARIANTS[mixer]]
+
+
+def make(mixer, direction, variant="plain", merge="sum", **options):
+    torch.manual_seed(1)
+    options = dict(d_state=8) | VARIANTS[mixer][variant] | options
+    made = make_mixer(mixer, direction, 24, merge, **options)
+    with torch.no_grad():
+        for name, parameter in made.named_parameters():
+            if "D" in name or "norm" in name or "bias" in name:
+                parameter.add_(0.3 * torch.randn_like(parameter))
+    return made
+
+
+def batch(time=17):
+    torch.manual_seed(0)
+    return torch.randn(4, time, 24)
+
+
+@pytest.mark.parametrize("mixer, variant", CASES)
+@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize("merge", MERGES)
+def test_padded_batch_equals_single_utterance(mixer, variant, direction, merge):
+    made, x = make(mixer, direction, variant, merge), batch()
+    padded = x.clone()
+    for b, length in enumerate(LENGTHS.tolist()):
+        padded[b, length:] = float("nan")
+    together = made(padded, LENGTHS)
+    for b, length in enumerate(LENGTHS.tolist()):
+        alone = made(x[b : b + 1, :length])
+        assert alone.shape == (1, length, 24)
+        assert torch.allclose(together[b, :length], alone[0], atol=2e-6)
+        assert (together[b, length:] == 0).all()
+    assert together[0].abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("mixer, variant", CASES)
+@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize("merge", MERGES)
+def test_every_parameter_learns_and_padding_does_not(mixer, variant, direction, merge):
+    made, x = make(mixer, direction, variant, merge), batch().requires_grad_()
+    made(x, LENGTHS).square().sum().backward()
+    for name, parameter in made.named_parameters():
+        assert torch.isfinite(parameter.grad).all() and parameter.grad.abs().max() > 0, name
+    for b, length in enumerate(LENGTHS.tolist()):
+        assert (x.grad[b, length:] == 0).all()
+        assert (x.grad[b, :length].abs().sum(-1) > 0).all()
+
+
+@pytest.mark.parametrize("mixer", MIXERS)
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_what_is_causal_sees_no_later_frame_and_the_others_do(mixer, direction):
+    made, x = make(mixer, direction), batch()
+    later = x.clone()
+    later[:, 10:] += 1
+    change = (made(x) - made(later)).abs().amax((0, 2))
+    assert made.causal == (direction == "uni")
+    assert (change[:10] < 1e-6).all() if made.causal else (change[9] > 1e-4)
+    assert (change[10:] > 1e-4).all()
+
+
+@pytest.mark.parametrize("mixer, variant", CASES)
+@pytest.mark.parametrize("direction", ["inner", "outer"])
+@pytest.mark.parametrize("merge", MERGES)
+def test_a_turned_mixer_gives_what_its_directions_swapped_give(mixer, variant, direction, merge):
+    """Time turned round and the parameters of both directions swapped: the output turns round."""
+    one, x = make(mixer, direction, variant, merge), batch()
+    two = make(mixer, direction, variant, merge)
+    swap_directions(one, two)
+    assert not torch.allclose(one(x), two(x), atol=1e-4)
+    assert torch.allclose(one(x).flip(1), two(x.flip(1)), atol=2e-6)
+
+
+def other_direction(name):
+    """The name that a parameter has in the other direction."""
+    module, dot, leaf = name.partition(".")
+    twins = {"forward_mixer": "backward_mixer", "A_log": "A_b_log"}
+    twins |= {b: a for a, b in twins.items()}
+    if module in ("in_proj", "out_proj", "linear"):
+        return name
+    twin = module.removesuffix("_b") if module.endswith("_b") else f"{module}_b"
+    return twins.get(module, twin) + dot + leaf
+
+
+def swap_directions(source, target):
+    """Copy the parameters with those of the two directions exchanged."""
+    swapped = {other_direction(name): value for name, value in source.state_dict().items()}
+    if source.merge == "concat":
+        outer = isinstance(source, OuterBiMamba)
+        joint, width = ("linear.weight", 24) if outer else ("out_proj.weight", source.d_ssm)
+        rest = swapped[joint].shape[1] - 2 * width
+        kept, first, second = swapped[joint].split([rest, width, width], dim=1)
+        swapped[joint] = torch.cat([kept, second, first], dim=1)
+    target.load_state_dict(swapped)
+
+
+@pytest.mark.parametrize("mixer", MIXERS)
+@pytest.mark.parametrize("direction", ["inner", "outer"])
+def test_the_mean_is_half_of_the_sum(mixer, direction):
+    total, mean = (make(mixer, direction, merge=merge) for merge in ("sum", "mean"))
+    assert torch.allclose(mean(batch()), 0.5 * total(batch()), atol=1e-6)
+
+
+def test_outer_is_the_sum_of_two_mixers():
+    made, x = make("mamba2", "outer"), batch()
+    assert isinstance(made.forward_mixer, Mamba2)
+    total = made.forward_mixer(x) + made.backward_mixer(x.flip(1)).flip(1)
+    assert torch.allclose(made(x), total, atol=1e-6)
+
+
+@pytest.mark.parametrize("mixer, variant", CASES)
+def test_pieces_and_steps_equal_the_whole_gradients_too(mixer, variant):
+    made, x = make(mixer, "uni", variant), batch()
+    whole = made(x)
+    state, pieces = made.initial_state(4), []
+    for piece in x.split([1, 2, 9, 5], dim=1):
+        out, state = made.forward_chunk(piece, state)
+        pieces.append(out)
+    pieces = torch.cat(pieces, dim=1)
+    assert torch.allclose(pieces, whole, atol=1e-6)
+    want = torch.autograd.grad(whole.square().sum(), list(made.parameters()))
+    got = torch.autograd.grad(pieces.square().sum(), list(made.parameters()))
+    assert all(loops.close(a, b, 1e-4) for a, b in zip(got, want, strict=True))
+    stepped = made.initial_state(4, x.device, x.dtype)
+    steps = torch.stack([made.step(frame, stepped) for frame in x.unbind(1)], dim=1)
+    assert torch.allclose(steps, whole, atol=1e-6)
+    for a, b in zip(stepped, state, strict=True):
+        assert len(a) == 4 and torch.allclose(a, b, atol=1e-6)
+
+
+@pytest.mark.parametrize("mixer", MIXERS)
+@pytest.mark.parametrize("direction", ["inner", "outer"])
+def test_a_mixer_that_looks_both_ways_refuses_pieces(mixer, direction):
+    made = make(mixer, direction)
+    for call in (
+        lambda: made.initial_state(4),
+        lambda: made.forward_chunk(batch(), None),
+        lambda: made.step(batch()[:, 0], None),
+    ):
+        with pytest.raises(ValueError, match="looks both ways.*direction: uni"):
+            call()
+
+
+def test_names_of_the_second_direction():
+    added = {
+        kind: set(make_mixer(kind, "inner", 64).state_dict())
+        - set(make_mixer(kind, "uni", 64).state_dict())
+        for kind in MIXERS
+    }
+    assert added["mamba1"] == {
+        "A_b_log",
+        "D_b",
+        "conv1d_b.weight",
+        "conv1d_b.bias",
+        "x_proj_b.weight",
+        "dt_proj_b.weight",
+        "dt_proj_b.bias",
+    }
+    assert added["mamba2"] == {
+        "A_b_log",
+        "D_b",
+        "conv1d_b.weight",
+        "conv1d_b.bias",
+        "dt_bias_b",
+        "norm_b.weight",
+    }
+    outer = {name.partition(".")[0] for name in make("mamba2", "outer").state_dict()}
+    assert outer == {"forward_mixer", "backward_mixer"}
+
+
+@pytest.mark.parametrize("mixer", MIXERS)
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_what_takes_no_weight_decay_and_what_espnets_initialiser_spares(mixer, direction):
+    from espnet2.torch_utils.initialize import initialize
+
+    made = make_mixer(mixer, direction, 24, d_state=8, **VARIANTS[mixer]["plain"])
+    initialize(made, "xavier_uniform")
+    for name, parameter in made.named_parameters():
+        leaf = name.rpartition(".")[2]
+        if leaf.endswith("_log"):
+            assert parameter._no_weight_decay
+            assert (parameter >= 0).all() and (parameter <= 2.773).all(), name  # 1 to 16
+            assert parameter.abs().max() > 0.1, name
+        elif leaf in ("D", "D_b"):
+            assert parameter._no_weight_decay and (parameter == 1).all(), name
+        elif leaf.startswith("dt_bias") or "dt_proj" in name and leaf == "bias":
+            step = F.softplus(parameter)
+            assert (step > 9e-4).all() and (step < 0.11).all(), name
+        elif "norm" in name:
+            assert (parameter == 1).all(), name
+
+
+def test_defaults_and_classes():
+    assert make_mixer("mamba1", "uni", 64).d_state == 16
+    assert make_mixer("mamba2", "uni", 64).d_state == 128
+    classes = {
+        (kind, direction): type(make(kind, direction))
+        for kind in MIXERS
+        for direction in DIRECTIONS
+    }
+    assert classes == {
+        ("mamba1", "uni"): Mamba,
+        ("mamba1", "inner"): InnerBiMamba,
+        ("mamba1", "outer"): OuterBiMamba,
+        ("mamba2", "uni"): Mamba2,
+        ("mamba2", "inner"): InnerBiMamba2,
+        ("mamba2", "outer"): OuterBiMamba,
+    }
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize("mixer", MIXERS)
+def test_dropout_acts_in_training_alone(mixer, direction):
+    made, x = make(mixer, direction, dropout_rate=0.5), batch()
+    assert not torch.equal(made(x), made(x))
+    made.eval()
+    assert torch.equal(made(x), made(x))
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_impossible_options_are_named(direction):
+    for mixer, options, message in (
+        ("mamba3", {}, "mixer is 'mamba3'; choose one of mamba1, mamba2"),
+        (None, {}, "mixer is None"),
+        ("mamba1", dict(d_state=0), "d_state is 0; it must be positive"),
+        ("mamba1", dict(d_state=2.5), "d_state is 2.5; it must be a whole number"),
+        ("mamba2", dict(d_conv=0), "d_conv is 0"),
+        ("mamba2", dict(expand=-1), "expand is -1"),
+        ("mamba1", dict(expand="2"), "expand is '2'"),
+        ("mamba1", dict(expand=0.01), "d_inner is 0"),
+        ("mamba1", dict(dt_rank=0), "dt_rank is 0"),
+        ("mamba1", dict(dt_init="zero"), "dt_init is 'zero'; choose one of random, constant"),
+        ("mamba1", dict(A_init="random"), "A_init is 'random'; choose one of s4d_real, noise"),
+        ("mamba1", dict(A_noise=0), "A_noise is 0"),
+        ("mamba1", dict(headdim=8), "'headdim' is no option of mamba1; choose among dt_rank"),
+        ("mamba2", dict(dt_rank=8), "'dt_rank' is no option of mamba2; choose among .*headdim"),
+        ("mamba2", dict(A_init="noise"), "'A_init' is no option of mamba2"),
+        ("mamba2", dict(headdim=7), "headdim is 7; it must divide d_ssm, 48"),
+        ("mamba2", dict(headdim=8, ngroups=4), "ngroups is 4; it must divide the 6 heads"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            make_mixer(mixer, direction, 24, **options)
+
+
+def test_unknown_directions_and_merges_are_named():
+    with pytest.raises(ValueError, match="direction is 'both'; choose one of uni, inner, outer"):
+        make_mixer("mamba1", "both", 24)
+    for mixer in MIXERS:
+        for direction in ("inner", "outer"):
+            with pytest.raises(ValueError, match="merge is 'max'; choose one of sum, mean, concat"):
+                make(mixer, direction, merge="max")
