@@ -19,7 +19,7 @@ import torch
 
 from mambaasr import espnet_compat, register
 from mambaasr.errors import UserError
-from mambaasr.task import checkpoints, optim
+from mambaasr.task import checkpoints, languages, optim
 from mambaasr.task.config import read_conf
 from mambaasr.task.log import write_log
 from mambaasr.task.trainer import Trainer, brief

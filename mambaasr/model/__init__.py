@@ -1,0 +1,1 @@
+"""Models that a yaml can name: what ESPnet's own does not do."""

@@ -1,0 +1,247 @@
+"""One model for several languages: told the language, left to find it, or neither."""
+
+import contextlib
+import inspect
+import logging
+
+import torch
+from espnet2.asr.espnet_model import ESPnetASRModel
+from espnet2.torch_utils.device_funcs import force_gatherable
+from torch import nn
+
+from mambaasr.layers.masking import zero_padding
+
+CONDITIONING = ("none", "language", "family")
+
+
+class MultilingualModel(ESPnetASRModel):
+    """ESPnet's model with a language embedding, a language family's, or a language-ID head.
+
+    These are the ways of arXiv 2607.01502: a vector of the utterance's language, or of its
+    family, is added to every down-sampled acoustic frame; or a second head names the language.
+    The paper's sizes and weights are not known to us. Ours: vectors as wide as the encoder that
+    start from zero, so that training starts from the model without them; the head is one linear
+    layer on the mean of the encoder's valid frames, its cross-entropy is added to ESPnet's loss
+    with a weight. With neither, all is as in ESPnet's model.
+
+    The training data has a further name, ``lang``: an utterance's index in ``languages``. It is
+    made of ``<folder>/utt2lang,lang,text`` by :mod:`mambaasr.task.languages`. For decoding,
+    :meth:`set_languages` comes before the call; without it no vector is added, which is not what
+    a model with an embedding was trained on.
+
+    Args:
+        encoder: ours, or one of ESPnet's whose input layer is called ``embed``.
+        ctc: ESPnet's CTC module.
+        languages: codes as in utt2lang; in training, by default those of the training data.
+        conditioning: "none", "language" or "family": whose embedding is added.
+        families: dict of code -> family, for ``conditioning: family``; may know more codes.
+        lid_weight: weight of the language-ID head's loss; 0 leaves the head out.
+        options: ESPnet's own.
+
+    Raises:
+        ValueError: an option is impossible, or the encoder has no place for an embedding.
+    """
+
+    def __init__(
+        self,
+        *,
+        encoder,
+        ctc,
+        languages=None,
+        conditioning="none",
+        families=None,
+        lid_weight=0.0,
+        **options,
+    ):
+        _check(languages, conditioning, families, lid_weight)
+        super().__init__(encoder=encoder, ctc=ctc, **options)
+        self.languages = list(languages or ())
+        self.conditioning = conditioning
+        self.lid_weight = lid_weight
+        self.language_embedding = self.lid = None
+        self._languages = self._found = None
+        if conditioning != "none":
+            groups = [code if conditioning == "language" else families[code] for code in languages]
+            names = sorted(set(groups))
+            rows = torch.tensor([names.index(group) for group in groups])
+            # Made of the options, so no part of a checkpoint.
+            self.register_buffer("_rows", rows, persistent=False)
+            self._conditioned = _make_place(encoder)
+            self.language_embedding = nn.Embedding(len(names), encoder.output_size())
+            nn.init.zeros_(self.language_embedding.weight)
+        if lid_weight:
+            self.lid = nn.Linear(ctc.ctc_lo.in_features, len(self.languages))
+
+    def forward(self, speech, speech_lengths, text, text_lengths, lang=None, **kwargs):
+        """Return loss, statistics and weight of a batch, as ESPnet's model does.
+
+        Args:
+            speech, speech_lengths, text, text_lengths: as in ESPnet's model.
+            lang: (batch, 1) indices in ``languages``; needed with an embedding or a head.
+
+        Raises:
+            ValueError: ``lang`` is needed and not there.
+        """
+        if lang is None and (self.lid is not None or self.language_embedding is not None):
+            raise ValueError(
+                "the model needs the languages of a batch: give FOLDER/utt2lang,lang,text as "
+                "data for training and validation"
+            )
+        before, self._languages = self._languages, None if lang is None else lang.flatten()
+        try:
+            loss, stats, weight = super().forward(
+                speech, speech_lengths, text, text_lengths, **kwargs
+            )
+            logits = self._found
+        finally:
+            self._languages, self._found = before, None
+        if self.lid is None:
+            return loss, stats, weight
+        truth = lang.flatten()
+        loss_lid = nn.functional.cross_entropy(logits, truth)
+        loss = loss + self.lid_weight * loss_lid
+        stats |= {
+            "loss": loss.detach(),
+            "loss_lid": loss_lid.detach(),
+            "lid_acc": (logits.argmax(-1) == truth).float().mean(),
+        }
+        return force_gatherable((loss, stats, weight), loss.device)
+
+    def encode(self, speech, speech_lengths):
+        """Encode a batch, with its languages' vectors added where they are known.
+
+        Args:
+            speech, speech_lengths: as in ESPnet's model.
+
+        Returns:
+            What ESPnet's model returns.
+        """
+        with self._condition():
+            found, lengths = super().encode(speech, speech_lengths)
+        if self.lid is not None:
+            out = found[0] if isinstance(found, tuple) else found
+            sums = zero_padding(out, lengths).sum(1)
+            self._found = self.lid(sums / lengths.clamp(min=1)[:, None].to(sums))
+        return found, lengths
+
+    def set_languages(self, codes):
+        """Name the languages of the utterances that :meth:`encode` gets from now on.
+
+        Args:
+            codes: a list, one code an utterance; None: unknown, no vector is added.
+
+        Raises:
+            ValueError: a code is not among the model's languages.
+        """
+        unknown = sorted(set(codes or ()) - set(self.languages))
+        if unknown:
+            raise ValueError(
+                f"{unknown[0]!r} is none of the model's languages: {', '.join(self.languages)}"
+            )
+        self._languages = None
+        if codes is not None:
+            device = next(self.parameters()).device
+            indices = [self.languages.index(code) for code in codes]
+            self._languages = torch.tensor(indices, device=device)
+
+    def found_languages(self):
+        """Return the codes that the head found in the last :meth:`encode`; None without a head."""
+        if self._found is None:
+            return None
+        return [self.languages[index] for index in self._found.argmax(-1).tolist()]
+
+    @contextlib.contextmanager
+    def _condition(self):
+        """Lay the batch's vectors where the encoder's hook finds them."""
+        if self.language_embedding is None:
+            yield
+            return
+        if self._languages is None:
+            _warn_once()
+            yield
+            return
+        # Of this very module's children: a copy that torch makes for another device has its own.
+        place = self.encoder if self._conditioned == "encoder" else self.encoder.embed
+        place.language_vectors = self.language_embedding(self._rows[self._languages])
+        try:
+            yield
+        finally:
+            place.language_vectors = None
+
+
+def _check(languages, conditioning, families, lid_weight):
+    if conditioning not in CONDITIONING:
+        raise ValueError(f"conditioning is {conditioning!r}; allowed: {', '.join(CONDITIONING)}")
+    if isinstance(lid_weight, bool) or not isinstance(lid_weight, (int, float)) or lid_weight < 0:
+        raise ValueError(f"lid_weight is {lid_weight!r}; it must be a number of at least 0")
+    if languages is None and (conditioning != "none" or lid_weight):
+        raise ValueError("languages is not given; list the codes that utt2lang has")
+    if languages is not None and not isinstance(languages, (list, tuple)):
+        raise ValueError(f"languages is {languages!r}; it must be a list of codes")
+    for code in languages or ():
+        if not isinstance(code, str) or not code or code != "".join(code.split()):
+            raise ValueError(
+                f"languages holds {code!r}; a code is a text without spaces (yaml takes no for "
+                "false: write 'no')"
+            )
+    if languages is not None and len(set(languages)) < max(1, len(languages)):
+        raise ValueError(f"languages is {list(languages)}; it must hold each code once")
+    if conditioning == "language" and lid_weight:
+        raise ValueError(
+            f"lid_weight is {lid_weight} with conditioning: language; a head would only read "
+            "the language that it was told: choose one of them"
+        )
+    if conditioning == "family":
+        if not isinstance(families, dict):
+            raise ValueError(f"families is {families!r}; conditioning: family needs code: family")
+        missing = [code for code in languages if not isinstance(families.get(code), str)]
+        if missing:
+            raise ValueError(f"families names no family of {', '.join(missing)}")
+
+
+def _make_place(encoder):
+    """Let an encoder add what lies in ``language_vectors``; return where it must be laid."""
+    if "condition" in inspect.signature(encoder.forward).parameters:
+        encoder.language_vectors = None
+        encoder.register_forward_pre_hook(_pass_on, with_kwargs=True)
+        return "encoder"
+    embed = getattr(encoder, "embed", None)
+    if not isinstance(embed, nn.Module):
+        raise ValueError(
+            f"conditioning has no place in {type(encoder).__name__}: it has no input layer "
+            "`embed`; choose another encoder, or conditioning: none"
+        )
+    embed.language_vectors = None
+    embed.register_forward_hook(_add)
+    return "embed"
+
+
+def _pass_on(encoder, args, kwargs):
+    if encoder.language_vectors is None:
+        return None
+    return args, kwargs | {"condition": encoder.language_vectors}
+
+
+def _add(embed, args, out):
+    """Add to the frames of an input layer of ESPnet: x, (x, mask) or ((x, positions), mask)."""
+    if embed.language_vectors is None:
+        return None
+    return _add_to_first(out, embed.language_vectors[:, None])
+
+
+def _add_to_first(out, vectors):
+    if isinstance(out, tuple):
+        return (_add_to_first(out[0], vectors), *out[1:])
+    return out + vectors
+
+
+_warned = set()
+
+
+def _warn_once():
+    if "language" not in _warned:
+        _warned.add("language")
+        logging.warning(
+            "the model was trained with a language's vector, and no language is given: nothing is "
+            "added; with --utt2lang, or set_languages() before the call, it is as in training"
+        )
