@@ -1,0 +1,280 @@
+"""A table filled: published figures, what was measured here, the difference, and what to run."""
+
+import json
+import re
+import shlex
+import statistics
+from dataclasses import dataclass, field
+
+from mambaasr import provenance
+from mambaasr.config import dump
+from mambaasr.errors import UserError
+from mambaasr.score.report import align_table
+from mambaasr.score.tables import OF_A_SET, PARAMETERS
+from mambaasr.stage import fingerprint_bytes, load
+
+_EPOCH = re.compile(r"INFO: (\d+)epoch results: (.*)$", re.M)
+_TIME = re.compile(r"(?<![\w])time=((?:[\d.]+ [a-z]+(?:, | and )?)+)")
+_SECONDS = {"week": 604800, "day": 86400, "hour": 3600, "minute": 60, "second": 1}
+_DIGITS = {PARAMETERS: 2, "RTF": 3, "training hours": 2, "epoch minutes": 2}
+
+
+@dataclass
+class Measured:
+    """What was found of a row.
+
+    Attributes:
+        values: column name -> one value for each seed that has it.
+        seeds: the seeds of which anything was found.
+        commits: the commits that decoded.
+        missing: why seeds or columns have no value, a line each.
+    """
+
+    values: dict = field(default_factory=dict)
+    seeds: list = field(default_factory=list)
+    commits: list = field(default_factory=list)
+    missing: list = field(default_factory=list)
+
+
+def measure(table, row):
+    """Collect what the experiments of a row say; nothing but their files counts."""
+    found = Measured()
+    for seed in row.seeds if row.options is not None else ():
+        runs = {run.decoding: run for run in table.runs(row) if run.seed == seed}
+        any_run = next(iter(runs.values()))
+        state = training_state(any_run)
+        name = f"seed {seed}: " if seed is not None else ""
+        if state:
+            found.missing.append(f"{name}{state}")
+            continue
+        found.seeds.append(seed)
+        for column in table.columns:
+            run = runs.get(column.decoding, any_run)
+            value = _value(column, run, table)
+            if value is None:
+                found.missing.append(f"{name}no {column.name}")
+            else:
+                found.values.setdefault(column.name, []).append(value)
+        for run in runs.values():
+            for decoding in _decodings(run, table.sets or None):
+                if decoding.get("commit") and decoding["commit"] not in found.commits:
+                    found.commits.append(decoding["commit"])
+    return found
+
+
+def training_state(run):
+    """Return why an experiment is not this run's finished training, or None if it is."""
+    marker = load(run.exp / ".stages/11_training.json")
+    if marker is None:
+        return "not finished" if run.exp.is_dir() else "not run"
+    config = str(run.exp / ".stages/train.yaml")
+    made = next((mark for path, mark in marker["inputs"].items() if config.endswith(path)), None)
+    if made != fingerprint_bytes(dump(run.config).encode()):
+        return f"{run.exp} was trained with other blocks than the table names now"
+    return None
+
+
+def _value(column, run, table):
+    place = run.exp / run.inference_tag
+    if column.metric in OF_A_SET:
+        score = _read(place / column.set / "score/score.json")
+        return score and (score.get(column.metric.lower()) or {}).get("error_rate")
+    if column.metric == "RTF":
+        sets = [column.set] if column.set else table.sets or None
+        found = [each for each in _decodings(run, sets) if each.get("audio_seconds")]
+        audio = sum(each["audio_seconds"] for each in found)
+        return sum(each["decoding_seconds"] for each in found) / audio if audio else None
+    if column.metric == PARAMETERS:
+        found = [each["parameters"] for each in _decodings(run, None) if each.get("parameters")]
+        return found[0] / 1e6 if found else None
+    seconds = epoch_seconds(run.exp / "train.log")
+    if not seconds:
+        return None
+    total = sum(seconds.values())
+    return total / 3600 if column.metric == "training hours" else total / 60 / len(seconds)
+
+
+def _decodings(run, sets):
+    """Return the contents of decode.json of some sets, or of all that there are."""
+    folder = run.exp / run.inference_tag
+    if sets is None:
+        paths = sorted(folder.glob("*/decode.json"))
+    else:
+        paths = [folder / each / "decode.json" for each in sets]
+    return [content for content in map(_read, paths) if content]
+
+
+def _read(path):
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read, make it anew: {error}") from error
+
+
+def epoch_seconds(log):
+    """Return epoch -> seconds of training and validation, from an experiment's train.log.
+
+    Of an epoch that a killed run began and a later one did anew, the later one counts.
+    """
+    try:
+        text = log.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return {}
+    return {
+        int(epoch): sum(map(_seconds, _TIME.findall(said))) for epoch, said in _EPOCH.findall(text)
+    }
+
+
+def _seconds(text):
+    """Return the seconds of what humanfriendly writes: ``1 hour, 3 minutes and 2.5 seconds``."""
+    parts = re.findall(r"([\d.]+) (week|day|hour|minute|second)s?", text)
+    return sum(float(number) * _SECONDS[unit] for number, unit in parts)
+
+
+def table_page(table, command):
+    """Return a table as Markdown.
+
+    Args:
+        table: a :class:`mambaasr.score.tables.Table`.
+        command: how the user calls ``table.sh`` with this table, for what was not run.
+    """
+    measured = {row.key: measure(table, row) for row in table.rows}
+    has_published = any(row.published for row in table.rows)
+    extra = ["training hours"] if "training hours" not in [c.name for c in table.columns] else []
+    header = ["System", *([""] if has_published else []), *(_title(c) for c in table.columns)]
+    header += [*extra, "seeds", "commit"]
+    rows = []
+    for row in table.rows:
+        found = measured[row.key]
+        lines = []
+        if row.published:
+            lines.append(["published", *(_published(row, c) for c in table.columns)])
+        if found.values:
+            lines.append(["measured", *(_cell(found, c) for c in table.columns)])
+            if row.published:
+                lines.append(["difference", *(_difference(row, found, c) for c in table.columns)])
+        if not lines or not (found.values or row.options is None):
+            lines.append(["measured", *("-" for _ in table.columns)])
+        for index, (kind, *cells) in enumerate(lines):
+            tail = ["", ""]
+            if kind == "measured":
+                tail = [_seeds(row, found), ", ".join(found.commits) or "-"]
+                hours = _hours(table, row) if extra and found.values else None
+                tail = [*([_mean(hours, 2) if hours else "-"] if extra else []), *tail]
+            else:
+                tail = [*([""] if extra else []), *tail]
+            label = row.label if index == 0 else ""
+            rows.append([label, *([kind] if has_published else []), *cells, *tail])
+    sections = [f"# {table.title}\n", _head(table), align_table(header, rows)]
+    sections += [_reading(table, measured), _notes(table), _to_run(table, measured, command)]
+    return "\n".join(section for section in sections if section)
+
+
+def _hours(table, row):
+    found = []
+    for seed in row.seeds:
+        run = next(run for run in table.runs(row) if run.seed == seed)
+        seconds = epoch_seconds(run.exp / "train.log")
+        if seconds and training_state(run) is None:
+            found.append(sum(seconds.values()) / 3600)
+    return found
+
+
+def _title(column):
+    return "parameters [M]" if column.metric == PARAMETERS else column.name
+
+
+def _published(row, column):
+    value, _ = row.published.get(column.name, (None, None))
+    return "unknown" if value is None else f"{value:g}"
+
+
+def _cell(found, column):
+    values = found.values.get(column.name)
+    return _mean(values, _DIGITS.get(column.metric, 2)) if values else "-"
+
+
+def _mean(values, digits):
+    """Return mean ± standard deviation of a sample; of equal values their one value."""
+    text = f"{statistics.fmean(values):.{digits}f}"
+    if len(values) > 1 and len(set(values)) > 1:
+        text += f" ± {statistics.stdev(values):.{digits}f}"
+    return text
+
+
+def _difference(row, found, column):
+    value, _ = row.published.get(column.name, (None, None))
+    values = found.values.get(column.name)
+    if value is None or not values:
+        return "-"
+    return f"{statistics.fmean(values) - value:+.{_DIGITS.get(column.metric, 2)}f}"
+
+
+def _seeds(row, found):
+    if row.seeds == (None,):
+        return "1" if found.seeds else "0"
+    done = ", ".join(map(str, found.seeds)) or "none"
+    return done if len(found.seeds) == len(row.seeds) else f"{done} of {len(row.seeds)}"
+
+
+def _head(table):
+    lines = []
+    if table.paper:
+        paper = table.paper
+        said = [f"arXiv {paper['arxiv']}"] if paper.get("arxiv") else []
+        said += [str(paper[key]) for key in ("title",) if paper.get(key)]
+        said += [f"table {paper['table']}"] if paper.get("table") else []
+        said += [str(paper[key]) for key in ("url", "note") if paper.get(key)]
+        lines.append("Paper: " + "; ".join(said) + ".")
+    if table.note:
+        lines.append(table.note.strip())
+    if table.scale:
+        lines.append(f"Scale {table.scale}: {table.needs.strip()}.")
+    return "\n\n".join(lines) + "\n" if lines else ""
+
+
+def _reading(table, measured):
+    """Say how the figures are to be read, where there are measured ones."""
+    if not any(found.values for found in measured.values()):
+        return ""
+    several = any(len(found.seeds) > 1 for found in measured.values())
+    text = "Error rates in %; RTF: seconds of computing a second of audio, summed over the workers."
+    if several:
+        text += " Of several seeds: mean ± standard deviation."
+    here = provenance.environment()
+    return (
+        f"{text} Printed by `{provenance.command()}`, commit "
+        f"{provenance.git_commit() or 'unknown'}, {provenance.now()}; torch {here['torch']}, "
+        f"ESPnet {here['espnet']}.\n"
+    )
+
+
+def _notes(table):
+    """Return the sources of the published figures, and the rows' notes."""
+    sources = {}
+    for row in table.rows:
+        for name, (_, source) in row.published.items():
+            if source:
+                sources.setdefault(source, {}).setdefault(row.label, []).append(name)
+    lines = []
+    for source, rows in sources.items():
+        where = "" if len(sources) == 1 else f" ({'; '.join(rows)})"
+        lines.append(f"- Published figures: {source}{where}\n")
+    lines += [f"- {row.label}: {row.note.strip()}\n" for row in table.rows if row.note]
+    return "".join(lines)
+
+
+def _to_run(table, measured, command):
+    """List the rows that are not all there, each with the command that would run it."""
+    lines = []
+    for row in table.rows:
+        missing = measured[row.key].missing
+        if row.options is None:
+            if not row.published:
+                lines.append(f"- {row.label}: the table does not say how to make it.\n")
+        elif missing:
+            call = shlex.join([*command, "--rows", row.key])
+            lines.append(f"- {row.label}: {'; '.join(missing)}: `{call}`\n")
+    return "## Not run\n\n" + "".join(lines) if lines else ""
