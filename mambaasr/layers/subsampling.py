@@ -1,8 +1,12 @@
-"""Convolutional input layers under ESPnet's names, with exact lengths.
+"""Convolutional input layers, ESPnet's and those of papers, with exact lengths.
 
 ESPnet slices the mask of the padded batch, so an utterance keeps up to two frames more in a
-batch than alone. Here the convolutions take no padding and the lengths follow by formula.
+batch than alone; SpeechBrain pads time, so that the last frames see the batch's padding. Here the
+convolutions take no padding in time and the lengths follow by formula.
 """
+
+from collections import OrderedDict
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -13,13 +17,54 @@ from mambaasr.layers.dropout import Dropout
 from mambaasr.layers.linear import Linear, linear, onednn_serves, product
 from mambaasr.layers.masking import zero_padding
 
-# name -> (kernel, stride) of each convolution over time and frequency, as ESPnet has them
+
+class Stage(NamedTuple):
+    """One convolution of an input layer.
+
+    ``channels`` is None for the encoder's width. A stage with ``norm`` is SpeechBrain's: frequency
+    padded by reflection, LayerNorm over frequency and channel, leaky ReLU, dropout, and with
+    ``residual`` a shortcut. Others are ESPnet's: ReLU alone.
+    """
+
+    kernel: int
+    stride: int
+    channels: int | None = None
+    norm: bool = False
+    residual: bool = False
+
+    @property
+    def margin(self):
+        """Frequencies of padding on either side."""
+        return self.kernel // 2 if self.norm else 0
+
+    def frequencies(self, width):
+        """Frequencies in -> out, below 1 where there are too few."""
+        if width <= self.margin:  # what is reflected has to be there
+            return 0
+        return (width + 2 * self.margin - self.kernel) // self.stride + 1
+
+
+# name -> convolutions over time and frequency
 CONVOLUTIONS = {
-    "conv2d": ((3, 2), (3, 2)),
-    "conv2d1": ((3, 1), (3, 1)),
-    "conv2d2": ((3, 2), (3, 1)),
-    "conv2d6": ((3, 2), (5, 3)),
-    "conv2d8": ((3, 2), (3, 2), (3, 2)),
+    # ESPnet's
+    "conv2d": (Stage(3, 2), Stage(3, 2)),
+    "conv2d1": (Stage(3, 1), Stage(3, 1)),
+    "conv2d2": (Stage(3, 2), Stage(3, 1)),
+    "conv2d6": (Stage(3, 2), Stage(5, 3)),
+    "conv2d8": (Stage(3, 2), Stage(3, 2), Stage(3, 2)),
+    # Speech Slytherin (arXiv 2407.09732)
+    "cnn64_32": (Stage(3, 2, 64, norm=True), Stage(3, 2, 32, norm=True)),
+    # Speech-Mamba (arXiv 2409.18654)
+    "cnn64_64_64": (
+        Stage(5, 2, 64, norm=True),
+        Stage(5, 2, 64, norm=True),
+        Stage(1, 1, 64, norm=True, residual=True),
+    ),
+}
+# name -> convolutions over time, of frames as a whole; the stem of Whisper (arXiv 2212.04356)
+CONVOLUTIONS_1D = {
+    "conv1d2": (Stage(3, 1), Stage(3, 2)),
+    "conv1d4": (Stage(3, 2), Stage(3, 2)),
 }
 # Frames, of all sequences together, that go through the convolutions at once without gradients.
 PIECE = 256
@@ -29,10 +74,10 @@ def make_input_layer(name, input_size, output_size, dropout_rate):
     """Make the input layer that a yaml names.
 
     Args:
-        name: a key of :data:`CONVOLUTIONS`, "linear", or None (a projection only where the
-            sizes differ).
+        name: a key of :data:`CONVOLUTIONS` or :data:`CONVOLUTIONS_1D`, "linear", or None (a
+            projection only where the sizes differ).
         input_size, output_size: widths before and after.
-        dropout_rate: dropout after the layer.
+        dropout_rate: dropout after the layer, and inside those of SpeechBrain's kind.
 
     Returns:
         InputLayer: the module.
@@ -42,22 +87,16 @@ def make_input_layer(name, input_size, output_size, dropout_rate):
     """
     if name in CONVOLUTIONS:
         return ConvInput(CONVOLUTIONS[name], input_size, output_size, dropout_rate)
+    if name in CONVOLUTIONS_1D:
+        return FrameConvInput(CONVOLUTIONS_1D[name], input_size, output_size, dropout_rate)
     if name == "linear":
         layers = Linear(input_size, output_size), nn.LayerNorm(output_size), Dropout(dropout_rate)
         return FrameInput(input_size, output_size, *layers)
     if name is None or name in ("none", "null"):
         project = () if input_size == output_size else (Linear(input_size, output_size),)
         return FrameInput(input_size, output_size, *project, Dropout(dropout_rate))
-    raise ValueError(
-        f"input_layer is {name!r}; choose one of {', '.join(CONVOLUTIONS)}, linear, none"
-    )
-
-
-def _outputs(size, convolutions):
-    """Frames (int or tensor) after the convolutions; may be negative where there are none."""
-    for kernel, stride in convolutions:
-        size = (size - kernel) // stride + 1
-    return size
+    known = ", ".join((*CONVOLUTIONS, *CONVOLUTIONS_1D))
+    raise ValueError(f"input_layer is {name!r}; choose one of {known}, linear, none")
 
 
 class _Convolution(torch.autograd.Function):
@@ -104,21 +143,28 @@ class _Convolution(torch.autograd.Function):
 class InputLayer(nn.Module):
     """Layers that make each frame of ``minimum`` feature frames, ``stride`` after the last.
 
-    A subclass sets both and has ``_frame_maker()``, which returns a function of a window (batch, at
-    least ``minimum`` frames, input_size) -> (batch, time', output_size). Time is never padded.
+    A subclass has ``_frame_maker(frames)``: a function of a window (batch, at least ``minimum``
+    frames, input_size) -> (batch, time', output_size), to be used for so many frames in all.
+
+    Args:
+        input_size, output_size: widths before and after.
+        stages: the kernel and stride of each convolution over time, which is never padded.
     """
 
-    minimum = stride = 1
     # Without gradients long audio goes through in pieces, so that what is wide inside stays small.
     wide = False
 
-    def __init__(self, input_size, output_size):
+    def __init__(self, input_size, output_size, stages=()):
         super().__init__()
         self.input_size, self.output_size = input_size, output_size
+        self.minimum = self.stride = 1
+        for stage in reversed(stages):
+            self.minimum = (self.minimum - 1) * stage.stride + stage.kernel
+            self.stride *= stage.stride
 
     def output_lengths(self, lengths):
         """Frames in (batch) -> frames out (batch), by formula."""
-        return _outputs(lengths, ((self.minimum, self.stride),)).clamp(min=0)
+        return ((lengths - self.minimum) // self.stride + 1).clamp(min=0)
 
     def forward(self, x, lengths):
         """(batch, time, input_size) -> (batch, time', output_size), and the lengths (batch)."""
@@ -128,7 +174,7 @@ class InputLayer(nn.Module):
         whole = torch.is_grad_enabled() or torch.compiler.is_compiling()
         if self.wide and x.device.type == "cpu" and not whole:
             piece = min(piece, max(PIECE // len(x), 16))
-        pieces, frame_maker = [], self._frame_maker()
+        pieces, frame_maker = [], self._frame_maker(len(x) * frames)
         for start in range(0, max(frames, 1), piece):
             last = min(start + piece, max(frames, 1)) - 1
             window = x[:, start * self.stride : last * self.stride + self.minimum]
@@ -152,66 +198,140 @@ class InputLayer(nn.Module):
             the next state.
         """
         x = torch.cat([state.to(x.dtype), x], dim=1) if state.shape[1] else x
-        frames = _outputs(x.shape[1], ((self.minimum, self.stride),))
+        frames = (x.shape[1] - self.minimum) // self.stride + 1
         if frames < 1:
             return x.new_zeros(len(x), 0, self.output_size), x
-        return self._frame_maker()(x), x[:, frames * self.stride :]
+        return self._frame_maker(len(x) * frames)(x), x[:, frames * self.stride :]
+
+
+class Convolution(nn.Conv2d):
+    """A :class:`Stage`: (batch, channel, time, frequency), channels side by side, to the same.
+
+    Args:
+        inputs: channels of the input.
+        width: frequencies of the input.
+        stage: what to do.
+        channels: of the output.
+        dropout_rate: of a stage that has dropout.
+    """
+
+    def __init__(self, inputs, width, stage, channels, dropout_rate):
+        super().__init__(inputs, channels, stage.kernel, stage.stride)
+        self.margin = stage.margin
+        self.norm = self.dropout = self.shortcut = None
+        if stage.norm:
+            self.norm = nn.LayerNorm((stage.frequencies(width), channels))
+            self.dropout = Dropout(dropout_rate)
+        if stage.residual:
+            plain = Stage(1, stage.stride, norm=True)
+            self.shortcut = Convolution(inputs, width, plain, channels, dropout_rate)
+
+    def _convolve(self, x):
+        x = F.pad(x, (self.margin, self.margin, 0, 0), mode="reflect") if self.margin else x
+        (height, width), (down, across) = self.kernel_size, self.stride
+        if self.in_channels == 1:
+            # From a single channel each patch is one row of a product.
+            x = x.squeeze(1).unfold(1, height, down).unfold(2, width, across).flatten(3)
+            return linear(x, self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
+        if self.kernel_size == (1, 1):
+            x = x[:, :, ::down, ::across].permute(0, 2, 3, 1)
+            return linear(x, self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
+        weight = self.weight.contiguous(memory_format=torch.channels_last)
+        if onednn_serves(x, weight):
+            return _Convolution.apply(x, weight, self.bias, self.stride)
+        return F.conv2d(x, weight, self.bias, self.stride)
+
+    def _normed(self, x):
+        x = self._convolve(x)
+        return x if self.norm is None else self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+    def forward(self, x):
+        """(batch, channel, time, frequency) -> (batch, channel', time', frequency')."""
+        if self.norm is None:
+            # In place autograd would copy the whole gradient where what linear returns is a view.
+            in_place = self.in_channels > 1 or not torch.is_grad_enabled()
+            return F.relu(self._convolve(x), inplace=in_place)
+        y = self.dropout(F.leaky_relu(self._normed(x)))
+        return y if self.shortcut is None else self.dropout(y + self.shortcut._normed(x))
 
 
 class ConvInput(InputLayer):
-    """Two-dimensional convolutions with ReLU over time and frequency, then a projection.
+    """Convolutions over time and frequency, then a projection.
 
     Inside, channels lie side by side in memory (batch, time, frequency, channel): oneDNN's
     convolutions take half of the time that way. What lies between two convolutions is ten times
     wider than the features.
+
+    Args:
+        stages: the convolutions, see :class:`Stage`.
+        input_size, output_size, dropout_rate: see :func:`make_input_layer`.
+
+    Raises:
+        ValueError: the input is too narrow for the convolutions.
     """
 
     wide = True
 
-    def __init__(self, convolutions, input_size, output_size, dropout_rate):
-        super().__init__(input_size, output_size)
-        width = _outputs(input_size, convolutions)
-        if width < 1:
-            raise ValueError(f"input_layer: {input_size} features are too few for its convolutions")
-        layers = []
-        for index, (kernel, stride) in enumerate(convolutions):
-            layers += [nn.Conv2d(output_size if index else 1, output_size, kernel, stride)]
-            layers += [nn.ReLU()]
-        self.conv = nn.Sequential(*layers)
-        self.out = Linear(output_size * width, output_size)
+    def __init__(self, stages, input_size, output_size, dropout_rate):
+        super().__init__(input_size, output_size, stages)
+        layers, channels, width = {}, 1, input_size
+        for index, stage in enumerate(stages):
+            into = stage.channels or output_size
+            if stage.frequencies(width) < 1:
+                raise ValueError(
+                    f"input_layer: {input_size} features are too few for its convolutions"
+                )
+            # ESPnet's names count its activations too.
+            layers[str(2 * index)] = Convolution(channels, width, stage, into, dropout_rate)
+            channels, width = into, stage.frequencies(width)
+        self.conv = nn.Sequential(OrderedDict(layers))
+        self.out = Linear(channels * width, output_size)
+        # ESPnet's projection counts channels first, SpeechBrain's frequencies.
+        self.channels_first = not stages[-1].norm
         self.dropout = Dropout(dropout_rate)
-        self.minimum = self.stride = 1
-        for kernel, stride in reversed(convolutions):
-            self.minimum = (self.minimum - 1) * stride + kernel
-            self.stride *= stride
 
-    def _convolve(self, x):
-        """(b, t, f) -> (b, t', f', c)."""
-        first, *others = (layer for layer in self.conv if isinstance(layer, nn.Conv2d))
-        # From a single channel each patch is one row of a product.
-        (height, width), (down, across) = first.kernel_size, first.stride
-        patches = x.unfold(1, height, down).unfold(2, width, across).flatten(3)
-        # In place autograd would copy the whole gradient: what linear returns is a view.
-        in_place = not torch.is_grad_enabled()
-        x = F.relu(linear(patches, first.weight.flatten(1), first.bias), inplace=in_place)
-        x = x.permute(0, 3, 1, 2)
-        for conv in others:
-            weight = conv.weight.contiguous(memory_format=torch.channels_last)
-            if onednn_serves(x, weight):
-                x = _Convolution.apply(x, weight, conv.bias, conv.stride)
-            else:
-                x = F.conv2d(x, weight, conv.bias, conv.stride)
-            x = F.relu(x, inplace=True)
-        return x.permute(0, 2, 3, 1)
+    def _frame_maker(self, frames):
+        weight, first = self.out.weight, self.channels_first
+        if first and frames >= self.output_size:  # fewer numbers to move than in the frames
+            weight = (
+                weight.unflatten(1, (self.conv[-1].out_channels, -1)).transpose(1, 2).flatten(1)
+            )
+            first = False
 
-    def _out_weight(self):
-        """The projection's weight in the order (frequency, channel); it counts channels first."""
-        channels = self.conv[0].out_channels
-        return self.out.weight.unflatten(1, (channels, -1)).transpose(1, 2).flatten(1)
+        def make(x):
+            x = self.conv(x.unsqueeze(1))  # (b, c, t', f')
+            x = (x.transpose(1, 2) if first else x.permute(0, 2, 3, 1)).flatten(2)
+            return self.dropout(linear(x, weight, self.out.bias))
 
-    def _frame_maker(self):
-        weight, bias = self._out_weight(), self.out.bias
-        return lambda x: self.dropout(linear(self._convolve(x).flatten(2), weight, bias))
+        return make
+
+
+class FrameConvInput(InputLayer):
+    """Convolutions over time with GELU, from frame to frame: the stem of Whisper, unpadded.
+
+    Args:
+        stages: the convolutions; only kernel and stride count.
+        input_size, output_size, dropout_rate: see :func:`make_input_layer`.
+    """
+
+    def __init__(self, stages, input_size, output_size, dropout_rate):
+        super().__init__(input_size, output_size, stages)
+        widths = (input_size, *[output_size] * len(stages))
+        self.conv = nn.ModuleList(
+            nn.Conv1d(width, output_size, stage.kernel, stage.stride)
+            for width, stage in zip(widths, stages, strict=False)
+        )
+        self.dropout = Dropout(dropout_rate)
+
+    def _frame_maker(self, frames):
+        return self._frames
+
+    def _frames(self, x):
+        for conv in self.conv:
+            # Each window is one row of a product: (b, t', c, kernel).
+            windows = x.unfold(1, conv.kernel_size[0], conv.stride[0]).flatten(2)
+            x = F.gelu(linear(windows, conv.weight.flatten(1), conv.bias))
+        return self.dropout(x)
 
 
 class FrameInput(InputLayer):
@@ -222,5 +342,5 @@ class FrameInput(InputLayer):
         for index, layer in enumerate(layers):
             self.add_module(str(index), layer)
 
-    def _frame_maker(self):
+    def _frame_maker(self, frames):
         return nn.Sequential(*self.children())
