@@ -7,14 +7,31 @@ CLASSES = {
     "encoder": {
         "mamba": "mambaasr.encoder.mamba:MambaEncoder",
         "conmamba": "mambaasr.encoder.conmamba:ConMambaEncoder",
+        "speech_mamba": "mambaasr.encoder.speech_mamba:SpeechMambaEncoder",
+        "mamba_ebranchformer": "mambaasr.encoder.mamba_ebranchformer:MambaEBranchformerEncoder",
     },
-    "decoder": {"mamba": "mambaasr.decoder.mamba:MambaDecoder"},
+    "decoder": {
+        "mamba": "mambaasr.decoder.mamba:MambaDecoder",
+        "speech_mamba": "mambaasr.decoder.speech_mamba:SpeechMambaDecoder",
+        "cross_mamba": "mambaasr.decoder.cross_mamba:CrossMambaDecoder",
+        "madeon": "mambaasr.decoder.madeon:MadeonDecoder",
+    },
     "scheduler": {
         "warmup_cosine": "mambaasr.optim.schedulers:WarmupCosine",
         "warmup_linear": "mambaasr.optim.schedulers:WarmupLinear",
     },
     "model": {"multilingual": "mambaasr.model.multilingual:MultilingualModel"},
+    "lm": {"mamba": "mambaasr.lm.mamba:MambaLM"},
 }
+# The slots that the LM task has; all but `lm` are the ASR task's.
+_OF_LM = ("lm", "optim", "scheduler")
+
+
+def of_task(task):
+    """Return the part of :data:`CLASSES` that configs of a task may name, "asr" or "lm"."""
+    if task == "lm":
+        return {slot: found for slot, found in CLASSES.items() if slot in _OF_LM}
+    return {slot: found for slot, found in CLASSES.items() if slot != "lm"}
 
 
 def load(target):

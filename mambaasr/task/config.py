@@ -155,20 +155,22 @@ def _numeric(keys):
     """Say whether a number may stand at some keys; a list of tokens holds texts like 1e5."""
     if not keys or str(keys[0]).endswith("_conf"):
         return True
-    option = signatures.options().get(keys[0])
+    known = (signatures.options(task).get(keys[0]) for task in signatures.TASKS)
+    option = next(filter(None, known), None)
     if option is None:  # another command's config, such as one for decoding
         return not any(isinstance(key, int) for key in keys)
     return (option.type or "").startswith(("int", "float"))
 
 
-def check_command(argv):
-    """Check a command line of ESPnet's ASR task and the config that it names.
+def check_command(argv, task="asr"):
+    """Check a command line of one of ESPnet's tasks and the config that it names.
 
     Options must exist, chosen classes must be known, and the keys of every ``*_conf`` must fit
     the chosen class's constructor. Only sources are read; nothing of ESPnet is imported.
 
     Args:
         argv: the command's arguments, without the program's name.
+        task: "asr" or "lm".
 
     Returns:
         dict: option -> list of values, as the command line gives them (unparsed).
@@ -176,10 +178,10 @@ def check_command(argv):
     Raises:
         UserError: names the file and line, or the command line, and what is allowed.
     """
-    given = _parse(argv)
+    given = _parse(argv, task)
     path = (given.get("config") or [None])[-1]
     config = read(path) if path is not None else Config("command line")
-    options = signatures.options()
+    options = signatures.options(task)
     for key in config:
         if key not in options:
             raise UserError(
@@ -187,13 +189,13 @@ def check_command(argv):
             )
         _check_value(config, key, options[key])
     collecting = collects_statistics(given, config)
-    for slot, choice in signatures.slots().items():
+    for slot, choice in signatures.slots(task).items():
         name = _chosen(slot, choice, given, config)
         # Statistics come before what is made of them: stage 10 drops a normalisation by file.
         partial = collecting and slot == "normalize"
-        _check_class(slot, name, given, config, partial)
-    for fixed in ("ctc", "joint_net"):
-        _check_class(fixed, fixed, given, config, partial=True)
+        _check_class(task, slot, name, given, config, partial)
+    for fixed in signatures.FIXED[task]:
+        _check_class(task, fixed, fixed, given, config, partial=True)
     return given
 
 
@@ -211,16 +213,16 @@ def collects_statistics(given, config=None):
     return str(value).lower() in _TRUE
 
 
-def _parse(argv):
+def _parse(argv, task):
     """Split a command line into option -> values without knowing ESPnet's types."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for name in signatures.options():
+    for name in signatures.options(task):
         parser.add_argument(f"--{name}", action="append", nargs="*", default=argparse.SUPPRESS)
     known, unknown = parser.parse_known_args(argv)
     for word in unknown:
         name = word.partition("=")[0]
         if name.startswith("--"):
-            near = _nearest(name[2:].replace("-", "_"), signatures.options(), "--")
+            near = _nearest(name[2:].replace("-", "_"), signatures.options(task), "--")
             raise UserError(f"there is no option {name}{near}; see --help_all")
         raise UserError(f"what does `{word}` belong to? Options look like --name value")
     return {
@@ -244,7 +246,7 @@ def _chosen(slot, choice, given, config):
     return name
 
 
-def _check_class(slot, name, given, config, partial):
+def _check_class(task, slot, name, given, config, partial):
     """Check the arguments of one chosen class: known, of the right kind, none missing."""
     option = f"{slot}_conf"
     values = [(key, value, f"--{option}") for key, value in _given_conf(option, given)]
@@ -257,7 +259,7 @@ def _check_class(slot, name, given, config, partial):
         values.append((key, value, config.where(option, str(key))))
     if name is None:
         return
-    allowed = signatures.class_options(slot, name)
+    allowed = signatures.class_options(slot, name, task)
     for key, value, where in values:
         parameter = allowed.parameters.get(key)
         if parameter is None and not allowed.open:

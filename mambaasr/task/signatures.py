@@ -10,10 +10,10 @@ import importlib.util
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mambaasr.registry import CLASSES
+from mambaasr.registry import of_task
 
 ABS_TASK = "espnet2.tasks.abs_task"
-ASR_TASK = "espnet2.tasks.asr"
+TASKS = {"asr": "espnet2.tasks.asr", "lm": "espnet2.tasks.lm"}
 OUR_OPTIONS = "mambaasr.task.optim"
 
 # What ESPnet's build_model and main_worker give to each class themselves.
@@ -21,13 +21,14 @@ _GIVEN = {
     "encoder": {"input_size"},
     "postencoder": {"input_size"},
     "decoder": {"vocab_size", "encoder_output_size"},
+    "lm": {"vocab_size"},
     "ctc": {"odim", "encoder_output_size"},
     "joint_net": {"vocab_size", "encoder_size", "decoder_size"},
     "optim": {"params"},
     "scheduler": {"optimizer"},
     "model": {
         "vocab_size", "token_list", "frontend", "specaug", "normalize", "preencoder", "encoder",
-        "postencoder", "decoder", "ctc", "joint_network",
+        "postencoder", "decoder", "ctc", "joint_network", "lm",
     },
     "preprocessor": {
         "train", "token_type", "token_list", "bpemodel", "non_linguistic_symbols",
@@ -37,10 +38,13 @@ _GIVEN = {
     },
 }  # fmt: skip
 
-# Options that hold the arguments of one fixed class.
-_FIXED = {
-    "ctc": ("espnet2.asr.ctc", "CTC"),
-    "joint_net": ("espnet2.asr_transducer.joint_network", "JointNetwork"),
+# Options of each task that hold the arguments of one fixed class.
+FIXED = {
+    "asr": {
+        "ctc": ("espnet2.asr.ctc", "CTC"),
+        "joint_net": ("espnet2.asr_transducer.joint_network", "JointNetwork"),
+    },
+    "lm": {},
 }
 
 
@@ -240,14 +244,17 @@ def _constant(node, default=None):
 
 
 @functools.lru_cache(None)
-def slots():
+def slots(task="asr"):
     """Read which classes a config may name.
+
+    Args:
+        task: "asr" or "lm".
 
     Returns:
         dict: slot name (encoder, optim, ...) -> :class:`Slot`, our own names included.
     """
     found = {}
-    tree = _tree(ASR_TASK)
+    tree = _tree(TASKS[task])
     for node in _statements(tree.body if tree else []):
         call = getattr(node, "value", None)
         if not isinstance(node, ast.Assign) or not isinstance(call, ast.Call):
@@ -259,7 +266,7 @@ def slots():
         listed = keywords.get("classes", call.args[1] if len(call.args) > 1 else None)
         slot = found[name] = Slot(default=_constant(keywords.get("default")))
         for key, value in _keywords(listed).items():
-            slot.classes[key.lower()] = _target(ASR_TASK, value)
+            slot.classes[key.lower()] = _target(TASKS[task], value)
     for name, variable, default in (
         ("optim", "optim_classes", "adadelta"),
         ("scheduler", "scheduler_classes", None),
@@ -279,7 +286,7 @@ def slots():
                 for key, value in _keywords(call).items():
                     # The first wins: a later one is a package's fallback for an old torch.
                     slot.classes.setdefault(key.lower(), _target(ABS_TASK, value))
-    for name, classes in CLASSES.items():
+    for name, classes in of_task(task).items():
         if name in found:
             found[name].classes.update(
                 {key: tuple(target.split(":")) for key, target in classes.items()}
@@ -288,10 +295,10 @@ def slots():
 
 
 @functools.lru_cache(None)
-def options():
-    """Read the options of ESPnet's ASR task: name -> :class:`Option`."""
+def options(task="asr"):
+    """Read the options of ESPnet's task and ours: name -> :class:`Option`."""
     found = {"help": Option(), "config": Option()}
-    for module in (ABS_TASK, ASR_TASK, OUR_OPTIONS):
+    for module in (ABS_TASK, TASKS[task], OUR_OPTIONS):
         tree = _tree(module)
         for node in ast.walk(tree) if tree else ():
             if not isinstance(node, ast.Call) or not node.args:
@@ -311,27 +318,28 @@ def options():
                 choices=choices,
                 several="nargs" in keywords or _constant(keywords.get("action")) == "append",
             )
-    for name in slots():
+    for name in slots(task):
         found.setdefault(name, Option())
         found.setdefault(f"{name}_conf", Option())
     return found
 
 
 def _literal_name(node):
-    """Return an option's name; the suffix of ESPnet's ``f"--optim{suf}"`` is empty for ASR."""
+    """Return an option's name; the suffix of ESPnet's ``f"--optim{suf}"`` is empty here."""
     if isinstance(node, ast.JoinedStr):
         return "".join(_constant(part, "") for part in node.values)
     return _constant(node)
 
 
-def class_options(option, name):
+def class_options(option, name, task="asr"):
     """Return the signature that ``<option>_conf`` must fit, less what ESPnet gives itself.
 
     Args:
         option: a slot, or ``ctc`` and ``joint_net``, whose class is fixed.
         name: the chosen yaml name; unused where the class is fixed.
+        task: "asr" or "lm".
     """
-    target = _FIXED.get(option) or slots()[option].classes.get(name)
+    target = FIXED[task].get(option) or slots(task)[option].classes.get(name)
     if target is None:
         return Signature({}, open=True)
     found = signature(*target)

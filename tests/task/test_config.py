@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from mambaasr.errors import UserError
-from mambaasr.registry import CLASSES
+from mambaasr.registry import CLASSES, of_task
 from mambaasr.task import config, signatures
 
 
@@ -40,13 +40,19 @@ def test_good_config(written):
 
 
 def test_our_classes_are_known():
-    names = [(slot, name) for slot, classes in CLASSES.items() for name in classes]
-    assert {("encoder", "mamba"), ("encoder", "conmamba"), ("decoder", "mamba")} <= set(names)
-    assert ("frontend", "fbank") in names
-    for slot, name in names:
-        assert name in signatures.slots()[slot].classes
-        assert signatures.class_options(slot, name).parameters
-        assert not signatures.class_options(slot, name).open
+    names = [
+        (task, slot, name)
+        for task in signatures.TASKS
+        for slot, classes in of_task(task).items()
+        for name in classes
+    ]
+    assert {("asr", "encoder", "conmamba"), ("asr", "frontend", "fbank")} <= set(names)
+    assert ("lm", "lm", "mamba") in names and ("lm", "model", "multilingual") not in names
+    assert {slot for _, slot, _ in names} == set(CLASSES)
+    for task, slot, name in names:
+        assert name in signatures.slots(task)[slot].classes
+        assert signatures.class_options(slot, name, task).parameters
+        assert not signatures.class_options(slot, name, task).open
     assert "input_size" not in signatures.class_options("encoder", "conmamba").parameters
 
 
