@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from mambaasr.layers.checks import check_choice
 from mambaasr.layers.linear import Linear
 from mambaasr.layers.masking import valid_mask, zero_padding
 from mambaasr.layers.positions import rotary
@@ -24,7 +25,8 @@ class SelfAttention(nn.Module):
     """Multi-head attention of every valid frame to every valid frame of its sequence.
 
     It runs on torch's scaled_dot_product_attention, whose kernels keep no matrix of frames by
-    frames: memory grows with the length, except on a CPU while training with dropout.
+    frames: memory grows with the length, except on a CPU while training with dropout. Every frame
+    sees every other one, so that there is no chunk form (``causal`` is false).
 
     Args:
         width: channels.
@@ -37,11 +39,12 @@ class SelfAttention(nn.Module):
             ``positions`` is unknown.
     """
 
+    causal = False
+
     def __init__(self, width, heads, dropout_rate=0.0, positions="none"):
         super().__init__()
         _check_heads(width, heads)
-        if positions not in POSITIONS:
-            raise ValueError(f"positions is {positions!r}; choose one of {', '.join(POSITIONS)}")
+        check_choice("positions", positions, POSITIONS)
         if positions == "rotary" and width // heads % 2:
             raise ValueError(
                 f"positions is 'rotary' and a head of {width // heads} channels cannot be halved; "

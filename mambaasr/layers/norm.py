@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from mambaasr.layers.checks import check_choice
+
 
 class RMSNorm(nn.Module):
     """x / sqrt(mean(x^2) + eps) * weight (arXiv 1910.07467), computed in at least fp32.
@@ -44,6 +46,5 @@ def make_norm(name, width):
     Raises:
         ValueError: the name is unknown.
     """
-    if name not in NORMS:
-        raise ValueError(f"norm is {name!r}; choose one of {', '.join(NORMS)}")
+    check_choice("norm", name, NORMS)
     return NORMS[name](width)

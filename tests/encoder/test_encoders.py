@@ -23,6 +23,35 @@ VARIANTS = {
         dict(linear_units=32, direction="uni", input_layer="conv2d6"),
         dict(linear_units=32, interctc_layer_idx=[1], interctc_use_conditioning=True),
     ],
+    "speech_mamba": [
+        dict(d_state=8, input_layer="conv2d"),
+        dict(d_state=8, input_layer="conv2d", use_attention=False, direction="uni"),
+        dict(
+            direction="outer",
+            mamba_before=2,
+            mamba_after=0,
+            positions="rotary",
+            input_layer="linear",
+        ),
+        dict(mamba_before=0, mamba_after=0, positions="none", input_layer="conv2d2"),
+    ],
+    "mamba_ebranchformer": [
+        dict(linear_units=32, cgmlp_linear_units=24),
+        dict(
+            linear_units=32,
+            cgmlp_linear_units=24,
+            branches=["attention", "cgmlp"],
+            positions="rotary",
+        ),
+        dict(
+            linear_units=32,
+            cgmlp_linear_units=24,
+            branches=["attention", "mamba", "cgmlp"],
+            positions="sinusoidal",
+            use_linear_after_conv=True,
+        ),
+        dict(linear_units=0, macaron_style=False, cgmlp_linear_units=24, direction="uni"),
+    ],
 }
 CASES = [(name, options) for name, several in VARIANTS.items() for options in several]
 LENGTHS = torch.tensor([97, 40, 61])
@@ -101,8 +130,13 @@ def test_save_and_load(name, options):
 
 
 def test_uni_encoders_do_not_look_ahead():
-    for name in VARIANTS:
-        encoder, _ = build(name, dict(direction="uni", linear_units=32))
+    for name, options in (
+        ("mamba", dict(linear_units=32)),
+        ("conmamba", dict(linear_units=32)),
+        ("speech_mamba", dict(use_attention=False, input_layer="conv2d")),
+        ("mamba_ebranchformer", dict(linear_units=32, merge_conv_kernel=4)),
+    ):
+        encoder, _ = build(name, dict(direction="uni") | options)
         encoder.eval()
         x = torch.randn(1, 97, 80)
         later = x.clone()
@@ -128,7 +162,8 @@ def test_a_very_short_utterance_in_a_batch_is_empty_and_alone_an_error_espnet_kn
 
 def test_conmamba_takes_every_option_of_mamba():
     parameters = [
-        list(inspect.signature(load(CLASSES["encoder"][name])).parameters) for name in VARIANTS
+        list(inspect.signature(load(CLASSES["encoder"][name])).parameters)
+        for name in ("mamba", "conmamba")
     ]
     assert parameters[0] == parameters[1]
 
@@ -142,6 +177,23 @@ def test_impossible_options_are_named():
         ("conmamba", dict(interctc_layer_idx=[3]), "interctc_layer_idx is"),
         ("conmamba", dict(direction="back"), "direction is 'back'"),
         ("conmamba", dict(d_state=0), "d_state is 0"),
+        ("speech_mamba", dict(attention_heads=3), "attention_heads is 3; it must divide"),
+        ("speech_mamba", dict(positions="learned"), "positions is 'learned'"),
+        ("speech_mamba", dict(mamba_before=-1), "mamba_before is -1"),
+        (
+            "speech_mamba",
+            dict(mamba_before=0, mamba_after=0, use_attention=False),
+            "a block needs one",
+        ),
+        ("speech_mamba", dict(positions="rotary", use_attention=False), "use_attention is false"),
+        ("mamba_ebranchformer", dict(branches=["mamba", "conv"]), "branches is 'conv'; choose"),
+        ("mamba_ebranchformer", dict(branches=["mamba", "mamba"]), "each once at most"),
+        ("mamba_ebranchformer", dict(branches="mamba"), "list some of attention, mamba, cgmlp"),
+        ("mamba_ebranchformer", dict(positions="rotary"), "positions is 'rotary'"),
+        ("mamba_ebranchformer", dict(cgmlp_linear_units=7), "cgmlp_linear_units is 7"),
+        ("mamba_ebranchformer", dict(cgmlp_conv_kernel=4), "cgmlp_conv_kernel is 4"),
+        ("mamba_ebranchformer", dict(merge_conv_kernel=0), "merge_conv_kernel is 0"),
+        ("mamba_ebranchformer", dict(linear_units=0), "macaron_style needs linear_units"),
     ):
         with pytest.raises(ValueError, match=message):
             build(name, options)

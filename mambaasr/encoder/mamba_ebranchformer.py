@@ -1,0 +1,269 @@
+"""E-Branchformer with Mamba in the place of its attention, or beside it."""
+
+import torch
+from torch import nn
+
+from mambaasr.encoder.base import StackEncoder
+from mambaasr.layers.attention import SelfAttention
+from mambaasr.layers.block import FeedForward
+from mambaasr.layers.cgmlp import ConvolutionalGatingMLP
+from mambaasr.layers.checks import check_choice
+from mambaasr.layers.depthwise import DepthwiseConv
+from mambaasr.layers.dropout import Dropout
+from mambaasr.layers.linear import Linear
+from mambaasr.layers.masking import zero_padding
+from mambaasr.layers.mixer import make_mixer
+
+BRANCHES = ("attention", "mamba", "cgmlp")
+POSITIONS = ("none", "sinusoidal", "rotary")
+
+
+class EBranchformerBlock(nn.Module):
+    """Parallel branches between feed-forward modules (arXiv 2210.00077, section 3).
+
+        x += 1/2 FFN(LN x)                      only if hidden > 0 and macaron
+        y  = [branch(LN x) for each branch]     side by side
+        x += Linear(y + DepthwiseConv(y))
+        x += 1/2 FFN(LN x)                      only if hidden > 0; whole unless macaron
+        x  = LN(x)
+
+    Args:
+        width: channels.
+        branches: modules with ``forward(x, lengths)``, zero beyond the lengths, and ``causal``; if
+            that is true, also with ``initial_state`` and ``forward_chunk``.
+        merge_kernel: of the merging convolution, odd unless causal.
+        causal: whether that convolution sees past frames only.
+        hidden: width inside the feed-forward modules; 0 leaves them out.
+        macaron: a feed-forward module on either side.
+        dropout_rate: on the output of each branch and on every residual branch.
+
+    Raises:
+        ValueError: a size is impossible, or macaron without a feed-forward module.
+    """
+
+    def __init__(
+        self,
+        width,
+        branches,
+        merge_kernel=3,
+        causal=False,
+        hidden=0,
+        macaron=True,
+        dropout_rate=0.1,
+    ):
+        super().__init__()
+        if hidden < 0:
+            raise ValueError(f"linear_units is {hidden}; it must not be negative")
+        if macaron and hidden == 0:
+            raise ValueError("macaron_style needs linear_units > 0")
+        self.dropout = Dropout(dropout_rate)
+        self.ff_scale = 0.5 if macaron else 1.0
+        self.norm_macaron = self.feed_forward_macaron = self.norm_ff = self.feed_forward = None
+        if macaron:
+            self.norm_macaron = nn.LayerNorm(width)
+            self.feed_forward_macaron = FeedForward(width, hidden, dropout_rate)
+        self.branches = nn.ModuleList(branches)
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in self.branches)
+        joint = width * len(self.branches)
+        self.merge_conv = DepthwiseConv(joint, merge_kernel, causal, "merge_conv_kernel")
+        self.merge_linear = Linear(joint, width)
+        if hidden > 0:
+            self.norm_ff = nn.LayerNorm(width)
+            self.feed_forward = FeedForward(width, hidden, dropout_rate)
+        self.norm_final = nn.LayerNorm(width)
+
+    @property
+    def causal(self):
+        """Whether no part looks ahead."""
+        return self.merge_conv.causal and all(branch.causal for branch in self.branches)
+
+    def _feed(self, x, norm, feed_forward, scale):
+        if feed_forward is None:
+            return x
+        return self._add(x, feed_forward(norm(x)), self.ff_scale * scale)
+
+    def _add(self, x, branch, scale):
+        return torch.add(x, self.dropout(branch), alpha=scale)
+
+    def forward(self, x, lengths, scale=1.0):
+        """(batch, time, width), lengths (batch) -> the same, zero beyond the lengths.
+
+        ``scale`` multiplies every residual branch (stochastic depth).
+        """
+        x = self._feed(x, self.norm_macaron, self.feed_forward_macaron, scale)
+        y = torch.cat(
+            [
+                self.dropout(branch(norm(x), lengths))
+                for norm, branch in zip(self.norms, self.branches, strict=True)
+            ],
+            dim=-1,
+        )
+        x = self._add(x, self.merge_linear(y + self.merge_conv(y)), scale)
+        x = self._feed(x, self.norm_ff, self.feed_forward, scale)
+        return zero_padding(self.norm_final(x), lengths)
+
+    def initial_state(self, batch, device=None, dtype=torch.float32):
+        """The state before the first frame: of the merging convolution and of each branch."""
+        own = (batch, device, dtype)
+        return self.merge_conv.initial_state(*own), *(b.initial_state(*own) for b in self.branches)
+
+    def forward_chunk(self, x, state):
+        """The next piece of each sequence; pieces of any size give what the whole gives.
+
+        Args:
+            x: (batch, time, width).
+            state: of :meth:`initial_state` or of the previous piece; not changed.
+
+        Returns:
+            (batch, time, width) and the next state. Gradients flow through both.
+        """
+        merge, *states = state
+        x = self._feed(x, self.norm_macaron, self.feed_forward_macaron, 1.0)
+        outs, after = [], []
+        for norm, branch, past in zip(self.norms, self.branches, states, strict=True):
+            y, past = branch.forward_chunk(norm(x), past)
+            outs.append(self.dropout(y))
+            after.append(past)
+        y = torch.cat(outs, dim=-1)
+        merged, merge = self.merge_conv.forward_chunk(y, merge)
+        x = self._add(x, self.merge_linear(y + merged), 1.0)
+        x = self._feed(x, self.norm_ff, self.feed_forward, 1.0)
+        return self.norm_final(x), (merge, *after)
+
+
+class MambaEBranchformerEncoder(StackEncoder):
+    """E-Branchformer (arXiv 2210.00077) whose branches can be chosen.
+
+    [mamba, cgmlp] has Mamba in the place of attention; [attention, mamba, cgmlp] Mamba beside it,
+    as Mcformer (doi 10.1038/s41598-025-04979-1) has, of which only the abstract was at hand: that
+    all three are merged as E-Branchformer merges two is ours. [attention, cgmlp] is
+    E-Branchformer, with ``positions`` instead of its relative ones. Unlike in ESPnet's, no
+    convolution sees padding.
+
+    Args:
+        input_size: width of the features.
+        output_size: width of the encoder (d_model).
+        num_blocks: number of blocks.
+        branches: what runs side by side, out of attention, mamba and cgmlp, each once at most.
+        attention_heads: heads of the self-attention.
+        attention_dropout_rate: on its weights.
+        linear_units: width inside the feed-forward modules; 0 leaves them out.
+        macaron_style: a feed-forward module on either side of the branches.
+        cgmlp_linear_units: width inside the convolutional gating MLP.
+        cgmlp_conv_kernel: its kernel, odd unless ``direction`` is uni.
+        use_linear_after_conv: a linear layer after its convolution.
+        merge_conv_kernel: of the convolution that merges the branches, likewise.
+        positions: "none", "sinusoidal" (added to the frames) or "rotary" (within the attention).
+        mixer: "mamba1" or "mamba2".
+        direction: "uni" (causal, the convolutions too), "inner" or "outer".
+        merge: how two directions meet: "sum", "mean" or "concat".
+        d_state, d_conv, expand: of the mixer; ``d_state`` null is 16 for mamba1, 128 for mamba2.
+        mixer_dropout_rate: inside the mixer, after its input and output projections.
+        mixer_conf: further options of the mixer, see :func:`mambaasr.layers.mixer.make_mixer`.
+        dropout_rate: on branches, residual branches, inside feed-forward modules and after the
+            input layer.
+        input_layer, stochastic_depth_rate, lookahead_kernel, interctc_layer_idx,
+            interctc_use_conditioning: see :class:`mambaasr.encoder.base.StackEncoder`.
+
+    Raises:
+        ValueError: an option is unknown or a size impossible.
+    """
+
+    streams_with = "direction: uni and branches without attention"
+
+    def __init__(
+        self,
+        input_size,
+        output_size=256,
+        num_blocks=12,
+        branches=("mamba", "cgmlp"),
+        attention_heads=4,
+        attention_dropout_rate=0.1,
+        linear_units=1024,
+        macaron_style=True,
+        cgmlp_linear_units=1024,
+        cgmlp_conv_kernel=31,
+        use_linear_after_conv=False,
+        merge_conv_kernel=31,
+        positions="none",
+        mixer="mamba1",
+        direction="outer",
+        merge="sum",
+        d_state=None,
+        d_conv=4,
+        expand=2,
+        mixer_dropout_rate=0.0,
+        mixer_conf=None,
+        input_layer="conv2d",
+        dropout_rate=0.1,
+        stochastic_depth_rate=0.0,
+        lookahead_kernel=0,
+        interctc_layer_idx=(),
+        interctc_use_conditioning=False,
+    ):
+        if isinstance(branches, str) or not branches or len(set(branches)) < len(branches):
+            raise ValueError(
+                f"branches is {branches!r}; list some of {', '.join(BRANCHES)}, each once at most"
+            )
+        for branch in branches:
+            check_choice("branches", branch, BRANCHES)
+        check_choice("positions", positions, POSITIONS)
+        if positions == "rotary" and "attention" not in branches:
+            raise ValueError(
+                f"positions is 'rotary', which works in attention; branches is {list(branches)}"
+            )
+        if num_blocks < 0:
+            raise ValueError(f"num_blocks is {num_blocks}; it must not be negative")
+        causal = direction == "uni"
+
+        def attention():
+            turned = "rotary" if positions == "rotary" else "none"
+            return SelfAttention(output_size, attention_heads, attention_dropout_rate, turned)
+
+        def mamba():
+            return make_mixer(
+                mixer,
+                direction,
+                output_size,
+                merge,
+                d_state=d_state,
+                d_conv=d_conv,
+                expand=expand,
+                dropout_rate=mixer_dropout_rate,
+                **(mixer_conf or {}),
+            )
+
+        def cgmlp():
+            return ConvolutionalGatingMLP(
+                output_size,
+                cgmlp_linear_units,
+                cgmlp_conv_kernel,
+                dropout_rate,
+                causal,
+                use_linear_after_conv,
+            )
+
+        makers = dict(attention=attention, mamba=mamba, cgmlp=cgmlp)
+        super().__init__(
+            input_size,
+            output_size,
+            (
+                EBranchformerBlock(
+                    output_size,
+                    [makers[branch]() for branch in branches],
+                    merge_kernel=merge_conv_kernel,
+                    causal=causal,
+                    hidden=linear_units,
+                    macaron=macaron_style,
+                    dropout_rate=dropout_rate,
+                )
+                for _ in range(num_blocks)
+            ),
+            input_layer=input_layer,
+            dropout_rate=dropout_rate,
+            positions="sinusoidal" if positions == "sinusoidal" else "none",
+            stochastic_depth_rate=stochastic_depth_rate,
+            lookahead_kernel=lookahead_kernel,
+            interctc_layer_idx=interctc_layer_idx,
+            interctc_use_conditioning=interctc_use_conditioning,
+        )

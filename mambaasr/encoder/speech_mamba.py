@@ -1,0 +1,188 @@
+"""Speech-Mamba: self-attention between Mamba blocks."""
+
+import torch
+from torch import nn
+
+from mambaasr.encoder.base import StackEncoder
+from mambaasr.layers.attention import SelfAttention
+from mambaasr.layers.checks import check_choice
+from mambaasr.layers.dropout import Dropout
+from mambaasr.layers.mixer import make_mixer
+from mambaasr.layers.norm import RMSNorm
+
+POSITIONS = ("none", "sinusoidal", "rotary")
+
+
+class ResidualLayer(nn.Module):
+    """x + dropout(inner(RMSNorm(x))), summed in at least fp32.
+
+    Args:
+        width: channels.
+        inner: module with ``forward(x, lengths)``; also ``initial_state`` and ``forward_chunk`` if
+            its ``causal`` is true.
+        dropout_rate: on the branch.
+    """
+
+    def __init__(self, width, inner, dropout_rate=0.0):
+        super().__init__()
+        self.norm, self.inner, self.dropout = RMSNorm(width), inner, Dropout(dropout_rate)
+        self.causal = inner.causal
+
+    def _add(self, x, branch, scale=1.0):
+        x = x.to(torch.promote_types(x.dtype, torch.float32))
+        return torch.add(x, self.dropout(branch), alpha=scale)
+
+    def forward(self, x, lengths, scale=1.0):
+        """(batch, time, width), zero beyond the lengths (batch) -> the same."""
+        return self._add(x, self.inner(self.norm(x), lengths), scale)
+
+    def initial_state(self, batch, device=None, dtype=torch.float32):
+        """The state before the first frame, that of the inner module."""
+        return self.inner.initial_state(batch, device, dtype)
+
+    def forward_chunk(self, x, state):
+        """The next piece of each sequence (batch, time, width) -> the same, and the next state."""
+        y, state = self.inner.forward_chunk(self.norm(x), state)
+        return self._add(x, y), state
+
+
+class ResidualLayers(nn.ModuleList):
+    """Residual layers one after another, as one block of an encoder."""
+
+    @property
+    def causal(self):
+        """Whether no layer looks ahead."""
+        return all(layer.causal for layer in self)
+
+    def forward(self, x, lengths, scale=1.0):
+        """(batch, time, width), zero beyond the lengths (batch) -> the same.
+
+        ``scale`` multiplies every residual branch (stochastic depth).
+        """
+        for layer in self:
+            x = layer(x, lengths, scale)
+        return x
+
+    def initial_state(self, batch, device=None, dtype=torch.float32):
+        """The state before the first frame, one a layer."""
+        return tuple(layer.initial_state(batch, device, dtype) for layer in self)
+
+    def forward_chunk(self, x, state):
+        """The next piece of each sequence (batch, time, width) -> the same, and the next state."""
+        after = []
+        for layer, past in zip(self, state, strict=True):
+            x, past = layer.forward_chunk(x, past)
+            after.append(past)
+        return x, tuple(after)
+
+
+class SpeechMambaEncoder(StackEncoder):
+    """Blocks of [Mamba, self-attention, Mamba] without feed-forward modules (arXiv 2409.18654).
+
+    The defaults are those of the published yaml: with the Speech-Mamba decoder of 3 blocks, 5,000
+    tokens and a CTC head 67.6 million parameters. Its Mamba layers are causal, in the encoder too;
+    two directions ("inner", "outer") are ours. Its table of positions ends at 100 s; here they are
+    computed for any length.
+
+    Args:
+        input_size: width of the features; the published one is 80.
+        output_size: width of the encoder (d_model).
+        num_blocks: number of blocks.
+        use_attention: false leaves the self-attention out ("Mamba only").
+        attention_heads: heads of the self-attention.
+        attention_dropout_rate: on its weights.
+        mamba_before, mamba_after: Mamba layers of a block before and after its self-attention; 0
+            and 0 leave attention only.
+        positions: "sinusoidal" (as published, added to the frames), "rotary" (within the
+            attention) or "none".
+        mixer: "mamba1" or "mamba2".
+        direction: "uni", "inner" or "outer".
+        merge: how two directions meet: "sum", "mean" or "concat".
+        d_state, d_conv, expand: of the mixer.
+        mixer_dropout_rate: inside the mixer, after its input and output projections.
+        mixer_conf: further options of the mixer, see :func:`mambaasr.layers.mixer.make_mixer`.
+        dropout_rate: after the input layer and on the branch of the attention; as published,
+            Mamba layers have none but ``mixer_dropout_rate``.
+        input_layer, stochastic_depth_rate, lookahead_kernel, interctc_layer_idx,
+            interctc_use_conditioning: see :class:`mambaasr.encoder.base.StackEncoder`.
+
+    Raises:
+        ValueError: an option is unknown or a size impossible.
+    """
+
+    streams_with = "use_attention: false and direction: uni"
+
+    def __init__(
+        self,
+        input_size,
+        output_size=512,
+        num_blocks=7,
+        use_attention=True,
+        attention_heads=4,
+        attention_dropout_rate=0.1,
+        mamba_before=1,
+        mamba_after=1,
+        positions="sinusoidal",
+        mixer="mamba1",
+        direction="uni",
+        merge="sum",
+        d_state=256,
+        d_conv=4,
+        expand=2,
+        mixer_dropout_rate=0.0,
+        mixer_conf=None,
+        input_layer="cnn64_64_64",
+        dropout_rate=0.1,
+        stochastic_depth_rate=0.0,
+        lookahead_kernel=0,
+        interctc_layer_idx=(),
+        interctc_use_conditioning=False,
+    ):
+        for name, count in (("mamba_before", mamba_before), ("mamba_after", mamba_after)):
+            if count < 0:
+                raise ValueError(f"{name} is {count}; it must not be negative")
+        if num_blocks < 0:
+            raise ValueError(f"num_blocks is {num_blocks}; it must not be negative")
+        if not use_attention and mamba_before + mamba_after == 0:
+            raise ValueError(
+                "mamba_before and mamba_after are 0 and use_attention is false: "
+                "a block needs one of them"
+            )
+        check_choice("positions", positions, POSITIONS)
+        if positions == "rotary" and not use_attention:
+            raise ValueError(
+                "positions is 'rotary', which works in attention; use_attention is false"
+            )
+
+        def attention():
+            turned = "rotary" if positions == "rotary" else "none"
+            inner = SelfAttention(output_size, attention_heads, attention_dropout_rate, turned)
+            return ResidualLayer(output_size, inner, dropout_rate)
+
+        def mamba():
+            inner = make_mixer(
+                mixer,
+                direction,
+                output_size,
+                merge,
+                d_state=d_state,
+                d_conv=d_conv,
+                expand=expand,
+                dropout_rate=mixer_dropout_rate,
+                **(mixer_conf or {}),
+            )
+            return ResidualLayer(output_size, inner)
+
+        kinds = [mamba] * mamba_before + [attention] * bool(use_attention) + [mamba] * mamba_after
+        super().__init__(
+            input_size,
+            output_size,
+            (ResidualLayers(make() for make in kinds) for _ in range(num_blocks)),
+            input_layer=input_layer,
+            dropout_rate=dropout_rate,
+            positions="sinusoidal" if positions == "sinusoidal" else "none",
+            stochastic_depth_rate=stochastic_depth_rate,
+            lookahead_kernel=lookahead_kernel,
+            interctc_layer_idx=interctc_layer_idx,
+            interctc_use_conditioning=interctc_use_conditioning,
+        )
