@@ -15,6 +15,14 @@ OURS = dict(
     decoder_conf=dict(num_blocks=2, linear_units=32),
 )
 
+# What a tiny decoder of each name needs beside its defaults.
+DECODERS = {
+    "mamba": dict(num_blocks=2, linear_units=32),
+    "speech_mamba": dict(num_blocks=2, d_state=16),
+    "cross_mamba": dict(num_blocks=2, linear_units=32),
+    "madeon": dict(num_blocks=2),
+}
+
 
 def make_experiment(folder, seed=0, **options):
     """Write config.yaml and model.pth of ESPnet's classes, or of others by ESPnet's options.

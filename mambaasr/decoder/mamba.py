@@ -1,70 +1,118 @@
 """A Mamba decoder: recurrent over the text, attending to the speech."""
 
-from dataclasses import dataclass
-
-import torch
 from torch import nn
 
-from mambaasr.espnet_compat import AbsDecoder, BatchScorerInterface
+from mambaasr.decoder.base import RecurrentDecoder
 from mambaasr.layers.attention import CrossAttention
 from mambaasr.layers.block import FeedForward
-from mambaasr.layers.mamba import Mamba
-from mambaasr.layers.masking import valid_mask, zero_padding
+from mambaasr.layers.masking import valid_mask
+from mambaasr.layers.mixer import make_mixer
+from mambaasr.layers.norm import make_norm
 
 
 class DecoderBlock(nn.Module):
-    """x += Mamba(LN x); x += CrossAttention(LN x, speech); x += FFN(LN x)."""
+    """Mixers, cross-attention, mixers, and an optional feed-forward module.
 
-    def __init__(self, width, memory_width, heads, hidden, dropout_rate, attention_dropout, mixer):
+        x += Mixer(norm x)                        ``before`` times
+        x += CrossAttention(norm x, speech)
+        x += Mixer(norm x)                        ``after`` times
+        x += FFN(norm x)                          only if hidden > 0
+
+    Args:
+        width: channels.
+        memory_width: channels of the speech.
+        heads: of the cross-attention.
+        hidden: width inside the feed-forward module; 0 leaves it out.
+        norm: see :func:`mambaasr.layers.norm.make_norm`.
+        dropout_rate: on every residual branch and inside the feed-forward module.
+        attention_dropout: on the attention weights.
+        mixer: a function without arguments that makes a causal mixer.
+        before, after: how many mixers stand on either side of the cross-attention.
+    """
+
+    def __init__(
+        self,
+        width,
+        memory_width,
+        heads,
+        hidden,
+        norm,
+        dropout_rate,
+        attention_dropout,
+        mixer,
+        before=1,
+        after=0,
+    ):
         super().__init__()
-        self.norm_mixer = nn.LayerNorm(width)
-        self.mixer = mixer
-        self.norm_attention = nn.LayerNorm(width)
+        self.before = self._add_mixers("", before, width, norm, mixer)
+        self.norm_attention = make_norm(norm, width)
         self.attention = CrossAttention(width, memory_width, heads, attention_dropout)
+        self.after = self._add_mixers("_after", after, width, norm, mixer)
         self.feed_forward = None
         if hidden > 0:
-            self.norm_ff = nn.LayerNorm(width)
+            self.norm_ff = make_norm(norm, width)
             self.feed_forward = FeedForward(width, hidden, dropout_rate)
         self.dropout = nn.Dropout(dropout_rate)
 
-    def _attend(self, x, keys, values, mask):
-        x = x + self.dropout(self.attention(self.norm_attention(x), keys, values, mask))
+    def _add_mixers(self, place, count, width, norm, mixer):
+        """Add norms and mixers; return their names: the first is plain, the others count on."""
+        names = []
+        for index in range(count):
+            suffix = f"{place}_{index + 1}" if index else place
+            names.append((f"norm_mixer{suffix}", f"mixer{suffix}"))
+            setattr(self, names[-1][0], make_norm(norm, width))
+            setattr(self, names[-1][1], mixer())
+        return names
+
+    def mixers(self):
+        """The mixers in their order."""
+        return [getattr(self, name) for _, name in self.before + self.after]
+
+    def _mix(self, x, names, run):
+        for norm, mixer in names:
+            x = x + self.dropout(run(getattr(self, mixer), getattr(self, norm)(x)))
+        return x
+
+    def _pass(self, x, attend, run):
+        x = self._mix(x, self.before, run)
+        x = x + self.dropout(attend(self.norm_attention(x)))
+        x = self._mix(x, self.after, run)
         if self.feed_forward is not None:
             x = x + self.dropout(self.feed_forward(self.norm_ff(x)))
         return x
 
     def forward(self, x, lengths, memory, mask):
-        """x (batch, time, width), memory (batch, time', memory_width) -> (batch, time, width)."""
-        x = x + self.dropout(self.mixer(self.norm_mixer(x), lengths))
-        return self._attend(x, *self.attention.memory(memory), mask)
+        """x (batch, text, width), memory (batch, time, memory_width) -> (batch, text, width)."""
+        keys, values = self.attention.memory(memory)
+        return self._pass(
+            x,
+            lambda queries: self.attention(queries, keys, values, mask),
+            lambda mixer, x: mixer(x, lengths),
+        )
 
-    def step(self, x, state, keys, values):
-        """One token: x (batch, width); the mixer's state is updated in place."""
-        x = x + self.mixer.step(self.norm_mixer(x), state)
-        return self._attend(x.unsqueeze(1), keys, values, None).squeeze(1)
+    def step(self, x, states, keys, values):
+        """One token of each hypothesis.
+
+        Args:
+            x: (hypothesis, width).
+            states: of each mixer in order, updated in place.
+            keys, values: (1, heads, time, width / heads) if the hypotheses share them, which then
+                attend as so many queries of one utterance; else (hypothesis, ...).
+        """
+        states = iter(states)
+        dim = 0 if len(keys) == 1 else 1
+        return self._pass(
+            x,
+            lambda queries: self.attention(queries.unsqueeze(dim), keys, values).squeeze(dim),
+            lambda mixer, x: mixer.step(x, next(states)),
+        )
 
 
-@dataclass
-class DecoderState:
-    """The state of one hypothesis: everything that its next token needs, of fixed size.
-
-    Attributes:
-        conv: inputs of each block's convolution (block, d_inner, d_conv - 1).
-        ssm: state of each block's scan (block, d_inner, d_state).
-        memory: for each block the keys and values of the speech (1, heads, time, width / heads);
-            shared by all hypotheses of an utterance.
-    """
-
-    conv: torch.Tensor
-    ssm: torch.Tensor
-    memory: tuple
-
-
-class MambaDecoder(AbsDecoder, BatchScorerInterface):
+class MambaDecoder(RecurrentDecoder):
     """Mamba mixer, cross-attention and an optional feed-forward module a block.
 
     The decoder of arXiv 2406.16808: the Transformer decoder with Mamba in the place of its
-    self-attention. One step costs the same at any length of the prefix.
+    self-attention.
 
     Args:
         vocab_size: tokens, blank and <sos/eos> included.
@@ -72,13 +120,18 @@ class MambaDecoder(AbsDecoder, BatchScorerInterface):
         num_blocks: number of blocks.
         attention_heads: heads of the cross-attention.
         linear_units: width inside the feed-forward module; 0 leaves it out.
-        d_state, d_conv, expand: of the mixer, see :class:`mambaasr.layers.mamba.Mamba`.
+        mixer: "mamba1" or "mamba2".
+        mamba_before, mamba_after: mixers before and after a block's cross-attention.
+        d_state, d_conv, expand: of the mixer, see :func:`mambaasr.layers.mixer.make_mixer`.
+        mixer_conf: a mapping of further options of the mixer.
+        norm: "layer_norm" or "rms_norm" in the blocks; the last norm is a LayerNorm.
+        positions: added to the embeddings: "none" or "sinusoidal".
         dropout_rate: on residual branches, the embedding and inside feed-forward modules.
         mixer_dropout_rate: inside the mixer, after its input and output projections.
         src_attention_dropout_rate: on the attention weights.
 
     Raises:
-        ValueError: a size is impossible.
+        ValueError: an option is unknown or a size impossible.
     """
 
     def __init__(
@@ -88,110 +141,86 @@ class MambaDecoder(AbsDecoder, BatchScorerInterface):
         num_blocks=6,
         attention_heads=4,
         linear_units=2048,
-        d_state=16,
+        mixer="mamba1",
+        mamba_before=1,
+        mamba_after=0,
+        d_state=None,
         d_conv=4,
         expand=2,
+        mixer_conf=None,
+        norm="layer_norm",
+        positions="none",
         dropout_rate=0.1,
         mixer_dropout_rate=0.0,
         src_attention_dropout_rate=0.0,
     ):
-        super().__init__()
-        if num_blocks < 1:
-            raise ValueError(f"num_blocks is {num_blocks}; it must be positive")
-        if linear_units < 0:
-            raise ValueError(f"linear_units is {linear_units}; it must not be negative")
+        for name, value, least in (
+            ("num_blocks", num_blocks, 1),
+            ("linear_units", linear_units, 0),
+            ("mamba_before", mamba_before, 0),
+            ("mamba_after", mamba_after, 0),
+        ):
+            if value < least:
+                raise ValueError(f"{name} is {value}; it must be at least {least}")
+        if mamba_before + mamba_after == 0:
+            raise ValueError(
+                "mamba_before and mamba_after are 0; without a mixer the decoder knows no order"
+            )
         width = encoder_output_size
-        self.embed = nn.Embedding(vocab_size, width)
-        self.dropout = nn.Dropout(dropout_rate)
-        self.blocks = nn.ModuleList(
+
+        def make():
+            return make_mixer(
+                mixer,
+                "uni",
+                width,
+                d_state=d_state,
+                d_conv=d_conv,
+                expand=expand,
+                dropout_rate=mixer_dropout_rate,
+                **(mixer_conf or {}),
+            )
+
+        blocks = (
             DecoderBlock(
                 width,
                 encoder_output_size,
                 attention_heads,
                 linear_units,
+                norm,
                 dropout_rate,
                 src_attention_dropout_rate,
-                Mamba(width, d_state, d_conv, expand, dropout_rate=mixer_dropout_rate),
+                make,
+                mamba_before,
+                mamba_after,
             )
             for _ in range(num_blocks)
         )
-        self.after_norm = nn.LayerNorm(width)
-        self.output_layer = nn.Linear(width, vocab_size)
+        super().__init__(vocab_size, width, blocks, positions, dropout_rate)
 
-    def forward(self, hs_pad, hlens, ys_in_pad, ys_in_lens):
-        """Score whole texts.
-
-        Args:
-            hs_pad: speech (batch, time, encoder_output_size).
-            hlens: (batch) valid frames.
-            ys_in_pad: tokens, <sos/eos> first (batch, text).
-            ys_in_lens: (batch) valid tokens.
-
-        Returns:
-            logits (batch, text, vocab_size), zero beyond the lengths, and the lengths (batch).
-        """
-        hlens, ys_in_lens = hlens.to(hs_pad.device), ys_in_lens.to(hs_pad.device)
-        memory = _never_empty(zero_padding(hs_pad, hlens))
-        mask = valid_mask(hlens.clamp(min=1), memory.shape[1])
-        x = self.dropout(self.embed(ys_in_pad))
+    def _run(self, x, lengths, speech, speech_lengths):
+        speech = _never_empty(speech)
+        mask = valid_mask(speech_lengths.clamp(min=1), speech.shape[1])
         for block in self.blocks:
-            x = block(x, ys_in_lens, memory, mask)
-        logits = self.output_layer(self.after_norm(x))
-        return zero_padding(logits, ys_in_lens), ys_in_lens
+            x = block(x, lengths, speech, mask)
+        return x
 
-    @torch.no_grad()
-    def init_state(self, x):
-        """The state before the first token of an utterance x (time, encoder_output_size)."""
-        mixer = self.blocks[0].mixer
-        conv, ssm = mixer.initial_state(len(self.blocks), x.device, x.dtype)
-        x = _never_empty(x.unsqueeze(0))
-        memory = tuple(block.attention.memory(x) for block in self.blocks)
-        return DecoderState(conv, ssm, memory)
-
-    @torch.no_grad()
-    def batch_score(self, ys, states, xs):
-        """Score the next token of hypotheses; ESPnet's ``BatchScorerInterface``.
-
-        Args:
-            ys: prefixes (hypothesis, length), of which only the last token is read.
-            states: a :class:`DecoderState` each, as :meth:`init_state` or the last call gave it;
-                not changed, so that beams may share one.
-            xs: speech (hypothesis, time, encoder_output_size); used where a state is None.
-
-        Returns:
-            log-probabilities (hypothesis, vocab_size), and the list of next states.
-        """
+    def _start(self, speech):
         states = [
-            self.init_state(speech) if state is None else state
-            for state, speech in zip(states, xs, strict=True)
+            mixer.initial_state(1, speech.device, speech.dtype)
+            for block in self.blocks
+            for mixer in block.mixers()
         ]
-        conv = torch.stack([state.conv for state in states], dim=1)  # (block, hyp, d, width - 1)
-        ssm = torch.stack([state.ssm for state in states], dim=1)  # (block, hyp, d, n)
-        x = self.embed(ys[:, -1])
-        for index, block in enumerate(self.blocks):
-            keys, values = _gather([state.memory[index] for state in states])
-            x = block.step(x, (conv[index], ssm[index]), keys, values)
-        scores = torch.log_softmax(self.output_layer(self.after_norm(x)).float(), dim=-1)
-        new = [
-            DecoderState(conv[:, index], ssm[:, index], state.memory)
-            for index, state in enumerate(states)
-        ]
-        return scores, new
+        speech = _never_empty(speech)
+        return states, [part for block in self.blocks for part in block.attention.memory(speech)]
 
-    def score(self, ys, state, x):
-        """Score the next token of one hypothesis: ys (length), x (time, encoder_output_size)."""
-        scores, states = self.batch_score(ys.unsqueeze(0), [state], x.unsqueeze(0))
-        return scores[0], states[0]
+    def _advance(self, x, states, memory):
+        each = len(states) // len(self.blocks)
+        for index, block in enumerate(self.blocks):
+            own = states[index * each : (index + 1) * each]
+            x = block.step(x, own, *memory[2 * index : 2 * index + 2])
+        return x
 
 
 def _never_empty(memory):
     """Attention over nothing would be NaN: speech without a frame gets one of zeros."""
     return memory if memory.shape[1] else memory.new_zeros(len(memory), 1, memory.shape[2])
-
-
-def _gather(memories):
-    """Keys and values of several hypotheses; those of one utterance are shared, not copied."""
-    keys, values = memories[0]
-    if all(memory[0] is keys for memory in memories):
-        return tuple(x.expand(len(memories), -1, -1, -1) for x in (keys, values))
-    return tuple(torch.cat(parts) for parts in zip(*memories, strict=True))

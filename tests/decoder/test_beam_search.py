@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny_asr import OURS, make_experiment
+from tiny_asr import DECODERS, OURS, make_experiment
 
 from mambaasr.espnet_compat import BatchScorerInterface
 from mambaasr.registry import CLASSES
@@ -30,7 +30,8 @@ def make_search(tmp_path):
         from mambaasr.decode.load import load_speech2text
 
         # make_experiment sharpens the weights, so that hypotheses compete.
-        files = make_experiment(tmp_path, **(OURS | dict(decoder=name)))
+        decoder = dict(decoder=name, decoder_conf=DECODERS[name])
+        files = make_experiment(tmp_path, **(OURS | decoder))
         return load_speech2text(*files, beam_size=5, ctc_weight=0.3, nbest=5)
 
     return make

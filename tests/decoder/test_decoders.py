@@ -8,10 +8,33 @@ import torch
 from mambaasr.registry import CLASSES, load
 
 VOCABULARY, WIDTH = 13, 16
-VARIANTS = {"mamba": [dict(linear_units=32), dict(linear_units=0, attention_heads=1)]}
+MAMBA2 = dict(mixer="mamba2", d_state=8, mixer_conf=dict(headdim=8))
+VARIANTS = {
+    "mamba": [
+        dict(linear_units=32),
+        dict(linear_units=0, attention_heads=1, norm="rms_norm"),
+        dict(linear_units=32, positions="sinusoidal", **MAMBA2),
+        dict(linear_units=0, mamba_before=2, mamba_after=2),
+    ],
+    "speech_mamba": [
+        dict(d_state=8),
+        dict(mamba_before=0, d_state=8),
+        dict(mamba_after=0, positions="none", **MAMBA2),
+    ],
+    "cross_mamba": [
+        dict(linear_units=32),
+        dict(linear_units=0, positions="sinusoidal"),
+        dict(linear_units=32, **MAMBA2),
+    ],
+    "madeon": [
+        dict(prefix_direction=direction, d_model=12 if direction == "uni" else None, **options)
+        for direction in ("uni", "parallel", "serial")
+        for options in ({}, dict(mixer="mamba2", d_state=8, mixer_conf=dict(headdim=8)))
+    ],
+}
 CASES = [(name, options) for name, several in VARIANTS.items() for options in several]
 SPEECH = torch.tensor([11, 4, 7])
-TEXT = torch.tensor([6, 9, 3])
+TEXT = torch.tensor([6, 9, 1])
 
 
 def build(name, options):
@@ -126,23 +149,130 @@ def test_save_and_load(name, options):
     assert torch.equal(got, decoder(speech, SPEECH, text, TEXT)[0])
 
 
+@pytest.mark.parametrize("name, options", CASES)
 @torch.no_grad()
-def test_an_empty_utterance_gives_the_same_finite_scores_in_every_form():
-    decoder, (speech, text) = build("mamba", {}).eval(), batch()
+def test_an_empty_utterance_gives_the_same_finite_scores_in_every_form(name, options):
+    decoder, (speech, text) = build(name, options).eval(), batch()
     together, _ = decoder(speech, torch.tensor([0, 4, 7]), text, TEXT)
     nothing = speech[:1, :0]
     alone, _ = decoder(nothing, torch.tensor([0]), text[:1], TEXT[:1])
     assert torch.isfinite(together).all()
     assert torch.allclose(alone[0, : TEXT[0]], together[0, : TEXT[0]], atol=1e-5)
-    scores, _ = decoder.score(text[0, :1], decoder.init_state(nothing[0]), nothing[0])
-    assert torch.allclose(scores, alone[0, 0].log_softmax(-1), atol=1e-5)
+    state = decoder.init_state(nothing[0])
+    for t in range(3):
+        scores, state = decoder.score(text[0, : t + 1], state, nothing[0])
+        assert torch.allclose(scores, alone[0, t].log_softmax(-1), atol=1e-5)
 
 
-def test_impossible_options_are_named():
-    for options, message in (
+@pytest.mark.parametrize("name, options", CASES)
+@torch.no_grad()
+def test_the_speech_is_heard_and_its_order_too(name, options):
+    decoder, (speech, text) = build(name, options).eval(), batch()
+    scores = [
+        decoder(x[:1], SPEECH[:1], text[:1], TEXT[:1])[0]
+        for x in (speech, speech + 1, speech.flip(1))
+    ]
+    assert not torch.allclose(scores[0], scores[1], atol=1e-3)
+    # Attention sees the frames as a set; their order is the encoder's to say.
+    assert torch.allclose(scores[0], scores[2], atol=1e-4) == (name in ("mamba", "speech_mamba"))
+
+
+@pytest.mark.parametrize("name", CLASSES["decoder"])
+@torch.no_grad()
+def test_states_that_were_let_go_are_computed_again(name, monkeypatch):
+    from mambaasr.decoder import state as room
+
+    monkeypatch.setattr(room, "KEPT_BYTES", 0)
+    decoder, (speech, text) = build(name, VARIANTS[name][0]).eval(), batch()
+    x, xs = speech[0], speech[:1].expand(2, -1, -1)
+    want = decoder(speech[:1], SPEECH[:1], text[1:2], torch.tensor([9]))[0].log_softmax(-1)
+    states = [[decoder.init_state(x)] * 2]
+    prefixes = text[1].expand(2, -1)
+    for t in range(8):
+        states.append(decoder.batch_score(prefixes[:, : t + 1], states[-1], xs)[1])
+    batches = [several[0].batch for several in states[1:]]
+    assert [batch.parts is not None for batch in batches] == [False] * 6 + [True] * 2
+    # Two of different ages in one call, the older one's batch gone.
+    scores, _ = decoder.batch_score(prefixes[:, :5], [states[4][1], states[4][0]], xs)
+    assert torch.allclose(scores, want[0, 4].expand(2, -1), atol=1e-5)
+
+
+WRONG = {
+    "mamba": [
         (dict(num_blocks=0), "num_blocks is 0"),
         (dict(linear_units=-1), "linear_units is -1"),
         (dict(attention_heads=3), "attention_heads is 3; it must divide the width 16"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            build("mamba", options)
+        (dict(mamba_before=0), "without a mixer"),
+        (dict(mamba_after=-1), "mamba_after is -1"),
+        (dict(mixer="mamba3"), "mixer is 'mamba3'; choose one of mamba1, mamba2"),
+        (dict(mixer_conf=dict(heads=1)), "'heads' is no option of mamba1"),
+        (dict(norm="batch_norm"), "norm is 'batch_norm'; choose one of layer_norm, rms_norm"),
+        (dict(positions="rotary"), "positions is 'rotary'; choose one of none, sinusoidal"),
+        (dict(d_state=0), "d_state is 0"),
+    ],
+    "speech_mamba": [
+        (dict(num_blocks=0), "num_blocks is 0"),
+        (dict(mamba_before=0, mamba_after=0), "without a mixer"),
+    ],
+    "cross_mamba": [
+        (dict(num_blocks=0), "num_blocks is 0"),
+        (dict(linear_units=-1), "linear_units is -1"),
+        (dict(positions="learnt"), "positions is 'learnt'; choose one of none, sinusoidal"),
+        (dict(**MAMBA2 | dict(mixer_conf=dict(headdim=5))), "headdim is 5"),
+    ],
+    "madeon": [
+        (dict(num_blocks=0), "num_blocks is 0"),
+        (
+            dict(prefix_direction="inner"),
+            "prefix_direction is 'inner'; choose one of uni, parallel, serial",
+        ),
+        (dict(prefix_mask_rate=1.0), "prefix_mask_rate is 1.0; it must lie in"),
+        (dict(d_model=0), "d_model is 0"),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    "name, options, message", [(name, *each) for name in WRONG for each in WRONG[name]]
+)
+def test_impossible_options_are_named(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        build(name, options)
+
+
+@torch.no_grad()
+def test_sinusoidal_positions_need_an_even_width():
+    with pytest.raises(ValueError, match="even width, not 15"):
+        load(CLASSES["decoder"]["cross_mamba"])(VOCABULARY, 15, positions="sinusoidal")
+
+
+@pytest.mark.parametrize("direction", ["uni", "parallel", "serial"])
+def test_initial_values_survive_a_generic_initialisation(direction):
+    decoder = build("madeon", dict(prefix_direction=direction))
+    names = [name for name, _ in decoder.named_parameters() if name.endswith(("_log", ".D"))]
+    assert any("A_b_log" in name for name in names) == (direction == "parallel")
+    before = {name: decoder.get_parameter(name).clone() for name in names}
+    for name in names:
+        torch.nn.init.zeros_(decoder.get_parameter(name))
+    for module in decoder.modules():
+        if hasattr(module, "espnet_initialization_fn"):
+            module.espnet_initialization_fn()
+    for name in names:
+        assert torch.equal(decoder.get_parameter(name), before[name]), name
+
+
+def test_madeon_without_mamba2s_inner_norm_unless_asked_for():
+    for conf, expected in (({}, False), (dict(rmsnorm=True), True)):
+        decoder = build("madeon", dict(mixer="mamba2", d_state=8, mixer_conf=conf, expand=4))
+        assert (decoder.blocks[0].mixer.mixer.norm is not None) == expected
+
+
+def test_the_prefix_is_masked_in_training_alone():
+    decoder, (speech, text) = build("madeon", dict(prefix_mask_rate=0.5, dropout_rate=0.0)), batch()
+
+    def run():
+        return decoder(speech, SPEECH, text, TEXT)[0]
+
+    assert not torch.allclose(run(), run(), atol=1e-3)
+    decoder.eval()
+    assert torch.equal(run(), run())

@@ -1,0 +1,138 @@
+"""What our decoders share: embedding, output layer, and recurrent states in ESPnet's search."""
+
+import torch
+from torch import nn
+
+from mambaasr.decoder.state import DecoderState, Speech, gather
+from mambaasr.espnet_compat import AbsDecoder, BatchScorerInterface
+from mambaasr.layers.masking import zero_padding
+from mambaasr.layers.positions import sinusoidal
+
+POSITIONS = ("none", "sinusoidal")
+# Frames of speech that go through a mixer at once where only its last state is wanted.
+PIECE = 4096
+
+
+class RecurrentDecoder(AbsDecoder, BatchScorerInterface):
+    """Embedding, blocks that a subclass runs, LayerNorm, output layer.
+
+    One step costs the same at any length of the prefix. A subclass gives three methods:
+
+    - ``_run(x, lengths, speech, speech_lengths)``: whole texts x (batch, text, width) through all
+      blocks; speech (batch, time, encoder_output_size) is zero beyond its lengths.
+    - ``_start(speech)``: speech (1, time, encoder_output_size), which may have no frame, -> the
+      state of every mixer before the first token, as a list of tuples of tensors (1, ...), all
+      mixers alike; and a list of tensors (1, ...) that do not change while the text grows.
+    - ``_advance(x, states, memory)``: one token of each hypothesis x (hypothesis, width); states
+      and memory as ``_start`` gave them, with a row for each hypothesis (memory with one row if
+      all share it); states are updated in place.
+
+    Args:
+        vocab_size: tokens, blank and <sos/eos> included.
+        width: of the blocks.
+        blocks: an iterable of modules, made after the embedding.
+        positions: added to the embeddings: "none" or "sinusoidal" (computed for any length).
+        dropout_rate: on the embedding, and whatever a subclass does with ``self.dropout``.
+
+    Raises:
+        ValueError: positions are unknown or do not fit the width, or there is no block.
+    """
+
+    def __init__(self, vocab_size, width, blocks, positions="none", dropout_rate=0.1):
+        super().__init__()
+        if positions not in POSITIONS:
+            raise ValueError(f"positions is {positions!r}; choose one of {', '.join(POSITIONS)}")
+        if positions == "sinusoidal" and width % 2:
+            raise ValueError(f"positions is 'sinusoidal', which needs an even width, not {width}")
+        self.positions = positions
+        self.embed = nn.Embedding(vocab_size, width)
+        self.dropout = nn.Dropout(dropout_rate)
+        self.blocks = nn.ModuleList(blocks)
+        if not self.blocks:
+            raise ValueError("num_blocks is 0; it must be positive")
+        self.after_norm = nn.LayerNorm(width)
+        self.output_layer = nn.Linear(width, vocab_size)
+
+    def _embed(self, tokens, offset=0):
+        """tokens (batch, text), the first at position ``offset`` -> (batch, text, width)."""
+        x = self.embed(tokens)
+        if self.positions == "sinusoidal":
+            x = x + sinusoidal(*x.shape[1:], offset, x.device, x.dtype)
+        return x
+
+    def forward(self, hs_pad, hlens, ys_in_pad, ys_in_lens):
+        """Score whole texts.
+
+        Args:
+            hs_pad: speech (batch, time, encoder_output_size).
+            hlens: (batch) valid frames.
+            ys_in_pad: tokens, <sos/eos> first (batch, text).
+            ys_in_lens: (batch) valid tokens.
+
+        Returns:
+            logits (batch, text, vocab_size), zero beyond the lengths, and the lengths (batch).
+        """
+        hlens, ys_in_lens = hlens.to(hs_pad.device), ys_in_lens.to(hs_pad.device)
+        x = self.dropout(self._embed(ys_in_pad))
+        x = self._run(x, ys_in_lens, zero_padding(hs_pad, hlens), hlens)
+        logits = self.output_layer(self.after_norm(x))
+        return zero_padding(logits, ys_in_lens), ys_in_lens
+
+    @torch.no_grad()
+    def init_state(self, x):
+        """The state before the first token of an utterance x (time, encoder_output_size)."""
+        states, memory = self._start(x.unsqueeze(0))
+        parts = [torch.stack(part) for part in zip(*states, strict=True)]
+        return Speech(parts, memory).first_state()
+
+    @torch.no_grad()
+    def batch_score(self, ys, states, xs):
+        """Score the next token of hypotheses; ESPnet's ``BatchScorerInterface``.
+
+        Args:
+            ys: whole prefixes (hypothesis, length). Only the last token is read, unless a state
+                is so old that it was let go: that one is computed again from its prefix.
+            states: a :class:`DecoderState` each, as :meth:`init_state` or an earlier call gave
+                it; not changed, so that beams may share one.
+            xs: speech (hypothesis, time, encoder_output_size); used where a state is None.
+
+        Returns:
+            log-probabilities (hypothesis, vocab_size), and the list of next states.
+        """
+        states = [
+            self.init_state(speech) if state is None else self._alive(state, prefix)
+            for state, speech, prefix in zip(states, xs, ys, strict=True)
+        ]
+        batch = gather(states)
+        x = self._step(ys[:, -1], ys.shape[1] - 1, batch)
+        for speech in set(batch.speech):
+            speech.keep(batch)
+        scores = torch.log_softmax(self.output_layer(self.after_norm(x)).float(), dim=-1)
+        return scores, [DecoderState(batch, row) for row in range(len(states))]
+
+    @staticmethod
+    def _absorb(mixer, x):
+        """The state of a causal mixer after x (1, time, width), which may have no frame."""
+        state = mixer.initial_state(1, x.device, x.dtype)
+        for piece in x.split(PIECE, dim=1) if x.shape[1] else ():
+            _, state = mixer.forward_chunk(piece, state)
+        return state
+
+    def _step(self, tokens, offset, batch):
+        """tokens (hypothesis) through all blocks; the batch's states are updated in place."""
+        x = self._embed(tokens.unsqueeze(1), offset).squeeze(1)
+        return self._advance(x, list(zip(*batch.parts, strict=True)), batch.memory)
+
+    def _alive(self, state, prefix):
+        """The state itself, or one like it if its batch was let go; prefix (length)."""
+        if state.batch.parts:
+            return state
+        batch = gather([state.speech.first_state()])
+        for offset, token in enumerate(prefix[:-1]):
+            self._step(token.unsqueeze(0), offset, batch)
+        return DecoderState(batch, 0)
+
+    def score(self, ys, state, x):
+        """Score the next token of one hypothesis: ys (length), x (time, encoder_output_size)."""
+        scores, states = self.batch_score(ys.unsqueeze(0), [state], x.unsqueeze(0))
+        return scores[0], states[0]

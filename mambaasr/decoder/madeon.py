@@ -1,0 +1,152 @@
+"""Decoder-only recognition: one stack of Mamba blocks over speech and text."""
+
+import torch
+from torch import nn
+
+from mambaasr.decoder.base import RecurrentDecoder
+from mambaasr.layers.checks import check_choice
+from mambaasr.layers.join import join, text_of
+from mambaasr.layers.linear import Linear
+from mambaasr.layers.mixer import make_mixer
+from mambaasr.layers.norm import make_norm
+from mambaasr.layers.prefix import PrefixMixer
+
+# prefix_direction -> the order in which each layer reads the speech, in turn
+ORDERS = {"uni": ("forward",), "parallel": ("both",), "serial": ("forward", "reversed")}
+
+
+class PrefixBlock(nn.Module):
+    """x += PrefixMixer(norm x), over [speech; text].
+
+    Args:
+        norm: a norm.
+        mixer: a :class:`PrefixMixer`.
+        dropout_rate: on the residual branch.
+    """
+
+    def __init__(self, norm, mixer, dropout_rate):
+        super().__init__()
+        self.norm, self.mixer, self.dropout = norm, mixer, nn.Dropout(dropout_rate)
+
+    def forward(self, x, lengths, speech_lengths):
+        """(batch, time, width) -> the same."""
+        return x + self.dropout(self.mixer(self.norm(x), lengths, speech_lengths))
+
+    def start(self, speech):
+        """Speech (1, time, width) -> the same, and the state at its end."""
+        y, state = self.mixer.start(self.norm(speech))
+        return speech + y, state
+
+    def step(self, x, state):
+        """One token: x (hypothesis, width); the state is updated in place."""
+        return x + self.mixer.step(self.norm(x), state)
+
+
+class MadeonDecoder(RecurrentDecoder):
+    """MADEON (arXiv 2411.06968): the speech is a prefix, <sos/eos> parts it from the text.
+
+    Meant for an encoder that is an input layer alone (``encoder: mamba`` with ``num_blocks: 0``),
+    which makes the whole model decoder-only; any other encoder does as well.
+
+    Published: 16 blocks of width 384 with ``expand: 4``; d_state 16, or 8 for each direction of
+    "parallel"; Mamba-2 with d_state 128, heads of 64 and without its inner norm; speech prefixing
+    by "parallel" or "serial"; random masking of the input embeddings in training; cross-entropy
+    on the text alone, no CTC. Ours: the prefix is made of the encoder's frames by a linear layer
+    (the paper embeds discrete tokens: k-means of WavLM, duplicates removed, 10,000 subwords);
+    RMSNorm; masked is each frame of the prefix by itself, set to zero, at a rate that the
+    paper's text did not tell us; the sum of both directions; in "serial" the first layer reads
+    forwards.
+
+    Args:
+        vocab_size: tokens, blank and <sos/eos> included.
+        encoder_output_size: width of the speech.
+        num_blocks: number of blocks.
+        d_model: width of the blocks; None for the encoder's.
+        prefix_direction: "uni" (causal), "parallel" (every layer reads the speech in both orders
+            between shared projections) or "serial" (layers read it forwards and backwards in
+            turn). The text is always causal.
+        mixer: "mamba1" or "mamba2".
+        d_state, d_conv, expand: of the mixer, see :func:`mambaasr.layers.mixer.make_mixer`;
+            d_state is each direction's own.
+        mixer_conf: a mapping of further options of the mixer; for "mamba2" ``rmsnorm`` is false
+            unless it says otherwise.
+        norm: "layer_norm" or "rms_norm" in the blocks; the last norm is a LayerNorm.
+        dropout_rate: on residual branches and on the embeddings of speech and text.
+        mixer_dropout_rate: inside the mixers, after their input and output projections.
+        prefix_mask_rate: share of the prefix's frames that are set to zero in training.
+
+    Raises:
+        ValueError: an option is unknown or a size impossible.
+    """
+
+    def __init__(
+        self,
+        vocab_size,
+        encoder_output_size,
+        num_blocks=16,
+        d_model=None,
+        prefix_direction="parallel",
+        mixer="mamba1",
+        d_state=None,
+        d_conv=4,
+        expand=4,
+        mixer_conf=None,
+        norm="rms_norm",
+        dropout_rate=0.1,
+        mixer_dropout_rate=0.0,
+        prefix_mask_rate=0.0,
+    ):
+        if num_blocks < 1:
+            raise ValueError(f"num_blocks is {num_blocks}; it must be positive")
+        check_choice("prefix_direction", prefix_direction, ORDERS)
+        if not 0 <= prefix_mask_rate < 1:
+            raise ValueError(f"prefix_mask_rate is {prefix_mask_rate}; it must lie in [0, 1)")
+        width = encoder_output_size if d_model is None else d_model
+        orders, conf = ORDERS[prefix_direction], mixer_conf or {}
+        if mixer == "mamba2":
+            conf = {"rmsnorm": False} | conf
+        blocks = (
+            PrefixBlock(
+                make_norm(norm, width),
+                PrefixMixer(
+                    make_mixer(
+                        mixer,
+                        "uni",
+                        width,
+                        d_state=d_state,
+                        d_conv=d_conv,
+                        expand=expand,
+                        dropout_rate=mixer_dropout_rate,
+                        **conf,
+                    ),
+                    orders[index % len(orders)],
+                ),
+                dropout_rate,
+            )
+            for index in range(num_blocks)
+        )
+        super().__init__(vocab_size, width, blocks, dropout_rate=dropout_rate)
+        self.prefix = Linear(encoder_output_size, width)
+        self.prefix_mask_rate = prefix_mask_rate
+
+    def _run(self, x, lengths, speech, speech_lengths):
+        speech = self.dropout(self.prefix(speech))
+        if self.training and self.prefix_mask_rate > 0:
+            frames = torch.rand(speech.shape[:2], device=speech.device)
+            speech = speech.masked_fill((frames < self.prefix_mask_rate).unsqueeze(-1), 0.0)
+        joint, joint_lengths = join(speech, speech_lengths, x, lengths)
+        for block in self.blocks:
+            joint = block(joint, joint_lengths, speech_lengths)
+        return text_of(joint, speech_lengths, lengths, x.shape[1])
+
+    def _start(self, speech):
+        speech, states = self.prefix(speech), []
+        for block in self.blocks:
+            speech, state = block.start(speech)
+            states.append(state)
+        return states, []
+
+    def _advance(self, x, states, memory):
+        for block, state in zip(self.blocks, states, strict=True):
+            x = block.step(x, state)
+        return x
