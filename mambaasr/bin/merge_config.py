@@ -45,6 +45,13 @@ def get_parser():
         "--check_decoding", metavar="OPTIONS", help="check these options of asr_inference too"
     )
     parser.add_argument("--decoding_config", metavar="YAML", help="and its config")
+    parser.add_argument(
+        "--show",
+        nargs="+",
+        metavar="NAME",
+        help="instead of the config print these, one a line, with --check's options over it: "
+        "model (the class), model_file (what the best epochs are averaged into)",
+    )
     parser.add_argument("--output", type=Path, help="default: print it")
     return parser
 
@@ -61,6 +68,9 @@ def main(argv=None):
         given = check(parts, config, shlex.split(args.check))
     if args.check_decoding is not None:
         check_decoding(args.decoding_config, args.check_decoding)
+    if args.show is not None:
+        print("\n".join(shown(name, config, given) for name in args.show))
+        return 0
     if args.drop is not None:
         config = drop(flatten(config), args.drop, args.keep)
         options = drop(flatten_options(given), args.drop, args.keep)
@@ -94,7 +104,7 @@ def check(parts, config, options):
     for path, part in parts:
         named = {key.removesuffix("_conf") for key in part if key.endswith("_conf")}
         if not any(slot in config and slot not in part for slot in named):
-            check_command([*command, path])
+            check_command([*command, path], whole=False)
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder, "config.yaml")
         with atomic_write(whole) as stream:
@@ -109,6 +119,18 @@ def check(parts, config, options):
     return {
         name: values for name, values in given.items() if name not in ("collect_stats", "config")
     }
+
+
+def shown(name, config, given):
+    """Return what ``--show NAME`` prints of a config with a command line's options over it."""
+    from mambaasr.task.config import overlay
+    from mambaasr.task.criteria import model_file
+
+    if name == "model_file":
+        return model_file(overlay(given, config))
+    if name == "model":
+        return str((given.get("model") or [config.get("model") or "espnet"])[-1])
+    raise UserError(f"--show {name}: there are model and model_file")
 
 
 def flatten_options(given):

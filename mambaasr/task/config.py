@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from mambaasr.errors import UserError
-from mambaasr.task import signatures
+from mambaasr.task import criteria, signatures
 
 # YAML 1.1 reads 1e-3 as a string, as it wants a dot in a number with an exponent.
 _NUMBER_READ_AS_TEXT = re.compile(r"[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+")
@@ -162,7 +162,7 @@ def _numeric(keys):
     return (option.type or "").startswith(("int", "float"))
 
 
-def check_command(argv, task="asr"):
+def check_command(argv, task="asr", whole=True):
     """Check a command line of one of ESPnet's tasks and the config that it names.
 
     Options must exist, chosen classes must be known, and the keys of every ``*_conf`` must fit
@@ -171,6 +171,8 @@ def check_command(argv, task="asr"):
     Args:
         argv: the command's arguments, without the program's name.
         task: "asr" or "lm".
+        whole: whether config and arguments are all of a training: then their options must fit
+            each other too. A block alone may lack what another gives.
 
     Returns:
         dict: option -> list of values, as the command line gives them (unparsed).
@@ -196,7 +198,32 @@ def check_command(argv, task="asr"):
         _check_class(task, slot, name, given, config, partial)
     for fixed in signatures.FIXED[task]:
         _check_class(task, fixed, fixed, given, config, partial=True)
+    if whole and task == "asr":
+        criteria.check(
+            overlay(given, config),
+            lambda option: f"--{option}" if option in given else config.where(option),
+        )
     return given
+
+
+def overlay(given, config):
+    """Return the options that decide which epochs are the best, the command line's over a config's.
+
+    Args:
+        given: what :func:`check_command` returns.
+        config: dict of a config's values.
+
+    Returns:
+        dict: see :func:`mambaasr.task.criteria.check`.
+    """
+    found = {name: config[name] for name in criteria.OPTIONS if name in config}
+    for name in criteria.OPTIONS:
+        if name in given:
+            several = name == "best_model_criterion"
+            found[name] = given[name] if several else (given[name] or [None])[-1]
+    found["model_conf"] = dict(config.get("model_conf") or {})
+    found["model_conf"] |= dict(_given_conf("model_conf", given))
+    return found
 
 
 def collects_statistics(given, config=None):

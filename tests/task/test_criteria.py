@@ -1,0 +1,76 @@
+"""Which epochs are the best, with a decoder and without."""
+
+import pytest
+
+from mambaasr.errors import UserError
+from mambaasr.task import criteria
+from mambaasr.task.config import check_command
+
+CTC = "model_conf:\n  ctc_weight: 1.0\n"
+ACC = "best_model_criterion:\n- [valid, acc, max]\n"
+CER = "best_model_criterion:\n- [valid, cer_ctc, min]\n"
+
+
+def command(tmp_path, text, *more):
+    path = tmp_path / "train.yaml"
+    path.write_text("encoder: conmamba\n" + text)
+    return ["--config", str(path), *more]
+
+
+@pytest.mark.parametrize(
+    ("text", "more", "message"),
+    [
+        ("decoder: none\n", (), "line 2: without a decoder CTC is alone"),
+        ("", ("--decoder", "none"), "--decoder: without a decoder CTC is alone"),
+        (CTC + ACC, (), "line 4: no epoch can be chosen by valid acc"),
+        (CTC + CER, ("--best_model_criterion", "valid,acc,max"), "--best_model_criterion: no"),
+        (CTC.replace("model_conf:", "model_conf:\n  report_cer: false\n  report_wer: false") + CER,
+         (), "chosen by valid cer_ctc"),
+        (CTC + "best_model_criterion:\n- [train, cer_ctc, min]\n", (), "by train cer_ctc"),
+        (ACC, ("--model_conf", "ctc_weight=1.0"), "line 2: no epoch can be chosen"),
+        (CTC + "early_stopping_criterion: [valid, acc, max]\n", (), "line 4: valid acc is not rep"),
+        (CTC, ("--val_scheduler_criterion", "valid,acc"), "valid acc is not reported"),
+    ],
+)  # fmt: skip
+def test_a_training_that_would_choose_no_epoch_is_refused(tmp_path, text, more, message):
+    argv = command(tmp_path, text, *more)
+    with pytest.raises(UserError, match=message):
+        check_command(argv)
+    check_command(argv, whole=False)  # a block alone may lack what another gives
+
+
+@pytest.mark.parametrize(
+    ("text", "more"),
+    [
+        (CTC, ()),
+        (CTC + CER, ()),
+        (CTC + CER, ("--decoder", "none")),
+        (CTC + "best_model_criterion:\n- [valid, acc, max]\n- [valid, loss, min]\n", ()),
+        (CTC + ACC, ("--best_model_criterion", "valid,acc,max", "valid,loss,min")),
+        (CTC + ACC + "decoder: transducer\n", ()),
+        (ACC, ()),
+    ],
+)
+def test_others_are_taken(tmp_path, text, more):
+    check_command(command(tmp_path, text, *more))
+
+
+@pytest.mark.parametrize(
+    ("criterion", "decoder", "file"),
+    [
+        (None, True, "valid.acc.ave.pth"),
+        (None, False, "valid.loss.ave.pth"),
+        ([["valid", "acc", "max"]], True, "valid.acc.ave.pth"),
+        ([["valid", "loss", "min"], ["valid", "acc", "max"]], True, "valid.acc.ave.pth"),
+        ([["valid", "acc", "max"], ["valid", "loss", "min"]], False, "valid.loss.ave.pth"),
+        ([["train", "loss", "min"], ["valid", "cer_ctc", "min"]], False, "valid.cer_ctc.ave.pth"),
+        ([["train", "loss", "min"]], True, "train.loss.ave.pth"),
+        (["(valid, wer, min)"], True, "valid.wer.ave.pth"),
+    ],
+)
+def test_the_averaged_models_name(criterion, decoder, file):
+    config = {"model_conf": {} if decoder else {"ctc_weight": 1.0}}
+    if criterion:
+        config["best_model_criterion"] = criterion
+    assert criteria.has_decoder(config) == decoder
+    assert criteria.model_file(config) == file
