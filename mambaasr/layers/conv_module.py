@@ -4,10 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from mambaasr.layers.depthwise import DepthwiseConv
 from mambaasr.layers.dropout import Dropout
 from mambaasr.layers.linear import Linear
 from mambaasr.layers.masking import valid_mask, zero_padding
-from mambaasr.ops import causal_conv1d_fn
 
 
 class MaskedBatchNorm(nn.BatchNorm1d):
@@ -60,40 +60,23 @@ class ConvolutionModule(nn.Module):
 
     def __init__(self, channels, kernel_size, norm="layer_norm", causal=False):
         super().__init__()
-        if kernel_size < 1 or (not causal and kernel_size % 2 == 0):
-            raise ValueError(f"cnn_module_kernel is {kernel_size}; it must be odd and positive")
         if norm not in NORMS:
             raise ValueError(f"cnn_module_norm is {norm!r}; choose one of {', '.join(NORMS)}")
         self.pointwise_in = Linear(channels, 2 * channels)
-        self.depthwise = nn.Conv1d(channels, channels, kernel_size, groups=channels)
+        self.depthwise = DepthwiseConv(channels, kernel_size, causal, "cnn_module_kernel")
         self.causal = causal
-        past = kernel_size - 1 if causal else (kernel_size - 1) // 2
-        self.margins = (past, kernel_size - 1 - past)
         self.norm = NORMS[norm](channels)
         self.pointwise_out = Linear(channels, channels)
-
-    def _convolve(self, x):
-        """The depthwise convolution: (b, c, t), zero beyond the lengths -> (b, c, t)."""
-        past, future = self.margins
-        if x.device.type != "cpu":
-            return self.depthwise(F.pad(x, (past, future)))
-        # A causal convolution, `future` frames late; its gradient takes half of torch's time.
-        weight, bias = self.depthwise.weight.squeeze(1), self.depthwise.bias
-        # Padded on the outside, channels stay side by side in memory.
-        x = F.pad(x.transpose(1, 2), (0, 0, 0, future)).transpose(1, 2) if future else x
-        return causal_conv1d_fn(x, weight, bias)[:, :, future:]
 
     def forward(self, x, lengths):
         """(batch, time, channels), lengths (batch) -> the same, zero beyond the lengths."""
         x = zero_padding(F.glu(self.pointwise_in(x), dim=-1), lengths)
-        x = self._convolve(x.transpose(1, 2)).transpose(1, 2)
+        x = self.depthwise(x)
         return zero_padding(self.pointwise_out(F.silu(self.norm(x, lengths))), lengths)
 
     def initial_state(self, batch, device=None, dtype=torch.float32):
-        """The state before the first frame: (batch, channels, kernel_size - 1), zeros."""
-        return torch.zeros(
-            batch, self.depthwise.in_channels, self.margins[0], device=device, dtype=dtype
-        )
+        """The state before the first frame, that of the depthwise convolution."""
+        return self.depthwise.initial_state(batch, device, dtype)
 
     def forward_chunk(self, x, state):
         """The next piece of each sequence; pieces of any size give what the whole gives.
@@ -108,16 +91,11 @@ class ConvolutionModule(nn.Module):
         Raises:
             ValueError: the module looks ahead, or would take statistics over a piece.
         """
-        if not self.causal:
-            raise ValueError("the convolution module looks ahead and cannot run in pieces")
         if self.training and isinstance(self.norm, MaskedBatchNorm):
             raise ValueError(
                 "cnn_module_norm batch_norm takes pieces in evaluation only; use layer_norm"
             )
-        x = F.glu(self.pointwise_in(x), dim=-1).transpose(1, 2)
-        x = torch.cat([state.to(x.dtype), x], dim=2)
-        state = x[:, :, x.shape[2] - state.shape[2] :]
-        x = self.depthwise(x).transpose(1, 2)
+        x, state = self.depthwise.forward_chunk(F.glu(self.pointwise_in(x), dim=-1), state)
         return self.pointwise_out(F.silu(self.norm(x))), state
 
 
