@@ -16,6 +16,7 @@ from espnet2.asr.ctc import CTC
 from espnet2.asr.decoder.abs_decoder import AbsDecoder
 from espnet2.asr.encoder.abs_encoder import AbsEncoder
 from espnet2.asr.frontend.abs_frontend import AbsFrontend
+from espnet2.asr.postencoder.abs_postencoder import AbsPostEncoder
 from espnet2.lm.abs_model import AbsLM
 from espnet2.schedulers.abs_scheduler import AbsBatchStepScheduler
 
@@ -32,6 +33,7 @@ __all__ = [
     "AbsEncoder",
     "AbsFrontend",
     "AbsLM",
+    "AbsPostEncoder",
     "BatchScorerInterface",
     "CTC",
     "TooShortUttError",
@@ -46,6 +48,7 @@ _TASK = "espnet2.tasks.abs_task"
 _SLOTS = {
     "frontend": (_ASR, "frontend_choices"),
     "encoder": (_ASR, "encoder_choices"),
+    "postencoder": (_ASR, "postencoder_choices"),
     "decoder": (_ASR, "decoder_choices"),
     "model": (_ASR, "model_choices"),
     "lm": (_LM, "lm_choices"),
@@ -58,7 +61,7 @@ def choices(slot):
     """Return ESPnet's own dict of yaml names and classes for a slot; what is put in is known.
 
     Args:
-        slot: frontend, encoder, decoder, model, lm, optim or scheduler.
+        slot: frontend, encoder, postencoder, decoder, model, lm, optim or scheduler.
 
     Raises:
         KeyError: no such slot.

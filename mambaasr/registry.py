@@ -10,6 +10,7 @@ CLASSES = {
         "speech_mamba": "mambaasr.encoder.speech_mamba:SpeechMambaEncoder",
         "mamba_ebranchformer": "mambaasr.encoder.mamba_ebranchformer:MambaEBranchformerEncoder",
     },
+    "postencoder": {"uma": "mambaasr.postencoder.uma:UMAPostEncoder"},
     "decoder": {
         "mamba": "mambaasr.decoder.mamba:MambaDecoder",
         "speech_mamba": "mambaasr.decoder.speech_mamba:SpeechMambaDecoder",

@@ -1,0 +1,1 @@
+"""Post-encoders that a yaml can name."""

@@ -1,0 +1,98 @@
+"""Unimodal aggregation between an encoder and CTC."""
+
+from torch import nn
+
+from mambaasr.espnet_compat import AbsPostEncoder
+from mambaasr.layers.attention import SelfAttention
+from mambaasr.layers.block import EncoderBlock
+from mambaasr.layers.checks import check_choice
+from mambaasr.layers.dropout import Dropout
+from mambaasr.layers.masking import zero_padding
+from mambaasr.layers.positions import sinusoidal
+from mambaasr.layers.uma import UnimodalAggregation
+
+POSITIONS = ("none", "sinusoidal", "rotary")
+
+
+class UMAPostEncoder(AbsPostEncoder):
+    """Tokens in the place of frames: aggregation, Transformer blocks, LayerNorm.
+
+    After arXiv 2309.08150 (offline) and 2410.00070 (behind a causal Mamba encoder); their
+    non-autoregressive decoder is 6 Transformer blocks, here ``num_blocks: 6``. Its early
+    termination, which cuts at maxima too, is a matter of decoding and not here.
+
+    CTC needs at least as many frames as tokens of the text, and one more between two that are the
+    same. Where the aggregation leaves fewer, the text has no alignment: ESPnet's CTC with its
+    default ``zero_infinity: true`` then gives the utterance a loss and gradients of zero, so that
+    nothing is learned from it and nothing breaks; with false the loss is infinite. It was
+    published for Mandarin characters; for shorter units, such as letters, ``max_frames`` keeps
+    enough. ESPnet gives intermediate CTC losses the lengths that come out here, so that
+    ``interctc_weight`` must be 0.
+
+    Args:
+        input_size: width, of the output too.
+        max_frames: longest segment in frames of the encoder, see
+            :class:`mambaasr.layers.uma.UnimodalAggregation`; ours, null as published.
+        num_blocks: Transformer blocks after the aggregation.
+        attention_heads: their heads.
+        attention_dropout_rate: on their attention's weights.
+        linear_units: width inside their feed-forward modules.
+        positions: "sinusoidal" (added to the tokens), "rotary" or "none"; only with blocks.
+        dropout_rate: in the blocks, on their residual branches and in front of them.
+
+    Raises:
+        ValueError: an option is unknown or a size impossible.
+    """
+
+    def __init__(
+        self,
+        input_size,
+        max_frames=None,
+        num_blocks=0,
+        attention_heads=4,
+        attention_dropout_rate=0.1,
+        linear_units=2048,
+        positions="sinusoidal",
+        dropout_rate=0.1,
+    ):
+        super().__init__()
+        check_choice("positions", positions, POSITIONS)
+        if num_blocks < 0:
+            raise ValueError(f"num_blocks is {num_blocks}; it must not be negative")
+        self._output_size = input_size
+        self.aggregation = UnimodalAggregation(input_size, max_frames)
+        self.add_positions = positions == "sinusoidal" and num_blocks > 0
+        self.dropout = Dropout(dropout_rate if num_blocks else 0.0)
+        turned = "rotary" if positions == "rotary" else "none"
+        self.blocks = nn.ModuleList(
+            EncoderBlock(
+                input_size,
+                SelfAttention(input_size, attention_heads, attention_dropout_rate, turned),
+                hidden=linear_units,
+                dropout_rate=dropout_rate,
+            )
+            for _ in range(num_blocks)
+        )
+        self.after_norm = nn.LayerNorm(input_size)
+
+    def output_size(self):
+        """Width of the output."""
+        return self._output_size
+
+    def forward(self, xs_pad, ilens):
+        """Aggregate a batch.
+
+        Args:
+            xs_pad: (batch, time, input_size), of an encoder.
+            ilens: (batch) valid frames.
+
+        Returns:
+            (batch, tokens, input_size), zero beyond the lengths; the lengths (batch).
+        """
+        x, lengths = self.aggregation(xs_pad, ilens.to(xs_pad.device))
+        if self.add_positions:
+            x = x + sinusoidal(*x.shape[1:], device=x.device, dtype=x.dtype)
+        x = self.dropout(x)
+        for block in self.blocks:
+            x = block(x, lengths)
+        return zero_padding(self.after_norm(x), lengths), lengths
