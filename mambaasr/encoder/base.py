@@ -97,7 +97,7 @@ class StackEncoder(AbsEncoder):
         return self.embed.output_lengths(lengths)
 
     def _enter(self, x, condition, offset=0):
-        """Add what does not come from the features: (b, t, d) -> (b, t, d)."""
+        """Add what does not come from the features: (b, t, d) -> (b, t, d), padding too."""
         if self.positions == "sinusoidal":
             x = x + sinusoidal(*x.shape[1:], offset, x.device, x.dtype)
         if condition is not None:
@@ -105,7 +105,7 @@ class StackEncoder(AbsEncoder):
         return x
 
     def _condition_on(self, x, ctc):
-        """Add the posteriors of an intermediate CTC, made of the normed frames."""
+        """Add the posteriors of an intermediate CTC, made of the normed frames, to padding too."""
         return x + self.conditioning_layer(ctc.softmax(self.after_norm(x)))
 
     def forward(self, xs_pad, ilens, prev_states=None, ctc=None, condition=None):
@@ -136,7 +136,8 @@ class StackEncoder(AbsEncoder):
             )
         ilens = ilens.to(xs_pad.device)
         x, lengths = self.embed(zero_padding(xs_pad, ilens), ilens)
-        x = self._enter(x, condition)
+        entered = self._enter(x, condition)
+        x = x if entered is x else zero_padding(entered, lengths)
         intermediate = []
         for index, (block, rate) in enumerate(zip(self.blocks, self.rates, strict=True), start=1):
             if not self.training or rate == 0:
@@ -146,7 +147,7 @@ class StackEncoder(AbsEncoder):
             if index in self.interctc_layer_idx:
                 intermediate.append((index, zero_padding(self.after_norm(x), lengths)))
                 if self.interctc_use_conditioning:
-                    x = self._condition_on(x, ctc)
+                    x = zero_padding(self._condition_on(x, ctc), lengths)
         x = zero_padding(self.after_norm(x), lengths)
         if self.lookahead is not None:
             x = self.lookahead(x, lengths)

@@ -2,6 +2,7 @@
 
 import inspect
 import io
+import itertools
 
 import pytest
 import torch
@@ -16,12 +17,30 @@ VARIANTS = {
         dict(direction="uni", linear_units=32),
         dict(direction="inner", merge="concat", input_layer="linear"),
         dict(interctc_layer_idx=[1, 2], input_layer="conv2d2"),
+        dict(num_blocks=0),
+        dict(
+            mixer="mamba2",
+            mixer_conf=dict(headdim=8),
+            direction="uni",
+            norm="rms_norm",
+            input_layer="cnn64_32",
+            lookahead_kernel=5,
+        ),
+        dict(direction="uni", interctc_layer_idx=[2], interctc_use_conditioning=True),
     ],
     "conmamba": [
         dict(linear_units=32),
         dict(linear_units=32, direction="outer", merge="concat", cnn_module_norm="batch_norm"),
         dict(linear_units=32, direction="uni", input_layer="conv2d6"),
         dict(linear_units=32, interctc_layer_idx=[1], interctc_use_conditioning=True),
+        dict(
+            linear_units=32,
+            direction="uni",
+            cnn_module_norm="batch_norm",
+            cnn_module_kernel=4,
+            input_layer="conv1d4",
+            lookahead_kernel=17,
+        ),
     ],
     "speech_mamba": [
         dict(d_state=8, input_layer="conv2d"),
@@ -129,24 +148,122 @@ def test_save_and_load(name, options):
         assert torch.equal(a, b)
 
 
-def test_uni_encoders_do_not_look_ahead():
-    for name, options in (
-        ("mamba", dict(linear_units=32)),
-        ("conmamba", dict(linear_units=32)),
-        ("speech_mamba", dict(use_attention=False, input_layer="conv2d")),
-        ("mamba_ebranchformer", dict(linear_units=32, merge_conv_kernel=4)),
-    ):
-        encoder, _ = build(name, dict(direction="uni") | options)
-        encoder.eval()
-        x = torch.randn(1, 97, 80)
-        later = x.clone()
-        later[:, 60:] += 1.0
-        lengths = torch.tensor([97])
-        a, _, _ = encoder(x, lengths)
-        b, _, _ = encoder(later, lengths)
-        # Frame i of conv2d sees feature frames 4 i to 4 i + 6.
-        assert torch.allclose(a[:, :13], b[:, :13], atol=1e-5)
-        assert not torch.allclose(a[:, 14:], b[:, 14:], atol=1e-3)
+def in_pieces(encoder, x, sizes, **options):
+    """Encode in pieces, the last one is the rest; return the pieces of the output."""
+    state, pieces, start = encoder.initial_state(len(x)), [], 0
+    while state is not None:
+        size = next(sizes)
+        last = start + size >= x.shape[1]
+        y, state = encoder.forward_chunk(x[:, start : start + size], state, last, **options)
+        pieces.append(y)
+        start += size
+    return torch.cat(pieces, dim=1)
+
+
+def sizes_of(kind):
+    if kind != "random":
+        return itertools.repeat(kind)
+    drawn = torch.randint(0, 20, (99,), generator=torch.Generator().manual_seed(0))
+    return iter(drawn.tolist())
+
+
+@pytest.mark.parametrize("kind", [1, 3, 7, 16, "random"])
+@pytest.mark.parametrize("name, options", CASES)
+def test_causal_encoders_in_pieces_give_what_the_whole_gives(name, options, kind):
+    encoder, ctc = build(name, options)
+    encoder.eval()
+    if not encoder.causal:
+        with pytest.raises(ValueError, match="cannot take speech in pieces; it can with .*: uni"):
+            encoder.initial_state(1)
+        return
+    for parameter in encoder.after_norm.parameters():
+        torch.nn.init.uniform_(parameter)
+    x = torch.randn(2, 97, 80).requires_grad_()
+    whole = outputs(encoder(x, torch.tensor([97, 97]), ctc=ctc)[0])[0]
+    pieces = in_pieces(encoder, x, sizes_of(kind), ctc=ctc)
+    assert pieces.shape == whole.shape and torch.allclose(pieces, whole, atol=1e-5)
+    if kind == 7:
+        grad = torch.randn_like(whole)
+        tensors = [x, *encoder.parameters()]
+        wants = torch.autograd.grad(whole, tensors, grad, allow_unused=True)
+        for got, want in zip(torch.autograd.grad(pieces, tensors, grad), wants, strict=True):
+            assert torch.allclose(got, want, rtol=1e-3, atol=1e-4 * (1 + float(want.abs().max())))
+
+
+@pytest.mark.parametrize("frames", [0, 3, 7, 11, 20])
+def test_pieces_of_a_very_short_utterance(frames):
+    # Fewer frames than the input layer needs; fewer than the look-ahead sees.
+    encoder, _ = build("mamba", dict(direction="uni", lookahead_kernel=9))
+    encoder.eval()
+    x = torch.randn(2, frames, 80)
+    pieces = in_pieces(encoder, x, itertools.repeat(2))
+    assert pieces.shape == (2, int(encoder.output_lengths(torch.tensor(frames))), 16)
+    if pieces.shape[1]:
+        whole, _, _ = encoder(x, torch.tensor([frames, frames]))
+        assert torch.allclose(pieces, whole, atol=1e-5)
+
+
+@pytest.mark.parametrize("name, options", CASES)
+def test_causal_encoders_see_no_later_frame_but_the_look_ahead(name, options):
+    encoder, ctc = build(name, options)
+    encoder.eval()
+    x = torch.randn(1, 97, 80)
+    later = x.clone()
+    later[:, 60:] += 1.0
+    lengths = torch.tensor([97])
+    a, b = (outputs(encoder(y, lengths, ctc=ctc)[0])[0] for y in (x, later))
+    # Frame i sees feature frames stride * i to stride * i + minimum - 1.
+    first = (60 - encoder.embed.minimum) // encoder.embed.stride + 1
+    if encoder.lookahead is not None:
+        first -= encoder.lookahead.future
+    same = (a - b).abs().amax(2)[0] < 1e-5
+    assert not same[first + 1 :].any()
+    assert same[:first].all() == encoder.causal
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_stochastic_depth_leaves_blocks_out_in_training_only(name, monkeypatch):
+    options = VARIANTS[name][0] | dict(dropout_rate=0.0)
+    x, lengths = torch.randn(2, 97, 80), torch.tensor([97, 61])
+    encoder, _ = build(name, options | dict(stochastic_depth_rate=0.6))
+    assert encoder.rates == pytest.approx([0.2, 0.4, 0.6])
+    plain, _ = build(name, options)
+    seen = []
+    for index, block in enumerate(encoder.blocks):
+        block.register_forward_hook(
+            lambda _, args, out, index=index: seen.append((index, *args[2:]))
+        )
+    want, _, _ = plain.eval()(x, lengths)
+    assert torch.equal(encoder.eval()(x, lengths)[0], want) and seen == [(0,), (1,), (2,)]
+    encoder.train()
+    for drawn, kept in ((0.0, []), (0.3, [0]), (0.5, [0, 1]), (0.9, [0, 1, 2])):
+        seen.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(torch, "rand", lambda *_, drawn=drawn: torch.tensor(drawn))
+            out, _, _ = encoder(x, lengths)
+        assert [index for index, _ in seen] == kept
+        assert [scale for _, scale in seen] == pytest.approx([1.25, 1 / 0.6, 2.5][: len(kept)])
+        assert torch.isfinite(out).all() and (out[1, lengths[1] // 4 :] == 0).all()
+
+
+@pytest.mark.parametrize("name, options", CASES)
+def test_a_condition_is_added_to_every_frame_after_the_input_layer(name, options):
+    encoder, ctc = build(name, options)
+    encoder.eval()
+    x, condition = torch.randn(3, 97, 80), torch.randn(3, 16)
+    want, _, _ = encoder(x, LENGTHS, ctc=ctc)
+    encoder.embed.register_forward_hook(lambda _, args, out: (out[0] + condition[:, None], out[1]))
+    hooked, lengths, _ = encoder(x, LENGTHS, ctc=ctc)
+    encoder.embed._forward_hooks.clear()
+    for shape in ((3, 16), (3, 1, 16)):
+        got, _, _ = encoder(x, LENGTHS, ctc=ctc, condition=condition.view(shape))
+        for a, b, c in zip(outputs(got), outputs(hooked), outputs(want), strict=True):
+            assert torch.allclose(a, b, atol=1e-5) and not torch.allclose(a, c, atol=0.1)
+            assert all((a[i, lengths[i] :] == 0).all() for i in range(3))
+    if encoder.causal:
+        whole = outputs(encoder(x, torch.full((3,), 97), ctc=ctc, condition=condition)[0])[0]
+        pieces = in_pieces(encoder, x, itertools.repeat(40), ctc=ctc, condition=condition)
+        assert torch.allclose(pieces, whole, atol=1e-5)
 
 
 def test_a_very_short_utterance_in_a_batch_is_empty_and_alone_an_error_espnet_knows():
@@ -177,6 +294,15 @@ def test_impossible_options_are_named():
         ("conmamba", dict(interctc_layer_idx=[3]), "interctc_layer_idx is"),
         ("conmamba", dict(direction="back"), "direction is 'back'"),
         ("conmamba", dict(d_state=0), "d_state is 0"),
+        ("conmamba", dict(cnn_module_kernel=4), "cnn_module_kernel is 4; it must be odd"),
+        ("conmamba", dict(cnn_module_norm="group"), "cnn_module_norm is 'group'"),
+        ("mamba", dict(mixer="mamba3"), "mixer is 'mamba3'; choose one of mamba1, mamba2"),
+        ("mamba", dict(mixer_conf=dict(headdim=8)), "headdim"),
+        ("mamba", dict(norm="batch_norm"), "norm is 'batch_norm'"),
+        ("mamba", dict(lookahead_kernel=4), "lookahead_kernel is 4; it must be odd"),
+        ("mamba", dict(stochastic_depth_rate=1.0), "stochastic_depth_rate is 1.0"),
+        ("mamba", dict(stochastic_depth_rate=[0.1]), "for the 3 blocks"),
+        ("mamba", dict(input_layer="conv3d"), "input_layer is 'conv3d'"),
         ("speech_mamba", dict(attention_heads=3), "attention_heads is 3; it must divide"),
         ("speech_mamba", dict(positions="learned"), "positions is 'learned'"),
         ("speech_mamba", dict(mamba_before=-1), "mamba_before is -1"),
