@@ -39,6 +39,8 @@ class GatedRMSNorm(nn.Module):
         super().__init__()
         self.group_size, self.norm_before_gate, self.eps = group_size, norm_before_gate, eps
         self.weight = nn.Parameter(torch.ones(width))
+        # ESPnet's list of norms that take no weight decay does not know this class.
+        self.weight._no_weight_decay = True
 
     def forward(self, x, z):
         """x, z (..., width) -> the same, computed in at least fp32."""
