@@ -166,18 +166,39 @@ def test_peers_that_cannot_be_installed_are_named(bench, tmp_path):
 def test_mamba_ssm_is_loaded_without_its_compiled_code(bench, tmp_path):
     from bench import peers
 
-    module = tmp_path / "mamba_ssm/ops/selective_scan_interface.py"
-    module.parent.mkdir(parents=True)
-    module.write_text(
-        "from mamba_ssm.utils.torch import custom_fwd\n"
-        "from mamba_ssm.ops.triton.layer_norm import _layer_norm_fwd\n"
-        "import selective_scan_cuda\n"
-        "try:\n    import causal_conv1d\nexcept ImportError:\n    causal_conv1d = None\n"
-        "def selective_scan_ref(x):\n    return 2 * x\n"
-    )
-    before = set(sys.modules)
+    files = {
+        "__init__.py": "raise RuntimeError('it imports everything')\n",
+        "utils/torch.py": "custom_fwd = None\n",
+        "ops/triton/kernels.py": (
+            "import triton\nimport triton.language as tl\n"
+            "@triton.autotune(configs=[triton.Config({'SIZE': 1}, num_warps=4)], key=[])\n"
+            "@triton.jit\n"
+            "def kernel(x, SIZE: tl.constexpr):\n    pass\n"
+            "SMALLEST = min(config.kwargs['SIZE'] for config in kernel.configs)\n"
+        ),
+        "ops/selective_scan_interface.py": (
+            "from mamba_ssm.utils.torch import custom_fwd\n"
+            "from mamba_ssm.ops.triton.kernels import kernel\n"
+            "from mamba_ssm.ops.triton.layer_norm import _layer_norm_fwd\n"
+            "import selective_scan_cuda\n"
+            "try:\n    from causal_conv1d import causal_conv1d_fn\n"
+            "except ImportError:\n    causal_conv1d_fn = None\n"
+            "def selective_scan_ref(x):\n    return 2 * x\n"
+        ),
+    }
+    for name, text in files.items():
+        path = tmp_path / "mamba_ssm" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    before = dict(sys.modules)
     assert peers.selective_scan_ref(tmp_path)(3) == 6
-    assert set(sys.modules) == before
+    assert sys.modules == before
+    with peers.sources(tmp_path) as source:
+        assert source("mamba_ssm.ops.selective_scan_interface").causal_conv1d_fn is None
+        with pytest.raises(peers.Missing, match="causal_conv1d: there is none in"):
+            source("causal_conv1d.causal_conv1d_interface")
+        with pytest.raises(peers.Missing, match="mamba_ssm: No module named 'mamba_ssm.modules'"):
+            source("mamba_ssm.modules.mamba2")
 
 
 @pytest.fixture(scope="module")

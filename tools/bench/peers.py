@@ -20,11 +20,17 @@ from mambaasr.files import atomic_write
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 FOLDER = ROOT / "build" / "bench" / "peers"
-# No build of its CUDA code, and no search for a wheel outside the package index.
-MAMBA_SSM = "mamba-ssm==2.3.2.post1"
-NO_CUDA = {"MAMBA_SKIP_CUDA_BUILD": "TRUE", "MAMBA_FORCE_BUILD": "TRUE"}
+# No build of CUDA code, and no search for a wheel outside the package index.
+NO_CUDA = {
+    f"{package}_{what}": "TRUE"
+    for package in ("MAMBA", "CAUSAL_CONV1D")
+    for what in ("SKIP_CUDA_BUILD", "FORCE_BUILD")
+}
 # name -> what is installed together
-GROUPS = {"transformers, mambapy": ["-r", str(HERE / "peers.txt")], "mamba_ssm": [MAMBA_SSM]}
+GROUPS = {
+    "transformers, mambapy": ["-r", str(HERE / "peers.txt")],
+    "mamba_ssm, causal_conv1d": ["--require-hashes", "-r", str(HERE / "references.txt")],
+}
 
 
 class Missing(Exception):
@@ -44,28 +50,29 @@ def install(folder=FOLDER, groups=None, say=print):
     """
     missing = []
     for name, arguments in (GROUPS if groups is None else groups).items():
-        digest = hashlib.sha256(repr(arguments).encode())
-        digest.update((HERE / "peers.txt").read_bytes() + sys.version.encode())
+        digest = hashlib.sha256(repr(arguments).encode() + sys.version.encode())
+        for file in HERE.glob("*.txt"):
+            digest.update(file.read_bytes() if str(file) in arguments else b"")
         stamp = Path(folder) / f".{digest.hexdigest()[:16]}"
         if stamp.exists():
             continue
         command = [*_installer(), "--target", str(folder), "--no-deps", "--no-build-isolation"]
-        # mamba_ssm's build wants `wheel`, which is among the peers.
+        # Their builds want `wheel`, which is among the peers.
         environment = {**os.environ, **NO_CUDA, "PYTHONPATH": str(folder)}
         try:
             result = subprocess.run(
                 [*command, *arguments], env=environment, capture_output=True, text=True, timeout=600
             )
-            failure = result.stderr.strip().splitlines()[-1:] if result.returncode else None
+            failure = _reason(result.stderr) if result.returncode else None
         except (OSError, subprocess.TimeoutExpired) as error:
-            failure = [str(error)]
+            failure = str(error)
         if failure is None:
             with atomic_write(stamp) as stream:
                 stream.write(name)
             say(f"installed for the bench: {name}")
         else:
             missing.append(name)
-            say(f"missing peer: {name}: cannot be installed: {' '.join(failure)}")
+            say(f"missing peer: {name}: cannot be installed: {failure}")
     return missing
 
 
@@ -98,48 +105,88 @@ def load(module, folder=FOLDER):
 def selective_scan_ref(folder=FOLDER):
     """Return mamba_ssm's reference scan, which is plain torch.
 
-    Its module imports compiled code and Triton at its top, which the reference does not use:
-    stand-ins take their places while it is loaded.
-
     Raises:
         Missing: mamba_ssm is not installed.
     """
-    package = Path(folder) / "mamba_ssm"
-    path = package / "ops" / "selective_scan_interface.py"
-    if not path.is_file():
-        raise Missing(f"mamba_ssm: there is no {path.name} in {package}")
-    unused = types.SimpleNamespace
-    layer_norm, amp = types.ModuleType("layer_norm"), types.ModuleType("torch")
-    layer_norm._layer_norm_fwd = unused()
-    amp.custom_fwd = amp.custom_bwd = lambda function: function
-    stand_ins = {
-        "selective_scan_cuda": types.ModuleType("selective_scan_cuda"),
-        "causal_conv1d": None,  # an ImportError, for which it is prepared
-        "mamba_ssm": types.ModuleType("mamba_ssm"),
-        "mamba_ssm.utils": types.ModuleType("mamba_ssm.utils"),
-        "mamba_ssm.utils.torch": amp,
-        "mamba_ssm.ops": types.ModuleType("mamba_ssm.ops"),
-        "mamba_ssm.ops.triton": types.ModuleType("mamba_ssm.ops.triton"),
-        "mamba_ssm.ops.triton.layer_norm": layer_norm,
-    }
-    spec = importlib.util.spec_from_file_location("mambaasr_bench_mamba_ssm", path)
-    module = importlib.util.module_from_spec(spec)
-    with _modules(stand_ins):
-        try:
-            spec.loader.exec_module(module)
-        except ImportError as error:
-            raise Missing(f"mamba_ssm: {error}") from error
-    return module.selective_scan_ref
+    with sources(folder) as source:
+        return source("mamba_ssm.ops.selective_scan_interface").selective_scan_ref
 
 
 @contextlib.contextmanager
-def _modules(stand_ins):
-    """Put ``stand_ins`` into ``sys.modules`` for a while."""
-    before = {name: sys.modules[name] for name in stand_ins if name in sys.modules}
+def sources(folder=FOLDER):
+    """Within, modules of mamba_ssm and causal_conv1d load without their compiled code.
+
+    Stand-ins take the places of what they import and their reference functions do not use: CUDA
+    code, Triton, the hub. Afterwards none of it is left in ``sys.modules``.
+
+    Args:
+        folder: where they are installed.
+
+    Yields:
+        a function that takes a module's name and returns the module; it raises
+        :class:`Missing` if it is not installed or does not import.
+    """
+    unused = _Unused()
+    stand_ins = dict.fromkeys(_COMPILED, unused)
+    for name in _SOURCES:
+        package = stand_ins[name] = types.ModuleType(name)
+        package.__path__ = [str(Path(folder) / name)]  # its own __init__ would import everything
+    hub = stand_ins["huggingface_hub"] = types.ModuleType("huggingface_hub")
+    hub.PyTorchModelHubMixin = type("PyTorchModelHubMixin", (), {})
+
+    def source(module):
+        package = module.partition(".")[0]
+        if not (Path(folder) / package).is_dir():
+            raise Missing(f"{package}: there is none in {folder}")
+        try:
+            return importlib.import_module(module)
+        except ImportError as error:
+            raise Missing(f"{package}: {error}") from error
+
+    def taken():
+        return [name for name in sys.modules if name in stand_ins or name.startswith(_SUBMODULES)]
+
+    before = {name: sys.modules.pop(name) for name in taken()}
     sys.modules.update(stand_ins)
     try:
-        yield
+        yield source
     finally:
-        for name in stand_ins:
-            sys.modules.pop(name, None)
+        for name in taken():
+            del sys.modules[name]
         sys.modules.update(before)
+
+
+_SOURCES = ("mamba_ssm", "causal_conv1d")
+_SUBMODULES = tuple(f"{name}." for name in (*_SOURCES, "triton"))
+_COMPILED = (
+    "selective_scan_cuda",
+    "causal_conv1d_cuda",
+    "triton",
+    "triton.language",
+    "mamba_ssm.ops.triton.layer_norm",  # asks the GPU for its sizes while it loads
+)
+
+
+class _Unused:
+    """Stands for a module, and for all that is in it, while a source is loaded."""
+
+    __version__ = "3.0"
+
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self
+
+    def __call__(self, *_, **__):
+        return self
+
+    def __getitem__(self, _):
+        return self
+
+    def __iter__(self):
+        yield self
+
+
+def _reason(said):
+    """What an installer says of its failure, in one line."""
+    return "; ".join(line.strip() for line in said.strip().splitlines()) or "it says nothing"
