@@ -5,36 +5,46 @@ import functools
 import os
 import signal
 import sys
-import textwrap
 
 from mambaasr.bin import run_main
-from mambaasr.registry import CLASSES
+from mambaasr.registry import of_task
+
+EXAMPLES = """\
+Statistics (stage 10) and training (stage 11):
+  asr_train --collect_stats true --config conf/train_asr.yaml --output_dir STATS ...
+  asr_train --config conf/train_asr.yaml --output_dir EXP --resume true \\
+      --train_data_path_and_name_and_type dump/raw/train/wav.scp,speech,sound \\
+      --train_data_path_and_name_and_type dump/raw/train/text,text,text \\
+      --train_shape_file STATS/train/speech_shape \\
+      --train_shape_file STATS/train/text_shape.char ... (valid_* likewise) \\
+      --token_type char --token_list data/token_list/char/tokens.txt
+"""
 
 
 def get_parser():
     """Return the parser of the options that are answered without ESPnet."""
-    names = "\n".join(f"  {slot + ':':10} {', '.join(found)}" for slot, found in CLASSES.items())
+    return make_parser("asr", __doc__, EXAMPLES)
+
+
+def make_parser(task, description, examples):
+    """Make the parser of a task's command; :func:`train` gives all else to ESPnet.
+
+    Args:
+        task: "asr" or "lm".
+        description: of the command.
+        examples: end of its help.
+    """
+    names = "\n".join(
+        f"  {slot + ':':10} {', '.join(found)}" for slot, found in of_task(task).items()
+    )
     parser = argparse.ArgumentParser(
-        prog="asr_train",
-        description=__doc__,
+        prog=f"{task}_train",
+        description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
-        epilog=textwrap.dedent(
-            """\
-            Every option of ESPnet's asr_train is taken; --help_all lists them. Beyond ESPnet's
-            own classes, a config or an option may name these of mambaasr:
-            {names}
-
-            Statistics (stage 10) and training (stage 11):
-              asr_train --collect_stats true --config conf/train_asr.yaml --output_dir STATS ...
-              asr_train --config conf/train_asr.yaml --output_dir EXP --resume true \\
-                  --train_data_path_and_name_and_type dump/raw/train/wav.scp,speech,sound \\
-                  --train_data_path_and_name_and_type dump/raw/train/text,text,text \\
-                  --train_shape_file STATS/train/speech_shape \\
-                  --train_shape_file STATS/train/text_shape.char ... (valid_* likewise) \\
-                  --token_type char --token_list data/token_list/char/tokens.txt
-            """
-        ).format(names=names),
+        epilog=f"Every option of ESPnet's {task}_train is taken; --help_all lists them. Beyond "
+        f"ESPnet's\nown classes, a config or an option may name these of mambaasr:\n{names}\n\n"
+        f"{examples}",
     )
     parser.add_argument("--help_all", action="store_true", help="list all of ESPnet's options")
     parser.add_argument("--config", help="yaml file of options; the command line goes over it")
@@ -51,22 +61,35 @@ def main(argv=None):
     Raises:
         UserError: an option, the config, a file or a checkpoint is wrong.
     """
+    return train("asr", get_parser(), argv)
+
+
+def train(task, parser, argv):
+    """Run a task's command; see :func:`main`.
+
+    Args:
+        task: "asr" or "lm".
+        parser: of :func:`make_parser`.
+        argv: the command's arguments, or None for the program's own.
+    """
     argv = sys.argv[1:] if argv is None else list(argv)
-    args, _ = get_parser().parse_known_args(argv)
+    args, _ = parser.parse_known_args(argv)
     advice = ""
     if not args.help_all:
         from mambaasr.task.config import check_command, collects_statistics
 
-        if not collects_statistics(check_command(argv)):
+        if not collects_statistics(check_command(argv, task)):
             advice = "; with --resume true it goes on after the last whole epoch"
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, functools.partial(_stop, os.getpid(), advice))
-    from mambaasr.task.asr import ASRTask
-
+    if task == "asr":
+        from mambaasr.task.asr import ASRTask as Task
+    else:
+        from mambaasr.task.lm import LMTask as Task
     if args.help_all:
-        ASRTask.get_parser().print_help()
+        Task.get_parser().print_help()
         return 0
-    ASRTask.main(cmd=argv)
+    Task.main(cmd=argv)
     return 0
 
 

@@ -1,5 +1,6 @@
 """ESPnet's tasks with our names registered, and checkpoints written safely.
 
-``mambaasr.task.asr`` registers when it is imported, so that processes which ESPnet spawns for
-several GPUs know our names too. This module and ``mambaasr.task.config`` stay light.
+``mambaasr.task.asr`` and ``mambaasr.task.lm`` register when they are imported, so that processes
+which ESPnet spawns for several GPUs know our names too. This module and ``mambaasr.task.config``
+stay light.
 """

@@ -1,4 +1,4 @@
-"""Stage 10: ESPnet's statistics, less the utterances whose tokens do not fit their frames."""
+"""ESPnet's statistics (stages 6 and 10), less utterances whose tokens do not fit their frames."""
 
 import functools
 import logging
@@ -96,6 +96,8 @@ class FrameCheck:
 
     def _possible(self):
         model, probe = self._model, None
+        if not hasattr(model, "encoder"):  # a language model
+            return False
         if getattr(model, "preencoder", None) is None:
             probe = encoder_frames(model.encoder, torch.tensor([1000]))
         if probe is None and self._ctc:
@@ -131,7 +133,10 @@ def collect_stats(args, *, model, train_iter, valid_iter, output_dir, ngpu, **kw
         UserError: no utterance is left, or a set was empty.
     """
     output_dir = Path(output_dir)
-    for name in ("train", "valid"):  # stage 11 reads these; they must not outlive a killed rerun
+    for name in (
+        "train",
+        "valid",
+    ):  # the training reads these; they must not outlive a killed rerun
         for stale in (output_dir / name).glob("*shape*"):
             stale.unlink()
     check = FrameCheck(model)

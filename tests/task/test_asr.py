@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from mambaasr.errors import UserError
-from mambaasr.task import asr
+from mambaasr.task import asr, common
 
 
 @pytest.fixture
@@ -172,7 +172,7 @@ def test_weights_that_are_left_are_named(train, workspace):
 
 
 def test_data_paths_may_hold_commas():
-    assert asr.path_name_type("a,b/wav.scp, speech,sound") == ("a,b/wav.scp", "speech", "sound")
+    assert common.path_name_type("a,b/wav.scp, speech,sound") == ("a,b/wav.scp", "speech", "sound")
 
 
 def test_sigterm_ends_cleanly_and_resumes(workspace):

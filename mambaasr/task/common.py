@@ -1,0 +1,318 @@
+"""What our tasks share: safe checkpoints, and errors that name the option or the config."""
+
+import argparse
+import contextlib
+import copy
+import functools
+import logging
+import multiprocessing
+import os
+import platform
+import re
+from pathlib import Path
+
+import torch
+
+from mambaasr import espnet_compat
+from mambaasr.errors import UserError
+from mambaasr.task import checkpoints, optim
+from mambaasr.task.config import read_conf
+from mambaasr.task.log import write_log
+from mambaasr.task.trainer import Trainer, brief
+
+_abs_task = espnet_compat.import_quietly("espnet2.tasks.abs_task")
+_NestedDictAction = espnet_compat.import_quietly(
+    "espnet2.utils.nested_dict_action"
+).NestedDictAction
+
+_DATA = ("train_data_path_and_name_and_type", "valid_data_path_and_name_and_type")
+_PATHS = ("output_dir", "bpemodel", "non_linguistic_symbols", "rir_scp", "noise_scp")
+_PATH_LISTS = ("train_shape_file", "valid_shape_file")
+_PATH_ENDINGS = ("_file", "_path", "_dir", "_scp")
+# Kinds of data whose files hold the values themselves, not names of files or commands.
+_NO_SCP = ("text", "random_text", "score", "duration", "hdf5")
+# kaldiio runs `command |` and `| command`, also where an offset or a range stands behind.
+_COMMAND = re.compile(r"\s*\||.*\|\s*(:[\s\d_+-]*)?(\[[^\[]*)?$", re.DOTALL)
+
+
+class SafeTask:
+    """Goes before one of ESPnet's tasks among the bases of a task of ours.
+
+    Options, config files and experiment folder stay ESPnet's own.
+    """
+
+    trainer = Trainer
+
+    @classmethod
+    def get_parser(cls):
+        """Return ESPnet's parser; its errors are one line, and data paths may hold commas."""
+        parser = super().get_parser()
+        for action in parser._actions:
+            if action.dest in _DATA:
+                action.type = path_name_type
+            elif isinstance(action, _NestedDictAction):
+                action.__class__ = _ConfAction
+        optim.add_options(parser)
+
+        def error(message):
+            raise UserError(f"{message}; see --help_all")
+
+        parser.error = error
+        return parser
+
+    @classmethod
+    def main(cls, args=None, cmd=None):
+        """Run training or statistics in this process, or in one process a GPU as ESPnet does."""
+        if args is None:
+            args = cls.get_parser().parse_args(cmd)
+        if args.print_config:
+            cls.print_config()
+            return
+        missing = [name for name in args.required if getattr(args, name) is None]
+        if missing:
+            raise UserError(f"give {', '.join(f'--{name}' for name in missing)}; see --help")
+        _check_files(args)
+        cls.prepare(args)
+        _make_absolute(args)
+        # As in ESPnet's own main, which besides prints the command line to the screen.
+        args.version = _abs_task.__version__
+        _abs_task.resolve_distributed_mode(args)
+        if not (args.distributed and args.multiprocessing_distributed):
+            cls.main_worker(args)
+            return
+        try:
+            super().main(args=args)
+        finally:
+            for child in multiprocessing.active_children():
+                child.terminate()
+
+    @classmethod
+    def prepare(cls, args):
+        """Check and complete the options of one task, before a model is built."""
+
+    @classmethod
+    def main_worker(cls, args):
+        """Train or collect statistics in this process, with its log in the output folder."""
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(write_log(args))
+            stack.enter_context(checkpoints.guarded())
+            stack.enter_context(_checked_weights())
+            if args.collect_stats:
+                stack.enter_context(_our_statistics(args))
+            stack.enter_context(_named_losses_of_workers(args))
+            super().main_worker(args)
+
+    @classmethod
+    def build_model(cls, args):
+        """Build the model; what a class refuses is reported with the config's name."""
+        with _building(args, "model"):
+            return super().build_model(args)
+
+    @classmethod
+    def build_optimizers(cls, args, model):
+        """Build the optimizer; what a class refuses is reported with the config's name."""
+        with _building(args, "optimizer"):
+            optimizers = super().build_optimizers(args, model=model)
+        with _building(args, "optimizer's schedule"):
+            optim.prepare(args, optimizers)
+        return optimizers
+
+
+class _ConfAction(argparse.Action):
+    """Puts ``key=value``, ``key.sub=value`` or a mapping into a ``*_conf`` option.
+
+    ESPnet's own action takes a mapping for Python code and lets yaml call functions.
+    """
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        keys, value = read_conf(self.dest, values)
+        conf = copy.deepcopy(getattr(namespace, self.dest, None))
+        if not isinstance(conf, dict):
+            conf = {}
+        if keys:
+            below = conf
+            for key in keys[:-1]:
+                if not isinstance(below.get(key), dict):
+                    below[key] = {}
+                below = below[key]
+            below[keys[-1]] = value
+        else:
+            conf.update(value)
+        setattr(namespace, self.dest, conf)
+
+
+def path_name_type(text):
+    """Split ``path,name,type`` at the last two commas, so that a path may hold commas."""
+    parts = tuple(part.strip() for part in text.rsplit(",", 2))
+    if len(parts) != 3 or not all(parts):
+        raise UserError(f"{text}: write path,name,type, for example dump/raw/train/text,text,text")
+    return parts
+
+
+@contextlib.contextmanager
+def _our_statistics(args):
+    """Let ESPnet's main_worker call our statistics; a normalisation made of them comes later."""
+    from mambaasr.task import statistics
+
+    if getattr(args, "normalize", None) == "global_mvn":
+        args.normalize, args.normalize_conf = None, {}
+    theirs = _abs_task.collect_stats
+    _abs_task.collect_stats = functools.partial(statistics.collect_stats, args)
+    try:
+        yield
+    finally:
+        _abs_task.collect_stats = theirs
+
+
+@contextlib.contextmanager
+def _building(args, what):
+    """Report what a class refuses in its constructor with the config's name."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        logging.info(f"the {what} cannot be built", exc_info=True)
+        source = getattr(args, "config", None) or "command line"
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        raise UserError(f"{source}: the {what} cannot be built: {kind}{brief(error)}") from error
+
+
+@contextlib.contextmanager
+def _named_losses_of_workers(args):
+    """Say what to do when a process that loads data is killed; torch only says that it was."""
+    try:
+        yield
+    except RuntimeError as error:
+        # torch raises the plain class; soundfile's has a text that may not be had (task/log.py).
+        if type(error) is not RuntimeError or not str(error).startswith("DataLoader worker"):
+            raise
+        again = "the same command begins again"
+        if not args.collect_stats:
+            again = "the same command with --resume true goes on after the last whole epoch"
+        raise UserError(
+            f"a process that loads data was killed, perhaps for want of memory ({brief(error)}): "
+            f"give more memory or a smaller --num_workers (now {args.num_workers}); {again}"
+        ) from error
+
+
+@contextlib.contextmanager
+def _checked_weights():
+    """Let main_worker load ``--init_param`` so that weights that do not fit are named."""
+    theirs = _abs_task.load_pretrained_model
+
+    def load(init_param, model, **kwargs):
+        try:
+            # path:key in the file:key in the model:excluded, where the last three may be absent
+            part = model.get_submodule((init_param.split(":") + ["", ""])[2].strip())
+            loaded = []
+            hook = part.register_load_state_dict_pre_hook(
+                lambda part, state, prefix, *_: loaded.extend(_changed(part, state, prefix))
+            )
+            try:
+                theirs(init_param=init_param, model=model, **kwargs)
+            finally:
+                hook.remove()
+        except (RuntimeError, OSError, EOFError, AttributeError, ValueError) as error:
+            raise UserError(f"--init_param {init_param}: {brief(error)}") from error
+        left = sorted(part.state_dict().keys() - set(loaded))
+        if not loaded:
+            raise UserError(
+                f"--init_param {init_param}: no weight of the model is in it; the model's are "
+                f"{_shortened(left)}; write path:key in the file:key in the model"
+            )
+        if left:
+            logging.warning(
+                f"--init_param {init_param}: {len(left)} of {len(left) + len(loaded)} weights "
+                f"are not in it and keep their initial values: {_shortened(left)}"
+            )
+
+    _abs_task.load_pretrained_model = load
+    try:
+        yield
+    finally:
+        _abs_task.load_pretrained_model = theirs
+
+
+def _changed(module, state, prefix):
+    """List a module's weights that a state dict holds other tensors for than the module's own."""
+    own = module.state_dict()
+    return [
+        name
+        for name, tensor in own.items()
+        if prefix + name in state and state[prefix + name].data_ptr() != tensor.data_ptr()
+    ]
+
+
+def _shortened(names, most=4):
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+
+
+def _check_files(args):
+    """Find missing devices, files and pipes before a model is built."""
+    if args.ngpu > torch.cuda.device_count():
+        raise UserError(
+            f"--ngpu {args.ngpu}: torch sees {torch.cuda.device_count()} GPUs on "
+            f"{platform.node()}; use --ngpu 0 for the CPU"
+        )
+    for name in _DATA:
+        if not getattr(args, name) and not args.dry_run:
+            raise UserError(f"give --{name} path,name,type")
+        for path, _, kind in getattr(args, name):
+            _check_not_empty(path, name)
+            if kind not in _NO_SCP:
+                _check_no_pipes(path)
+    for name in _PATH_LISTS:
+        for path in getattr(args, name):
+            _check_not_empty(path, name)
+    for name in _PATHS[1:]:
+        path = getattr(args, name, None)
+        if path is not None and not os.path.exists(path):
+            raise UserError(f"--{name} {path}: no such file")
+    if isinstance(args.token_list, str):
+        _check_not_empty(args.token_list, "token_list")
+    for parameter in args.init_param:
+        if not os.path.exists(parameter.partition(":")[0]):
+            raise UserError(f"--init_param {parameter}: no such file")
+
+
+def _check_not_empty(path, option):
+    try:
+        if os.stat(path).st_size == 0:
+            raise UserError(f"--{option} {path}: the file is empty")
+    except FileNotFoundError:
+        raise UserError(f"--{option} {path}: no such file; run the stage that makes it") from None
+
+
+def _check_no_pipes(path):
+    if _COMMAND.match(path):  # kaldiio takes the list's own name for a command as well
+        raise UserError(f"{path}: a name that begins or ends with `|` is not opened; rename it")
+    with open(path, encoding="utf-8", errors="replace") as stream:
+        for number, line in enumerate(stream, 1):
+            value = "".join(line.split(maxsplit=1)[1:])
+            if _COMMAND.match(value.rstrip()):
+                raise UserError(
+                    f"{path}: line {number}: commands in a wav.scp are not run; "
+                    f"write the audio to a file first (stage 3)"
+                )
+
+
+def _make_absolute(args):
+    """Make the paths that ESPnet writes into config.yaml mean the same from any folder."""
+    for name in _PATHS:
+        if getattr(args, name, None) is not None:
+            setattr(args, name, os.path.abspath(getattr(args, name)))
+    for name in _PATH_LISTS:
+        setattr(args, name, [os.path.abspath(path) for path in getattr(args, name)])
+    for name in _DATA:
+        data = [(os.path.abspath(path), *rest) for path, *rest in getattr(args, name)]
+        setattr(args, name, data)
+    args.init_param = [
+        os.path.abspath(path) + colon + rest
+        for path, colon, rest in (text.partition(":") for text in args.init_param)
+    ]
+    for name, conf in vars(args).items():
+        if name.endswith("_conf") and isinstance(conf, dict):
+            for key, value in conf.items():
+                if isinstance(value, str) and key.endswith(_PATH_ENDINGS) and Path(value).exists():
+                    conf[key] = os.path.abspath(value)
