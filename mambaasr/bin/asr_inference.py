@@ -47,6 +47,7 @@ def get_parser():
     add("--key_file", metavar="FILE", help="decode the ids in its first column; None: all")
     add("--asr_model_file", required=True, metavar="PTH", help="e.g. valid.acc.ave.pth")
     add("--asr_train_config", metavar="YAML", help="None: config.yaml beside the model")
+    add("--utt2lang", metavar="FILE", help="for a model that is told the language")
     add("--lm_file", metavar="PTH", help="language model")
     add("--lm_train_config", metavar="YAML", help="of the language model")
     add("--output_dir", required=True, metavar="DIR", help="where to write")
@@ -55,7 +56,7 @@ def get_parser():
     add("--cluster", metavar="YAML", help="decode on a Dask cluster; see mambaasr/parallel.py")
     add("--chunk_size", type=int, help="utterances in a piece of work; None: by the set's size")
     add("--beam_size", type=int, default=20, help="hypotheses kept at each step")
-    add("--ctc_weight", type=float, default=0.5, help="1.0 for a model without a decoder")
+    add("--ctc_weight", type=float, default=0.5, help="always 1.0 for a model without a decoder")
     add("--lm_weight", type=float, default=1.0, help="of the language model")
     add("--penalty", type=float, default=0.0, help="reward of each token")
     add(
@@ -104,18 +105,27 @@ def main(argv=None):
         raise UserError(f"--nbest {args.nbest} needs a --beam_size of at least {args.nbest}")
 
     from mambaasr.decode.asr import Model, decode_set
+    from mambaasr.task.config import read
+    from mambaasr.task.criteria import has_decoder
 
     wavs = _read_wavs(args.data_path_and_name_and_type)
     keys = _read_keys(args.key_file) if args.key_file else list(wavs)
     config = args.asr_train_config or Path(args.asr_model_file).with_name("config.yaml")
     paths = (config, args.asr_model_file, args.lm_train_config, args.lm_file)
+    trained = read(config)
+    if not has_decoder(trained) and args.ctc_weight != 1.0:
+        logging.info(f"the model has no decoder: ctc_weight is 1.0, not {args.ctc_weight}")
+        args.ctc_weight = 1.0
+    told = _read_languages(args.utt2lang, keys, trained, config)
     model = Model(
         *(str(Path(path).absolute()) if path else None for path in paths),
         options=tuple(sorted((name, _path_or_value(args, name)) for name in SEARCH)),
         ngpu=args.ngpu,
         seed=args.seed,
     )
-    summary = decode_set(model, wavs, keys, args.output_dir, args.nj, args.cluster, args.chunk_size)
+    summary = decode_set(
+        model, wavs, keys, args.output_dir, args.nj, args.cluster, args.chunk_size, told
+    )
     print(
         f"{args.output_dir}: {summary['utterances']} utterances, {summary['failed']} failed, "
         f"{summary['audio_seconds']:.0f} s of audio, RTF {summary['rtf']:.3f}"
@@ -190,6 +200,29 @@ def _read_wavs(triples):
     if not wavs:
         raise UserError(f"{path}: no audio is listed; write 'id path' lines")
     return wavs
+
+
+def _read_languages(path, keys, trained, config):
+    """Return utterance -> language for a model that is told the language; else None.
+
+    Raises:
+        UserError: the model needs languages and one is missing or unknown to it.
+    """
+    from mambaasr.task import languages
+
+    conf = trained.get("model_conf") or {}
+    if trained.get("model") != languages.MODEL or conf.get("conditioning", "none") == "none":
+        if path is not None:
+            logging.info(f"{path}: not used, for the model is not told the language")
+        return None
+    if path is None:
+        raise UserError(
+            f"{config}: the model was trained with the {conf['conditioning']} of each utterance: "
+            "give --utt2lang FILE"
+        )
+    table = languages.read(path)
+    languages.check(table, keys, path, conf.get("languages") or ())
+    return dict(table)
 
 
 def _read_keys(path):

@@ -1,4 +1,4 @@
-"""Score hypotheses against references: WER, CER and TER, by speaker and in total."""
+"""Score hypotheses against references: WER, CER and TER, by speaker, by language, in total."""
 
 import argparse
 import sys
@@ -18,6 +18,12 @@ def get_parser():
     parser.add_argument("--ref", required=True, metavar="FILE", help="reference `text`")
     parser.add_argument("--hyp", required=True, metavar="FILE", help="hypothesis `text`")
     parser.add_argument("--utt2spk", metavar="FILE", help="for the rates by speaker")
+    parser.add_argument(
+        "--utt2lang", metavar="FILE", help="for the rates by language and their mean"
+    )
+    parser.add_argument(
+        "--hyp_lang", metavar="FILE", help="the languages that a model found: how many are right"
+    )
     parser.add_argument(
         "--output_dir", metavar="DIR", help="where to write; without it only the table is printed"
     )
@@ -48,6 +54,8 @@ def main(argv=None):
     args = get_parser().parse_args(argv)
     if args.token_type == "bpe" and not args.bpe_model:
         raise UserError("--token_type bpe needs --bpe_model")
+    if args.hyp_lang and not args.utt2lang:
+        raise UserError("--hyp_lang needs --utt2lang, the true languages")
     if args.bootstrap_samples < 1:
         raise UserError("--bootstrap_samples must be at least 1")
     from mambaasr.data.tokens import read_symbols
@@ -57,6 +65,7 @@ def main(argv=None):
     ref, hyp = _read(args.ref, skip), _read(args.hyp, skip, empty_allowed=True)
     error_rate.check_ids(ref, hyp, args.hyp)
     speakers = _read(args.utt2spk) if args.utt2spk else None
+    languages = _read(args.utt2lang) if args.utt2lang else None
     splits = {"wer": error_rate.words, "cer": error_rate.characters}
     if args.bpe_model:
         splits["ter"] = error_rate.bpe_tokens(args.bpe_model)
@@ -66,6 +75,12 @@ def main(argv=None):
         "hyp": str(args.hyp),
         "missing": sorted(set(ref) - set(hyp)),
     }
+    if args.hyp_lang:
+        found = _read(args.hyp_lang, empty_allowed=True)
+        error_rate.check_ids(ref, found, args.hyp_lang)
+        error_rate.check_groups(ref, languages, "language")
+        right = sum(found.get(utt) == languages[utt] for utt in ref)
+        details["lid"] = {"hyp": str(args.hyp_lang), "utterances": len(ref), "correct": right}
     if args.compare:
         other = _read(args.compare, skip, empty_allowed=True)
         error_rate.check_ids(ref, other, args.compare)
@@ -79,9 +94,9 @@ def main(argv=None):
             "significant": result.significant,
         }
     if args.output_dir:
-        text = report.write_scores(args.output_dir, scores, speakers, details)
+        text = report.write_scores(args.output_dir, scores, speakers, details, languages)
     else:
-        text = report.score_text(scores, speakers, details)
+        text = report.score_text(scores, speakers, details, languages)
     print(text, end="")
     return 0
 

@@ -47,7 +47,8 @@ class Chunk(NamedTuple):
 
     Attributes:
         file: where the results go.
-        utterances: tuple of (utterance, absolute path of its audio or None).
+        utterances: tuple of (utterance, absolute path of its audio or None, its language, or
+            None for a model that is not told).
         model: a :class:`Model`.
     """
 
@@ -60,8 +61,11 @@ class Chunk(NamedTuple):
         return f"utterances {first} to {last}"
 
 
-def decode_set(model, wavs, keys, output_dir, nj=1, cluster=None, chunk_size=None):
+def decode_set(model, wavs, keys, output_dir, nj=1, cluster=None, chunk_size=None, languages=None):
     """Decode utterances; write text, token, token_int, <n>best_recog, failed.tsv, decode.json.
+
+    A model that finds the language too (``model: multilingual`` with a ``lid_weight``) gives a
+    further file, lang.
 
     Finished chunks stay in ``output_dir/chunks``, each under a fingerprint of model, options,
     ids and audio files: a rerun decodes only what is not there. An utterance that cannot be
@@ -76,6 +80,7 @@ def decode_set(model, wavs, keys, output_dir, nj=1, cluster=None, chunk_size=Non
         output_dir: where to write.
         nj, cluster: see :func:`mambaasr.parallel.map_items`.
         chunk_size: utterances in a chunk; by default a 64th of them, at most 64.
+        languages: dict of utterance -> language, for a model that is told; or None.
 
     Returns:
         The content of decode.json.
@@ -84,7 +89,7 @@ def decode_set(model, wavs, keys, output_dir, nj=1, cluster=None, chunk_size=Non
         UserError: the model does not load, or not a single utterance could be decoded.
     """
     output_dir = Path(output_dir).absolute()
-    chunks = plan(model, wavs, keys, output_dir / "chunks", chunk_size)
+    chunks = plan(model, wavs, keys, output_dir / "chunks", chunk_size, languages)
     pending = [chunk for chunk in chunks if not _finished(chunk)]
     if len(pending) < len(chunks):
         done = len(chunks) - len(pending)
@@ -110,7 +115,7 @@ def decode_set(model, wavs, keys, output_dir, nj=1, cluster=None, chunk_size=Non
     return summary
 
 
-def plan(model, wavs, keys, folder, chunk_size=None):
+def plan(model, wavs, keys, folder, chunk_size=None, languages=None):
     """Split the utterances into chunks; what a chunk's result depends on names its file.
 
     Raises:
@@ -131,9 +136,13 @@ def plan(model, wavs, keys, folder, chunk_size=None):
     for start in range(0, len(keys), size):
         part = keys[start : start + size]
         paths = [os.path.abspath(wavs[key]) if key in wavs else None for key in part]
-        stamps = [[key, *_stamp(path)] for key, path in zip(part, paths, strict=True)]
+        told = [(languages or {}).get(key) for key in part]
+        stamps = [
+            [key, *_stamp(path), *([language] if language else [])]
+            for key, path, language in zip(part, paths, told, strict=True)
+        ]
         name = hashlib.sha256(json.dumps([fingerprint, stamps]).encode()).hexdigest()[:32]
-        utterances = tuple(zip(part, paths, strict=True))
+        utterances = tuple(zip(part, paths, told, strict=True))
         chunks.append(Chunk(str(folder / f"{name}.json"), utterances, model))
     return chunks
 
@@ -182,7 +191,7 @@ def _load(model):
     return speech2text, elements, name, _sampling_rate(speech2text.asr_train_args)
 
 
-def _decode_utterance(speech2text, rate, utt, path):
+def _decode_utterance(speech2text, rate, utt, path, language=None):
     """Return a dict of an utterance's hypotheses, or of the reason why it has none.
 
     ``again`` tells that another try may end otherwise.
@@ -205,11 +214,15 @@ def _decode_utterance(speech2text, rate, utt, path):
         speech, _ = read_audio(path, rate=rate)
         result["audio_seconds"] = len(speech) / rate
         started = time.perf_counter()
+        if language is not None:
+            speech2text.asr_model.set_languages([language])
         found = speech2text(speech)
         # With intermediate CTC, ESPnet returns what the layers say as well.
         hypotheses = found[0] if isinstance(found, tuple) else found
         result["hypotheses"] = [_plain(*hypothesis) for hypothesis in hypotheses]
         result["decoding_seconds"] = time.perf_counter() - started
+        if getattr(speech2text.asr_model, "lid", None) is not None:
+            result["lang"] = speech2text.asr_model.found_languages()[0]
         if not result["hypotheses"]:
             raise UserError("the search found no hypothesis")
     except UserError as error:
@@ -336,6 +349,9 @@ def _write_hypotheses(folder, results, nbest):
             _write_column(folder / f"{rank + 1}best_recog" / name, results, rank, name)
     for name in BEST:
         _write_column(folder / name, results, 0, name)
+    if any("lang" in result for result in results):
+        with atomic_write(folder / "lang") as stream:
+            stream.writelines(f"{r['utt']} {r.get('lang', '')}".rstrip() + "\n" for r in results)
 
 
 def _write_column(path, results, rank, name):
@@ -357,7 +373,7 @@ def _write_failures(folder, results):
 
 def _remove_outputs(folder):
     # decode.json first: the others are no result without it.
-    for name in ("decode.json", *BEST, "failed.tsv"):
+    for name in ("decode.json", *BEST, "lang", "failed.tsv"):
         (folder / name).unlink(missing_ok=True)
     for path in folder.glob("[1-9]*best_recog"):
         shutil.rmtree(path)

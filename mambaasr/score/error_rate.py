@@ -7,6 +7,7 @@ from typing import NamedTuple
 from mambaasr.errors import UserError
 
 SPACE = "<space>"
+_FILES = {"speaker": "spk", "language": "lang"}
 
 
 @dataclasses.dataclass
@@ -154,19 +155,57 @@ def total(utterances):
     return sum((utterance.counts for utterance in utterances), Counts())
 
 
-def by_speaker(utterances, utt2spk):
-    """Return a dict of speaker -> :class:`Counts`, sorted by speaker.
+def check_groups(ids, groups, what):
+    """Refuse an utterance without a group.
 
     Raises:
-        UserError: an utterance has no speaker.
+        UserError: names the first of them.
     """
-    speakers = {}
+    for utt in ids:
+        if utt not in groups:
+            raise UserError(f"utterance {utt!r} has no {what} in utt2{_FILES[what]}")
+
+
+def by_group(utterances, groups, what="speaker"):
+    """Return a dict of group -> :class:`Counts`, sorted by group.
+
+    Args:
+        utterances: list of :class:`Utterance`.
+        groups: dict of utterance -> group, such as an utt2spk.
+        what: the kind of group, for the message: "speaker" or "language".
+
+    Raises:
+        UserError: an utterance has no group.
+    """
+    check_groups((utterance.utt for utterance in utterances), groups, what)
+    found = {}
     for utterance in utterances:
-        if utterance.utt not in utt2spk:
-            raise UserError(f"utterance {utterance.utt!r} has no speaker in utt2spk")
-        speaker = utt2spk[utterance.utt]
-        speakers[speaker] = speakers.get(speaker, Counts()) + utterance.counts
-    return dict(sorted(speakers.items()))
+        group = groups[utterance.utt]
+        found[group] = found.get(group, Counts()) + utterance.counts
+    return dict(sorted(found.items()))
+
+
+def macro_average(rows):
+    """Return the mean of error rates over groups, each group counting the same.
+
+    Args:
+        rows: list of :meth:`Counts.as_dict`; those without units have no rate and are left out.
+
+    Returns:
+        dict: ``groups`` that were averaged, ``sentences`` and ``units`` of all, and the means of
+        ``correct``, ``substitutions``, ``deletions``, ``insertions`` and ``errors`` in percent of
+        the units, of ``error_rate`` and of ``sentence_error_rate``; None where there is no group.
+    """
+    rows = [row for row in rows if row["units"]]
+    mean = {"groups": len(rows)}
+    mean |= {name: sum(row[name] for row in rows) for name in ("sentences", "units")}
+    if not rows:
+        return None
+    for name in ("correct", "substitutions", "deletions", "insertions", "errors"):
+        mean[name] = sum(100 * row[name] / row["units"] for row in rows) / len(rows)
+    for name in ("error_rate", "sentence_error_rate"):
+        mean[name] = sum(row[name] for row in rows) / len(rows)
+    return mean
 
 
 def confusions(utterances, kind):

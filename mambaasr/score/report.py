@@ -8,10 +8,11 @@ from mambaasr.files import atomic_write
 from mambaasr.score import error_rate
 
 UNIT_NAMES = {"cer": "Chr", "wer": "Wrd", "ter": "Tok"}
+PARTS = ("correct", "substitutions", "deletions", "insertions", "errors")
 COLUMNS = ("Snt", "Unit", "Corr", "Sub", "Del", "Ins", "Err", "S.Err")
 
 
-def write_scores(folder, scores, speakers, details):
+def write_scores(folder, scores, speakers, details, languages=None):
     """Write score.json, score.txt and, for each rate, errors_<rate>.txt.
 
     Args:
@@ -19,6 +20,8 @@ def write_scores(folder, scores, speakers, details):
         scores: dict of "wer", "cer", "ter" -> aligned utterances.
         speakers: dict of utterance -> speaker, or None.
         details: plain values that go into score.json as they are (paths, missing utterances).
+        languages: dict of utterance -> language, or None. With several, the mean of their rates
+            is given too.
 
     Returns:
         The text of score.txt.
@@ -29,9 +32,14 @@ def write_scores(folder, scores, speakers, details):
         rows = _rows(utterances, speakers)
         *by_speaker, (_, everything) = [(who, counts.as_dict()) for who, counts in rows]
         content[name] = everything | {"speakers": dict(by_speaker)}
+        if languages is not None:
+            found = _by_language(utterances, languages)
+            content[name]["languages"] = found
+            if len(found) > 1:
+                content[name]["macro"] = error_rate.macro_average(found.values())
         with atomic_write(folder / f"errors_{name}.txt") as stream:
             stream.writelines(error_lines(utterances, speakers))
-    text = score_text(scores, speakers, details)
+    text = score_text(scores, speakers, details, languages)
     with atomic_write(folder / "score.txt") as stream:
         stream.write(text)
     # Last, for it is what tells other commands that there is a score.
@@ -41,16 +49,22 @@ def write_scores(folder, scores, speakers, details):
     return text
 
 
-def score_text(scores, speakers, details):
+def score_text(scores, speakers, details, languages=None):
     """Return a table for each rate, and what else there is to say; see :func:`write_scores`."""
     sections = []
     for name, utterances in scores.items():
         header = (name.upper(), *(UNIT_NAMES[name] if c == "Unit" else c for c in COLUMNS))
         table = [(who, *cells(counts.as_dict())) for who, counts in _rows(utterances, speakers)]
         sections.append(align_table(header, table))
+        found = _by_language(utterances, languages) if languages is not None else {}
+        if len(found) > 1:
+            header = (f"{name.upper()} by language", *header[1:])
+            sections.append(align_table(header, language_rows(found)))
     missing = details.get("missing")
     if missing:
         sections.append(f"Utterances without a hypothesis, counted as deleted: {len(missing)}.\n")
+    if details.get("lid"):
+        sections.append(describe_lid(details["lid"]) + "\n")
     if details.get("compare"):
         sections.append(describe(details["compare"]) + "\n")
     return "\n".join(sections)
@@ -58,17 +72,48 @@ def score_text(scores, speakers, details):
 
 def _rows(utterances, speakers):
     """Return (speaker, counts) of every speaker, then of all together."""
-    rows = error_rate.by_speaker(utterances, speakers) if speakers is not None else {}
+    rows = error_rate.by_group(utterances, speakers) if speakers is not None else {}
     return [*rows.items(), ("total", error_rate.total(utterances))]
+
+
+def _by_language(utterances, languages):
+    """Return language -> counts and rates as plain values."""
+    found = error_rate.by_group(utterances, languages, "language")
+    return {language: counts.as_dict() for language, counts in found.items()}
+
+
+def language_rows(found, prefix=""):
+    """Return rows of a table: every language, then the mean over them.
+
+    Args:
+        found: dict of language -> counts and rates.
+        prefix: of every row's name.
+    """
+    rows = [(f"{prefix}{language}", *cells(values)) for language, values in found.items()]
+    mean = error_rate.macro_average(found.values())
+    if mean is None:
+        return rows
+    percent = {name: mean[name] * mean["units"] / 100 for name in PARTS}
+    name = f"{prefix}mean of {mean['groups']}"
+    return [*rows, (name, *cells(mean | percent))]
 
 
 def cells(values):
     """Return a row of the table: counts, then Corr, Sub, Del, Ins, Err in % of the units, S.Err."""
     row = [str(values["sentences"]), str(values["units"])]
-    for name in ("correct", "substitutions", "deletions", "insertions", "errors"):
+    for name in PARTS:
         row.append(f"{100 * values[name] / values['units']:.1f}" if values["units"] else "-")
     rate = values["sentence_error_rate"]
     return (*row, "-" if rate is None else f"{rate:.1f}")
+
+
+def describe_lid(lid):
+    """Say in a sentence how often the language was found (a dict of counts)."""
+    rate = 100 * lid["correct"] / lid["utterances"]
+    return (
+        f"Language found: {lid['correct']} of {lid['utterances']} utterances ({rate:.1f} %); one "
+        "that was not decoded counts as not found."
+    )
 
 
 def describe(comparison):

@@ -6,7 +6,14 @@ from pathlib import Path
 
 from mambaasr import provenance
 from mambaasr.errors import UserError
-from mambaasr.score.report import UNIT_NAMES, align_table, cells, describe
+from mambaasr.score.report import (
+    UNIT_NAMES,
+    align_table,
+    cells,
+    describe,
+    describe_lid,
+    language_rows,
+)
 
 TITLES = {"wer": "WER", "cer": "CER", "ter": "TER"}
 _TRAINING_COMMAND = re.compile(r" INFO: command: (.+)$", re.M)
@@ -53,6 +60,19 @@ def results_page(folder):
         if rows:
             columns = ("Snt", UNIT_NAMES[rate], "Corr", "Sub", "Del", "Ins", "Err", "S.Err", "RTF")
             sections.append(f"## {title}\n\n" + align_table(("Test set", *columns), rows))
+        rows = [
+            row
+            for name, found in _languages(results, rate).items()
+            for row in language_rows(found, f"{name} ")
+        ]
+        if rows:
+            header = ("Test set and language", *columns[:-1])
+            sections.append(f"## {title} by language\n\n" + align_table(header, rows))
+    found = [
+        f"- {name}: {describe_lid(score['lid'])}\n" for name, score, _ in results if "lid" in score
+    ]
+    if found:
+        sections.append("## Languages found\n\n" + "".join(found))
     comparisons = [
         f"- {name}: {describe(score['compare'])}\n"
         for name, score, _ in results
@@ -63,6 +83,26 @@ def results_page(folder):
     sections.append(_notes(results))
     sections.append(_origin(folder, results))
     return "\n".join(section for section in sections if section)
+
+
+def _languages(results, rate):
+    """Return test set -> language -> counts and rates, where there are several languages.
+
+    Sets of one language each, whose names differ by its code alone (test_en, test_de), belong
+    together: as test_*.
+    """
+    found, together = {}, {}
+    for name, score, _ in results:
+        languages = score.get(rate, {}).get("languages", {})
+        if len(languages) > 1:
+            found[name] = languages
+        for code, values in languages.items() if len(languages) == 1 else ():
+            folder, slash, last = name.rpartition("/")
+            word = rf"(?<![A-Za-z0-9]){re.escape(code)}(?![A-Za-z0-9])"
+            common, times = re.subn(word, "*", last, count=1)
+            if times:
+                together.setdefault(folder + slash + common, {})[code] = values
+    return found | {name: each for name, each in together.items() if len(each) > 1}
 
 
 def _rtf(decoding):

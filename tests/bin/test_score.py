@@ -38,6 +38,23 @@ def test_scores_and_comparison(files, tmp_path, capsys):
     assert "no difference is shown" in printed
 
 
+def test_languages_and_how_often_they_were_found(files, tmp_path, capsys):
+    ref = files("ref", "u1 one two\nu2 drei\nu3 vier\n")
+    options = ["--ref", ref, "--hyp", files("hyp", "u1 one two\nu2 drei\n")]
+    told = ["--utt2lang", files("utt2lang", "u1 en\nu2 de\nu3 de\n")]
+    found = ["--hyp_lang", files("lang", "u1 en\nu2 en\nu3\n")]
+    assert main([*options, *told, *found, "--output_dir", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    assert "| mean of 2       |   3 |   4 |  75.0 |" in printed
+    assert "Language found: 1 of 3 utterances (33.3 %)" in printed
+    score = json.loads((tmp_path / "out" / "score.json").read_text())
+    assert score["wer"]["macro"]["error_rate"] == 25 and score["lid"]["correct"] == 1
+    with pytest.raises(UserError, match="--hyp_lang needs --utt2lang"):
+        main([*options, *found])
+    with pytest.raises(UserError, match="'u3' has no language"):
+        main([*options, "--utt2lang", files("utt2lang", "u1 en\nu2 de\n")])
+
+
 def test_table_alone(files, capsys):
     ref = files("ref", "u1 one two\n")
     assert main(["--ref", ref, "--hyp", ref]) == 0

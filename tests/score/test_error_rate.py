@@ -9,9 +9,10 @@ from mambaasr.score.error_rate import (
     Counts,
     align,
     bpe_tokens,
-    by_speaker,
+    by_group,
     characters,
     confusions,
+    macro_average,
     total,
     words,
 )
@@ -89,12 +90,26 @@ def edit_distance(ref, hyp):
 def test_by_speaker_adds_up():
     refs = {"a1": "x y", "a2": "z", "b1": "w"}
     utterances = align(refs, {"a1": "x", "b1": "w v"}, words)
-    rows = by_speaker(utterances, {"a1": "a", "a2": "a", "b1": "b"})
+    rows = by_group(utterances, {"a1": "a", "a2": "a", "b1": "b"})
     assert list(rows) == ["a", "b"]
     assert rows["a"] == Counts(2, 2, 3, 1, 0, 2, 0)
     assert rows["a"] + rows["b"] == total(utterances)
     with pytest.raises(UserError, match="'b1' has no speaker"):
-        by_speaker(utterances, {"a1": "a", "a2": "a"})
+        by_group(utterances, {"a1": "a", "a2": "a"})
+
+
+def test_the_mean_counts_every_language_the_same():
+    refs = {"a1": "x y", "a2": "z z", "b1": "w", "c1": ""}
+    utterances = align(refs, {"a1": "x y", "a2": "z z", "b1": "v v", "c1": "u"}, words)
+    rows = by_group(utterances, {"a1": "a", "a2": "a", "b1": "b", "c1": "c"}, "language")
+    mean = macro_average([row.as_dict() for row in rows.values()])
+    # c has no word in its reference, hence no rate; the whole has 3 errors in 5 words.
+    assert (mean["groups"], mean["units"], mean["sentences"]) == (2, 5, 3)
+    assert (mean["error_rate"], mean["sentence_error_rate"]) == (100, 50)
+    assert (mean["substitutions"], mean["insertions"], mean["correct"]) == (50, 50, 50)
+    assert macro_average([rows["c"].as_dict()]) is None
+    with pytest.raises(UserError, match="'c1' has no language in utt2lang"):
+        by_group(utterances, {"a1": "a", "a2": "a", "b1": "b"}, "language")
 
 
 def test_confusions_are_sorted_by_count():

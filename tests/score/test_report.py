@@ -28,6 +28,19 @@ def test_files(tmp_path):
     ]
 
 
+def test_several_languages_have_a_table_and_a_mean(tmp_path):
+    scores = {"wer": align(REFS, HYPS | {"b1": ""}, words)}
+    languages = {"a1": "de", "b1": "zh", "c1": "de"}
+    text = write_scores(tmp_path, scores, None, {}, languages)
+    assert "| de              |   2 |   3 |" in text
+    assert "| mean of 2       |   3 |   6 |  50.0 | 0.0 |  50.0 | 16.7 |  66.7 |  75.0 |" in text
+    content = json.loads((tmp_path / "score.json").read_text(encoding="utf-8"))["wer"]
+    assert content["languages"]["zh"]["deletions"] == 3
+    assert round(content["macro"]["error_rate"], 2) == 66.67
+    one = write_scores(tmp_path, scores, None, {}, dict.fromkeys(REFS, "de"))
+    assert "by language" not in one
+
+
 def test_errors_are_aligned():
     text = "".join(error_lines(align(REFS, HYPS, words), SPEAKERS))
     assert "  REF guten *      tag\n  HYP guten morgen tag\n            I\n" in text

@@ -59,6 +59,28 @@ def test_page(experiment):
     assert "\n\n\n" not in page
 
 
+def test_sets_of_one_language_each_are_averaged_with_their_like(tmp_path):
+    for name, lang, hyp in (
+        ("test_en", "en", "a b"), ("test_de", "de", "a"), ("dev_de", "de", ""), ("other", "en", "a")
+    ):  # fmt: skip
+        scores = {"wer": align({"u": "a b"}, {"u": hyp}, words)}
+        write_scores(tmp_path / "decode" / name / "score", scores, None, {}, {"u": lang})
+    scores = {"wer": align({"u": "a b", "v": "c"}, {"u": "a b"}, words)}
+    folder = tmp_path / "decode" / "both" / "score"
+    lid = {"lid": {"utterances": 2, "correct": 1}}
+    write_scores(folder, scores, None, lid, {"u": "en", "v": "de"})
+    page = results_page(tmp_path)
+    table = page.split("## WER by language\n\n")[1].split("\n\n")[0].split("\n")
+    rows = {cells(line)[0]: cells(line)[1:] for line in table[2:]}
+    assert list(rows) == [
+        "decode/both de", "decode/both en", "decode/both mean of 2",
+        "decode/test_* de", "decode/test_* en", "decode/test_* mean of 2",
+    ]  # fmt: skip
+    assert rows["decode/test_* mean of 2"] == "2 4 75.0 0.0 25.0 0.0 25.0 50.0".split()
+    assert rows["decode/both mean of 2"] == "2 3 50.0 0.0 50.0 0.0 50.0 50.0".split()
+    assert "- decode/both: Language found: 1 of 2 utterances (50.0 %)" in page
+
+
 def cells(line):
     return [cell.strip() for cell in line.strip("|").split("|")]
 
