@@ -81,7 +81,7 @@ class UnimodalAggregation(nn.Module):
         tokens = int(counts.max())
         sums = weighted.new_zeros(len(x) * tokens, weighted.shape[-1])
         sums = sums.index_add(0, row * tokens + token, weighted[row, place])
-        sums = sums.view(len(x), tokens, -1)
+        sums = sums.view(len(x), tokens, weighted.shape[-1])
         # Where there is no token there are no frames: 0 / 1.
         total = sums[..., -1:].masked_fill(~valid_mask(counts, tokens)[..., None], 1.0)
         return (sums[..., :-1] / total).to(x.dtype), counts

@@ -1,0 +1,71 @@
+"""Speech-Mamba: sizes, order of the layers, ablations."""
+
+import pytest
+import torch
+from torch import nn
+
+from mambaasr.encoder.speech_mamba import ResidualLayer, SpeechMambaEncoder
+from mambaasr.layers.attention import SelfAttention
+from mambaasr.layers.mamba import Mamba
+from mambaasr.registry import CLASSES, load
+
+
+def count(module):
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def kinds(encoder):
+    return [[type(layer.inner) for layer in block] for block in encoder.blocks]
+
+
+def test_the_published_yaml_counts_67_6_million():
+    with torch.device("meta"):
+        encoder = SpeechMambaEncoder(80)
+        decoder = load(CLASSES["decoder"]["speech_mamba"])(5000, 512)
+        ctc = nn.Linear(512, 5000)
+    # Each Mamba layer by hand: in, convolution, x, dt, A, D, out, norm; then the attention.
+    mamba = 512 * 2048 + 5 * 1024 + 1024 * 544 + 33 * 1024 + 1024 * 256 + 1024 + 1024 * 512 + 512
+    attention = 4 * (512 * 512 + 512) + 512
+    assert count(encoder.blocks) == 7 * (2 * mamba + attention) == 41_413_120
+    assert abs(count(encoder) + count(decoder) + count(ctc) - 67.618e6) < 0.1e6
+
+
+def test_layers_stand_in_the_papers_order_and_ablations_leave_some_out():
+    small = dict(output_size=16, num_blocks=2, d_state=4, input_layer="linear")
+    for options, want in (
+        (dict(), [Mamba, SelfAttention, Mamba]),
+        (dict(use_attention=False), [Mamba, Mamba]),
+        (dict(mamba_before=0, mamba_after=0), [SelfAttention]),
+        (dict(mamba_before=0), [SelfAttention, Mamba]),
+        (dict(mamba_before=2, mamba_after=1), [Mamba, Mamba, SelfAttention, Mamba]),
+    ):
+        assert kinds(SpeechMambaEncoder(8, **small, **options)) == [want] * 2
+
+
+def test_positions_act_where_they_belong():
+    small = dict(output_size=16, num_blocks=1, mamba_before=0, mamba_after=0, input_layer="linear")
+    lengths = torch.tensor([6])
+    x = torch.randn(1, 6, 8)
+    for positions, same in (("none", True), ("sinusoidal", False), ("rotary", False)):
+        encoder = SpeechMambaEncoder(8, **small, positions=positions).eval()
+        one, two = encoder(x, lengths)[0], encoder(x.flip(1), lengths)[0].flip(1)
+        assert torch.allclose(one, two, atol=1e-5) == same
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("positions", ["sinusoidal", "rotary"])
+def test_speech_beyond_100_seconds(positions):
+    encoder = SpeechMambaEncoder(
+        *(80, 8, 1), attention_heads=1, d_state=2, positions=positions, input_layer="conv2d"
+    ).eval()
+    x, lengths = torch.randn(2, 11_000, 80), torch.tensor([11_000, 10_300])
+    out, lengths, _ = encoder(x, lengths)
+    assert lengths.tolist() == [2749, 2574] and torch.isfinite(out).all()
+
+
+def test_the_residual_is_summed_in_fp32():
+    layer = ResidualLayer(8, Mamba(8, d_state=2)).bfloat16()
+    x = torch.randn(2, 5, 8).bfloat16()
+    out = layer(x, torch.tensor([5, 5]))
+    assert out.dtype == torch.float32
+    assert torch.equal(out, x.float() + layer.inner(layer.norm(x), torch.tensor([5, 5])).float())
