@@ -23,7 +23,7 @@ dumpdir expdir local_data_opts speed_perturb_factors audio_format fs min_wav_dur
 max_wav_duration token_type nbpe bpemode use_lm lm_config asr_tag asr_exp asr_stats_dir asr_config
 asr_args pretrained_model ignore_init_mismatch feats_normalize inference_tag inference_config
 inference_args inference_asr_model train_set valid_set test_sets nlsyms_txt lang""".split()
-OURS = "encoder decoder optim skip_stages datadir bad_audio force resume_changed".split()
+OURS = "encoder decoder model optim skip_stages datadir bad_audio force resume_changed".split()
 
 DATA_SH = """#!/usr/bin/env bash
 set -euo pipefail
@@ -132,6 +132,8 @@ def test_help_lists_every_option(recipe):
         (["--asr_args", "--max_epoch '3"], "a quotation mark is not closed"),
         (["--asr_args", "--max_epochs 3"], "did you mean `--max_epoch`"),
         (["--asr_args", "--encoder mambo"], "encoder `mambo` is unknown"),
+        (["--asr_args", "--decoder none"], "without a decoder CTC is alone"),
+        (["--model", "conf/x.yaml"], "--model conf/x.yaml: no such file"),
         (["--dumpdir", "a,b"], "--dumpdir 'a,b'"),
         (["--expdir", "a#b"], "--expdir 'a#b'"),
         (["--asr_tag", "$(touch pwned)"], "--asr_tag '$(touch pwned)'"),
@@ -230,12 +232,28 @@ def test_a_tested_set_keeps_its_bad_utterances(recipe, test_data):
 
 
 def test_default_names_tell_slots_apart(recipe):
-    for slot in ("encoder", "decoder"):
+    slots = {"encoder": "enc", "decoder": "dec", "model": "model"}
+    for slot in slots:
         (recipe / "conf" / slot).mkdir()
-        (recipe / "conf" / slot / "mamba.yaml").write_text(f"{slot}: mamba\n")
-    for slot, short in (("encoder", "enc"), ("decoder", "dec")):
+        name = "multilingual" if slot == "model" else "mamba"
+        (recipe / "conf" / slot / "mamba.yaml").write_text(f"{slot}: {name}\n")
+    for slot, short in slots.items():
         done = call(recipe, *NEEDED, f"--{slot}", f"conf/{slot}/mamba.yaml", "--stage", "12")
         assert f"error: exp/asr_train_asr_{short}_mamba_raw_char/valid.acc" in done.stderr
+
+
+def test_the_averaged_model_is_the_configs(recipe):
+    """Without a decoder there is no valid.acc."""
+    (recipe / "conf/ctc.yaml").write_text(
+        "decoder: none\nmodel_conf:\n  ctc_weight: 1.0\n"
+        "best_model_criterion:\n- [valid, cer_ctc, min]\n"
+    )
+    options = ["--decoder", "conf/ctc.yaml", "--stage", "12"]
+    assert (
+        "_raw_char/valid.cer_ctc.ave.pth: no such model" in call(recipe, *NEEDED, *options).stderr
+    )
+    options += ["--inference_asr_model", "3epoch.pth"]
+    assert "_raw_char/3epoch.pth: no such model" in call(recipe, *NEEDED, *options).stderr
 
 
 def test_statistics_follow_all_but_what_is_known_not_to_matter(recipe):
@@ -252,6 +270,8 @@ def test_statistics_follow_all_but_what_is_known_not_to_matter(recipe):
     plain = recorded()
     args = "--max_epoch 3 --decoder mamba --specaug specaug --encoder_conf dropout_rate=0.2"
     assert recorded("--optim", "conf/optim.yaml", "--asr_args", args) == plain
+    (recipe / "conf/lid.yaml").write_text("model: multilingual\nmodel_conf:\n  lid_weight: 0.3\n")
+    assert recorded("--model", "conf/lid.yaml") == plain
     for args in ("--frontend_conf n_mels=40", "--encoder_conf input_layer=linear", "--g2p none",
                  "--model_conf ctc_weight=0", "--speech_volume_normalize 1.0"):  # fmt: skip
         assert recorded("--asr_args", args) != plain, args

@@ -55,6 +55,7 @@ heading "Training"
 option asr_config "" "yaml of the training, e.g. conf/train_asr.yaml (required)"
 option encoder "" "yaml block laid over asr_config, e.g. conf/encoder/mamba.yaml"
 option decoder "" "the same for the decoder"
+option model "" "the same for the model around them, e.g. conf/model/lid.yaml"
 option optim "" "the same for the optimiser"
 option asr_args "" "more options for the training, e.g. \"--max_epoch 10\"; they win over the yaml"
 option asr_tag "" "name of the experiment; default: from configs, tokens and asr_args"
@@ -69,7 +70,7 @@ heading "Decoding"
 option inference_config "" "yaml of the decoding, e.g. conf/decode_asr.yaml"
 option inference_args "" "more options for the decoding, e.g. \"--beam_size 5\""
 option inference_tag "" "name of the decoding; default: from its config, options and model"
-option inference_asr_model valid.acc.ave.pth "file in the experiment's folder"
+option inference_asr_model "" "file in the experiment's folder; default: the average by best_model_criterion, e.g. valid.acc.ave.pth"
 
 parse_options "$@"
 
@@ -107,7 +108,7 @@ one_of feats_normalize global_mvn utterance_mvn none
 for name in train_set valid_set test_sets asr_config; do
     [[ ${!name} == *[![:space:]]* ]] || die "--${name} is required"
 done
-for name in asr_config encoder decoder optim inference_config; do
+for name in asr_config encoder decoder model optim inference_config; do
     [[ -z ${!name} || -f ${!name} ]] || die "--${name} ${!name}: no such file; there are:" \
         "$(find "$(dirname "${!name}")" -maxdepth 1 -name '*.yaml' 2> /dev/null | sort | tr '\n' ' ')"
 done
@@ -131,13 +132,15 @@ for name in local_data_opts asr_args inference_args; do
 done
 merge_config() { # merge_config OPTION...
     local blocks=() block
-    for block in "${encoder}" "${decoder}" "${optim}"; do
+    for block in "${encoder}" "${decoder}" "${model}" "${optim}"; do
         [[ -z ${block} ]] || blocks+=(--block "${block}")
     done
     python -m mambaasr.bin.merge_config --base "${asr_config}" ${blocks[@]+"${blocks[@]}"} "$@"
 }
-merge_config --check="${asr_args}" --check_decoding="${inference_args}" \
-    --decoding_config="${inference_config}" > /dev/null
+facts=$(merge_config --check="${asr_args}" --check_decoding="${inference_args}" \
+    --decoding_config="${inference_config}" --show model model_file)
+model_class=${facts%%$'\n'*}
+: "${inference_asr_model:=${facts##*$'\n'}}"
 
 # --- Names, as ESPnet2 gives them -----------------------------------------------------------------
 plain() { printf '%s' "${1//--/_}" | tr -cd 'A-Za-z0-9_.+-'; } # options as part of a file name
@@ -160,7 +163,7 @@ if [[ -z ${asr_tag} ]]; then
     asr_tag=$(stem "${asr_config}")
     # Blocks of one name in different slots are different models.
     asr_tag+=${encoder:+_enc_$(stem "${encoder}")}${decoder:+_dec_$(stem "${decoder}")}
-    asr_tag+=${optim:+_opt_$(stem "${optim}")}
+    asr_tag+=${model:+_model_$(stem "${model}")}${optim:+_opt_$(stem "${optim}")}
     asr_tag+=_${suffix}$(plain "${asr_args// /}")${speed_perturb_factors:+_sp}
 fi
 : "${asr_exp:=${expdir}/asr_${asr_tag}}"

@@ -119,7 +119,8 @@ statistics() {
         num_iters_per_epoch seed use_amp train_dtype ngpu num_workers 'cudnn_*' 'log_*' \
         num_att_plot 'use_tensorboard' 'use_wandb' 'wandb_*' 'keep_*' 'nbest_*' \
         best_model_criterion val_scheduler_criterion early_stopping_criterion resume \
-        model_conf.lsm_weight model_conf.length_normalized_loss 'model_conf.report_*'
+        model_conf.lsm_weight model_conf.length_normalized_loss 'model_conf.report_*' \
+        model model_conf.{languages,conditioning,families,lid_weight}
     cmd=(python -m)
     asr_train_command
     cmd+=(--collect_stats true --config "${work}/train.yaml" --normalize none
@@ -163,6 +164,14 @@ train() {
         files+=("${pretrained_model%%:*}")
         cmd+=(--init_param "${pretrained_model}")
     fi
+    if [[ ${model_class} == multilingual ]]; then
+        for kind in train valid; do
+            local set=${valid_set}
+            if [[ ${kind} == train ]]; then set=${train}; fi
+            files+=("${raw}/${set}/utt2lang")
+            cmd+=("--${kind}_data_path_and_name_and_type" "${raw}/${set}/utt2lang,lang,text")
+        done
+    fi
     add_words "${asr_args}"
     step "training" "${asr_exp}" --ignore config ngpu nproc_per_node num_workers log_interval log_level \
         --resumes "${asr_exp}"/checkpoint{,.prev}.pth --resume_changed "${resume_changed}" \
@@ -170,19 +179,24 @@ train() {
 }
 
 decode() {
-    local model=${asr_exp}/${inference_asr_model} set data out
-    [[ -f ${model} ]] || die "${model}: no such model; there are:" \
+    local file=${asr_exp}/${inference_asr_model} set data out
+    [[ -f ${file} ]] || die "${file}: no such model; there are:" \
         "$(find "${asr_exp}" -maxdepth 1 -name '*.pth' 2> /dev/null | sort | tr '\n' ' ')"
     for set in "${tests[@]}"; do
         data=$(formatted "${set}") out=${decode_dir}/${set}
         cmd=(python -m mambaasr.bin.asr_inference --asr_train_config "${asr_exp}/config.yaml"
-            --asr_model_file "${model}" --data_path_and_name_and_type "${data}/wav.scp,speech,sound"
+            --asr_model_file "${file}" --data_path_and_name_and_type "${data}/wav.scp,speech,sound"
             --key_file "${data}/wav.scp" --output_dir "${out}" --nj "${inference_nj}")
         if [[ ${gpu_inference} == true ]]; then cmd+=(--ngpu 1); else cmd+=(--ngpu 0); fi
         if [[ -n ${inference_config} ]]; then cmd+=(--config "${inference_config}"); fi
+        files=("${data}/wav.scp")
+        if [[ ${model_class} == multilingual ]]; then
+            files+=("${data}/utt2lang")
+            cmd+=(--utt2lang "${data}/utt2lang")
+        fi
         add_words "${inference_args}"
         step "decoding of ${set}" "${out}" --output "${out}"/{text,decode.json} \
-            --input "${data}/wav.scp" "${asr_exp}/config.yaml" "${model}" "${inference_config}" -- \
+            --input "${files[@]}" "${asr_exp}/config.yaml" "${file}" "${inference_config}" -- \
             "${cmd[@]}"
     done
 }
@@ -195,8 +209,11 @@ score() {
             --utt2spk "${data}/utt2spk" --token_type "${token_type}" --output_dir "${out}/score")
         if [[ ${token_type} == bpe ]]; then cmd+=(--bpe_model "${bpemodel}"); fi
         if [[ ${nlsyms_txt} != none ]]; then cmd+=(--nlsyms_txt "${nlsyms_txt}"); fi
+        files=("${data}"/{text,utt2spk,utt2lang} "${out}"/{text,lang} "${bpemodel}" "${nlsyms_txt}")
+        if [[ -f ${data}/utt2lang ]]; then cmd+=(--utt2lang "${data}/utt2lang"); fi
+        if [[ -f ${out}/lang ]]; then cmd+=(--hyp_lang "${out}/lang"); fi
         step "scoring of ${set}" "${out}" --output "${out}"/score/score.{json,txt} \
-            --input "${data}"/{text,utt2spk} "${out}/text" "${bpemodel}" "${nlsyms_txt}" -- "${cmd[@]}"
+            --input "${files[@]}" -- "${cmd[@]}"
     done
     python -m mambaasr.bin.show_results "${asr_exp}" --output "${asr_exp}/RESULTS.md"
 }
