@@ -13,7 +13,7 @@ from mambaasr.layers.mamba2 import Mamba2
 
 ROOT = Path(__file__).resolve().parents[2]
 OURS = {"1": Mamba, "2": Mamba2}
-UNREACHABLE = "Request failed|Failed to fetch|error sending request|[Cc]onnection|timed out|resol"
+UNREACHABLE = "Request failed|Failed to fetch|[Cc]onnection|timed out|dns error|name resolution"
 SIZE = dict(d_model=24, d_state=8)
 SIZE2 = SIZE | dict(headdim=8)
 HF = dict(hidden_size=24, state_size=8, expand=2)

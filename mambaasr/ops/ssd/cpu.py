@@ -156,7 +156,7 @@ def chunk_scan(
     batch, time, heads, headdim = x.shape
     groups, states = B.shape[2:]
     dt = step_sizes(dt, dt_bias, softplus, limit, valid(lengths, time), dtype)
-    # Sums of a chunk's must stay finite; exp(-1e30) is 0 as well.
+    # A chunk sums these exponents, which infinite ones would turn into NaN; exp(-1e30) is 0 too.
     a = (dt * A.to(dtype)).clamp(min=-1e30)
     if lengths is not None and batch > 0 and not torch.compiler.is_compiling():
         if int(lengths.min()) == time:
