@@ -32,8 +32,8 @@ class StackEncoder(AbsEncoder):
         norm: of the output, "layer_norm" or "rms_norm".
         stochastic_depth_rate: in training, leave out the last block with this probability and
             earlier ones with less, growing linearly with depth (arXiv 1603.09382, section 3); what
-            stays is scaled up. A list gives each block's own rate. With distributed training it
-            needs ESPnet's ``unused_parameters: true``.
+            stays is scaled up. A list gives each block's own rate (ESPnet's encoders take one
+            number for all blocks alike). Distributed training needs ``unused_parameters: true``.
         lookahead_kernel: width of a convolution over the output that sees as many later frames as
             earlier ones, for streaming (arXiv 2410.00070); odd, 0 leaves it out.
         interctc_layer_idx: blocks (from 1) whose output an intermediate CTC loss takes.

@@ -6,7 +6,7 @@ from mambaasr.layers.mixer import make_mixer
 
 
 class MambaEncoder(StackEncoder):
-    """Blocks around Mamba mixers. No positions: a scan has an order.
+    """Blocks around Mamba mixers. A scan has an order, so it needs no positions.
 
     With the defaults a plain bidirectional stack ("ExtBiMamba" of arXiv 2405.12609 with
     ``direction: outer``); ``linear_units`` adds the feed-forward modules of its ablation.
@@ -28,9 +28,10 @@ class MambaEncoder(StackEncoder):
         mixer_dropout_rate: inside the mixer, after its input and output projections.
         mixer_conf: further options of :class:`mambaasr.layers.mamba.Mamba` or
             :class:`mambaasr.layers.mamba2.Mamba2`, such as ``headdim``.
-        input_layer, dropout_rate, stochastic_depth_rate, lookahead_kernel, interctc_layer_idx,
-            interctc_use_conditioning: see :class:`mambaasr.encoder.base.StackEncoder`;
-            ``dropout_rate`` also acts on residual branches and inside feed-forward modules.
+        input_layer, dropout_rate, positions, stochastic_depth_rate, lookahead_kernel,
+            interctc_layer_idx, interctc_use_conditioning: see
+            :class:`mambaasr.encoder.base.StackEncoder`; ``dropout_rate`` also acts on residual
+            branches and inside feed-forward modules.
 
     Raises:
         ValueError: an option is unknown or a size impossible.
@@ -57,6 +58,7 @@ class MambaEncoder(StackEncoder):
         mixer_conf=None,
         input_layer="conv2d",
         dropout_rate=0.1,
+        positions="none",
         stochastic_depth_rate=0.0,
         lookahead_kernel=0,
         interctc_layer_idx=(),
@@ -96,6 +98,7 @@ class MambaEncoder(StackEncoder):
             blocks,
             input_layer=input_layer,
             dropout_rate=dropout_rate,
+            positions=positions,
             norm=norm,
             stochastic_depth_rate=stochastic_depth_rate,
             lookahead_kernel=lookahead_kernel,

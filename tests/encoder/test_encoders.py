@@ -26,7 +26,12 @@ VARIANTS = {
             input_layer="cnn64_32",
             lookahead_kernel=5,
         ),
-        dict(direction="uni", interctc_layer_idx=[2], interctc_use_conditioning=True),
+        dict(
+            direction="uni",
+            positions="sinusoidal",
+            interctc_layer_idx=[2],
+            interctc_use_conditioning=True,
+        ),
     ],
     "conmamba": [
         dict(linear_units=32),
@@ -299,6 +304,7 @@ def test_impossible_options_are_named():
         ("mamba", dict(mixer="mamba3"), "mixer is 'mamba3'; choose one of mamba1, mamba2"),
         ("mamba", dict(mixer_conf=dict(headdim=8)), "headdim"),
         ("mamba", dict(norm="batch_norm"), "norm is 'batch_norm'"),
+        ("mamba", dict(positions="rotary"), "positions is 'rotary'; choose one of none"),
         ("mamba", dict(lookahead_kernel=4), "lookahead_kernel is 4; it must be odd"),
         ("mamba", dict(stochastic_depth_rate=1.0), "stochastic_depth_rate is 1.0"),
         ("mamba", dict(stochastic_depth_rate=[0.1]), "for the 3 blocks"),
