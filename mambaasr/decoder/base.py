@@ -3,14 +3,61 @@
 import torch
 from torch import nn
 
-from mambaasr.decoder.state import DecoderState, Speech, gather
 from mambaasr.espnet_compat import AbsDecoder, BatchScorerInterface
+from mambaasr.layers.beam import Origin, Row, gather
+from mambaasr.layers.checks import check_choice
 from mambaasr.layers.masking import zero_padding
+from mambaasr.layers.mixer import make_mixer
 from mambaasr.layers.positions import sinusoidal
 
-POSITIONS = ("none", "sinusoidal")
-# Frames of speech that go through a mixer at once where only its last state is wanted.
+POSITIONS = (
+    "none",
+    "sinusoidal",
+)  # Frames of speech that go through a mixer at once where only its last state is wanted.
 PIECE = 4096
+
+
+def check_counts(**counts):
+    """Check whole numbers, each given as (value, least).
+
+    Raises:
+        ValueError: one is no whole number, or too small; names it.
+    """
+    for name, (value, least) in counts.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ValueError(f"{name} is {value!r}; it must be a whole number, at least {least}")
+
+
+def check_rates(**rates):
+    """Check shares of what is dropped or masked.
+
+    Raises:
+        ValueError: one does not lie in [0, 1); names it.
+    """
+    for name, rate in rates.items():
+        if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate < 1:
+            raise ValueError(f"{name} is {rate!r}; it must lie in [0, 1)")
+
+
+def mixer_maker(mixer, width, conf, **options):
+    """Return a function that makes a causal mixer.
+
+    Args:
+        mixer: "mamba1" or "mamba2".
+        width: of input and output.
+        conf: the yaml's ``mixer_conf``: a mapping, or None.
+        **options: of :func:`mambaasr.layers.mixer.make_mixer`.
+
+    Raises:
+        ValueError: ``conf`` is no mapping, or names what ``options`` hold.
+    """
+    conf = {} if conf is None else conf
+    if not isinstance(conf, dict):
+        raise ValueError(f"mixer_conf is {conf!r}; it must be a mapping of a mixer's options")
+    twice = sorted(conf.keys() & options.keys())
+    if twice:
+        raise ValueError(f"mixer_conf: {twice[0]!r} is an option beside mixer_conf, not inside")
+    return lambda: make_mixer(mixer, "uni", width, **options, **conf)
 
 
 class RecurrentDecoder(AbsDecoder, BatchScorerInterface):
@@ -35,21 +82,19 @@ class RecurrentDecoder(AbsDecoder, BatchScorerInterface):
         dropout_rate: on the embedding, and whatever a subclass does with ``self.dropout``.
 
     Raises:
-        ValueError: positions are unknown or do not fit the width, or there is no block.
+        ValueError: positions are unknown or do not fit the width; the rate is impossible.
     """
 
     def __init__(self, vocab_size, width, blocks, positions="none", dropout_rate=0.1):
         super().__init__()
-        if positions not in POSITIONS:
-            raise ValueError(f"positions is {positions!r}; choose one of {', '.join(POSITIONS)}")
+        check_choice("positions", positions, POSITIONS)
+        check_rates(dropout_rate=dropout_rate)
         if positions == "sinusoidal" and width % 2:
             raise ValueError(f"positions is 'sinusoidal', which needs an even width, not {width}")
         self.positions = positions
         self.embed = nn.Embedding(vocab_size, width)
         self.dropout = nn.Dropout(dropout_rate)
         self.blocks = nn.ModuleList(blocks)
-        if not self.blocks:
-            raise ValueError("num_blocks is 0; it must be positive")
         self.after_norm = nn.LayerNorm(width)
         self.output_layer = nn.Linear(width, vocab_size)
 
@@ -81,9 +126,7 @@ class RecurrentDecoder(AbsDecoder, BatchScorerInterface):
     @torch.no_grad()
     def init_state(self, x):
         """The state before the first token of an utterance x (time, encoder_output_size)."""
-        states, memory = self._start(x.unsqueeze(0))
-        parts = [torch.stack(part) for part in zip(*states, strict=True)]
-        return Speech(parts, memory).first_state()
+        return Origin(*self._start(x.unsqueeze(0))).first()
 
     @torch.no_grad()
     def batch_score(self, ys, states, xs):
@@ -92,23 +135,23 @@ class RecurrentDecoder(AbsDecoder, BatchScorerInterface):
         Args:
             ys: whole prefixes (hypothesis, length). Only the last token is read, unless a state
                 is so old that it was let go: that one is computed again from its prefix.
-            states: a :class:`DecoderState` each, as :meth:`init_state` or an earlier call gave
-                it; not changed, so that beams may share one.
+            states: a :class:`mambaasr.layers.beam.Row` each, as :meth:`init_state` or an earlier
+                call gave it; not changed, so that beams may share one.
             xs: speech (hypothesis, time, encoder_output_size); used where a state is None.
 
         Returns:
             log-probabilities (hypothesis, vocab_size), and the list of next states.
         """
-        states = [
-            self.init_state(speech) if state is None else self._alive(state, prefix)
-            for state, speech, prefix in zip(states, xs, ys, strict=True)
+        rows = [
+            self.init_state(speech) if row is None else self._alive(row, prefix)
+            for row, speech, prefix in zip(states, xs, ys, strict=True)
         ]
-        batch = gather(states)
+        batch = gather(rows)
         x = self._step(ys[:, -1], ys.shape[1] - 1, batch)
-        for speech in set(batch.speech):
-            speech.keep(batch)
+        for origin in set(batch.origins):
+            origin.keep(batch)
         scores = torch.log_softmax(self.output_layer(self.after_norm(x)).float(), dim=-1)
-        return scores, [DecoderState(batch, row) for row in range(len(states))]
+        return scores, [Row(batch, index) for index in range(len(rows))]
 
     @staticmethod
     def _absorb(mixer, x):
@@ -121,16 +164,16 @@ class RecurrentDecoder(AbsDecoder, BatchScorerInterface):
     def _step(self, tokens, offset, batch):
         """tokens (hypothesis) through all blocks; the batch's states are updated in place."""
         x = self._embed(tokens.unsqueeze(1), offset).squeeze(1)
-        return self._advance(x, list(zip(*batch.parts, strict=True)), batch.memory)
+        return self._advance(x, batch.states(), batch.memory)
 
-    def _alive(self, state, prefix):
-        """The state itself, or one like it if its batch was let go; prefix (length)."""
-        if state.batch.parts:
-            return state
-        batch = gather([state.speech.first_state()])
+    def _alive(self, row, prefix):
+        """The row itself, or one like it if its batch was let go; prefix (length)."""
+        if row.alive:
+            return row
+        batch = gather([row.origin.first()])
         for offset, token in enumerate(prefix[:-1]):
             self._step(token.unsqueeze(0), offset, batch)
-        return DecoderState(batch, 0)
+        return Row(batch, 0)
 
     def score(self, ys, state, x):
         """Score the next token of one hypothesis: ys (length), x (time, encoder_output_size)."""

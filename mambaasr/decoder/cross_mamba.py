@@ -2,10 +2,9 @@
 
 from torch import nn
 
-from mambaasr.decoder.base import RecurrentDecoder
+from mambaasr.decoder.base import RecurrentDecoder, check_counts, check_rates, mixer_maker
 from mambaasr.layers.block import FeedForward
 from mambaasr.layers.join import join, text_of
-from mambaasr.layers.mixer import make_mixer
 from mambaasr.layers.norm import make_norm
 
 
@@ -97,26 +96,18 @@ class CrossMambaDecoder(RecurrentDecoder):
         dropout_rate=0.1,
         mixer_dropout_rate=0.0,
     ):
-        for name, value, least in (
-            ("num_blocks", num_blocks, 1),
-            ("linear_units", linear_units, 0),
-        ):
-            if value < least:
-                raise ValueError(f"{name} is {value}; it must be at least {least}")
+        check_counts(num_blocks=(num_blocks, 1), linear_units=(linear_units, 0))
+        check_rates(mixer_dropout_rate=mixer_dropout_rate)
         width = encoder_output_size
-
-        def make():
-            return make_mixer(
-                mixer,
-                "uni",
-                width,
-                d_state=d_state,
-                d_conv=d_conv,
-                expand=expand,
-                dropout_rate=mixer_dropout_rate,
-                **(mixer_conf or {}),
-            )
-
+        make = mixer_maker(
+            mixer,
+            width,
+            mixer_conf,
+            d_state=d_state,
+            d_conv=d_conv,
+            expand=expand,
+            dropout_rate=mixer_dropout_rate,
+        )
         blocks = (
             CrossMambaBlock(width, linear_units, norm, dropout_rate, make)
             for _ in range(num_blocks)

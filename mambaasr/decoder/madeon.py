@@ -3,11 +3,10 @@
 import torch
 from torch import nn
 
-from mambaasr.decoder.base import RecurrentDecoder
+from mambaasr.decoder.base import RecurrentDecoder, check_counts, check_rates, mixer_maker
 from mambaasr.layers.checks import check_choice
 from mambaasr.layers.join import join, text_of
 from mambaasr.layers.linear import Linear
-from mambaasr.layers.mixer import make_mixer
 from mambaasr.layers.norm import make_norm
 from mambaasr.layers.prefix import PrefixMixer
 
@@ -96,31 +95,26 @@ class MadeonDecoder(RecurrentDecoder):
         mixer_dropout_rate=0.0,
         prefix_mask_rate=0.0,
     ):
-        if num_blocks < 1:
-            raise ValueError(f"num_blocks is {num_blocks}; it must be positive")
+        check_counts(num_blocks=(num_blocks, 1))
         check_choice("prefix_direction", prefix_direction, ORDERS)
-        if not 0 <= prefix_mask_rate < 1:
-            raise ValueError(f"prefix_mask_rate is {prefix_mask_rate}; it must lie in [0, 1)")
+        check_rates(mixer_dropout_rate=mixer_dropout_rate, prefix_mask_rate=prefix_mask_rate)
         width = encoder_output_size if d_model is None else d_model
-        orders, conf = ORDERS[prefix_direction], mixer_conf or {}
-        if mixer == "mamba2":
-            conf = {"rmsnorm": False} | conf
+        if mixer == "mamba2" and (mixer_conf is None or isinstance(mixer_conf, dict)):
+            mixer_conf = {"rmsnorm": False} | (mixer_conf or {})
+        make = mixer_maker(
+            mixer,
+            width,
+            mixer_conf,
+            d_state=d_state,
+            d_conv=d_conv,
+            expand=expand,
+            dropout_rate=mixer_dropout_rate,
+        )
+        orders = ORDERS[prefix_direction]
         blocks = (
             PrefixBlock(
                 make_norm(norm, width),
-                PrefixMixer(
-                    make_mixer(
-                        mixer,
-                        "uni",
-                        width,
-                        d_state=d_state,
-                        d_conv=d_conv,
-                        expand=expand,
-                        dropout_rate=mixer_dropout_rate,
-                        **conf,
-                    ),
-                    orders[index % len(orders)],
-                ),
+                PrefixMixer(make(), orders[index % len(orders)]),
                 dropout_rate,
             )
             for index in range(num_blocks)

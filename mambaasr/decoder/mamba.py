@@ -2,11 +2,10 @@
 
 from torch import nn
 
-from mambaasr.decoder.base import RecurrentDecoder
+from mambaasr.decoder.base import RecurrentDecoder, check_counts, check_rates, mixer_maker
 from mambaasr.layers.attention import CrossAttention
 from mambaasr.layers.block import FeedForward
 from mambaasr.layers.masking import valid_mask
-from mambaasr.layers.mixer import make_mixer
 from mambaasr.layers.norm import make_norm
 
 
@@ -154,32 +153,31 @@ class MambaDecoder(RecurrentDecoder):
         mixer_dropout_rate=0.0,
         src_attention_dropout_rate=0.0,
     ):
-        for name, value, least in (
-            ("num_blocks", num_blocks, 1),
-            ("linear_units", linear_units, 0),
-            ("mamba_before", mamba_before, 0),
-            ("mamba_after", mamba_after, 0),
-        ):
-            if value < least:
-                raise ValueError(f"{name} is {value}; it must be at least {least}")
+        check_counts(
+            num_blocks=(num_blocks, 1),
+            attention_heads=(attention_heads, 1),
+            linear_units=(linear_units, 0),
+            mamba_before=(mamba_before, 0),
+            mamba_after=(mamba_after, 0),
+        )
+        check_rates(
+            mixer_dropout_rate=mixer_dropout_rate,
+            src_attention_dropout_rate=src_attention_dropout_rate,
+        )
         if mamba_before + mamba_after == 0:
             raise ValueError(
                 "mamba_before and mamba_after are 0; without a mixer the decoder knows no order"
             )
         width = encoder_output_size
-
-        def make():
-            return make_mixer(
-                mixer,
-                "uni",
-                width,
-                d_state=d_state,
-                d_conv=d_conv,
-                expand=expand,
-                dropout_rate=mixer_dropout_rate,
-                **(mixer_conf or {}),
-            )
-
+        make = mixer_maker(
+            mixer,
+            width,
+            mixer_conf,
+            d_state=d_state,
+            d_conv=d_conv,
+            expand=expand,
+            dropout_rate=mixer_dropout_rate,
+        )
         blocks = (
             DecoderBlock(
                 width,

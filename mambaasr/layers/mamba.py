@@ -254,12 +254,16 @@ class Mamba(nn.Module):
         Returns:
             (batch, d_model).
         """
-        conv, x_proj, dt_proj, A, D = self._direction("")
+        parts = self._enter(hidden)
+        return self._leave(self._mix_frame(parts, state), parts)
+
+    def _mix_frame(self, parts, state, suffix=""):
+        """As :meth:`_mix` for one frame, (b, d) each; the state is updated in place."""
+        conv, x_proj, dt_proj, A, D = self._direction(suffix)
         conv_state, ssm_state = state
-        x, z = self.in_proj(hidden).chunk(2, dim=-1)
+        x, z = parts
         x = causal_conv1d_update(x, conv_state, conv.weight.squeeze(1), conv.bias, "silu")
         dt, B, C = self._project(x, x_proj, dt_proj)
-        y = selective_state_update(
+        return selective_state_update(
             ssm_state, x, dt, A, B, C, D, z, dt_proj.bias.float(), dt_softplus=True
         )
-        return self.out_proj(y)

@@ -318,9 +318,13 @@ class Mamba2(nn.Module):
         Returns:
             (batch, d_model).
         """
-        conv, dt_bias, A_log, D, norm = self._direction("")
-        conv_state, ssm_state = state
         parts = self._enter(hidden)
+        return self._leave(self._mix_frame(parts, state), parts)
+
+    def _mix_frame(self, parts, state, suffix=""):
+        """As :meth:`_mix` for one frame, (b, ...) each; the state is updated in place."""
+        conv, dt_bias, A_log, D, norm = self._direction(suffix)
+        conv_state, ssm_state = state
         _, z, xBC, dt = parts
         weight = conv.weight.squeeze(1)
         xBC = causal_conv1d_update(xBC, conv_state, weight, conv.bias, "silu")
@@ -339,4 +343,4 @@ class Mamba2(nn.Module):
             self._skip(D).reshape(self.nheads, -1).expand(-1, p).reshape(-1),
             None if norm is not None else z,
         )
-        return self._leave(y if norm is None else norm(y, z), parts)
+        return y if norm is None else norm(y, z)

@@ -75,14 +75,9 @@ class PrefixMixer(nn.Module):
     @torch.no_grad()
     def step(self, x, state):
         """Mix one token of text: x (hypothesis, width); the state is updated in place."""
-        if len(self.passes) == 1:
-            return self.mixer.step(x, state)
-        parts, total = self.mixer._enter(x.unsqueeze(1)), 0
+        parts, total = self.mixer._enter(x), 0
         size = len(state) // len(self.passes)
         for index, (suffix, _) in enumerate(self.passes):
             own = state[index * size : (index + 1) * size]
-            y, ended = self.mixer._mix(parts, suffix, state=own)
-            for old, new in zip(own, ended, strict=True):
-                old.copy_(new)
-            total = total + y
-        return self.mixer._leave(total, parts).squeeze(1)
+            total = total + self.mixer._mix_frame(parts, own, suffix)
+        return self.mixer._leave(total, parts)

@@ -5,6 +5,7 @@ import io
 import pytest
 import torch
 
+from mambaasr.layers import beam
 from mambaasr.registry import CLASSES, load
 
 VOCABULARY, WIDTH = 13, 16
@@ -180,9 +181,7 @@ def test_the_speech_is_heard_and_its_order_too(name, options):
 @pytest.mark.parametrize("name", CLASSES["decoder"])
 @torch.no_grad()
 def test_states_that_were_let_go_are_computed_again(name, monkeypatch):
-    from mambaasr.decoder import state as room
-
-    monkeypatch.setattr(room, "KEPT_BYTES", 0)
+    monkeypatch.setattr(beam, "KEPT_BYTES", 0)
     decoder, (speech, text) = build(name, VARIANTS[name][0]).eval(), batch()
     x, xs = speech[0], speech[:1].expand(2, -1, -1)
     want = decoder(speech[:1], SPEECH[:1], text[1:2], torch.tensor([9]))[0].log_softmax(-1)
@@ -209,6 +208,10 @@ WRONG = {
         (dict(norm="batch_norm"), "norm is 'batch_norm'; choose one of layer_norm, rms_norm"),
         (dict(positions="rotary"), "positions is 'rotary'; choose one of none, sinusoidal"),
         (dict(d_state=0), "d_state is 0"),
+        (dict(num_blocks=2.5), "num_blocks is 2.5; it must be a whole number"),
+        (dict(mixer_conf=["bias"]), "mixer_conf is .* must be a mapping"),
+        (dict(mixer_conf=dict(expand=2)), "'expand' is an option beside mixer_conf"),
+        (dict(src_attention_dropout_rate=1.5), "src_attention_dropout_rate is 1.5; .* in .0, 1"),
     ],
     "speech_mamba": [
         (dict(num_blocks=0), "num_blocks is 0"),
@@ -228,6 +231,7 @@ WRONG = {
         ),
         (dict(prefix_mask_rate=1.0), "prefix_mask_rate is 1.0; it must lie in"),
         (dict(d_model=0), "d_model is 0"),
+        (dict(mixer="mamba2", mixer_conf=[1]), "mixer_conf is .* must be a mapping"),
     ],
 }
 

@@ -1,0 +1,134 @@
+"""Recurrent states of hypotheses: rows of batches, gathered in one go when a beam goes on."""
+
+import weakref
+from typing import NamedTuple
+
+import torch
+
+# States of one origin that may lie in memory; beyond, old ones are let go.
+KEPT_BYTES = 1 << 28
+
+
+class Origin:
+    """What the hypotheses of one utterance come from and share.
+
+    Args:
+        states: of every mixer before the first token: tuples of tensors (1, ...), alike.
+        memory: tensors that do not change from token to token, such as keys and values
+            (1, ...); never copied for a beam.
+    """
+
+    def __init__(self, states, memory=()):
+        self.memory = memory
+        self._start = [torch.stack(part) for part in zip(*states, strict=True)]
+        self._batches = []  # weak references, the oldest first
+        self._spare = None  # memory of a batch that is gone
+
+    def first(self):
+        """The :class:`Row` before the first token."""
+        return Row(Batch(self._start, (self,), self.memory), 0)
+
+    def keep(self, batch):
+        """Remember a new batch, and let go of old ones when they are too large together.
+
+        ESPnet's search holds on to the state of every hypothesis that has ended, and a row
+        holds its whole batch: memory would grow with the text.
+        """
+        self._batches.append(weakref.ref(batch))
+        alive = [old for ref in self._batches if (old := ref()) is not None and old.parts]
+        room, kept = KEPT_BYTES, []
+        for age, old in enumerate(reversed(alive)):
+            room -= old.bytes()
+            # The new one and the one that it came from stay, however large.
+            if age < 2 or room >= 0:
+                kept.insert(0, weakref.ref(old))
+            else:
+                old.let_go()
+        self._batches = kept
+
+
+class Batch:
+    """Recurrent states of hypotheses that were scored together.
+
+    Attributes:
+        parts: for each tensor of a mixer's state one of all mixers (mixer, hypothesis, ...); None
+            after they were let go.
+        origins: the :class:`Origin` of each hypothesis.
+        memory: tensors: (1, ...) if all hypotheses share an origin, else (hypothesis, ...).
+    """
+
+    def __init__(self, parts, origins, memory, buffers=None):
+        self.parts, self.origins, self.memory = parts, origins, memory
+        self._buffers = buffers
+
+    def states(self):
+        """The state of every mixer: tuples of tensors (hypothesis, ...), not copied."""
+        return list(zip(*self.parts, strict=True))
+
+    def bytes(self):
+        """What the states take."""
+        return sum(part.numel() * part.element_size() for part in self.parts)
+
+    def let_go(self):
+        """Forget the states; their memory serves the next batch."""
+        if self._buffers is not None:
+            self.origins[0]._spare = self._buffers
+        self.parts = self._buffers = None
+
+    # A batch of large states takes longer to get its memory from the system than to fill it.
+    __del__ = let_go
+
+
+class Row(NamedTuple):
+    """The state of one hypothesis, of fixed size: a row of a batch."""
+
+    batch: Batch
+    row: int
+
+    @property
+    def origin(self):
+        """The :class:`Origin` of the hypothesis."""
+        return self.batch.origins[self.row]
+
+    @property
+    def alive(self):
+        """Whether the state is there, and not let go."""
+        return self.batch.parts is not None
+
+
+def gather(rows):
+    """Put the states of hypotheses into one new batch, free to be updated in place.
+
+    Rows of one batch, in whatever order, take one copy for each part; keys and values none, as
+    long as all hypotheses have one origin.
+
+    Args:
+        rows: a :class:`Row` each, all alive.
+    """
+    first = rows[0].batch
+    origins = tuple(row.origin for row in rows)
+    spare, origins[0]._spare = origins[0]._spare or [None] * len(first.parts), None
+    buffers, parts = [], []
+    for part, old in zip(first.parts, spare, strict=True):
+        shape = torch.Size((len(part), len(rows), *part.shape[2:]))
+        enough = old is not None and old.numel() >= shape.numel()
+        buffers.append(old if enough else part.new_empty(shape.numel()))
+        parts.append(buffers[-1][: shape.numel()].view(shape))
+    if all(row.batch is first for row in rows):
+        index = torch.tensor([row.row for row in rows], device=parts[0].device)
+        for old, new in zip(first.parts, parts, strict=True):
+            torch.index_select(old, 1, index, out=new)
+    else:
+        several = [[part[:, row : row + 1] for part in batch.parts] for batch, row in rows]
+        for old, new in zip(zip(*several, strict=True), parts, strict=True):
+            torch.cat(old, dim=1, out=new)
+    return Batch(parts, origins, _memory(origins, first), buffers)
+
+
+def _memory(origins, first):
+    if all(origin is origins[0] for origin in origins):
+        return origins[0].memory
+    if origins == first.origins:
+        return first.memory
+    several = [origin.memory for origin in origins]
+    return [torch.cat(parts) for parts in zip(*several, strict=True)]
