@@ -10,10 +10,8 @@ from mambaasr.layers.masking import zero_padding
 from mambaasr.layers.mixer import make_mixer
 from mambaasr.layers.positions import sinusoidal
 
-POSITIONS = (
-    "none",
-    "sinusoidal",
-)  # Frames of speech that go through a mixer at once where only its last state is wanted.
+POSITIONS = ("none", "sinusoidal")
+# Frames of speech that go through a mixer at once where only its last state is wanted.
 PIECE = 4096
 
 

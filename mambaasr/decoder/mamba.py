@@ -27,6 +27,7 @@ class DecoderBlock(nn.Module):
         attention_dropout: on the attention weights.
         mixer: a function without arguments that makes a causal mixer.
         before, after: how many mixers stand on either side of the cross-attention.
+        drop_mixers: whether the dropout is on the mixers' branches too.
     """
 
     def __init__(
@@ -39,8 +40,9 @@ class DecoderBlock(nn.Module):
         dropout_rate,
         attention_dropout,
         mixer,
-        before=1,
-        after=0,
+        before,
+        after,
+        drop_mixers,
     ):
         super().__init__()
         self.before = self._add_mixers("", before, width, norm, mixer)
@@ -52,6 +54,7 @@ class DecoderBlock(nn.Module):
             self.norm_ff = make_norm(norm, width)
             self.feed_forward = FeedForward(width, hidden, dropout_rate)
         self.dropout = nn.Dropout(dropout_rate)
+        self.dropout_mixer = nn.Dropout(dropout_rate if drop_mixers else 0.0)
 
     def _add_mixers(self, place, count, width, norm, mixer):
         """Add norms and mixers; return their names: the first is plain, the others count on."""
@@ -69,7 +72,7 @@ class DecoderBlock(nn.Module):
 
     def _mix(self, x, names, run):
         for norm, mixer in names:
-            x = x + self.dropout(run(getattr(self, mixer), getattr(self, norm)(x)))
+            x = x + self.dropout_mixer(run(getattr(self, mixer), getattr(self, norm)(x)))
         return x
 
     def _pass(self, x, attend, run):
@@ -133,6 +136,8 @@ class MambaDecoder(RecurrentDecoder):
         ValueError: an option is unknown or a size impossible.
     """
 
+    _drop_mixers = True
+
     def __init__(
         self,
         vocab_size,
@@ -190,6 +195,7 @@ class MambaDecoder(RecurrentDecoder):
                 make,
                 mamba_before,
                 mamba_after,
+                self._drop_mixers,
             )
             for _ in range(num_blocks)
         )

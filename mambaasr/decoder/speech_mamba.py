@@ -7,12 +7,15 @@ class SpeechMambaDecoder(MambaDecoder):
     """Speech-Mamba's (arXiv 2409.18654): 3 x [Mamba, cross-attention, Mamba], LayerNorm.
 
     Published are these defaults: no self-attention, no feed-forward module, RMSNorm before each
-    part, 4 heads, d_state 256, sinusoidal positions. Ours are dropout on the mixers' residual
-    branches too (theirs have none), the incremental state (they compute the whole prefix anew at
-    each token), and positions for any length (their table ends at 2500).
+    part, 4 heads, d_state 256, sinusoidal positions, no dropout on the mixers' residual branches.
+    Ours are the incremental state (they compute the whole prefix anew at each token) and positions
+    for any length (their table ends at 2500).
 
-    Args and Raises: see :class:`mambaasr.decoder.mamba.MambaDecoder`.
+    Args and Raises: see :class:`mambaasr.decoder.mamba.MambaDecoder`, but ``dropout_rate`` leaves
+    the mixers' branches alone.
     """
+
+    _drop_mixers = False
 
     def __init__(
         self,

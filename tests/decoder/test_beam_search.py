@@ -22,25 +22,31 @@ class WholePrefix(torch.nn.Module, BatchScorerInterface):
         return logits[:, -1].log_softmax(-1), [None] * len(ys)
 
 
+# Decoder-only: the encoder is an input layer alone.
+INPUT_LAYER = dict(encoder="mamba", encoder_conf=dict(output_size=16, num_blocks=0))
+
+
 @pytest.fixture
 def make_search(tmp_path):
     """Return a function decoder name -> Speech2Text of a tiny model with random weights."""
 
-    def make(name):
+    def make(name, encoder):
         from mambaasr.decode.load import load_speech2text
 
         # make_experiment sharpens the weights, so that hypotheses compete.
         decoder = dict(decoder=name, decoder_conf=DECODERS[name])
-        files = make_experiment(tmp_path, **(OURS | decoder))
+        files = make_experiment(tmp_path, **(OURS | encoder | decoder))
         return load_speech2text(*files, beam_size=5, ctc_weight=0.3, nbest=5)
 
     return make
 
 
-@pytest.mark.parametrize("name", list(CLASSES["decoder"]))
+@pytest.mark.parametrize(
+    "name, encoder", [*((name, {}) for name in CLASSES["decoder"]), ("madeon", INPUT_LAYER)]
+)
 @torch.no_grad()
-def test_incremental_search_finds_what_rescoring_every_prefix_finds(name, make_search):
-    speech2text = make_search(name)
+def test_incremental_search_finds_what_rescoring_every_prefix_finds(name, encoder, make_search):
+    speech2text = make_search(name, encoder)
     search = speech2text.beam_search
     torch.manual_seed(3)
     for samples in (8000, 24000):

@@ -280,3 +280,43 @@ def test_the_prefix_is_masked_in_training_alone():
     assert not torch.allclose(run(), run(), atol=1e-3)
     decoder.eval()
     assert torch.equal(run(), run())
+
+
+def millions(slot, name, *args, **options):
+    with torch.device("meta"):
+        module = load(CLASSES[slot][name])(*args, **options)
+    return sum(parameter.numel() for parameter in module.parameters()) / 1e6
+
+
+@pytest.mark.parametrize(
+    "width, hidden, blocks, published",
+    # The small one is published as 15.0; a reproduction of the code counts 14.6, and so do we.
+    [(144, 1024, 4, 14.6), (512, 2048, 6, 122.9)],
+)
+def test_cross_mamba_behind_conmamba_is_as_large_as_published(width, hidden, blocks, published):
+    own = millions("decoder", "cross_mamba", 5000, width, num_blocks=blocks, linear_units=hidden)
+    encoder = dict(output_size=width, linear_units=hidden, input_layer="cnn64_32")
+    whole = own + millions("encoder", "conmamba", 80, **encoder) + 5000 * (width + 1) / 1e6
+    assert whole == pytest.approx(published, abs=0.05)
+
+
+def test_the_speech_mamba_model_is_as_large_as_published():
+    own = millions("decoder", "speech_mamba", 5000, 512)
+    whole = own + millions("encoder", "speech_mamba", 80) + 5000 * 513 / 1e6
+    assert whole == pytest.approx(67.6, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    "options, published",
+    [
+        (dict(prefix_direction="uni"), 38.5),
+        (dict(prefix_direction="serial"), 38.5),
+        (dict(prefix_direction="parallel", d_state=8), 39.9),
+        (dict(prefix_direction="uni", mixer="mamba2"), 37.9),
+        (dict(prefix_direction="parallel", mixer="mamba2"), 38.0),
+    ],
+)
+def test_madeons_blocks_are_as_large_as_published(options, published):
+    own = millions("decoder", "madeon", 5000, 384, **options)
+    # In the place of our projection of features they embed 10,000 units; 5,000 tokens besides.
+    assert own - 384 * 385 / 1e6 + 10000 * 384 / 1e6 == pytest.approx(published, abs=0.05)
