@@ -124,9 +124,12 @@ def fingerprint_audio(path):
 
 
 def fingerprints(paths):
-    """Return ``{path: fingerprint}``, with a line for the audio behind each ``wav.scp``."""
+    """Return ``{path: fingerprint}``, with a line for the audio behind each ``wav.scp``.
+
+    An empty name is an option without its file, not the current folder.
+    """
     found = {}
-    for path in map(Path, paths):
+    for path in map(Path, filter(None, paths)):
         found[str(path)] = fingerprint(path)
         if path.name == "wav.scp":
             found[f"the audio of {path}"] = fingerprint_audio(path)

@@ -67,6 +67,12 @@ def test_optional_input_that_appears_counts(copy, capsys):
     assert "segments is new" in message_of(step, capsys)
 
 
+def test_an_input_without_a_name_is_not_the_folder(copy, capsys):
+    message_of(copy(inputs=["in", ""]), capsys)
+    open("other", "w").close()
+    assert "done already" in message_of(copy(inputs=["in", ""]), capsys)
+
+
 def test_ignored_options_do_not_count(copy, capsys):
     def step(n):
         return copy(command=["env", f"--chdir={n}", "true"], outputs=[], ignore=["chdir"])
