@@ -17,6 +17,18 @@ def get_parser():
     parser.add_argument("out_dir", metavar="OUT_DIR", help="data folder to write")
     parser.add_argument("--min_wav_duration", type=float, default=0.1, help="seconds (%(default)s)")
     parser.add_argument("--max_wav_duration", type=float, default=20, help="seconds (%(default)s)")
+    parser.add_argument(
+        "--text_prefix",
+        default="",
+        metavar="WORDS",
+        help="task tokens to write before each transcript, such as '<|{lang}|> <|transcribe|>'; "
+        "{lang} is the utterance's language in utt2lang",
+    )
+    parser.add_argument(
+        "--nlsyms_txt",
+        metavar="FILE",
+        help="non-linguistic symbols, one a line, among which are those of --text_prefix",
+    )
     return parser
 
 
@@ -24,8 +36,18 @@ def main(argv=None):
     """Run the command; see :func:`get_parser`."""
     args = get_parser().parse_args(argv)
     from mambaasr.data.filter import filter_folder
+    from mambaasr.data.tokens import read_symbols
 
-    print(filter_folder(args.in_dir, args.out_dir, args.min_wav_duration, args.max_wav_duration))
+    print(
+        filter_folder(
+            args.in_dir,
+            args.out_dir,
+            args.min_wav_duration,
+            args.max_wav_duration,
+            args.text_prefix,
+            read_symbols(args.nlsyms_txt),
+        )
+    )
     return 0
 
 

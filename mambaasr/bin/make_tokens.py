@@ -39,6 +39,30 @@ def get_parser():
         default=1.0,
         help="bpe: share of the characters that get a unit (%(default)s)",
     )
+    parser.add_argument(
+        "--byte_fallback",
+        action="store_true",
+        help="bpe: spell characters without a unit in bytes; takes 256 of the units",
+    )
+    parser.add_argument(
+        "--input_sentence_size",
+        type=int,
+        default=0,
+        metavar="N",
+        help="bpe: train on N transcripts, drawn at random; 0 for all (%(default)s)",
+    )
+    parser.add_argument(
+        "--bpe_nlsyms",
+        metavar="SYMBOLS",
+        help="bpe: further symbols kept in one piece, separated by commas, or a file of them",
+    )
+    parser.add_argument(
+        "--text_prefix",
+        default="",
+        metavar="WORDS",
+        help="bpe: what filter_data wrote before the transcripts; its symbols, which are in "
+        "--nlsyms_txt, become one token each with the space before them",
+    )
     return parser
 
 
@@ -56,6 +80,10 @@ def main(argv=None):
             args.bpemode,
             args.nlsyms_txt,
             args.character_coverage,
+            args.byte_fallback,
+            args.input_sentence_size,
+            args.bpe_nlsyms,
+            args.text_prefix,
         )
     )
     return 0

@@ -5,11 +5,12 @@ import math
 from mambaasr.data.audio import AudioError
 from mambaasr.data.folder import DataFolder
 from mambaasr.data.format import dropped_summary
+from mambaasr.data.prefix import make_prefixes
 from mambaasr.data.report import Dropped, carry_rows, write_report
 from mambaasr.errors import UserError
 
 
-def filter_folder(in_dir, out_dir, min_duration=0.1, max_duration=20.0):
+def filter_folder(in_dir, out_dir, min_duration=0.1, max_duration=20.0, text_prefix="", symbols=()):
     """Write a data folder without the utterances that are too short, too long or have no text.
 
     References without audio, as formatting keeps them for test sets, are left out too: a test set
@@ -22,12 +23,14 @@ def filter_folder(in_dir, out_dir, min_duration=0.1, max_duration=20.0):
         out_dir: folder to write, with ``report.tsv``, which goes on from the input's.
         min_duration: shortest duration that is kept [s].
         max_duration: longest duration that is kept [s].
+        text_prefix: task tokens to write before each transcript; see :mod:`mambaasr.data.prefix`.
+        symbols: the non-linguistic symbols, among which those of the prefix must be.
 
     Returns:
         A one-line summary.
 
     Raises:
-        UserError: the folder has a problem, or no utterance is left.
+        UserError: the folder has a problem, no utterance is left, or a prefix cannot be made.
     """
     if not 0 <= min_duration <= max_duration or math.isnan(max_duration):
         raise UserError(
@@ -57,7 +60,11 @@ def filter_folder(in_dir, out_dir, min_duration=0.1, max_duration=20.0):
     write_report(out_dir, report)
     if not kept:
         raise UserError(f"{in_dir}: no utterance is left (see {out_dir}/report.tsv)")
-    folder.select(kept).write(out_dir)
+    good = folder.select(kept)
+    if text_prefix.strip():
+        for utt, prefix in make_prefixes(text_prefix, good, symbols).items():
+            good.text[utt] = f"{prefix} {good.text[utt]}"
+    good.write(out_dir)
     dropped += [row for row in report if row.utt in folder.text and row.utt not in folder.audio]
     summary = f"{in_dir}: {len(kept) + len(dropped)} utterances in, {len(kept)} kept"
     return summary + dropped_summary(dropped, out_dir)

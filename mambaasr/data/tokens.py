@@ -1,10 +1,19 @@
-"""Token lists: characters, words, or sentencepiece units, as ESPnet's tokenizers make them."""
+"""Token lists: characters, words, or sentencepiece units, as ESPnet's tokenizers make them.
+
+Samba-ASR (arXiv 2501.02832) has byte-level BPE and task tokens. ESPnet opens sentencepiece models,
+which have no byte-level BPE; ``byte_fallback`` comes near: a character that has no unit is spelled
+in the bytes of its UTF-8 form, so nothing is unknown, in any script. It differs in that units
+never join bytes of different characters (a character without a unit costs two to four tokens), in
+that 256 units are set aside, and in sentencepiece's NFKC normalisation of what goes in. Task
+tokens are :mod:`mambaasr.data.prefix`'s.
+"""
 
 import io
 import re
 from collections import Counter
 from pathlib import Path
 
+from mambaasr.data.prefix import is_of_prefix
 from mambaasr.data.table import parse_text, read_good_table
 from mambaasr.errors import UserError
 from mambaasr.files import atomic_write
@@ -12,6 +21,8 @@ from mambaasr.files import atomic_write
 BLANK, UNK, SPACE, SOS_EOS = "<blank>", "<unk>", "<space>", "<sos/eos>"
 # sentencepiece's own units, which ESPnet's list replaces by its own.
 _CONTROL_UNITS = ("<unk>", "<s>", "</s>")
+# A space, as sentencepiece writes it.
+_SPACE = "\u2581"
 
 
 def read_transcripts(paths):
@@ -51,6 +62,23 @@ def read_symbols(path):
     return list(symbols)
 
 
+def read_bpe_symbols(value):
+    """Return the symbols of ESPnet's ``bpe_nlsyms``: a file, one a line, or a list with commas.
+
+    Raises:
+        UserError: see :func:`read_symbols`.
+    """
+    if value in (None, "", "none") or Path(value).is_file():
+        return read_symbols(value)
+    symbols = [symbol.strip() for symbol in str(value).split(",")]
+    for symbol in symbols:
+        if len(symbol.split()) != 1:
+            raise UserError(
+                f"--bpe_nlsyms {value}: {symbol!r} is no symbol, and there is no such file"
+            )
+    return list(dict.fromkeys(symbols))
+
+
 def split_characters(text, symbols=()):
     """Return the characters of a text; a space is ``<space>``, symbols stay in one piece."""
     # Of two symbols that begin alike the longer is meant.
@@ -75,7 +103,14 @@ def count_tokens(transcripts, token_type, symbols=()):
 
 
 def train_sentencepiece(
-    transcripts, vocab_size, mode="unigram", symbols=(), character_coverage=1.0
+    transcripts,
+    vocab_size,
+    mode="unigram",
+    symbols=(),
+    character_coverage=1.0,
+    byte_fallback=False,
+    input_sentence_size=0,
+    text_prefix="",
 ):
     """Train a sentencepiece model, the same for the same input, without its chatter.
 
@@ -84,7 +119,11 @@ def train_sentencepiece(
         vocab_size: number of units, ``<unk>``, ``<s>`` and ``</s>`` included.
         mode: unigram or bpe.
         symbols: non-linguistic symbols, each a unit.
-        character_coverage: share of the characters that are not unknown.
+        character_coverage: share of the characters that are not unknown, or not bytes.
+        byte_fallback: spell characters that have no unit in 256 units for bytes.
+        input_sentence_size: train on as many transcripts, drawn at random; 0 for all.
+        text_prefix: symbols of it (:mod:`mambaasr.data.prefix`) are units with the space before
+            them, so that each costs one token; others leave the space to a unit of its own.
 
     Returns:
         The model (bytes) and its units without the three above.
@@ -94,6 +133,11 @@ def train_sentencepiece(
     """
     import sentencepiece
 
+    if input_sentence_size < 0 or 0 < input_sentence_size <= 100:
+        raise UserError(
+            f"--input_sentence_size (in asr.sh --bpe_input_sentence_size) {input_sentence_size}: "
+            "0 for all transcripts, or more than 100"
+        )
     model = io.BytesIO()
     sentencepiece.set_random_generator_seed(0)
     try:
@@ -102,20 +146,25 @@ def train_sentencepiece(
             model_writer=model,
             vocab_size=vocab_size,
             model_type=mode,
-            user_defined_symbols=list(symbols),
+            user_defined_symbols=[
+                f"{_SPACE}{symbol}" if is_of_prefix(symbol, text_prefix) else symbol
+                for symbol in symbols
+            ],
             character_coverage=character_coverage,
+            byte_fallback=byte_fallback,
+            input_sentence_size=input_sentence_size,
             # sentencepiece leaves out longer sentences (4192 bytes) without a word.
             max_sentence_length=max(4192, *(len(text.encode()) + 1 for text in transcripts)),
             minloglevel=2,
         )
     except RuntimeError as error:
-        raise UserError(_explain(str(error), vocab_size)) from error
+        raise UserError(_explain(str(error), vocab_size, byte_fallback)) from error
     processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
     units = [processor.id_to_piece(i) for i in range(processor.get_piece_size())]
     return model.getvalue(), [unit for unit in units if unit not in _CONTROL_UNITS]
 
 
-def _explain(message, vocab_size):
+def _explain(message, vocab_size, byte_fallback=False):
     """Return sentencepiece's error in words that name the option to change."""
     too_large = re.search(r"set it to a value <= (\d+)", message)
     if too_large:
@@ -126,8 +175,9 @@ def _explain(message, vocab_size):
     too_small = re.search(r"smaller than required_chars\. \d+ vs (\d+)", message)
     if too_small:
         return (
-            f"--nbpe {vocab_size} is too small: the characters alone need {too_small[1]}; "
-            f"give --nbpe {too_small[1]} or more, or a --character_coverage below 1"
+            f"--nbpe {vocab_size} is too small: the characters{' and 256 bytes' * byte_fallback} "
+            f"alone need {too_small[1]}; give --nbpe {too_small[1]} or more, or a "
+            "--character_coverage (in asr.sh --bpe_char_cover) below 1"
         )
     return f"sentencepiece refuses --nbpe {vocab_size}: {message}"
 
@@ -140,6 +190,10 @@ def make_tokens(
     bpemode="unigram",
     nlsyms_txt=None,
     character_coverage=1.0,
+    byte_fallback=False,
+    input_sentence_size=0,
+    bpe_nlsyms=None,
+    text_prefix="",
 ):
     """Write ``tokens.txt`` and, for sentencepiece, ``bpe.model`` into a folder.
 
@@ -152,7 +206,9 @@ def make_tokens(
         nbpe: number of sentencepiece units; the list has as many lines.
         bpemode: unigram or bpe.
         nlsyms_txt: file of non-linguistic symbols, one a line; None for none.
-        character_coverage: see :func:`train_sentencepiece`.
+        character_coverage, byte_fallback, input_sentence_size, text_prefix: see
+            :func:`train_sentencepiece`.
+        bpe_nlsyms: further symbols that bpe keeps in one piece; see :func:`read_bpe_symbols`.
 
     Returns:
         A one-line summary.
@@ -164,7 +220,16 @@ def make_tokens(
     symbols = read_symbols(nlsyms_txt)
     out_dir = Path(out_dir)
     if token_type == "bpe":
-        model, units = train_sentencepiece(transcripts, nbpe, bpemode, symbols, character_coverage)
+        model, units = train_sentencepiece(
+            transcripts,
+            nbpe,
+            bpemode,
+            list(dict.fromkeys([*symbols, *read_bpe_symbols(bpe_nlsyms)])),
+            character_coverage,
+            byte_fallback,
+            input_sentence_size,
+            text_prefix,
+        )
         with atomic_write(out_dir / "bpe.model", "wb") as stream:
             stream.write(model)
     else:

@@ -1,0 +1,55 @@
+"""Task tokens: symbols that stand before a transcript in training: ``<|en|> <|transcribe|>``.
+
+The model learns to begin with them, so it produces them in decoding too; they are no speech, so
+they must be among the non-linguistic symbols (``nlsyms_txt``), which scoring leaves out. ``{lang}``
+in a prefix stands for an utterance's language in ``utt2lang``.
+"""
+
+import re
+
+from mambaasr.errors import UserError
+
+_LANG = "{lang}"
+
+
+def make_prefixes(prefix, folder, symbols):
+    """Return the prefix of each utterance.
+
+    Args:
+        prefix: words, such as ``<|{lang}|> <|transcribe|>``.
+        folder: a :class:`mambaasr.data.folder.DataFolder`.
+        symbols: the non-linguistic symbols.
+
+    Returns:
+        Utterance -> text.
+
+    Raises:
+        UserError: a word is not among the symbols, or the folder does not know the languages.
+    """
+    if re.search(r"[{}]", prefix.replace(_LANG, "")):
+        raise UserError(f"--text_prefix '{prefix}': {_LANG} is all that may stand in braces")
+    if _LANG in prefix and folder.utt2lang is None:
+        raise UserError(
+            f"--text_prefix '{prefix}': {folder.path} has no utt2lang to take {_LANG} from; "
+            "write 'utterance language' lines"
+        )
+    found = {}
+    for utt in folder.utterances:
+        language = folder.utt2lang[utt] if _LANG in prefix else ""
+        words = prefix.replace(_LANG, language).split()
+        for word in words:
+            if word not in symbols:
+                raise UserError(
+                    f"--text_prefix '{prefix}': {utt} gets {word}, which is not among the symbols "
+                    "of --nlsyms_txt: it would be split, and scored; add it there"
+                )
+        found[utt] = " ".join(words)
+    return found
+
+
+def is_of_prefix(symbol, prefix):
+    """Say whether a symbol may stand in a prefix, whatever the language."""
+    return any(
+        re.fullmatch(r"\S+".join(map(re.escape, word.split(_LANG))), symbol)
+        for word in prefix.split()
+    )
