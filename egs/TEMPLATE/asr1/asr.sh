@@ -47,7 +47,12 @@ heading "Tokens and language model"
 option token_type bpe "char, bpe or word"
 option nbpe 30 "number of BPE tokens"
 option bpemode unigram "unigram or bpe"
-option nlsyms_txt none "file with a non-linguistic symbol a line"
+option bpe_char_cover 1.0 "BPE: share of the characters that get a token"
+option bpe_byte_fallback false "BPE: spell other characters in bytes, so that nothing is unknown; takes 256 tokens"
+option bpe_input_sentence_size 100000000 "BPE: transcripts to learn from, at most"
+option bpe_nlsyms "" "BPE: further symbols to keep in one piece: a file, or with commas"
+option nlsyms_txt none "file with a non-linguistic symbol a line; they are not scored"
+option text_prefix "" "task tokens before the transcripts of training and validation, e.g. \"<|{lang}|> <|transcribe|>\"; list them in --nlsyms_txt"
 option use_lm false "decode with a language model"
 option lm_config "" "config of the language model"
 
@@ -90,7 +95,9 @@ fi
 count ngpu 0
 fs=${fs/%k/000}
 for name in nj inference_nj nbpe fs; do count "${name}" 1; done
-for name in min_wav_duration max_wav_duration; do
+[[ ${bpe_input_sentence_size} =~ ^(0|[1-9][0-9]{0,8})$ ]] ||
+    die "--bpe_input_sentence_size '${bpe_input_sentence_size}' is not a whole number"
+for name in min_wav_duration max_wav_duration bpe_char_cover; do
     is_number "${!name}" || die "--${name} '${!name}' is not a number"
 done
 printf '%s\n' "${min_wav_duration}" "${max_wav_duration}" | LC_ALL=C sort -n -C ||
@@ -113,6 +120,8 @@ for name in asr_config encoder decoder model optim inference_config; do
         "$(find "$(dirname "${!name}")" -maxdepth 1 -name '*.yaml' 2> /dev/null | sort | tr '\n' ' ')"
 done
 [[ ${nlsyms_txt} == none || -f ${nlsyms_txt} ]] || die "--nlsyms_txt ${nlsyms_txt}: no such file"
+[[ -z ${text_prefix} || ${nlsyms_txt} != none ]] ||
+    die "--text_prefix '${text_prefix}': its words must be in a file --nlsyms_txt, or they would be scored"
 [[ -z ${pretrained_model} || -f ${pretrained_model%%:*} ]] ||
     die "--pretrained_model ${pretrained_model}: no such file: ${pretrained_model%%:*}"
 

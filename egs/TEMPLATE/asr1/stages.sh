@@ -67,13 +67,19 @@ format_audio() {
 }
 
 filter() {
-    local set
+    local set symbols=()
+    cmd=(python -m mambaasr.bin.filter_data --min_wav_duration "${min_wav_duration}"
+        --max_wav_duration "${max_wav_duration}")
+    if [[ -n ${text_prefix} ]]; then
+        cmd+=(--text_prefix "${text_prefix}" --nlsyms_txt "${nlsyms_txt}")
+        symbols=("${nlsyms_txt}")
+    fi
     for set in "${train}" "${valid_set}"; do
         files_of "${raw}/org/${set}"
         step "filter ${set}" "${dumpdir}" \
-            --input "${files[@]}" --output "${raw}/${set}"/{wav.scp,text,utt2spk} -- \
-            python -m mambaasr.bin.filter_data --min_wav_duration "${min_wav_duration}" \
-            --max_wav_duration "${max_wav_duration}" "${raw}/org/${set}" "${raw}/${set}"
+            --input "${files[@]}" ${symbols[@]+"${symbols[@]}"} \
+            --output "${raw}/${set}"/{wav.scp,text,utt2spk} -- \
+            "${cmd[@]}" "${raw}/org/${set}" "${raw}/${set}"
     done
 }
 
@@ -82,12 +88,16 @@ make_tokens() {
     cmd=(python -m mambaasr.bin.make_tokens --token_type "${token_type}" --out "${token_dir}"
         --text "${raw}/${train}/text")
     if [[ ${token_type} == bpe ]]; then
-        cmd+=(--nbpe "${nbpe}" --bpemode "${bpemode}")
+        cmd+=(--nbpe "${nbpe}" --bpemode "${bpemode}" --character_coverage "${bpe_char_cover}"
+            --input_sentence_size "${bpe_input_sentence_size}")
+        if [[ ${bpe_byte_fallback} == true ]]; then cmd+=(--byte_fallback); fi
+        if [[ -n ${bpe_nlsyms} ]]; then cmd+=(--bpe_nlsyms "${bpe_nlsyms}"); fi
+        if [[ -n ${text_prefix} ]]; then cmd+=(--text_prefix "${text_prefix}"); fi
         outputs+=("${bpemodel}")
     fi
     if [[ ${nlsyms_txt} != none ]]; then cmd+=(--nlsyms_txt "${nlsyms_txt}"); fi
     step "token list ${tokens}" "${token_dir%/*}" --input "${raw}/${train}/text" "${nlsyms_txt}" \
-        --output "${outputs[@]}" -- "${cmd[@]}"
+        "${bpe_nlsyms}" --output "${outputs[@]}" -- "${cmd[@]}"
 }
 
 # What statistics and training have in common.
