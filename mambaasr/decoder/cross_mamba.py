@@ -4,8 +4,9 @@ from torch import nn
 
 from mambaasr.decoder.base import RecurrentDecoder, check_counts, check_rates, mixer_maker
 from mambaasr.layers.block import FeedForward
-from mambaasr.layers.join import join, text_of
+from mambaasr.layers.join import join
 from mambaasr.layers.norm import make_norm
+from mambaasr.layers.prefix import PrefixMixer
 
 
 class CrossMambaBlock(nn.Module):
@@ -26,7 +27,7 @@ class CrossMambaBlock(nn.Module):
     def __init__(self, width, hidden, norm, dropout_rate, mixer):
         super().__init__()
         self.norm_mixer, self.mixer = make_norm(norm, width), mixer()
-        self.norm_cross, self.cross_mixer = make_norm(norm, width), mixer()
+        self.norm_cross, self.cross_mixer = make_norm(norm, width), PrefixMixer(mixer())
         self.feed_forward = None
         if hidden > 0:
             self.norm_ff = make_norm(norm, width)
@@ -42,7 +43,7 @@ class CrossMambaBlock(nn.Module):
         """x (batch, text, width), speech (batch, time, width) -> (batch, text, width)."""
         x = x + self.dropout(self.mixer(self.norm_mixer(x), lengths))
         joint = join(speech, speech_lengths, self.norm_cross(x), lengths)
-        y = text_of(self.cross_mixer(*joint), speech_lengths, lengths, x.shape[1])
+        y = self.cross_mixer(*joint, speech_lengths, tokens=x.shape[1])
         return self._finish(x + self.dropout(y))
 
     def step(self, x, state, cross_state):
@@ -123,7 +124,7 @@ class CrossMambaDecoder(RecurrentDecoder):
         states = []
         for block in self.blocks:
             states.append(block.mixer.initial_state(1, speech.device, speech.dtype))
-            states.append(self._absorb(block.cross_mixer, speech))
+            states.append(self._absorb(block.cross_mixer.mixer, speech))
         return states, []
 
     def _advance(self, x, states, memory):

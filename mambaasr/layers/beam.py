@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 
 # States of one origin that may lie in memory; beyond, old ones are let go.
-KEPT_BYTES = 1 << 28
+KEPT_BYTES = 1 << 26
 
 
 class Origin:

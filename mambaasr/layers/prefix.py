@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from mambaasr.layers.join import reverse_speech
+from mambaasr.layers.join import reverse_speech, text_of
 
 
 class PrefixMixer(nn.Module):
@@ -38,22 +38,29 @@ class PrefixMixer(nn.Module):
             if suffix:
                 self.mixer._reset_direction(suffix)
 
-    def forward(self, joint, lengths, speech_lengths):
+    def forward(self, joint, lengths, speech_lengths, tokens=None):
         """Mix joint sequences of :func:`mambaasr.layers.join.join`.
 
         Args:
             joint: (batch, time, width).
             lengths: (batch) of the joint sequences.
             speech_lengths: (batch).
+            tokens: None; or the longest text, if the text alone is wanted, which spares the
+                speech the output projection.
 
         Returns:
-            (batch, time, width), zero beyond the lengths.
+            (batch, time, width), or (batch, tokens, width); zero beyond the lengths.
         """
         parts, total = self.mixer._enter(joint), 0
         for suffix, turned in self.passes:
             seen = [reverse_speech(part, speech_lengths) for part in parts] if turned else parts
             y, _ = self.mixer._mix(seen, suffix, lengths)
             total = total + (reverse_speech(y, speech_lengths) if turned else y)
+        if tokens is not None:
+            lengths = lengths - speech_lengths
+            total, *parts = (
+                text_of(part, speech_lengths, lengths, tokens) for part in (total, *parts)
+            )
         return self.mixer._leave(total, parts, lengths)
 
     @torch.no_grad()
