@@ -26,8 +26,9 @@ NO_CUDA = {
     for package in ("MAMBA", "CAUSAL_CONV1D")
     for what in ("SKIP_CUDA_BUILD", "FORCE_BUILD")
 }
-# name -> what is installed together
+# name -> what is installed together; the builds of the last want the first
 GROUPS = {
+    "wheel": ["wheel==0.45.1"],
     "transformers, mambapy": ["-r", str(HERE / "peers.txt")],
     "mamba_ssm, causal_conv1d": ["--require-hashes", "-r", str(HERE / "references.txt")],
 }
@@ -57,7 +58,6 @@ def install(folder=FOLDER, groups=None, say=print):
         if stamp.exists():
             continue
         command = [*_installer(), "--target", str(folder), "--no-deps", "--no-build-isolation"]
-        # Their builds want `wheel`, which is among the peers.
         environment = {**os.environ, **NO_CUDA, "PYTHONPATH": str(folder)}
         try:
             result = subprocess.run(
