@@ -226,8 +226,14 @@ class Convolution(nn.Conv2d):
             plain = Stage(1, stage.stride, norm=True)
             self.shortcut = Convolution(inputs, width, plain, channels, dropout_rate)
 
+    def _reflect(self, x):
+        # F.pad's gradient is not deterministic on a GPU.
+        x, n = x.permute(0, 2, 3, 1), self.margin  # (b, t, f, c)
+        ends = x[:, :, 1 : n + 1].flip(2), x[:, :, -1 - n : -1].flip(2)
+        return torch.cat([ends[0], x, ends[1]], dim=2).permute(0, 3, 1, 2)
+
     def _convolve(self, x):
-        x = F.pad(x, (self.margin, self.margin, 0, 0), mode="reflect") if self.margin else x
+        x = self._reflect(x) if self.margin else x
         (height, width), (down, across) = self.kernel_size, self.stride
         if self.in_channels == 1:
             # From a single channel each patch is one row of a product.
