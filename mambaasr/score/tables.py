@@ -169,11 +169,13 @@ def _name(head, options, defaults):
     parts = [head] if head else []
     for name in sorted(options, key=lambda name: (name in ARGUMENTS, name not in BLOCKS, name)):
         value = options[name]
-        if name in WITHOUT_EFFECT or value == defaults.get(name) or value == "":
+        if name in WITHOUT_EFFECT or value == defaults.get(name):
             continue
         if name in ("asr_config", "inference_config"):
             continue  # the head
-        if name in ARGUMENTS:
+        if value == "":
+            parts.append(f"{short.get(name, name)}_none")
+        elif name in ARGUMENTS:
             parts.append(re.sub(r"^_+", "", value.replace(" ", "").replace("--", "_")))
         else:
             what = _stem(value) if value.endswith((".yaml", ".pth")) else value.replace(" ", "-")

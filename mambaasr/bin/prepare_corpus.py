@@ -1,0 +1,48 @@
+"""Write data folders of a corpus that lhotse knows: LibriSpeech, AISHELL-1 and others."""
+
+import argparse
+from pathlib import Path
+
+from mambaasr.bin import run_main
+from mambaasr.errors import UserError
+
+
+def get_parser():
+    """Return the command's parser."""
+    parser = argparse.ArgumentParser(
+        prog="python -m mambaasr.bin.prepare_corpus",
+        description=__doc__ + " Example: prepare_corpus librispeech --corpus_dir DIR "
+        "--sets dev=dev-clean+dev-other test_clean=test-clean",
+    )
+    parser.add_argument("corpus", metavar="CORPUS", help="librispeech, aishell, ...")
+    parser.add_argument("--corpus_dir", required=True, metavar="DIR", help="where it lies")
+    parser.add_argument(
+        "--sets", nargs="+", required=True, metavar="SET=PART[+PART...]", help="what to write"
+    )
+    parser.add_argument("--data_dir", type=Path, default=Path("data"), help="output (%(default)s)")
+    parser.add_argument("--nj", type=int, default=1, help="parallel jobs (%(default)s)")
+    return parser
+
+
+def main(argv=None):
+    """Run the command; return its exit code."""
+    args = get_parser().parse_args(argv)
+    sets = {}
+    for text in args.sets:
+        name, _, parts = text.partition("=")
+        if not name or not all(parts.split("+")):
+            raise UserError(f"--sets {text}: write SET=PART or SET=PART+PART")
+        sets[name] = parts.split("+")
+    if args.nj < 1:
+        raise UserError("--nj must be at least 1")
+    from mambaasr.data.corpora import prepare_sets
+
+    for name, count in prepare_sets(
+        args.corpus, args.corpus_dir, sets, args.data_dir, args.nj
+    ).items():
+        print(f"{args.data_dir / name}: {count} utterances")
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)
