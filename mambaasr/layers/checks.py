@@ -1,5 +1,7 @@
 """Options that a yaml gives: an impossible one is named, with its value and what is allowed."""
 
+import math
+
 
 def check_positive(owner, **values):
     """Check numbers.
@@ -28,6 +30,22 @@ def check_sizes(owner, **values):
             raise ValueError(f"{owner}: {name} is {value!r}; it must be a whole number")
 
 
+def check_counts(**values):
+    """Check whole numbers that may be 0.
+
+    Args:
+        **values: what was given, by the option's name.
+
+    Raises:
+        ValueError: one is no whole number, or negative.
+    """
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise ValueError(f"{name} is {value!r}; it must be a whole number")
+        if value < 0:
+            raise ValueError(f"{name} is {value}; it must not be negative")
+
+
 def check_choice(name, value, choices):
     """Check a name.
 
@@ -41,3 +59,39 @@ def check_choice(name, value, choices):
     """
     if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name} is {value!r}; choose one of {', '.join(choices)}")
+
+
+def check_rates(owner, **values):
+    """Check shares, such as dropout's; as :func:`check_positive`.
+
+    Raises:
+        ValueError: one does not lie in [0, 1).
+    """
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
+            raise ValueError(f"{owner}: {name} is {value!r}; it must lie in [0, 1)")
+
+
+def check_range(owner, name, value, above=-math.inf):
+    """Check a pair of numbers.
+
+    Args:
+        owner: the class's name, for the message.
+        name: the option's name.
+        value: what was given.
+        above: what the first number must lie above.
+
+    Returns:
+        (lowest, highest), floats.
+
+    Raises:
+        ValueError: it is no pair, or ``above < lowest <= highest`` does not hold.
+    """
+    try:
+        lowest, highest = (float(x) for x in value)
+    except (TypeError, ValueError):
+        lowest, highest = math.nan, math.nan
+    if not above < lowest <= highest:
+        bound = "" if above == -math.inf else f" above {above:g}"
+        raise ValueError(f"{owner}: {name} is {value!r}; it must be [lowest, highest]{bound}")
+    return lowest, highest

@@ -11,7 +11,7 @@ import math
 import torch
 from torch import nn
 
-from mambaasr.layers.checks import check_choice, check_positive, check_sizes
+from mambaasr.layers.checks import check_choice, check_positive, check_rates, check_sizes
 from mambaasr.layers.dropout import Dropout
 from mambaasr.layers.linear import Linear, linear
 from mambaasr.layers.masking import zero_padding
@@ -47,7 +47,7 @@ class Mamba(nn.Module):
             needs it against overfitting).
 
     Raises:
-        ValueError: a size is not positive, or ``dt_init`` or ``A_init`` is unknown.
+        ValueError: a number is out of range, or ``dt_init`` or ``A_init`` is unknown.
     """
 
     causal = True
@@ -74,7 +74,9 @@ class Mamba(nn.Module):
         check_sizes("Mamba", d_model=d_model, d_state=d_state, d_conv=d_conv)
         if dt_rank == "auto":
             dt_rank = math.ceil(d_model / 16)
-        check_positive("Mamba", expand=expand, A_noise=A_noise)
+        check_positive("Mamba", expand=expand, dt_min=dt_min, dt_max=dt_max, dt_scale=dt_scale)
+        check_positive("Mamba", dt_init_floor=dt_init_floor, A_noise=A_noise)
+        check_rates("Mamba", dropout_rate=dropout_rate)
         check_choice("Mamba: dt_init", dt_init, ("random", "constant"))
         check_choice("Mamba: A_init", A_init, ("s4d_real", "noise"))
         self.d_model, self.d_state, self.d_conv = d_model, d_state, d_conv

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mambaasr.layers.checks import check_positive, check_sizes
+from mambaasr.layers.checks import check_positive, check_range, check_rates, check_sizes
 from mambaasr.layers.dropout import Dropout
 from mambaasr.layers.linear import Linear
 from mambaasr.layers.masking import zero_padding
@@ -82,7 +82,7 @@ class Mamba2(nn.Module):
         dropout_rate: dropout after the input and before the output leaves.
 
     Raises:
-        ValueError: a size is not positive, or one that must divide another does not.
+        ValueError: a number is out of range, or a size that must divide another does not.
     """
 
     causal = True
@@ -113,7 +113,11 @@ class Mamba2(nn.Module):
         super().__init__()
         check_sizes("Mamba2", d_model=d_model, d_state=d_state, d_conv=d_conv, headdim=headdim)
         check_sizes("Mamba2", ngroups=ngroups, chunk_size=chunk_size)
-        check_positive("Mamba2", expand=expand)
+        check_positive("Mamba2", expand=expand, dt_min=dt_min, dt_max=dt_max)
+        check_positive("Mamba2", dt_init_floor=dt_init_floor)
+        check_rates("Mamba2", dropout_rate=dropout_rate)
+        if conv_init is not None:
+            check_positive("Mamba2", conv_init=conv_init)
         self.d_model, self.d_state, self.d_conv = d_model, d_state, d_conv
         self.headdim, self.ngroups, self.chunk_size = headdim, ngroups, chunk_size
         self.d_inner = int(expand * d_model)
@@ -128,9 +132,8 @@ class Mamba2(nn.Module):
             raise ValueError(
                 f"Mamba2: ngroups is {ngroups}; it must divide the {self.nheads} heads"
             )
-        if not 0 < A_init_range[0] <= A_init_range[1]:
-            raise ValueError(f"Mamba2: A_init_range is {A_init_range}, expected 0 < low <= high")
-        self.dt_limit = tuple(float(x) for x in dt_limit)
+        A_init_range = check_range("Mamba2", "A_init_range", A_init_range, above=0)
+        self.dt_limit = check_range("Mamba2", "dt_limit", dt_limit)
         self._init = dict(
             A=A_init_range, low=dt_min, high=dt_max, floor=dt_init_floor, conv=conv_init
         )

@@ -63,3 +63,26 @@ def make_mixer(
     if direction == "outer":
         return OuterBiMamba(made, d_model, merge, **options)
     return INNER[mixer](d_model, merge, **options)
+
+
+def mixer_options(conf):
+    """Check the mapping that a yaml gives as ``mixer_conf``, for :func:`make_mixer`'s ``conf``.
+
+    Args:
+        conf: a mapping, or None.
+
+    Returns:
+        dict.
+
+    Raises:
+        ValueError: it is no mapping, or names an option that has its place beside it.
+    """
+    if conf is None:
+        return {}
+    if not isinstance(conf, dict):
+        raise ValueError(f"mixer_conf is {conf!r}; it must be a mapping of a mixer's options")
+    for name in conf:
+        if name in inspect.signature(make_mixer).parameters and name != "conf":
+            place = "mixer_dropout_rate" if name == "dropout_rate" else name
+            raise ValueError(f"mixer_conf: {name!r} has its place beside mixer_conf, as {place}")
+    return dict(conf)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from mambaasr.layers.bidirectional import InnerBiMamba, InnerBiMamba2, OuterBiMamba
 from mambaasr.layers.mamba import Mamba
 from mambaasr.layers.mamba2 import Mamba2
-from mambaasr.layers.mixer import DIRECTIONS, MIXERS, make_mixer
+from mambaasr.layers.mixer import DIRECTIONS, MIXERS, make_mixer, mixer_options
 
 MERGES = ["sum", "mean", "concat"]
 LENGTHS = torch.tensor([17, 5, 0, 9])
@@ -255,6 +255,13 @@ def test_impossible_options_are_named(direction):
         ("mamba1", dict(dt_init="zero"), "dt_init is 'zero'; choose one of random, constant"),
         ("mamba1", dict(A_init="random"), "A_init is 'random'; choose one of s4d_real, noise"),
         ("mamba1", dict(A_noise=0), "A_noise is 0"),
+        ("mamba1", dict(dt_min="0.1"), "dt_min is '0.1'; it must be positive"),
+        ("mamba1", dict(dropout_rate=1.5), r"dropout_rate is 1.5; it must lie in \[0, 1\)"),
+        ("mamba2", dict(dropout_rate=True), "dropout_rate is True"),
+        ("mamba2", dict(conv_init=-1), "conv_init is -1"),
+        ("mamba2", dict(headdim=8, dt_limit=3), r"dt_limit is 3; it must be \[lowest, highest\]$"),
+        ("mamba2", dict(headdim=8, dt_limit=[1, 0.5]), r"dt_limit is \[1, 0.5\]"),
+        ("mamba2", dict(headdim=8, A_init_range=[0, 1]), r"A_init_range is \[0, 1\]; .* above 0$"),
         ("mamba1", dict(headdim=8), "'headdim' is no option of mamba1; choose among dt_rank"),
         ("mamba2", dict(dt_rank=8), "'dt_rank' is no option of mamba2; choose among .*headdim"),
         ("mamba2", dict(A_init="noise"), "'A_init' is no option of mamba2"),
@@ -263,6 +270,20 @@ def test_impossible_options_are_named(direction):
     ):
         with pytest.raises(ValueError, match=message):
             make_mixer(mixer, direction, 24, **options)
+
+
+def test_what_a_mixer_conf_may_hold():
+    assert mixer_options(None) == {} and mixer_options({"dt_rank": 3}) == {"dt_rank": 3}
+    for conf, message in (
+        (5, "mixer_conf is 5; it must be a mapping"),
+        (["dt_rank"], "must be a mapping"),
+        ({"d_state": 8}, "'d_state' has its place beside mixer_conf, as d_state"),
+        ({"dropout_rate": 0.1}, "'dropout_rate' has its place .* as mixer_dropout_rate"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            mixer_options(conf)
+    with pytest.raises(ValueError, match="'conf' is no option of mamba1"):
+        make_mixer("mamba1", "uni", 24, **mixer_options({"conf": 1}))
 
 
 def test_unknown_directions_and_merges_are_named():
