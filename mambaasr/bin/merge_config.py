@@ -19,6 +19,9 @@ def get_parser():
     )
     parser.add_argument("--base", required=True, help="e.g. conf/train_asr.yaml")
     parser.add_argument(
+        "--task", choices=["asr", "lm"], default="asr", help="whose config it is (%(default)s)"
+    )
+    parser.add_argument(
         "--block",
         nargs="*",
         action="extend",
@@ -38,13 +41,19 @@ def get_parser():
     parser.add_argument(
         "--check",
         metavar="OPTIONS",
-        help="check every file, and the whole with these options of asr_train over it, against "
+        help="check every file, and the whole with these options of the training over it, against "
         "the classes they name",
     )
     parser.add_argument(
         "--check_decoding", metavar="OPTIONS", help="check these options of asr_inference too"
     )
     parser.add_argument("--decoding_config", metavar="YAML", help="and its config")
+    parser.add_argument(
+        "--decoding_lm",
+        choices=["true", "false"],
+        default="false",
+        help="whether it uses a language model: then its weight must not be 0",
+    )
     parser.add_argument(
         "--show",
         nargs="+",
@@ -65,9 +74,9 @@ def main(argv=None):
     config = merge(parts[0][1], parts[1:])
     given = {}
     if args.check is not None:
-        given = check(parts, config, shlex.split(args.check))
+        given = check(parts, config, shlex.split(args.check), args.task)
     if args.check_decoding is not None:
-        check_decoding(args.decoding_config, args.check_decoding)
+        check_decoding(args.decoding_config, args.check_decoding, args.decoding_lm == "true")
     if args.show is not None:
         print("\n".join(shown(name, config, given) for name in args.show))
         return 0
@@ -83,15 +92,16 @@ def main(argv=None):
     return 0
 
 
-def check(parts, config, options):
-    """Check configs as ``asr_train`` would, without importing ESPnet.
+def check(parts, config, options, task="asr"):
+    """Check configs as a training would, without importing ESPnet.
 
     Args:
         parts: list of ``(path, dict)``; checked first, so that a mistake is named with its own
             file and line. A part that gives a class's options without the class is left to the
             whole.
         config: the parts merged.
-        options: words of an ``asr_train`` command line.
+        options: words of the training's command line.
+        task: "asr" or "lm".
 
     Returns:
         dict: option -> list of values, as ``options`` give them.
@@ -104,13 +114,13 @@ def check(parts, config, options):
     for path, part in parts:
         named = {key.removesuffix("_conf") for key in part if key.endswith("_conf")}
         if not any(slot in config and slot not in part for slot in named):
-            check_command([*command, path], whole=False)
+            check_command([*command, path], task, whole=False)
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder, "config.yaml")
         with atomic_write(whole) as stream:
             stream.write(dump(config))
         try:
-            given = check_command([*command, str(whole), *options])
+            given = check_command([*command, str(whole), *options], task)
         except UserError as error:
             names = " + ".join(path for path, _ in parts)
             raise UserError(
@@ -146,12 +156,13 @@ def flatten_options(given):
     return flat
 
 
-def check_decoding(config, options):
+def check_decoding(config, options, lm=False):
     """Check the options of ``asr_inference`` and its config, importing nothing heavy.
 
     Args:
         config: yaml file, or an empty text.
         options: words of its command line, as one text.
+        lm: whether there is a language model, which a weight of 0 would leave unused.
     """
     from mambaasr.bin.asr_inference import _parse
 
@@ -160,10 +171,17 @@ def check_decoding(config, options):
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
-            _parse([*needed, *(["--config", config] if config else []), *shlex.split(options)])
+            args = _parse(
+                [*needed, *(["--config", config] if config else []), *shlex.split(options)]
+            )
     except SystemExit:
         message = said.getvalue().rpartition("error: ")[2].strip()
         raise UserError(f"decoding: {message or f'{options}: no decoding'}") from None
+    if lm and args.lm_weight == 0:
+        raise UserError(
+            f"{config or 'decoding'}: lm_weight is 0, so the language model would not be used: "
+            "give --inference_args '--lm_weight 0.3', or --use_lm false"
+        )
 
 
 if __name__ == "__main__":

@@ -30,13 +30,15 @@ def load_speech2text(
     from mambaasr.espnet_compat import import_quietly
     from mambaasr.task.config import read
 
-    _check_device(device)
+    check_device(device)
     if (lm_train_config is None) != (lm_file is None):
         raise UserError("a language model needs both lm_train_config and lm_file")
     weights = read_weights(model_file)
     lm_weights = read_weights(lm_file) if lm_file is not None else None
-    for config in filter(None, (train_config, lm_train_config)):
-        read(config)
+    configs = [str(config) for config in (train_config, lm_train_config) if config is not None]
+    tokens = [read(config).get("token_list") for config in configs]
+    if tokens[-1] != tokens[0]:
+        raise UserError(f"{configs[1]}: its token_list is not that of {configs[0]}")
     register()
     speech2text_class = import_quietly("espnet2.bin.asr_inference").Speech2Text
     try:
@@ -132,7 +134,8 @@ def _fill_lm(speech2text, state, lm_file, lm_train_config):
     fill(lm, inner, lm_file, lm_train_config)
 
 
-def _check_device(device):
+def check_device(device):
+    """Refuse a GPU where there is none."""
     import torch
 
     if device.startswith("cuda") and not torch.cuda.is_available():

@@ -17,10 +17,12 @@ ASR = ROOT / "egs/TEMPLATE/asr1/asr.sh"
 RECIPES = sorted(ROOT.glob("egs/*/asr1/run.sh"))
 NEEDED = ["--train_set", "train", "--valid_set", "dev", "--test_sets", "test"]
 NEEDED += ["--asr_config", "conf/train_asr.yaml", "--token_type", "char"]
+LM = ["--use_lm", "true", "--lm_config", "conf/train_lm.yaml"]
 # What the users of ESPnet2's asr.sh type.
 ESPNET = """stage stop_stage skip_data_prep skip_train skip_eval ngpu nj inference_nj gpu_inference
 dumpdir expdir local_data_opts speed_perturb_factors audio_format fs min_wav_duration
-max_wav_duration token_type nbpe bpemode use_lm lm_config asr_tag asr_exp asr_stats_dir asr_config
+max_wav_duration token_type nbpe bpemode use_lm lm_config lm_args lm_tag lm_exp lm_stats_dir
+lm_train_text lm_dev_text lm_test_text inference_lm asr_tag asr_exp asr_stats_dir asr_config
 asr_args pretrained_model ignore_init_mismatch feats_normalize inference_tag inference_config
 inference_args inference_asr_model train_set valid_set test_sets nlsyms_txt lang""".split()
 OURS = "encoder decoder model optim skip_stages datadir bad_audio force resume_changed".split()
@@ -52,6 +54,7 @@ def recipe(tmp_path):
     (folder / "conf").mkdir(parents=True)
     (folder / "local").mkdir()
     (folder / "conf/train_asr.yaml").write_text("encoder: conmamba\nmax_epoch: 1\n")
+    (folder / "conf/train_lm.yaml").write_text("lm: mamba\nmax_epoch: 1\n")
     script = folder / "local/data.sh"
     script.write_text(DATA_SH)
     script.chmod(0o755)
@@ -93,10 +96,20 @@ def test_help_lists_every_option(recipe):
         (["--stage", "11", "--stop_stage", "10"], "--stage 11 comes after --stop_stage 10"),
         (["--stage", "14"], "not built yet"),
         (["--stop_stage", "15"], "not built yet"),
-        (["--stage", "6", "--stop_stage", "8"], "the language model is not built yet"),
-        (["--stage", "9"], "the language model is not built yet"),
-        (["--stop_stage", "6"], "the language model is not built yet"),
-        (["--use_lm", "true"], "the language model is not built yet"),
+        (["--stage", "6", "--stop_stage", "8"], "stages 6 to 8 are the language model's: --use_lm"),
+        (["--stage", "9"], "stage 9 (n-gram) is not built yet"),
+        (["--stop_stage", "9", "--use_lm", "true"], "stage 9 (n-gram) is not built yet"),
+        (["--use_lm", "true"], "--use_lm true needs --lm_config, or --lm_exp"),
+        (["--lm_config", "conf/x.yaml"], "--lm_config conf/x.yaml: no such file"),
+        ([*LM, "--lm_args", "--lm transformr"], "lm `transformr` is unknown; did you mean `tran"),
+        ([*LM, "--lm_args", "--encoder mamba"], "there is no option --encoder"),
+        (
+            [*LM, "--lm_args", "--lm_conf units=3"],
+            "lm_conf has no option `units`; did you mean `un",
+        ),
+        ([*LM, "--lm_tag", "x,y"], "--lm_tag 'x,y'"),
+        ([*LM, "--lm_train_text", "'a"], "a quotation mark is not closed"),
+        ([*LM, "--inference_args", "--lm_weight 0"], "the language model would not be used"),
         (["--asr_confg", "x"], "did you mean --asr_config"),
         (["--zzzz", "x"], "unknown option --zzzz"),
         (["--stage stop_stage", "x"], "unknown option"),
@@ -278,7 +291,7 @@ def test_statistics_follow_all_but_what_is_known_not_to_matter(recipe):
 
 
 def test_passing_over_the_language_model_is_said(recipe):
-    said = "Stages 6 to 9: no language model (--use_lm false)"
+    said = "Stages 6 to 8: no language model (--use_lm false)"
     every = [*NEEDED, "--skip_data_prep", "true", "--skip_stages", "10 11", "--skip_eval", "true"]
     assert said in call(recipe, *every).stdout
     assert said not in call(recipe, *every, "--stage", "10").stdout

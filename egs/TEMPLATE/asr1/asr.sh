@@ -53,8 +53,16 @@ option bpe_input_sentence_size 100000000 "BPE: transcripts to learn from, at mos
 option bpe_nlsyms "" "BPE: further symbols to keep in one piece: a file, or with commas"
 option nlsyms_txt none "file with a non-linguistic symbol a line; they are not scored"
 option text_prefix "" "task tokens before the transcripts of training and validation, e.g. \"<|{lang}|> <|transcribe|>\"; list them in --nlsyms_txt"
-option use_lm false "decode with a language model"
-option lm_config "" "config of the language model"
+option use_lm false "train a language model (stages 6 to 8) and decode with it, by the decoding's lm_weight"
+option lm_config "" "yaml of its training, e.g. conf/train_lm.yaml"
+option lm_args "" "more options for its training, e.g. \"--max_epoch 10\"; they win over the yaml"
+option lm_tag "" "name of its experiment; default: from its config, tokens and lm_args"
+option lm_exp "" "folder of its experiment; default: <expdir>/lm_<lm_tag>; without lm_config: a trained one"
+option lm_stats_dir "" "folder of its statistics"
+option lm_train_text "" "texts to train it on, e.g. \"data/train/text data/local/other_text/text\"; default: the training set's"
+option lm_dev_text "" "texts to validate it on; default: the validation set's"
+option lm_test_text "" "text to measure its perplexity on; default: the first test set's"
+option inference_lm valid.loss.ave.pth "file in its folder to decode with"
 
 heading "Training"
 option asr_config "" "yaml of the training, e.g. conf/train_asr.yaml (required)"
@@ -89,8 +97,12 @@ for n in ${skipped[@]+"${skipped[@]}"}; do stage_number skip_stages "${n}"; done
 if (( stage > 13 && stop_stage == 13 )); then stop_stage=${stage}; fi
 (( stage <= stop_stage )) || die "--stage ${stage} comes after --stop_stage ${stop_stage}"
 (( stop_stage < 14 )) || die "stages 14 and 15 (pack, upload) are not built yet: --stop_stage 13"
-if [[ ${use_lm} == true || ${stage} == [6-9] || ${stop_stage} == [6-9] ]]; then
-    die "the language model is not built yet: --use_lm false, and no stage from 6 to 9"
+(( stage != 9 && stop_stage != 9 )) || die "stage 9 (n-gram) is not built yet: --stop_stage 8 or --stage 10"
+if ! ${use_lm} && (( stage > 5 && stop_stage < 9 )); then
+    die "stages 6 to 8 are the language model's: --use_lm true"
+fi
+if ${use_lm} && [[ -z ${lm_config}${lm_exp} ]]; then
+    die "--use_lm true needs --lm_config, or --lm_exp with a trained one"
 fi
 count ngpu 0
 fs=${fs/%k/000}
@@ -115,7 +127,7 @@ one_of feats_normalize global_mvn utterance_mvn none
 for name in train_set valid_set test_sets asr_config; do
     [[ ${!name} == *[![:space:]]* ]] || die "--${name} is required"
 done
-for name in asr_config encoder decoder model optim inference_config; do
+for name in asr_config encoder decoder model optim inference_config lm_config; do
     [[ -z ${!name} || -f ${!name} ]] || die "--${name} ${!name}: no such file; there are:" \
         "$(find "$(dirname "${!name}")" -maxdepth 1 -name '*.yaml' 2> /dev/null | sort | tr '\n' ' ')"
 done
@@ -136,7 +148,7 @@ add_words() { # add_words TEXT: append its words to cmd, by the shell's quoting 
 split_words() {
     python -c 'import shlex, sys; sys.stdout.write("".join(w + "\0" for w in shlex.split(sys.argv[1])))' "$1"
 }
-for name in local_data_opts asr_args inference_args; do
+for name in local_data_opts asr_args inference_args lm_args lm_train_text lm_dev_text; do
     split_words "${!name}" > /dev/null 2>&1 || die "--${name} '${!name}': a quotation mark is not closed"
 done
 merge_config() { # merge_config OPTION...
@@ -146,8 +158,13 @@ merge_config() { # merge_config OPTION...
     done
     python -m mambaasr.bin.merge_config --base "${asr_config}" ${blocks[@]+"${blocks[@]}"} "$@"
 }
+decoding_lm=${use_lm}
+if ${skip_eval} || (( stop_stage < 12 )); then decoding_lm=false; fi
 facts=$(merge_config --check="${asr_args}" --check_decoding="${inference_args}" \
-    --decoding_config="${inference_config}" --show model model_file)
+    --decoding_config="${inference_config}" --decoding_lm "${decoding_lm}" --show model model_file)
+if ${use_lm} && [[ -n ${lm_config} ]]; then
+    python -m mambaasr.bin.merge_config --task lm --base "${lm_config}" --check="${lm_args}" > /dev/null
+fi
 model_class=${facts%%$'\n'*}
 : "${inference_asr_model:=${facts##*$'\n'}}"
 
@@ -167,7 +184,8 @@ bpemodel=none
 if [[ ${token_type} == bpe ]]; then bpemodel=${token_dir}/bpe.model; fi
 suffix=raw${language:+_${language}}_${token_type}
 if [[ ${token_type} == bpe ]]; then suffix+=${nbpe}; fi
-: "${asr_stats_dir:=${expdir}/asr_stats_${suffix}${speed_perturb_factors:+_sp}}"
+# Another encoder may drop other utterances, so that two recipes at once must not share a folder.
+: "${asr_stats_dir:=${expdir}/asr_stats_${suffix}${speed_perturb_factors:+_sp}${encoder:+_enc_$(stem "${encoder}")}}"
 if [[ -z ${asr_tag} ]]; then
     asr_tag=$(stem "${asr_config}")
     # Blocks of one name in different slots are different models.
@@ -176,20 +194,27 @@ if [[ -z ${asr_tag} ]]; then
     asr_tag+=_${suffix}$(plain "${asr_args// /}")${speed_perturb_factors:+_sp}
 fi
 : "${asr_exp:=${expdir}/asr_${asr_tag}}"
+lm_suffix=${suffix#raw_}
+: "${lm_stats_dir:=${expdir}/lm_stats_${lm_suffix}}"
+: "${lm_tag:=$(stem "${lm_config:-lm}")_${lm_suffix}$(plain "${lm_args// /}")}"
+: "${lm_exp:=${expdir}/lm_${lm_tag}}"
+if [[ -z ${lm_train_text} ]]; then lm_train_text="'${raw}/${train}/text'"; fi
+if [[ -z ${lm_dev_text} ]]; then lm_dev_text="'${raw}/${valid_set}/text'"; fi
 if [[ -z ${inference_tag} ]]; then
     inference_tag=$(stem "${inference_config:-inference}")$(plain "${inference_args// /}")
+    if ${use_lm}; then inference_tag+=_lm_$(plain "${lm_exp##*/}")_$(stem "${inference_lm}"); fi
     inference_tag+=_asr_model_$(stem "${inference_asr_model}")
 fi
 decode_dir=${asr_exp}/${inference_tag}
-for name in asr_tag inference_tag; do
+for name in asr_tag lm_tag inference_tag; do
     value=${!name}
     (( ${#value} < 200 )) || die "--${name} is too long for a file name: give a shorter one"
 done
 # These go into yaml values and ESPnet's "PATH,name,type", where such characters would mean
 # something. They are relative paths: the folders above the recipe may be called anything.
 unfit="[],:;#\"\`\$&*!|<>%{}'\\\\[]|[[:cntrl:]]"
-for name in train_set valid_set test_sets datadir dumpdir expdir lang asr_tag inference_tag \
-    asr_exp asr_stats_dir; do
+for name in train_set valid_set test_sets datadir dumpdir expdir lang asr_tag lm_tag inference_tag \
+    asr_exp asr_stats_dir lm_exp lm_stats_dir; do
     [[ ! ${!name} =~ ${unfit} ]] ||
         die "--${name} '${!name}': use letters, digits, spaces and . _ + - = / in names"
 done
@@ -197,6 +222,8 @@ done
 # --- Stages ---------------------------------------------------------------------------------------
 # shellcheck source-path=SCRIPTDIR source=stages.sh
 . "${here}/stages.sh"
+# shellcheck source-path=SCRIPTDIR source=lm.sh
+. "${here}/lm.sh"
 
 stage_times=()
 run_stage() { # run_stage NUMBER TITLE FUNCTION
@@ -216,8 +243,13 @@ run_stage 2 "speed perturbation" perturb_speed
 run_stage 3 "format audio" format_audio
 run_stage 4 "filter" filter
 run_stage 5 "token list" make_tokens
-if (( stage < 6 && stop_stage > 9 )) && ! ${skip_train}; then
-    printf '\n== Stages 6 to 9: no language model (--use_lm false)\n'
+if ${use_lm}; then
+    : "${lm_test_text:=$(formatted "${tests[0]}")/text}"
+    run_stage 6 "LM statistics" lm_statistics
+    run_stage 7 "LM training" lm_training
+    run_stage 8 "LM perplexity" perplexity
+elif (( stage < 9 && stop_stage > 5 )) && ! ${skip_train}; then
+    printf '\n== Stages 6 to 8: no language model (--use_lm false)\n'
 fi
 run_stage 10 "statistics" statistics
 run_stage 11 "training" train

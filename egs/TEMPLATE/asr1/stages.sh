@@ -100,6 +100,22 @@ make_tokens() {
         "${bpe_nlsyms}" --output "${outputs[@]}" -- "${cmd[@]}"
 }
 
+options_in() { # options_in TEXT: names, the options that a text gives
+    local word
+    names=()
+    while IFS= read -r -d '' word; do
+        if [[ ${word} =~ ^--([a-z0-9_]+) ]]; then names+=("${BASH_REMATCH[1]}"); fi
+    done < <(split_words "$1")
+}
+launcher() { # cmd as it begins for a training: in one process, or in one a GPU
+    cmd=(python -m)
+    if (( ngpu > 1 )); then cmd+=(torch.distributed.run --standalone --nproc_per_node "${ngpu}" -m); fi
+}
+need_model() { # need_model FILE
+    [[ -f $1 ]] || die "$1: no such model; there are:" \
+        "$(find "${1%/*}" -maxdepth 1 -name '*.pth' 2> /dev/null | sort | tr '\n' ' ')"
+}
+
 # What statistics and training have in common.
 asr_train_command() {
     cmd+=(mambaasr.bin.asr_train --use_preprocessor true --bpemodel "${bpemodel}"
@@ -118,7 +134,7 @@ asr_train_command() {
 }
 
 statistics() {
-    local work=${asr_stats_dir}/.stages word ignored=(config)
+    local work=${asr_stats_dir}/.stages
     merge_config --output "${work}/train.yaml"
     # Experiments that differ only in what is known not to matter here share one folder. Of the
     # encoder its class and input layer matter: they say whether a text fits its frames.
@@ -137,11 +153,9 @@ statistics() {
         --train_shape_file "${raw}/${train}/wav.scp" --valid_shape_file "${raw}/${valid_set}/wav.scp"
         --output_dir "${asr_stats_dir}")
     add_words "${asr_args}"
-    for word in $(split_words "${asr_args}" | tr '\0' '\n' | sed -n 's/^--\([a-z0-9_]*\).*/\1/p'); do
-        ignored+=("${word}")
-    done
+    options_in "${asr_args}"
     files+=("${raw}/${train}/utt2num_samples" "${raw}/${valid_set}/utt2num_samples")
-    step "statistics" "${asr_stats_dir}" --ignore "${ignored[@]}" \
+    step "statistics" "${asr_stats_dir}" --ignore config ${names[@]+"${names[@]}"} \
         --input "${files[@]}" "${work}/inputs.yaml" \
         --output "${asr_stats_dir}"/{train,valid}/{speech_shape,"text_shape.${token_type}"} \
         "${asr_stats_dir}/train/feats_stats.npz" -- "${cmd[@]}"
@@ -150,11 +164,7 @@ statistics() {
 train() {
     local config=${asr_exp}/.stages/train.yaml kind
     merge_config --output "${config}"
-    if (( ngpu > 1 )); then
-        cmd=(python -m torch.distributed.run --standalone --nproc_per_node "${ngpu}" -m)
-    else
-        cmd=(python -m)
-    fi
+    launcher
     asr_train_command
     # Under torchrun each process owns one GPU, and ESPnet must not start processes of its own.
     cmd+=(--ngpu "$(( ngpu > 1 ? 1 : ngpu ))" --multiprocessing_distributed false
@@ -190,8 +200,9 @@ train() {
 
 decode() {
     local file=${asr_exp}/${inference_asr_model} set data out
-    [[ -f ${file} ]] || die "${file}: no such model; there are:" \
-        "$(find "${asr_exp}" -maxdepth 1 -name '*.pth' 2> /dev/null | sort | tr '\n' ' ')"
+    local lm=("${lm_exp}/config.yaml" "${lm_exp}/${inference_lm}")
+    need_model "${file}"
+    if ${use_lm}; then need_model "${lm[1]}"; fi
     for set in "${tests[@]}"; do
         data=$(formatted "${set}") out=${decode_dir}/${set}
         cmd=(python -m mambaasr.bin.asr_inference --asr_train_config "${asr_exp}/config.yaml"
@@ -203,6 +214,10 @@ decode() {
         if [[ ${model_class} == multilingual ]]; then
             files+=("${data}/utt2lang")
             cmd+=(--utt2lang "${data}/utt2lang")
+        fi
+        if ${use_lm}; then
+            files+=("${lm[@]}")
+            cmd+=(--lm_train_config "${lm[0]}" --lm_file "${lm[1]}")
         fi
         add_words "${inference_args}"
         step "decoding of ${set}" "${out}" --output "${out}"/{text,decode.json} \

@@ -1,0 +1,32 @@
+"""Join texts into one file to train a language model on."""
+
+import argparse
+
+from mambaasr.bin import run_main
+
+
+def get_parser():
+    """Return the command's parser."""
+    parser = argparse.ArgumentParser(
+        prog="python -m mambaasr.bin.join_texts",
+        description=__doc__,
+        epilog="Lines that cannot be used are left out, and named in OUT.report/report.tsv.",
+    )
+    parser.add_argument("--text", nargs="+", required=True, help="files of 'id text' lines")
+    parser.add_argument("--out", metavar="FILE", required=True, help="file to write")
+    return parser
+
+
+def main(argv=None):
+    """Run the command; see :func:`get_parser`."""
+    args = get_parser().parse_args(argv)
+    from mambaasr.data.texts import join_texts
+
+    written, dropped = join_texts(args.text, args.out)
+    said = f"; {dropped} lines left out, see {args.out}.report/report.tsv" if dropped else ""
+    print(f"{args.out}: {written} texts{said}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)

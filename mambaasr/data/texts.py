@@ -1,0 +1,74 @@
+"""Texts to train a language model on."""
+
+from pathlib import Path
+
+from mambaasr.data.report import Dropped, write_report
+from mambaasr.data.table import bad_id, parse_text
+from mambaasr.errors import UserError
+from mambaasr.files import atomic_write
+
+
+def join_texts(paths, out):
+    """Write one file of all texts, in their order, line by line: they may be many gigabytes.
+
+    What cannot be used is left out: lines without an id or a text, not in UTF-8, or with an id
+    that stood before. ``report.tsv`` in ``<out>.report`` names each with file, line and reason.
+
+    Args:
+        paths: files of ``id text`` lines.
+        out: the file to write.
+
+    Returns:
+        tuple: the number of texts written, and that of lines left out.
+
+    Raises:
+        UserError: a file cannot be read, or no text is left.
+    """
+    out, seen, dropped = Path(out), set(), []
+    with atomic_write(out) as stream:
+        for path in paths:
+            for number, line in enumerate(_lines(path), 1):
+                key, text, reason = _parse(line, seen)
+                if reason:
+                    dropped.append(Dropped(key, f"{path}:{number}", reason))
+                elif key is not None:
+                    seen.add(key)
+                    stream.write(f"{key} {text}\n")
+        if not seen:
+            first = (
+                f"; the first reason: {dropped[0].where}: {dropped[0].reason}" if dropped else ""
+            )
+            raise UserError(f"{', '.join(map(str, paths))}: no text to train on{first}")
+    write_report(out.with_name(f"{out.name}.report"), dropped)
+    return len(seen), len(dropped)
+
+
+def _lines(path):
+    try:
+        with open(path, "rb") as stream:
+            for number, line in enumerate(stream):
+                yield line if number else line.removeprefix(b"\xef\xbb\xbf")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def _parse(line, seen):
+    """Return (id, text, None), or (id or None, None, reason); all None for an empty line."""
+    try:
+        words = line.decode("utf-8").rstrip("\r\n").split(maxsplit=1)
+    except UnicodeDecodeError:
+        return None, None, "the line is not UTF-8"
+    if not words:
+        return None, None, None
+    key, text = words[0], words[1].strip() if len(words) > 1 else ""
+    reason = bad_id(key)
+    if reason:
+        return None, None, reason
+    if not text:
+        return key, None, "there is no text"
+    if key in seen:
+        return key, None, "the id stood before"
+    try:
+        return key, parse_text(text), None
+    except ValueError as error:
+        return key, None, error.args[0]
