@@ -6,6 +6,7 @@ from torch import nn
 from mambaasr.espnet_compat import AbsDecoder, BatchScorerInterface
 from mambaasr.layers.beam import Origin, Row, gather
 from mambaasr.layers.checks import check_choice
+from mambaasr.layers.dropout import Dropout
 from mambaasr.layers.masking import zero_padding
 from mambaasr.layers.mixer import make_mixer
 from mambaasr.layers.positions import sinusoidal
@@ -91,7 +92,7 @@ class RecurrentDecoder(AbsDecoder, BatchScorerInterface):
             raise ValueError(f"positions is 'sinusoidal', which needs an even width, not {width}")
         self.positions = positions
         self.embed = nn.Embedding(vocab_size, width)
-        self.dropout = nn.Dropout(dropout_rate)
+        self.dropout = Dropout(dropout_rate)
         self.blocks = nn.ModuleList(blocks)
         self.after_norm = nn.LayerNorm(width)
         self.output_layer = nn.Linear(width, vocab_size)

@@ -4,6 +4,7 @@ from torch import nn
 
 from mambaasr.decoder.base import RecurrentDecoder, check_counts, check_rates, mixer_maker
 from mambaasr.layers.block import FeedForward
+from mambaasr.layers.dropout import Dropout
 from mambaasr.layers.join import join
 from mambaasr.layers.norm import make_norm
 from mambaasr.layers.prefix import PrefixMixer
@@ -32,7 +33,7 @@ class CrossMambaBlock(nn.Module):
         if hidden > 0:
             self.norm_ff = make_norm(norm, width)
             self.feed_forward = FeedForward(width, hidden, dropout_rate)
-        self.dropout = nn.Dropout(dropout_rate)
+        self.dropout = Dropout(dropout_rate)
 
     def _finish(self, x):
         if self.feed_forward is None:

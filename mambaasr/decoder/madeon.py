@@ -5,6 +5,7 @@ from torch import nn
 
 from mambaasr.decoder.base import RecurrentDecoder, check_counts, check_rates, mixer_maker
 from mambaasr.layers.checks import check_choice
+from mambaasr.layers.dropout import Dropout
 from mambaasr.layers.join import join, text_of
 from mambaasr.layers.linear import Linear
 from mambaasr.layers.norm import make_norm
@@ -25,7 +26,7 @@ class PrefixBlock(nn.Module):
 
     def __init__(self, norm, mixer, dropout_rate):
         super().__init__()
-        self.norm, self.mixer, self.dropout = norm, mixer, nn.Dropout(dropout_rate)
+        self.norm, self.mixer, self.dropout = norm, mixer, Dropout(dropout_rate)
 
     def forward(self, x, lengths, speech_lengths):
         """(batch, time, width) -> the same."""
@@ -50,10 +51,9 @@ class MadeonDecoder(RecurrentDecoder):
     Published: 16 blocks of width 384 with ``expand: 4``; d_state 16, or 8 for each direction of
     "parallel"; Mamba-2 with d_state 128, heads of 64 and without its inner norm; speech prefixing
     by "parallel" or "serial"; random masking of the input embeddings in training; cross-entropy
-    on the text alone, no CTC. With the paper's tables (10,000 speech and 5,000 text tokens
-    embedded, 5,000 in the output layer) these blocks count what it prints: 38.5 million
-    parameters, 39.9 "parallel", with Mamba-2 37.9 and 38.0 (d_state 128 for each direction, B and
-    C shared). Ours: the prefix is made of the encoder's frames by a linear layer
+    on the text alone, no CTC. With 20,000 rows of embeddings and output layer together these
+    blocks count what it prints: 38.5 million parameters, 39.9 "parallel", with Mamba-2 37.9 and
+    38.0 (d_state 128 for each direction, B and C shared). Ours: the prefix is made of the encoder's frames by a linear layer
     (the paper embeds discrete tokens: k-means of WavLM, duplicates removed, 10,000 subwords);
     RMSNorm; masked is each frame of the prefix by itself, set to zero, at a rate that the
     paper's text did not tell us; the sum of both directions; in "serial" the first layer reads

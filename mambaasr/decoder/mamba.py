@@ -5,6 +5,7 @@ from torch import nn
 from mambaasr.decoder.base import RecurrentDecoder, check_counts, check_rates, mixer_maker
 from mambaasr.layers.attention import CrossAttention
 from mambaasr.layers.block import FeedForward
+from mambaasr.layers.dropout import Dropout
 from mambaasr.layers.masking import valid_mask
 from mambaasr.layers.norm import make_norm
 
@@ -53,8 +54,8 @@ class DecoderBlock(nn.Module):
         if hidden > 0:
             self.norm_ff = make_norm(norm, width)
             self.feed_forward = FeedForward(width, hidden, dropout_rate)
-        self.dropout = nn.Dropout(dropout_rate)
-        self.dropout_mixer = nn.Dropout(dropout_rate if drop_mixers else 0.0)
+        self.dropout = Dropout(dropout_rate)
+        self.dropout_mixer = Dropout(dropout_rate if drop_mixers else 0.0)
 
     def _add_mixers(self, place, count, width, norm, mixer):
         """Add norms and mixers; return their names: the first is plain, the others count on."""
