@@ -53,11 +53,12 @@ class MadeonDecoder(RecurrentDecoder):
     by "parallel" or "serial"; random masking of the input embeddings in training; cross-entropy
     on the text alone, no CTC. With 20,000 rows of embeddings and output layer together these
     blocks count what it prints: 38.5 million parameters, 39.9 "parallel", with Mamba-2 37.9 and
-    38.0 (d_state 128 for each direction, B and C shared). Ours: the prefix is made of the encoder's frames by a linear layer
-    (the paper embeds discrete tokens: k-means of WavLM, duplicates removed, 10,000 subwords);
-    RMSNorm; masked is each frame of the prefix by itself, set to zero, at a rate that the
-    paper's text did not tell us; the sum of both directions; in "serial" the first layer reads
-    forwards.
+    38.0 (d_state 128 for each direction, B and C shared).
+
+    Ours: the prefix is made of the encoder's frames by a linear layer (the paper embeds discrete
+    tokens: k-means of WavLM, duplicates removed, 10,000 subwords); RMSNorm; masked is each frame
+    of the prefix by itself, set to zero, at a rate that the paper's text did not tell us; the sum
+    of both directions; in "serial" the first layer reads forwards.
 
     Args:
         vocab_size: tokens, blank and <sos/eos> included.
