@@ -1,13 +1,18 @@
 """The multilingual model: ESPnet's own with neither option, and what each option adds."""
 
 import logging
+from pathlib import Path
 
 import pytest
 import torch
 from tiny_asr import OURS, make_experiment
 
+from mambaasr.bin.merge_config import check
+from mambaasr.config import merge
 from mambaasr.decode.load import load_speech2text, read_weights
+from mambaasr.encoder.conmamba import ConMambaEncoder
 from mambaasr.model.multilingual import MultilingualModel
+from mambaasr.task.config import read
 
 CTC = {"decoder": None, "ctc_conf": {}}
 BASIC = {"ctc_weight": 1.0, "report_wer": False}
@@ -181,3 +186,34 @@ def test_an_encoder_without_a_place_and_an_unknown_language(tmp_path):
     model = load(tmp_path / "known", CASES["lid"]).asr_model
     with pytest.raises(ValueError, match="'fr' is none of the model's languages: de, en, es"):
         model.set_languages(["fr"])
+
+
+EGS = Path(__file__).resolve().parents[2] / "egs"
+TEMPLATE = EGS / "TEMPLATE/asr1/conf"
+BLOCKS = sorted(EGS.glob("*/asr1/conf/model/*.yaml"))
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda path: f"{path.parents[3].name}-{path.stem}")
+def test_blocks_of_the_recipes_fit_their_bases_and_train(tmp_path, block):
+    base = block.parents[1] / "train_mlma.yaml"
+    parts = [(str(path), read(path)) for path in (base, block)]
+    if "encoder" not in parts[0][1]:
+        parts.insert(1, (path := str(TEMPLATE / "encoder/mlma_18.yaml"), read(path)))
+    check(parts, merge(parts[0][1], parts[1:]), [])
+    conf = parts[-1][1]["model_conf"]
+    assert conf["ctc_weight"] == 1.0
+    model = load(tmp_path, conf | LANGUAGES).asr_model.train()
+    loss, stats, _ = model(**batch())
+    loss.sum().backward()
+    assert ("lid_acc" in stats) == ("lid_weight" in conf)
+
+
+@pytest.mark.parametrize(("layers", "millions"), [(18, 31.6), (24, 42.0)])
+def test_full_size_mlma_counts_what_is_published(layers, millions):
+    """31.6 and 42.0 million parameters before the vocabulary."""
+    conf = read(TEMPLATE / f"encoder/mlma_{layers}.yaml")
+    with torch.device("meta"):
+        encoder = ConMambaEncoder(input_size=80, **conf["encoder_conf"])
+    assert len(encoder.blocks) == layers
+    count = sum(parameter.numel() for parameter in encoder.parameters())
+    assert abs(count / 1e6 - millions) < 0.1
