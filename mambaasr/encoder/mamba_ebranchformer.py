@@ -7,15 +7,15 @@ from mambaasr.encoder.base import StackEncoder
 from mambaasr.layers.attention import SelfAttention
 from mambaasr.layers.block import FeedForward
 from mambaasr.layers.cgmlp import ConvolutionalGatingMLP
-from mambaasr.layers.checks import check_choice
+from mambaasr.layers.checks import check_choice, check_counts
 from mambaasr.layers.depthwise import DepthwiseConv
 from mambaasr.layers.dropout import Dropout
 from mambaasr.layers.linear import Linear
 from mambaasr.layers.masking import zero_padding
 from mambaasr.layers.mixer import make_mixer
+from mambaasr.layers.positions import split_positions
 
 BRANCHES = ("attention", "mamba", "cgmlp")
-POSITIONS = ("none", "sinusoidal", "rotary")
 
 
 class EBranchformerBlock(nn.Module):
@@ -201,23 +201,23 @@ class MambaEBranchformerEncoder(StackEncoder):
         interctc_layer_idx=(),
         interctc_use_conditioning=False,
     ):
-        if isinstance(branches, str) or not branches or len(set(branches)) < len(branches):
-            raise ValueError(
-                f"branches is {branches!r}; list some of {', '.join(BRANCHES)}, each once at most"
-            )
+        if not isinstance(branches, list | tuple) or not branches:
+            raise ValueError(f"branches is {branches!r}; list some of {', '.join(BRANCHES)}")
         for branch in branches:
             check_choice("branches", branch, BRANCHES)
-        check_choice("positions", positions, POSITIONS)
-        if positions == "rotary" and "attention" not in branches:
+        if len(set(branches)) < len(branches):
+            raise ValueError(
+                f"branches is {list(branches)}; each of {', '.join(BRANCHES)} once at most"
+            )
+        added, turned = split_positions(positions, output_size)
+        if turned == "rotary" and "attention" not in branches:
             raise ValueError(
                 f"positions is 'rotary', which works in attention; branches is {list(branches)}"
             )
-        if num_blocks < 0:
-            raise ValueError(f"num_blocks is {num_blocks}; it must not be negative")
+        check_counts(num_blocks=num_blocks)
         causal = direction == "uni"
 
         def attention():
-            turned = "rotary" if positions == "rotary" else "none"
             return SelfAttention(output_size, attention_heads, attention_dropout_rate, turned)
 
         def mamba():
@@ -261,7 +261,7 @@ class MambaEBranchformerEncoder(StackEncoder):
             ),
             input_layer=input_layer,
             dropout_rate=dropout_rate,
-            positions="sinusoidal" if positions == "sinusoidal" else "none",
+            positions=added,
             stochastic_depth_rate=stochastic_depth_rate,
             lookahead_kernel=lookahead_kernel,
             interctc_layer_idx=interctc_layer_idx,

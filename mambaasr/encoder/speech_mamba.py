@@ -5,12 +5,11 @@ from torch import nn
 
 from mambaasr.encoder.base import StackEncoder
 from mambaasr.layers.attention import SelfAttention
-from mambaasr.layers.checks import check_choice
+from mambaasr.layers.checks import check_counts
 from mambaasr.layers.dropout import Dropout
 from mambaasr.layers.mixer import make_mixer
 from mambaasr.layers.norm import RMSNorm
-
-POSITIONS = ("none", "sinusoidal", "rotary")
+from mambaasr.layers.positions import split_positions
 
 
 class ResidualLayer(nn.Module):
@@ -138,24 +137,19 @@ class SpeechMambaEncoder(StackEncoder):
         interctc_layer_idx=(),
         interctc_use_conditioning=False,
     ):
-        for name, count in (("mamba_before", mamba_before), ("mamba_after", mamba_after)):
-            if count < 0:
-                raise ValueError(f"{name} is {count}; it must not be negative")
-        if num_blocks < 0:
-            raise ValueError(f"num_blocks is {num_blocks}; it must not be negative")
+        check_counts(num_blocks=num_blocks, mamba_before=mamba_before, mamba_after=mamba_after)
         if not use_attention and mamba_before + mamba_after == 0:
             raise ValueError(
                 "mamba_before and mamba_after are 0 and use_attention is false: "
                 "a block needs one of them"
             )
-        check_choice("positions", positions, POSITIONS)
-        if positions == "rotary" and not use_attention:
+        added, turned = split_positions(positions, output_size)
+        if turned == "rotary" and not use_attention:
             raise ValueError(
                 "positions is 'rotary', which works in attention; use_attention is false"
             )
 
         def attention():
-            turned = "rotary" if positions == "rotary" else "none"
             inner = SelfAttention(output_size, attention_heads, attention_dropout_rate, turned)
             return ResidualLayer(output_size, inner, dropout_rate)
 
@@ -180,7 +174,7 @@ class SpeechMambaEncoder(StackEncoder):
             (ResidualLayers(make() for make in kinds) for _ in range(num_blocks)),
             input_layer=input_layer,
             dropout_rate=dropout_rate,
-            positions="sinusoidal" if positions == "sinusoidal" else "none",
+            positions=added,
             stochastic_depth_rate=stochastic_depth_rate,
             lookahead_kernel=lookahead_kernel,
             interctc_layer_idx=interctc_layer_idx,

@@ -13,8 +13,8 @@ POSITIONS = ("none", "rotary")
 
 
 def _check_heads(width, heads):
-    if heads < 1 or width % heads:
-        raise ValueError(f"attention_heads is {heads}; it must divide the width {width}")
+    if isinstance(heads, bool) or not isinstance(heads, int) or heads < 1 or width % heads:
+        raise ValueError(f"attention_heads is {heads!r}; it must divide the width {width}")
 
 
 def _split(x, heads):

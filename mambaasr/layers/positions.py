@@ -4,6 +4,10 @@ import math
 
 import torch
 
+from mambaasr.layers.checks import check_choice
+
+# What a yaml may name: nothing, positions added to the frames, or turned queries and keys.
+POSITIONS = ("none", "sinusoidal", "rotary")
 # Wavelengths run from 2 pi to this times 2 pi frames (arXiv 1706.03762, section 3.5).
 LONGEST = 10000.0
 
@@ -18,6 +22,26 @@ def _angles(time, width, offset, device):
     offset = torch.as_tensor(offset, device=device, dtype=torch.float64)
     place = offset[..., None] + torch.arange(time, device=device, dtype=torch.float64)
     return place[..., None] * frequency
+
+
+def split_positions(positions, width):
+    """Tell apart what is added to frames and what works within attention.
+
+    Args:
+        positions: one of :data:`POSITIONS`.
+        width: channels of the frames.
+
+    Returns:
+        ``positions`` of the frames ("none" or "sinusoidal") and of
+        :class:`mambaasr.layers.attention.SelfAttention` ("none" or "rotary").
+
+    Raises:
+        ValueError: ``positions`` is unknown, or sinusoidal with an odd width.
+    """
+    check_choice("positions", positions, POSITIONS)
+    if positions == "sinusoidal" and width % 2:
+        raise ValueError(f"positions is 'sinusoidal', which needs an even width; it is {width}")
+    return tuple(positions if positions == kind else "none" for kind in POSITIONS[1:])
 
 
 def sinusoidal(time, width, offset=0, device=None, dtype=torch.float32):

@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from mambaasr.layers.checks import check_counts
 from mambaasr.layers.masking import valid_mask, zero_padding
 
 # A minimum must lie this much below its neighbours, in logits. Where weights hardly change, as in
@@ -31,8 +32,10 @@ class UnimodalAggregation(nn.Module):
 
     def __init__(self, width, max_frames=None):
         super().__init__()
-        if max_frames is not None and max_frames < 1:
-            raise ValueError(f"max_frames is {max_frames}; it must be positive, or null")
+        if max_frames is not None:
+            check_counts(max_frames=max_frames)
+            if max_frames == 0:
+                raise ValueError("max_frames is 0; it must be positive, or null")
         self.max_frames = max_frames
         self.linear = nn.Linear(width, 1)
 

@@ -5,13 +5,11 @@ from torch import nn
 from mambaasr.espnet_compat import AbsPostEncoder
 from mambaasr.layers.attention import SelfAttention
 from mambaasr.layers.block import EncoderBlock
-from mambaasr.layers.checks import check_choice
+from mambaasr.layers.checks import check_counts
 from mambaasr.layers.dropout import Dropout
 from mambaasr.layers.masking import zero_padding
-from mambaasr.layers.positions import sinusoidal
+from mambaasr.layers.positions import sinusoidal, split_positions
 from mambaasr.layers.uma import UnimodalAggregation
-
-POSITIONS = ("none", "sinusoidal", "rotary")
 
 
 class UMAPostEncoder(AbsPostEncoder):
@@ -56,14 +54,12 @@ class UMAPostEncoder(AbsPostEncoder):
         dropout_rate=0.1,
     ):
         super().__init__()
-        check_choice("positions", positions, POSITIONS)
-        if num_blocks < 0:
-            raise ValueError(f"num_blocks is {num_blocks}; it must not be negative")
+        check_counts(num_blocks=num_blocks, linear_units=linear_units)
+        added, turned = split_positions(positions, input_size)
         self._output_size = input_size
         self.aggregation = UnimodalAggregation(input_size, max_frames)
-        self.add_positions = positions == "sinusoidal" and num_blocks > 0
+        self.add_positions = added == "sinusoidal" and num_blocks > 0
         self.dropout = Dropout(dropout_rate if num_blocks else 0.0)
-        turned = "rotary" if positions == "rotary" else "none"
         self.blocks = nn.ModuleList(
             EncoderBlock(
                 input_size,
