@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from mambaasr.espnet_compat import AbsEncoder, TooShortUttError
+from mambaasr.layers.checks import check_choice, check_sizes
 from mambaasr.layers.conv_module import LookAhead
 from mambaasr.layers.masking import zero_padding
 from mambaasr.layers.norm import make_norm
@@ -63,16 +64,21 @@ class StackEncoder(AbsEncoder):
         interctc_use_conditioning=False,
     ):
         super().__init__()
-        if positions not in POSITIONS:
-            raise ValueError(f"positions is {positions!r}; choose one of {', '.join(POSITIONS)}")
+        check_sizes(type(self).__name__, output_size=output_size)
+        check_choice("positions", positions, POSITIONS)
+        if positions == "sinusoidal" and output_size % 2:
+            raise ValueError(
+                f"positions is 'sinusoidal', which needs an even output_size; it is {output_size}"
+            )
         self._output_size, self.positions = output_size, positions
         self.embed = make_input_layer(input_layer, input_size, output_size, dropout_rate)
         self.blocks = nn.ModuleList(blocks)
         count = len(self.blocks)
-        if any(not 0 < index < count for index in interctc_layer_idx):
+        listed = isinstance(interctc_layer_idx, (list, tuple))
+        if not listed or any(index not in range(1, count) for index in interctc_layer_idx):
             raise ValueError(
-                f"interctc_layer_idx is {list(interctc_layer_idx)}; "
-                f"each must lie between 1 and {count - 1}"
+                f"interctc_layer_idx is {interctc_layer_idx}; "
+                f"it must be a list of blocks, each between 1 and {count - 1}"
             )
         self.rates = _rates(stochastic_depth_rate, count)
         self.after_norm = make_norm(norm, output_size)
@@ -206,13 +212,14 @@ class StackEncoder(AbsEncoder):
 
 def _rates(rate, count):
     """Probability of leaving out each of ``count`` blocks."""
-    rates = [rate * i / count for i in range(1, count + 1)] if _is_number(rate) else list(rate)
-    if len(rates) != count or any(not 0 <= r < 1 for r in rates):
+    rates = [rate * i / count for i in range(1, count + 1)] if _is_number(rate) else rate
+    listed = isinstance(rates, (list, tuple)) and len(rates) == count
+    if not listed or any(not _is_number(r) or not 0 <= r < 1 for r in rates):
         raise ValueError(
             f"stochastic_depth_rate is {rate}; it must be at least 0 and below 1, "
             f"or a list of such numbers for the {count} blocks"
         )
-    return rates
+    return list(rates)
 
 
 def _is_number(value):

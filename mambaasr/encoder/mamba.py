@@ -2,6 +2,7 @@
 
 from mambaasr.encoder.base import StackEncoder
 from mambaasr.layers.block import EncoderBlock
+from mambaasr.layers.checks import check_counts, check_sizes
 from mambaasr.layers.mixer import make_mixer
 
 
@@ -64,10 +65,9 @@ class MambaEncoder(StackEncoder):
         interctc_layer_idx=(),
         interctc_use_conditioning=False,
     ):
-        if num_blocks < 0:
-            raise ValueError(f"num_blocks is {num_blocks}; it must not be negative")
-        if use_cnn_module and cnn_module_kernel < 1:
-            raise ValueError(f"cnn_module_kernel is {cnn_module_kernel}; it must be positive")
+        check_counts(num_blocks=num_blocks)
+        if use_cnn_module:
+            check_sizes(type(self).__name__, cnn_module_kernel=cnn_module_kernel)
         blocks = (
             EncoderBlock(
                 output_size,

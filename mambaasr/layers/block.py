@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from mambaasr.layers.checks import check_counts
 from mambaasr.layers.conv_module import ConvolutionModule
 from mambaasr.layers.dropout import Dropout
 from mambaasr.layers.linear import Linear
@@ -56,8 +57,7 @@ class EncoderBlock(nn.Module):
         norm="layer_norm",
     ):
         super().__init__()
-        if hidden < 0:
-            raise ValueError(f"linear_units is {hidden}; it must not be negative")
+        check_counts(linear_units=hidden)
         if macaron and hidden == 0:
             raise ValueError("macaron_style needs linear_units > 0")
         self.scale = 0.5 if macaron else 1.0
