@@ -230,8 +230,8 @@ def refuse_foreign_checkpoint(step, now):
         raise UserError(
             f"{step.name}: {found} was made with something else, and the training would go on "
             "from it:\n  " + "\n  ".join(different) + "\n"
-            "  Give the new training a name of its own (--asr_tag or --lm_tag NAME), or move the old one away "
-            f"(mv {shlex.quote(str(found.parent))} ...),\n  or go on from the old "
+            "  Give the new training a name of its own (--asr_tag or --lm_tag NAME), or move the "
+            f"old one away (mv {shlex.quote(str(found.parent))} ...),\n  or go on from the old "
             "weights all the same (--resume_changed true), e.g. for more epochs."
         )
 
