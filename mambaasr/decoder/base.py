@@ -5,37 +5,15 @@ from torch import nn
 
 from mambaasr.espnet_compat import AbsDecoder, BatchScorerInterface
 from mambaasr.layers.beam import Origin, Row, gather
-from mambaasr.layers.checks import check_choice
+from mambaasr.layers.checks import check_choice, check_rates
 from mambaasr.layers.dropout import Dropout
 from mambaasr.layers.masking import zero_padding
-from mambaasr.layers.mixer import make_mixer
+from mambaasr.layers.mixer import make_mixer, mixer_options
 from mambaasr.layers.positions import sinusoidal
 
 POSITIONS = ("none", "sinusoidal")
 # Frames of speech that go through a mixer at once where only its last state is wanted.
 PIECE = 4096
-
-
-def check_counts(**counts):
-    """Check whole numbers, each given as (value, least).
-
-    Raises:
-        ValueError: one is no whole number, or too small; names it.
-    """
-    for name, (value, least) in counts.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ValueError(f"{name} is {value!r}; it must be a whole number, at least {least}")
-
-
-def check_rates(**rates):
-    """Check shares of what is dropped or masked.
-
-    Raises:
-        ValueError: one does not lie in [0, 1); names it.
-    """
-    for name, rate in rates.items():
-        if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate < 1:
-            raise ValueError(f"{name} is {rate!r}; it must lie in [0, 1)")
 
 
 def mixer_maker(mixer, width, conf, **options):
@@ -44,18 +22,13 @@ def mixer_maker(mixer, width, conf, **options):
     Args:
         mixer: "mamba1" or "mamba2".
         width: of input and output.
-        conf: the yaml's ``mixer_conf``: a mapping, or None.
+        conf: the yaml's ``mixer_conf``.
         **options: of :func:`mambaasr.layers.mixer.make_mixer`.
 
     Raises:
-        ValueError: ``conf`` is no mapping, or names what ``options`` hold.
+        ValueError: see :func:`mambaasr.layers.mixer.mixer_options`.
     """
-    conf = {} if conf is None else conf
-    if not isinstance(conf, dict):
-        raise ValueError(f"mixer_conf is {conf!r}; it must be a mapping of a mixer's options")
-    twice = sorted(conf.keys() & options.keys())
-    if twice:
-        raise ValueError(f"mixer_conf: {twice[0]!r} is an option beside mixer_conf, not inside")
+    conf = mixer_options(conf)
     return lambda: make_mixer(mixer, "uni", width, **options, **conf)
 
 
@@ -87,7 +60,7 @@ class RecurrentDecoder(AbsDecoder, BatchScorerInterface):
     def __init__(self, vocab_size, width, blocks, positions="none", dropout_rate=0.1):
         super().__init__()
         check_choice("positions", positions, POSITIONS)
-        check_rates(dropout_rate=dropout_rate)
+        check_rates(type(self).__name__, dropout_rate=dropout_rate)
         if positions == "sinusoidal" and width % 2:
             raise ValueError(f"positions is 'sinusoidal', which needs an even width, not {width}")
         self.positions = positions

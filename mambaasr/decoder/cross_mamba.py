@@ -2,8 +2,9 @@
 
 from torch import nn
 
-from mambaasr.decoder.base import RecurrentDecoder, check_counts, check_rates, mixer_maker
+from mambaasr.decoder.base import RecurrentDecoder, mixer_maker
 from mambaasr.layers.block import FeedForward
+from mambaasr.layers.checks import check_counts, check_sizes
 from mambaasr.layers.dropout import Dropout
 from mambaasr.layers.join import join
 from mambaasr.layers.norm import make_norm
@@ -98,8 +99,8 @@ class CrossMambaDecoder(RecurrentDecoder):
         dropout_rate=0.1,
         mixer_dropout_rate=0.0,
     ):
-        check_counts(num_blocks=(num_blocks, 1), linear_units=(linear_units, 0))
-        check_rates(mixer_dropout_rate=mixer_dropout_rate)
+        check_sizes(type(self).__name__, num_blocks=num_blocks)
+        check_counts(linear_units=linear_units)
         width = encoder_output_size
         make = mixer_maker(
             mixer,

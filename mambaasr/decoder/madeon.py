@@ -3,11 +3,12 @@
 import torch
 from torch import nn
 
-from mambaasr.decoder.base import RecurrentDecoder, check_counts, check_rates, mixer_maker
-from mambaasr.layers.checks import check_choice
+from mambaasr.decoder.base import RecurrentDecoder, mixer_maker
+from mambaasr.layers.checks import check_choice, check_rates, check_sizes
 from mambaasr.layers.dropout import Dropout
 from mambaasr.layers.join import join, text_of
 from mambaasr.layers.linear import Linear
+from mambaasr.layers.mixer import mixer_options
 from mambaasr.layers.norm import make_norm
 from mambaasr.layers.prefix import PrefixMixer
 
@@ -99,16 +100,17 @@ class MadeonDecoder(RecurrentDecoder):
         mixer_dropout_rate=0.0,
         prefix_mask_rate=0.0,
     ):
-        check_counts(num_blocks=(num_blocks, 1))
+        check_sizes(type(self).__name__, num_blocks=num_blocks)
         check_choice("prefix_direction", prefix_direction, ORDERS)
-        check_rates(mixer_dropout_rate=mixer_dropout_rate, prefix_mask_rate=prefix_mask_rate)
+        check_rates(type(self).__name__, prefix_mask_rate=prefix_mask_rate)
         width = encoder_output_size if d_model is None else d_model
-        if mixer == "mamba2" and (mixer_conf is None or isinstance(mixer_conf, dict)):
-            mixer_conf = {"rmsnorm": False} | (mixer_conf or {})
+        conf = mixer_options(mixer_conf)
+        if mixer == "mamba2":
+            conf = {"rmsnorm": False} | conf
         make = mixer_maker(
             mixer,
             width,
-            mixer_conf,
+            conf,
             d_state=d_state,
             d_conv=d_conv,
             expand=expand,

@@ -2,9 +2,10 @@
 
 from torch import nn
 
-from mambaasr.decoder.base import RecurrentDecoder, check_counts, check_rates, mixer_maker
+from mambaasr.decoder.base import RecurrentDecoder, mixer_maker
 from mambaasr.layers.attention import CrossAttention
 from mambaasr.layers.block import FeedForward
+from mambaasr.layers.checks import check_counts, check_rates, check_sizes
 from mambaasr.layers.dropout import Dropout
 from mambaasr.layers.masking import valid_mask
 from mambaasr.layers.norm import make_norm
@@ -159,17 +160,10 @@ class MambaDecoder(RecurrentDecoder):
         mixer_dropout_rate=0.0,
         src_attention_dropout_rate=0.0,
     ):
-        check_counts(
-            num_blocks=(num_blocks, 1),
-            attention_heads=(attention_heads, 1),
-            linear_units=(linear_units, 0),
-            mamba_before=(mamba_before, 0),
-            mamba_after=(mamba_after, 0),
-        )
-        check_rates(
-            mixer_dropout_rate=mixer_dropout_rate,
-            src_attention_dropout_rate=src_attention_dropout_rate,
-        )
+        name = type(self).__name__
+        check_sizes(name, num_blocks=num_blocks, attention_heads=attention_heads)
+        check_counts(linear_units=linear_units, mamba_before=mamba_before, mamba_after=mamba_after)
+        check_rates(name, src_attention_dropout_rate=src_attention_dropout_rate)
         if mamba_before + mamba_after == 0:
             raise ValueError(
                 "mamba_before and mamba_after are 0; without a mixer the decoder knows no order"

@@ -208,9 +208,12 @@ WRONG = {
         (dict(norm="batch_norm"), "norm is 'batch_norm'; choose one of layer_norm, rms_norm"),
         (dict(positions="rotary"), "positions is 'rotary'; choose one of none, sinusoidal"),
         (dict(d_state=0), "d_state is 0"),
+        (dict(linear_units=0.5), "linear_units is 0.5; it must be a whole number"),
+        (dict(dropout_rate=-0.1), "dropout_rate is -0.1; it must lie in"),
+        (dict(mixer_dropout_rate="0.1"), "dropout_rate is '0.1'; it must lie in"),
         (dict(num_blocks=2.5), "num_blocks is 2.5; it must be a whole number"),
         (dict(mixer_conf=["bias"]), "mixer_conf is .* must be a mapping"),
-        (dict(mixer_conf=dict(expand=2)), "'expand' is an option beside mixer_conf"),
+        (dict(mixer_conf=dict(expand=2)), "'expand' has its place beside mixer_conf"),
         (dict(src_attention_dropout_rate=1.5), "src_attention_dropout_rate is 1.5; .* in .0, 1"),
     ],
     "speech_mamba": [
