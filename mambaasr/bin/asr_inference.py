@@ -212,8 +212,8 @@ def _read_languages(path, keys, trained, config):
 
     conf = trained.get("model_conf") or {}
     if trained.get("model") != languages.MODEL or conf.get("conditioning", "none") == "none":
-        if path is not None:
-            logging.info(f"{path}: not used, for the model is not told the language")
+        if path is not None and trained.get("model") != languages.MODEL:
+            logging.warning(f"{path}: not used, for the model is not told the language")
         return None
     if path is None:
         raise UserError(

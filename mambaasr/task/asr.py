@@ -5,7 +5,7 @@ GPUs, and which import afresh, know them too.
 """
 
 from mambaasr import espnet_compat, register
-from mambaasr.task import languages
+from mambaasr.task import criteria, languages
 from mambaasr.task.common import SafeTask
 
 _espnet_asr = espnet_compat.import_quietly("espnet2.tasks.asr")
@@ -17,7 +17,8 @@ class ASRTask(SafeTask, _espnet_asr.ASRTask):
 
     @classmethod
     def prepare(cls, args):
-        """Check and name the languages of the training data."""
+        """Check and name the languages of the training data; leave out what chooses no epoch."""
+        criteria.drop_unreported(args)
         if not args.dry_run:
             languages.prepare(args)
 

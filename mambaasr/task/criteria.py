@@ -41,19 +41,32 @@ def check(config, where):
                 f"to 1.0, found {weight}"
             )
         return
-    absent = [*_OF_ATTENTION, *(() if _reports_cer(config) else ("cer_ctc",))]
     advice = "a model without a decoder reports loss and, in validation, cer_ctc"
-    best = _pairs(config.get("best_model_criterion"))
-    if best and all(not _there(pair, absent) for pair in best):
-        named = ", ".join(" ".join(pair) for pair in best)
-        raise UserError(
-            f"{where('best_model_criterion')}: no epoch can be chosen by {named}: {advice}"
-            "; write best_model_criterion: [[valid, cer_ctc, min]]"
-        )
+    for pair in _pairs(config.get("best_model_criterion")):
+        if not _reported(pair, config):
+            raise UserError(
+                f"{where('best_model_criterion')}: no epoch can be chosen by {' '.join(pair)}: "
+                f"{advice}; write best_model_criterion: [[valid, cer_ctc, min]]"
+            )
     for option in ("early_stopping_criterion", "val_scheduler_criterion"):
         pair = tuple(_words(config.get(option)))[:2]
-        if pair and not _there(pair, absent):
+        if pair and not _reported(pair, config):
             raise UserError(f"{where(option)}: {' '.join(pair)} is not reported: {advice}")
+
+
+def drop_unreported(args):
+    """Take what the model does not report from ESPnet's own default of best_model_criterion.
+
+    ESPnet notes nan for it, and would average epochs that nothing chose.
+
+    Args:
+        args: the task's options.
+    """
+    config = vars(args)
+    if not has_decoder(config):
+        args.best_model_criterion = [
+            each for each in args.best_model_criterion if _reported(tuple(each[:2]), config)
+        ]
 
 
 def model_file(config):
@@ -64,21 +77,20 @@ def model_file(config):
     """
     pairs = _pairs(config.get("best_model_criterion")) or _DEFAULT
     if not has_decoder(config):
-        pairs = [pair for pair in pairs if _there(pair, _OF_ATTENTION)] or _DEFAULT
+        pairs = [pair for pair in pairs if _reported(pair, config)] or _DEFAULT[:1]
     for wanted in (("valid", "acc"), *(pair for pair in pairs if pair[0] == "valid"), *pairs):
         if wanted in pairs:
             return f"{wanted[0]}.{wanted[1]}.ave.pth"
     raise AssertionError("there is always a criterion")
 
 
-def _reports_cer(config):
-    conf = config.get("model_conf") or {}
-    return conf.get("report_cer", True) or conf.get("report_wer", True)
-
-
-def _there(pair, absent):
+def _reported(pair, config):
+    """Say whether a model without a decoder reports a (phase, name)."""
     phase, name = pair
-    return name not in absent and not (phase == "train" and name == "cer_ctc")
+    if name == "cer_ctc":
+        conf = config.get("model_conf") or {}
+        return phase == "valid" and (conf.get("report_cer", True) or conf.get("report_wer", True))
+    return name not in _OF_ATTENTION
 
 
 def _no_class(name):

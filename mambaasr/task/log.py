@@ -15,7 +15,7 @@ from mambaasr.espnet_compat import import_quietly
 
 get_rank = import_quietly("espnet2.train.distributed_utils").get_rank
 
-_SHOWN = ("loss", "acc", "cer_ctc", "cer", "wer", "time")
+_SHOWN = ("loss", "acc", "cer_ctc", "cer", "wer", "lid_acc", "time")
 _RESULTS = re.compile(r"\d+epoch results: ")
 
 
@@ -41,7 +41,9 @@ def _short(results):
     parts = []
     for phase, values in re.findall(r"\[(\w+)\] ([^\[]*)", results):
         found = dict(re.findall(r"\b(\w+)=([^,]+)", values))
-        shown = [f"{name} {found[name]}" for name in _SHOWN if name in found]
+        # ESPnet notes nan for what a model does not report; a loss may really be no number.
+        there = {name for name, value in found.items() if value != "nan" or name == "loss"}
+        shown = [f"{name} {found[name]}" for name in _SHOWN if name in there]
         if shown:
             parts.append(f"{phase}: " + ", ".join(shown))
     return f"epoch {results.partition('epoch')[0]}  " + "; ".join(parts)

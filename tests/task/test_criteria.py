@@ -1,5 +1,7 @@
 """Which epochs are the best, with a decoder and without."""
 
+import argparse
+
 import pytest
 
 from mambaasr.errors import UserError
@@ -26,6 +28,7 @@ def command(tmp_path, text, *more):
         (CTC + CER, ("--best_model_criterion", "valid,acc,max"), "--best_model_criterion: no"),
         (CTC.replace("model_conf:", "model_conf:\n  report_cer: false\n  report_wer: false") + CER,
          (), "chosen by valid cer_ctc"),
+        (CTC + CER + "- [valid, acc, max]\n", (), "by valid acc"),
         (CTC + "best_model_criterion:\n- [train, cer_ctc, min]\n", (), "by train cer_ctc"),
         (ACC, ("--model_conf", "ctc_weight=1.0"), "line 2: no epoch can be chosen"),
         (CTC + "early_stopping_criterion: [valid, acc, max]\n", (), "line 4: valid acc is not rep"),
@@ -45,8 +48,7 @@ def test_a_training_that_would_choose_no_epoch_is_refused(tmp_path, text, more, 
         (CTC, ()),
         (CTC + CER, ()),
         (CTC + CER, ("--decoder", "none")),
-        (CTC + "best_model_criterion:\n- [valid, acc, max]\n- [valid, loss, min]\n", ()),
-        (CTC + ACC, ("--best_model_criterion", "valid,acc,max", "valid,loss,min")),
+        (CTC + ACC, ("--best_model_criterion", "valid,cer_ctc,min", "valid,loss,min")),
         (CTC + ACC + "decoder: transducer\n", ()),
         (ACC, ()),
     ],
@@ -74,3 +76,14 @@ def test_the_averaged_models_name(criterion, decoder, file):
         config["best_model_criterion"] = criterion
     assert criteria.has_decoder(config) == decoder
     assert criteria.model_file(config) == file
+
+
+def test_espnets_default_loses_what_is_not_reported():
+    theirs = [(phase, name) for name in ("loss", "acc") for phase in ("train", "valid")]
+    theirs = [(*pair, "min") for pair in theirs]
+    for weight, kept in ((1.0, theirs[:2]), (0.5, theirs)):
+        args = argparse.Namespace(
+            model_conf={"ctc_weight": weight}, decoder="rnn", best_model_criterion=list(theirs)
+        )
+        criteria.drop_unreported(args)
+        assert args.best_model_criterion == kept

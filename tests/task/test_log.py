@@ -6,7 +6,7 @@ import pytest
 import torch
 from soundfile import LibsndfileError
 
-from mambaasr.task.log import _said
+from mambaasr.task.log import _said, _short
 
 
 class Broken(torch.utils.data.Dataset):
@@ -24,6 +24,11 @@ def test_an_error_from_a_worker_can_be_printed():
         str(caught.value)
     assert "Error opening 'a.flac': " in _said(caught.value)
     assert _said(ValueError("as it is")) == "as it is"
+
+
+def test_an_epochs_line_shows_what_the_model_reports():
+    said = "3epoch results: [train] loss=nan, acc=nan, time=5 seconds, [valid] cer_ctc=0.5, cer=nan"
+    assert _short(said) == "epoch 3  train: loss nan, time 5 seconds; valid: cer_ctc 0.5"
 
 
 @pytest.mark.parametrize("damage, workers", [("missing", 1), ("truncated", 0)])
