@@ -22,6 +22,8 @@ class MambaEncoder(StackEncoder):
         cnn_module_kernel: its kernel.
         cnn_module_norm: "layer_norm" or "batch_norm".
         norm: before each module of a block and of the output, "layer_norm" or "rms_norm".
+        activation_type: in feed-forward and convolution modules: "swish" (Conformer's), "gelu"
+            (Speech Slytherin's published code) or "relu".
         mixer: "mamba1" or "mamba2".
         direction: "uni" (causal, the convolution module too), "inner" or "outer".
         merge: how two directions meet: "sum", "mean" or "concat".
@@ -49,6 +51,7 @@ class MambaEncoder(StackEncoder):
         cnn_module_kernel=31,
         cnn_module_norm="layer_norm",
         norm="layer_norm",
+        activation_type="swish",
         mixer="mamba1",
         direction="outer",
         merge="sum",
@@ -87,6 +90,7 @@ class MambaEncoder(StackEncoder):
                 kernel_size=cnn_module_kernel if use_cnn_module else 0,
                 conv_norm=cnn_module_norm,
                 norm=norm,
+                activation=activation_type,
                 causal=direction == "uni",
                 dropout_rate=dropout_rate,
             )

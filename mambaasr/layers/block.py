@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from mambaasr.layers.activation import make_activation
 from mambaasr.layers.checks import check_counts
 from mambaasr.layers.conv_module import ConvolutionModule
 from mambaasr.layers.dropout import Dropout
@@ -12,11 +13,14 @@ from mambaasr.layers.norm import make_norm
 
 
 class FeedForward(nn.Sequential):
-    """Linear, Swish, dropout, linear."""
+    """Linear, activation, dropout, linear."""
 
-    def __init__(self, width, hidden, dropout_rate):
+    def __init__(self, width, hidden, dropout_rate, activation="swish"):
         super().__init__(
-            Linear(width, hidden), nn.SiLU(), Dropout(dropout_rate), Linear(hidden, width)
+            Linear(width, hidden),
+            make_activation(activation),
+            Dropout(dropout_rate),
+            Linear(hidden, width),
         )
 
 
@@ -39,6 +43,7 @@ class EncoderBlock(nn.Module):
         causal: whether the convolution module sees past frames only.
         dropout_rate: on every residual branch.
         norm: "layer_norm" or "rms_norm", of every norm but those inside the modules.
+        activation: in the feed-forward and the convolution modules, "swish", "gelu" or "relu".
 
     Raises:
         ValueError: a size is negative, or macaron without a feed-forward module.
@@ -55,6 +60,7 @@ class EncoderBlock(nn.Module):
         causal=False,
         dropout_rate=0.1,
         norm="layer_norm",
+        activation="swish",
     ):
         super().__init__()
         check_counts(linear_units=hidden)
@@ -64,16 +70,16 @@ class EncoderBlock(nn.Module):
         self.dropout = Dropout(dropout_rate)
         if macaron:
             self.norm_macaron = make_norm(norm, width)
-            self.feed_forward_macaron = FeedForward(width, hidden, dropout_rate)
+            self.feed_forward_macaron = FeedForward(width, hidden, dropout_rate, activation)
         self.norm_mixer = make_norm(norm, width)
         self.mixer = mixer
         if kernel_size > 0:
             self.norm_conv = make_norm(norm, width)
-            self.conv_module = ConvolutionModule(width, kernel_size, conv_norm, causal)
+            self.conv_module = ConvolutionModule(width, kernel_size, conv_norm, causal, activation)
             self.norm_final = make_norm(norm, width)
         if hidden > 0:
             self.norm_ff = make_norm(norm, width)
-            self.feed_forward = FeedForward(width, hidden, dropout_rate)
+            self.feed_forward = FeedForward(width, hidden, dropout_rate, activation)
         self.has = dict(macaron=macaron, conv=kernel_size > 0, ff=hidden > 0)
 
     @property

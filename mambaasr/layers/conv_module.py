@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from mambaasr.layers.activation import make_activation
 from mambaasr.layers.depthwise import DepthwiseConv
 from mambaasr.layers.dropout import Dropout
 from mambaasr.layers.linear import Linear
@@ -46,19 +47,20 @@ NORMS = {"layer_norm": MaskedLayerNorm, "batch_norm": MaskedBatchNorm}
 
 
 class ConvolutionModule(nn.Module):
-    """Pointwise + GLU, depthwise, norm, Swish, pointwise (arXiv 2005.08100, section 2.2).
+    """Pointwise + GLU, depthwise, norm, activation, pointwise (arXiv 2005.08100, section 2.2).
 
     Args:
         channels: width.
         kernel_size: of the depthwise convolution, odd unless causal.
         norm: "layer_norm" (ConMamba, arXiv 2407.09732) or "batch_norm" (Conformer).
         causal: see past frames only.
+        activation: "swish", "gelu" or "relu".
 
     Raises:
-        ValueError: the kernel is even though not causal, or the norm is unknown.
+        ValueError: the kernel is even though not causal, or a name is unknown.
     """
 
-    def __init__(self, channels, kernel_size, norm="layer_norm", causal=False):
+    def __init__(self, channels, kernel_size, norm="layer_norm", causal=False, activation="swish"):
         super().__init__()
         if norm not in NORMS:
             raise ValueError(f"cnn_module_norm is {norm!r}; choose one of {', '.join(NORMS)}")
@@ -66,13 +68,14 @@ class ConvolutionModule(nn.Module):
         self.depthwise = DepthwiseConv(channels, kernel_size, causal, "cnn_module_kernel")
         self.causal = causal
         self.norm = NORMS[norm](channels)
+        self.activation = make_activation(activation)
         self.pointwise_out = Linear(channels, channels)
 
     def forward(self, x, lengths):
         """(batch, time, channels), lengths (batch) -> the same, zero beyond the lengths."""
         x = zero_padding(F.glu(self.pointwise_in(x), dim=-1), lengths)
         x = self.depthwise(x)
-        return zero_padding(self.pointwise_out(F.silu(self.norm(x, lengths))), lengths)
+        return zero_padding(self.pointwise_out(self.activation(self.norm(x, lengths))), lengths)
 
     def initial_state(self, batch, device=None, dtype=torch.float32):
         """The state before the first frame, that of the depthwise convolution."""
@@ -96,7 +99,7 @@ class ConvolutionModule(nn.Module):
                 "cnn_module_norm batch_norm takes pieces in evaluation only; use layer_norm"
             )
         x, state = self.depthwise.forward_chunk(F.glu(self.pointwise_in(x), dim=-1), state)
-        return self.pointwise_out(F.silu(self.norm(x))), state
+        return self.pointwise_out(self.activation(self.norm(x))), state
 
 
 class LookAhead(nn.Module):

@@ -35,7 +35,13 @@ VARIANTS = {
     ],
     "conmamba": [
         dict(linear_units=32),
-        dict(linear_units=32, direction="outer", merge="concat", cnn_module_norm="batch_norm"),
+        dict(
+            linear_units=32,
+            direction="outer",
+            merge="concat",
+            cnn_module_norm="batch_norm",
+            activation_type="gelu",
+        ),
         dict(linear_units=32, direction="uni", input_layer="conv2d6"),
         dict(linear_units=32, interctc_layer_idx=[1], interctc_use_conditioning=True),
         dict(
@@ -304,6 +310,11 @@ def test_impossible_options_are_named():
         ("mamba", dict(mixer="mamba3"), "mixer is 'mamba3'; choose one of mamba1, mamba2"),
         ("mamba", dict(mixer_conf=dict(headdim=8)), "headdim"),
         ("mamba", dict(norm="batch_norm"), "norm is 'batch_norm'"),
+        (
+            "conmamba",
+            dict(activation_type="silu"),
+            "activation_type is 'silu'; choose one of swish",
+        ),
         ("mamba", dict(positions="rotary"), "positions is 'rotary'; choose one of none"),
         ("mamba", dict(lookahead_kernel=4), "lookahead_kernel is 4; it must be odd"),
         ("mamba", dict(stochastic_depth_rate=1.0), "stochastic_depth_rate is 1.0"),

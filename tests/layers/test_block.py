@@ -76,3 +76,15 @@ def test_impossible_options_are_named():
         make(macaron=True)
     with pytest.raises(ValueError, match="norm is 'none'"):
         make(norm="none")
+
+
+def test_the_activation_is_that_of_every_module():
+    x = torch.randn(1, 9, 8)
+    for name, activation in (("gelu", torch.nn.GELU), ("relu", torch.nn.ReLU)):
+        block = make(hidden=12, macaron=True, kernel_size=5, activation=name)
+        same = make(hidden=12, macaron=True, kernel_size=5)
+        same.load_state_dict(block.state_dict())
+        assert not torch.allclose(block(x, torch.tensor([9])), same(x, torch.tensor([9])))
+        same.feed_forward[1] = same.feed_forward_macaron[1] = activation()
+        same.conv_module.activation = activation()
+        assert torch.equal(block(x, torch.tensor([9])), same(x, torch.tensor([9])))
