@@ -11,7 +11,6 @@ from mambaasr.score.report import (
     align_table,
     cells,
     describe,
-    describe_lid,
     language_rows,
 )
 
@@ -68,11 +67,10 @@ def results_page(folder):
         if rows:
             header = ("Test set and language", *columns[:-1])
             sections.append(f"## {title} by language\n\n" + align_table(header, rows))
-    found = [
-        f"- {name}: {describe_lid(score['lid'])}\n" for name, score, _ in results if "lid" in score
-    ]
-    if found:
-        sections.append("## Languages found\n\n" + "".join(found))
+    rows = _lid_rows(results)
+    if rows:
+        header = ("Test set", "Snt", "Right", "Right in %")
+        sections.append("## Languages found\n\n" + align_table(header, rows))
     comparisons = [
         f"- {name}: {describe(score['compare'])}\n"
         for name, score, _ in results
@@ -96,13 +94,38 @@ def _languages(results, rate):
         languages = score.get(rate, {}).get("languages", {})
         if len(languages) > 1:
             found[name] = languages
-        for code, values in languages.items() if len(languages) == 1 else ():
-            folder, slash, last = name.rpartition("/")
-            word = rf"(?<![A-Za-z0-9]){re.escape(code)}(?![A-Za-z0-9])"
-            common, times = re.subn(word, "*", last, count=1)
-            if times:
-                together.setdefault(folder + slash + common, {})[code] = values
+        elif common := _common_name(name, languages):
+            together.setdefault(common, {}).update(languages)
     return found | {name: each for name, each in together.items() if len(each) > 1}
+
+
+def _common_name(name, languages):
+    """Return the name of a set of one language with ``*`` for its code; None where it has none."""
+    folder, slash, last = name.rpartition("/")
+    for code in languages:
+        word = rf"(?<![A-Za-z0-9]){re.escape(code)}(?![A-Za-z0-9])"
+        common, times = re.subn(word, "*", last, count=1)
+        if times:
+            return folder + slash + common
+    return None
+
+
+def _lid_rows(results):
+    """Return a row for each set whose languages a model found, and for sets that are alike."""
+    rows, together = [], {}
+    for name, score, _ in results:
+        if "lid" in score:
+            right = score["lid"]["correct"], score["lid"]["utterances"]
+            rows.append((name, *right))
+            languages = score.get("wer", {}).get("languages", {})
+            if len(languages) == 1 and (common := _common_name(name, languages)):
+                together.setdefault(common, []).append(right)
+    for common, several in together.items():
+        if len(several) > 1:
+            rows.append((common, *map(sum, zip(*several, strict=True))))
+    return [
+        (name, str(count), str(right), f"{100 * right / count:.1f}") for name, right, count in rows
+    ]
 
 
 def _rtf(decoding):

@@ -64,7 +64,9 @@ def test_sets_of_one_language_each_are_averaged_with_their_like(tmp_path):
         ("test_en", "en", "a b"), ("test_de", "de", "a"), ("dev_de", "de", ""), ("other", "en", "a")
     ):  # fmt: skip
         scores = {"wer": align({"u": "a b"}, {"u": hyp}, words)}
-        write_scores(tmp_path / "decode" / name / "score", scores, None, {}, {"u": lang})
+        lid = {"lid": {"utterances": 1, "correct": int(lang == "en")}}
+        details = lid if name.startswith("test") else {}
+        write_scores(tmp_path / "decode" / name / "score", scores, None, details, {"u": lang})
     scores = {"wer": align({"u": "a b", "v": "c"}, {"u": "a b"}, words)}
     folder = tmp_path / "decode" / "both" / "score"
     lid = {"lid": {"utterances": 2, "correct": 1}}
@@ -78,7 +80,11 @@ def test_sets_of_one_language_each_are_averaged_with_their_like(tmp_path):
     ]  # fmt: skip
     assert rows["decode/test_* mean of 2"] == "2 4 75.0 0.0 25.0 0.0 25.0 50.0".split()
     assert rows["decode/both mean of 2"] == "2 3 50.0 0.0 50.0 0.0 50.0 50.0".split()
-    assert "- decode/both: Language found: 1 of 2 utterances (50.0 %)" in page
+    found = page.split("## Languages found\n\n")[1].split("\n\n")[0].split("\n")[2:]
+    assert [" ".join(cells(line)) for line in found] == [
+        "decode/both 2 1 50.0", "decode/test_de 1 0 0.0", "decode/test_en 1 1 100.0",
+        "decode/test_* 2 1 50.0",
+    ]  # fmt: skip
 
 
 def cells(line):
