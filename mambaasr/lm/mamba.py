@@ -1,16 +1,15 @@
 """A language model of Mamba blocks."""
 
-from typing import NamedTuple
-
 import torch
 from torch import nn
 
 from mambaasr.espnet_compat import AbsLM
+from mambaasr.layers.beam import Origin, Row, gather
 from mambaasr.layers.block import FeedForward
-from mambaasr.layers.checks import check_positive
+from mambaasr.layers.checks import check_counts, check_rates, check_sizes
 from mambaasr.layers.dropout import Dropout
 from mambaasr.layers.linear import Linear, linear
-from mambaasr.layers.mixer import make_mixer
+from mambaasr.layers.mixer import make_mixer, mixer_options
 from mambaasr.layers.norm import make_norm
 
 
@@ -53,32 +52,6 @@ class LMBlock(nn.Module):
     def step(self, x, state):
         """One token: x (batch, width); the state is updated in place."""
         return self._after(x, self.mixer.step(self.norm_mixer(x), state))
-
-
-class Batch:
-    """The state of hypotheses that were scored together.
-
-    Attributes:
-        mixers: for each block its mixer's state, tensors whose first dimension are hypotheses;
-            None after they were let go.
-        before: the batches that it was computed from.
-    """
-
-    def __init__(self, mixers, before=()):
-        self.mixers, self.before = mixers, before
-        # A search keeps the states of hypotheses that have ended. Two batches back nobody asks
-        # for them any more (and if so, they are computed again), so memory does not grow.
-        for batch in before:
-            for old in batch.before:
-                old.mixers = None
-            batch.before = ()
-
-
-class LMState(NamedTuple):
-    """What the next token of one hypothesis needs, of fixed size: a row of a batch."""
-
-    batch: Batch
-    row: int
 
 
 class MambaLM(AbsLM):
@@ -124,9 +97,9 @@ class MambaLM(AbsLM):
         mixer_dropout_rate=0.0,
     ):
         super().__init__()
-        check_positive("MambaLM", unit=unit, num_blocks=num_blocks)
-        if linear_units < 0:
-            raise ValueError(f"MambaLM: linear_units is {linear_units}; it must not be negative")
+        check_sizes("MambaLM", unit=unit, num_blocks=num_blocks)
+        check_counts(linear_units=linear_units)
+        check_rates("MambaLM", dropout_rate=dropout_rate, mixer_dropout_rate=mixer_dropout_rate)
         self.embed = Embedding(vocab_size, unit)
         self.dropout = Dropout(dropout_rate)
         self.blocks = nn.ModuleList(
@@ -140,7 +113,7 @@ class MambaLM(AbsLM):
                     d_conv=d_conv,
                     expand=expand,
                     dropout_rate=mixer_dropout_rate,
-                    **(mixer_conf or {}),
+                    **mixer_options(mixer_conf),
                 ),
                 linear_units,
                 norm,
@@ -195,47 +168,46 @@ class MambaLM(AbsLM):
             states.append(state)
         return self._logits(x), tuple(states)
 
+    @torch.no_grad()
     def init_state(self, x=None):
         """The state of a hypothesis before its first token; the speech x is not looked at."""
-        return LMState(Batch(self.zero_state()), 0)
+        return Origin(self.zero_state()).first()
 
     @torch.no_grad()
     def batch_score(self, ys, states, xs=None):
         """Score the next token of hypotheses; ESPnet's ``BatchScorerInterface``.
 
         Args:
-            ys: prefixes (hypothesis, length); as a rule only the last token is read.
-            states: a :class:`LMState` each, as :meth:`init_state` or the last call gave it; not
-                changed, so that hypotheses may share one.
+            ys: whole prefixes (hypothesis, length). Only the last token is read, unless a state
+                is so old that it was let go: that one is computed again from its prefix.
+            states: a :class:`mambaasr.layers.beam.Row` each, as :meth:`init_state` or an earlier
+                call gave it; not changed, so that hypotheses may share one.
             xs: not used.
 
         Returns:
             log-probabilities (hypothesis, vocab_size), and the list of next states.
         """
-        states = [self.init_state() if state is None else state for state in states]
-        if any(state.batch.mixers is None for state in states):
-            _, mixers = self(ys[:, :-1], self.zero_state(len(ys)))
-        else:
-            mixers = _gather(states)
+        rows = [
+            self.init_state() if row is None else self._alive(row, prefix)
+            for row, prefix in zip(states, ys, strict=True)
+        ]
+        batch = gather(rows)
         x = self.embed(ys[:, -1])
-        for block, state in zip(self.blocks, mixers, strict=True):
+        for block, state in zip(self.blocks, batch.states(), strict=True):
             x = block.step(x, state)
+        for origin in set(batch.origins):
+            origin.keep(batch)
         scores = torch.log_softmax(self._logits(x).float(), dim=-1)
-        batch = Batch(mixers, tuple({id(state.batch): state.batch for state in states}.values()))
-        return scores, [LMState(batch, row) for row in range(len(ys))]
+        return scores, [Row(batch, index) for index in range(len(rows))]
+
+    def _alive(self, row, prefix):
+        """The row itself, or one like it if its batch was let go; prefix (length)."""
+        if row.alive or len(prefix) == 1:
+            return row if row.alive else row.origin.first()
+        _, state = self(prefix[None, :-1], self.zero_state())
+        return Origin(state).first()
 
     def score(self, y, state, x=None):
         """Score the next token of one hypothesis y (length)."""
         scores, states = self.batch_score(y.unsqueeze(0), [state])
         return scores[0], states[0]
-
-
-def _gather(states):
-    """Copy the states of hypotheses, in their order, out of the batches that they stand in."""
-    first = states[0].batch
-    if all(state.batch is first for state in states):
-        rows = torch.tensor([state.row for state in states], device=first.mixers[0][0].device)
-        return tuple(tuple(part.index_select(0, rows) for part in each) for each in first.mixers)
-    several = [[part[row] for mixer in batch.mixers for part in mixer] for batch, row in states]
-    parts = iter([torch.stack(each) for each in zip(*several, strict=True)])
-    return tuple(tuple(next(parts) for _ in mixer) for mixer in first.mixers)

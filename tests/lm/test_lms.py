@@ -1,0 +1,215 @@
+"""What holds for every language model that a yaml can name."""
+
+import io
+
+import pytest
+import torch
+
+from mambaasr.registry import CLASSES, load
+
+VOCABULARY = 13
+VARIANTS = {
+    "mamba": [
+        dict(),
+        dict(linear_units=32, tie_weights=False, norm="layer_norm"),
+        dict(mixer="mamba2", d_state=8, mixer_conf=dict(headdim=8)),
+    ]
+}
+CASES = [(name, options) for name, several in VARIANTS.items() for options in several]
+LENGTHS = [9, 4, 1]
+
+
+def build(name, options):
+    torch.manual_seed(0)
+    lm = load(CLASSES["lm"][name])(VOCABULARY, **(dict(unit=16, num_blocks=2) | options))
+    # The initial weights are small; larger ones make differences seen.
+    with torch.no_grad():
+        for parameter in lm.parameters():
+            if parameter.dim() == 2 and not getattr(parameter, "_no_weight_decay", False):
+                parameter.mul_(3)
+    return lm
+
+
+def batch():
+    """Tokens (3, 9), each text padded with 0 behind its length."""
+    torch.manual_seed(1)
+    text = torch.randint(1, VOCABULARY, (3, 9))
+    for row, length in zip(text, LENGTHS, strict=True):
+        row[length:] = 0
+    return text
+
+
+def test_every_registered_lm_is_tested():
+    assert set(VARIANTS) == set(CLASSES["lm"])
+
+
+@pytest.mark.parametrize("name, options", CASES)
+@torch.no_grad()
+def test_padded_batch_equals_single_text(name, options):
+    """ESPnet calls an LM without lengths: what stands behind a text must not matter."""
+    lm, text = build(name, options).eval(), batch()
+    together, _ = lm(text, None)
+    other = text.clone()
+    for row, length in zip(other, LENGTHS, strict=True):
+        row[length:] = 5
+    changed, _ = lm(other, None)
+    for b, length in enumerate(LENGTHS):
+        alone, _ = lm(text[b : b + 1, :length], None)
+        assert torch.allclose(together[b, :length], alone[0], atol=1e-5)
+        assert torch.equal(together[b, :length], changed[b, :length])
+    assert together.std() > 0.1
+
+
+@pytest.mark.parametrize("name, options", CASES)
+def test_forward_and_backward_reach_every_parameter(name, options):
+    from espnet2.lm.espnet_model import ESPnetLanguageModel
+
+    model = ESPnetLanguageModel(build(name, options), VOCABULARY)
+    loss, _, weight = model(batch(), torch.tensor(LENGTHS))
+    assert int(weight) == sum(LENGTHS) + 3
+    loss.backward()
+    for key, parameter in model.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all(), key
+        assert parameter.grad.abs().sum() > 0, key
+
+
+@pytest.mark.parametrize("name, options", CASES)
+def test_padding_gets_no_gradient(name, options):
+    from espnet2.lm.espnet_model import ESPnetLanguageModel
+
+    model = ESPnetLanguageModel(build(name, options).eval(), VOCABULARY)
+    model.double()
+    gradients = []
+    for texts in ([0, 1, 2], [1]):
+        model.zero_grad()
+        nll, _ = model.nll(batch()[texts], torch.tensor(LENGTHS)[texts])
+        nll[texts.index(1)].sum().backward()
+        gradients.append({key: value.grad.clone() for key, value in model.named_parameters()})
+    for key, gradient in gradients[0].items():
+        assert torch.allclose(gradient, gradients[1][key], atol=1e-5), key
+
+
+@pytest.mark.parametrize("name, options", CASES)
+@torch.no_grad()
+def test_step_equals_the_whole(name, options):
+    lm, text = build(name, options).eval(), batch()
+    want = lm(text, None)[0].log_softmax(-1)
+    state = None
+    for t in range(text.shape[1]):
+        scores, state = lm.score(text[0, : t + 1], state, None)
+        assert torch.allclose(scores, want[0, t], atol=1e-5)
+    states = [lm.init_state(None)] * 3
+    for t in range(text.shape[1]):
+        scores, states = lm.batch_score(text[:, : t + 1], states, None)
+        assert torch.allclose(scores, want[:, t], atol=1e-5)
+
+
+@pytest.mark.parametrize("name, options", CASES)
+def test_pieces_equal_the_whole_with_gradients(name, options):
+    lm, text = build(name, options).eval(), batch()
+    whole, none = lm(text, None)
+    assert none is None
+    whole.square().sum().backward()
+    want = {key: parameter.grad.clone() for key, parameter in lm.named_parameters()}
+    lm.zero_grad()
+    state, outs = lm.zero_state(3), []
+    for piece in text.split([4, 1, 4], dim=1):
+        out, state = lm(piece, state)
+        outs.append(out)
+    assert torch.allclose(torch.cat(outs, dim=1), whole, atol=1e-5)
+    torch.cat(outs, dim=1).square().sum().backward()
+    for key, parameter in lm.named_parameters():
+        scale = want[key].abs().max()
+        assert (parameter.grad - want[key]).abs().max() < 1e-4 * scale, key
+
+
+@pytest.mark.parametrize("name, options", CASES)
+@torch.no_grad()
+def test_beams_that_change_places_equal_the_whole(name, options):
+    lm = build(name, options).eval()
+    random = torch.Generator().manual_seed(2)
+    prefixes = torch.full((4, 1), VOCABULARY - 1)
+    states = lm.batch_init_state(None)
+    states = [states] * 4
+    for _ in range(8):
+        scores, states = lm.batch_score(prefixes, states, None)
+        whole, _ = lm(prefixes, None)
+        assert torch.allclose(scores, whole[:, -1].log_softmax(-1), atol=1e-5)
+        # Each survivor continues some earlier hypothesis; several may continue the same one.
+        parents = torch.randint(0, 4, (4,), generator=random)
+        states = [lm.select_state(states, int(parent)) for parent in parents]
+        tokens = torch.randint(0, VOCABULARY, (4, 1), generator=random)
+        prefixes = torch.cat([prefixes[parents], tokens], dim=1)
+
+
+@pytest.mark.parametrize("name, options", CASES)
+@torch.no_grad()
+def test_a_state_is_not_changed_and_never_too_old(name, options, monkeypatch):
+    from mambaasr.layers import beam
+
+    monkeypatch.setattr(beam, "KEPT_BYTES", 0)
+    lm, text = build(name, options).eval(), batch()
+    states, first = [lm.init_state(None)] * 3, []
+    kept = []
+    for t in range(text.shape[1]):
+        kept.append(states)
+        scores, states = lm.batch_score(text[:, : t + 1], states, None)
+        first.append(scores)
+    assert sum(states[0].alive for states in kept) < len(kept)
+    for t in reversed(range(text.shape[1])):
+        again, _ = lm.batch_score(text[:, : t + 1], kept[t], None)
+        assert torch.allclose(again, first[t], atol=1e-5)
+
+
+@pytest.mark.parametrize("name, options", CASES)
+def test_save_and_load(name, options):
+    lm, text = build(name, options).eval(), batch()
+    stream = io.BytesIO()
+    torch.save(lm.state_dict(), stream)
+    stream.seek(0)
+    other = load(CLASSES["lm"][name])(VOCABULARY, **(dict(unit=16, num_blocks=2) | options)).eval()
+    other.load_state_dict(torch.load(stream, weights_only=True))
+    assert torch.equal(other(text, None)[0], lm(text, None)[0])
+
+
+def test_tied_weights_are_one_matrix_and_start_small():
+    lms = [build_plain(tie_weights=tied) for tied in (True, False)]
+    sizes = [sum(parameter.numel() for parameter in lm.parameters()) for lm in lms]
+    assert sizes[1] - sizes[0] == VOCABULARY * 64
+    for lm in lms:
+        loss = lm(batch(), None)[0].log_softmax(-1).mean()
+        assert abs(loss + torch.tensor(float(VOCABULARY)).log()) < 0.2
+
+
+def build_plain(**options):
+    torch.manual_seed(0)
+    return load(CLASSES["lm"]["mamba"])(VOCABULARY, unit=64, num_blocks=2, **options)
+
+
+def test_espnets_initialisation_leaves_what_must_stay():
+    from espnet2.torch_utils.initialize import initialize
+
+    lm = build_plain()
+    initialize(lm, "xavier_uniform")
+    assert 0.01 < lm.embed.weight.std() < 0.03
+    A = lm.blocks[0].mixer.A_log.exp()
+    assert torch.allclose(A[0], torch.arange(1.0, A.shape[1] + 1))
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (dict(unit=0), "unit is 0"),
+        (dict(num_blocks=0), "num_blocks is 0"),
+        (dict(linear_units=-1), "linear_units is -1"),
+        (dict(dropout_rate=1.5), "dropout_rate is 1.5"),
+        (dict(d_state=0), "d_state is 0"),
+        (dict(mixer="mamba3"), "mixer is 'mamba3'; choose one of mamba1, mamba2"),
+        (dict(norm="batch_norm"), "norm is 'batch_norm'; choose one of layer_norm, rms_norm"),
+        (dict(mixer_conf=dict(headdim=8)), "'headdim' is no option of mamba1"),
+        (dict(mixer_conf=[1]), "mixer_conf"),
+    ],
+)
+def test_impossible_options_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        build("mamba", options)
