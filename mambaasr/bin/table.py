@@ -92,7 +92,7 @@ def plan(table):
     has taken its hours.
 
     Raises:
-        UserError: a row's blocks or options are wrong, or there is nothing to run.
+        UserError: a row's blocks or options are wrong.
     """
     from mambaasr.bin.merge_config import check
     from mambaasr.score.tables import BLOCKS
@@ -113,8 +113,6 @@ def plan(table):
             details += [run.decoding] if run.decoding else []
             name = row.key + (f" ({', '.join(details)})" if details else "")
             found.append((name, run.words))
-    if not found:
-        raise UserError(f"{table.path}: none of its rows says how it is made: nothing to run")
     return found
 
 

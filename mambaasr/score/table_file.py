@@ -8,6 +8,8 @@ A table is a yaml file in a recipe's ``tables/``::
     columns: [test WER, test CER, "test WER, lm", RTF]       # set, metric, and how it is decoded
     decodings: {lm: {use_lm: true}}        # options of run.sh for the decodings that columns name
     options: {asr_args: --max_epoch 10}    # options of run.sh for every row
+                                           # `encoder: conmamba_s` is conf/encoder/conmamba_s.yaml
+                                           # of the recipe, else of TEMPLATE/asr1
     scale:                                 # the first one is taken unless --scale names another
       full: {needs: 4 GPUs of 80 GB, options: {ngpu: 4}}
     rows:
@@ -34,6 +36,7 @@ from pathlib import Path
 from mambaasr.errors import UserError
 from mambaasr.score.tables import (
     ARGUMENTS,
+    BLOCKS,
     METRICS,
     NOT_IN_TABLES,
     OF_A_SET,
@@ -148,7 +151,8 @@ class _Reader:
                 )
         options = combine(self.options(("options",), top.get("options")), scaled)
         sets = (self.given.get("test_sets") or (self.defaults | options)["test_sets"]).split()
-        for column in columns:
+        rows = self.rows(columns)
+        for column in columns if any(row.options is not None for row in rows) else ():
             if column.set is not None and column.set not in sets:
                 self.fail(
                     ("columns",),
@@ -160,7 +164,7 @@ class _Reader:
             recipe=self.recipe,
             title=self.text(top, "title", (), needed=True),
             columns=columns,
-            rows=self.rows(columns),
+            rows=rows,
             paper=self.mapping(top.get("paper"), ("paper",), _PAPER),
             note=self.text(top, "note", ()),
             scale=scale,
@@ -226,17 +230,28 @@ class _Reader:
         for name, value in self.mapping(written, keys, allowed).items():
             if isinstance(value, (dict, list)) or value is None:
                 self.fail((*keys, name), f"`{name}` is one value, as for --{name}, found {value!r}")
-            found[name] = str(value).lower() if isinstance(value, bool) else str(value)
-            self.check_option((*keys, name), name, found[name])
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+            found[name] = self.option((*keys, name), name, text)
         return found
 
-    def check_option(self, keys, name, value):
-        if name in CONFIGS and value and not (self.recipe / value).is_file():
-            folder = (self.recipe / value).parent
-            there = [os.path.relpath(path, self.recipe) for path in sorted(folder.glob("*.yaml"))]
-            self.fail(
-                keys, f"{name} `{value}`: no such file in {self.recipe}{choices(value, there)}"
-            )
+    def option(self, keys, name, value):
+        """Return an option's value, the name of a block as the path of its file."""
+        if name in CONFIGS and value:
+            folder = name if name in BLOCKS else ""
+            conf = [Path(above, "conf", folder) for above in ("", "../../TEMPLATE/asr1")]
+            files = [path / f"{value}.yaml" for path in conf] if "/" not in value else [Path(value)]
+            file = next((file for file in files if (self.recipe / file).is_file()), None)
+            if file is None:
+                there = [path.stem for each in conf for path in (self.recipe / each).glob("*.yaml")]
+                if "/" in value:
+                    near = (self.recipe / value).parent.glob("*.yaml")
+                    there = [os.path.relpath(path, self.recipe) for path in near]
+                self.fail(
+                    keys,
+                    f"{name} `{value}`: no such block for {self.recipe}"
+                    f"{choices(value, sorted(set(there)))}",
+                )
+            return str(file)
         if name in ARGUMENTS:
             try:
                 words = shlex.split(value)
@@ -244,6 +259,7 @@ class _Reader:
                 self.fail(keys, f"{name} `{value}`: {error}")
             if any(word.partition("=")[0] == "--seed" for word in words):
                 self.fail(keys, f"{name} `{value}`: write `seeds: [1]` in the row")
+        return value
 
     def rows(self, columns):
         written = self.content.get("rows")
