@@ -1,6 +1,5 @@
 """The staged driver: options, checks, and stages run for real on a few recordings."""
 
-import os
 import re
 import shlex
 import shutil
@@ -8,15 +7,11 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
+from recipes import ASR, NEEDED, ROOT, call, environment, some_of_an4, steps_of
 
-ROOT = Path(__file__).resolve().parents[2]
-ASR = ROOT / "egs/TEMPLATE/asr1/asr.sh"
 RECIPES = sorted(ROOT.glob("egs/*/asr1/run.sh"))
-NEEDED = ["--train_set", "train", "--valid_set", "dev", "--test_sets", "test"]
-NEEDED += ["--asr_config", "conf/train_asr.yaml", "--token_type", "char"]
 LM = ["--use_lm", "true", "--lm_config", "conf/train_lm.yaml"]
 # What the users of ESPnet2's asr.sh type.
 ESPNET = """stage stop_stage skip_data_prep skip_train skip_eval ngpu nj inference_nj gpu_inference
@@ -26,44 +21,6 @@ lm_train_text lm_dev_text lm_test_text inference_lm asr_tag asr_exp asr_stats_di
 asr_args pretrained_model ignore_init_mismatch feats_normalize inference_tag inference_config
 inference_args inference_asr_model train_set valid_set test_sets nlsyms_txt lang""".split()
 OURS = "encoder decoder model optim skip_stages datadir bad_audio force resume_changed".split()
-
-DATA_SH = """#!/usr/bin/env bash
-set -euo pipefail
-printf '%s\\n' "$@" > arguments
-[[ ! -e wait ]] || sleep 60
-for set in train dev test; do mkdir -p "data/${set}"; cp -r "prepared/${set}" data; done
-"""
-
-
-def environment():
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    package = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    return os.environ | {"PATH": path, "VIRTUAL_ENV": sys.prefix, "PYTHONPATH": package}
-
-
-def call(folder, *options, script=ASR, **more):
-    line = [str(script), *options]
-    more = {"env": environment()} | more
-    return subprocess.run(line, cwd=folder, capture_output=True, text=True, **more)
-
-
-@pytest.fixture
-def recipe(tmp_path):
-    """A recipe folder under a name that would hurt a careless shell; its corpus is empty."""
-    folder = tmp_path / "a b,'c' \"d\" $(touch pwned) #e" / "asr1"
-    (folder / "conf").mkdir(parents=True)
-    (folder / "local").mkdir()
-    (folder / "conf/train_asr.yaml").write_text("encoder: conmamba\nmax_epoch: 1\n")
-    (folder / "conf/train_lm.yaml").write_text("lm: mamba\nmax_epoch: 1\n")
-    script = folder / "local/data.sh"
-    script.write_text(DATA_SH)
-    script.chmod(0o755)
-    for name in ("train", "dev", "test"):
-        (folder / "prepared" / name).mkdir(parents=True)
-        for file in ("wav.scp", "text", "utt2spk"):
-            (folder / "prepared" / name / file).touch()
-    yield folder
-    assert not list(tmp_path.rglob("pwned")), "a name was executed"
 
 
 def error_of(done):
@@ -353,26 +310,6 @@ def test_recipes(script, tmp_path):
         blocks = [] if block is None else ["--block", str(block)]
         done = call(folder, *line[1:], *base, *blocks, script=line[0])
         assert done.returncode == 0, done.stderr
-
-
-def some_of_an4(test_data, folder):
-    """Write three small data folders of AN4's recordings."""
-    corpus = test_data / "an4"
-    lines = (corpus / "etc/an4_train.transcription").read_text().splitlines()
-    texts = dict(re.findall(r"^<s> (.*) </s> \((.*)\)$", line)[0][::-1] for line in lines)
-    files = {path.stem: path for path in sorted(corpus.glob("wav/an4_clstk/*/*"))}
-    ids = sorted(texts.keys() & files.keys())
-    for name, part in (("train", ids[:12]), ("dev", ids[12:15]), ("test", ids[15:18])):
-        for file, values in (("text", texts), ("wav.scp", files), ("utt2spk", None)):
-            lines = [f"{key} {values[key] if values else key}\n" for key in part]
-            (folder / "prepared" / name / file).write_text("".join(lines))
-
-
-def steps_of(done):
-    """Return ``{step: what was said}`` of a run that went well."""
-    assert done.returncode == 0, done.stdout + done.stderr
-    found = re.findall(r"^\S+ stage (\d+: [^:]*): (.*)$", done.stdout, re.MULTILINE)
-    return {step: said for step, said in found if not re.fullmatch(r"\d+ s", said)}
 
 
 def test_stages_1_to_5_on_real_speech(recipe, test_data):

@@ -1,0 +1,51 @@
+"""The staged driver, called on a recipe with a few recordings."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+ASR = ROOT / "egs/TEMPLATE/asr1/asr.sh"
+NEEDED = ["--train_set", "train", "--valid_set", "dev", "--test_sets", "test"]
+NEEDED += ["--asr_config", "conf/train_asr.yaml", "--token_type", "char"]
+
+DATA_SH = """#!/usr/bin/env bash
+set -euo pipefail
+printf '%s\\n' "$@" > arguments
+[[ ! -e wait ]] || sleep 60
+for set in train dev test; do mkdir -p "data/${set}"; cp -r "prepared/${set}" data; done
+"""
+
+
+def environment():
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    package = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    return os.environ | {"PATH": path, "VIRTUAL_ENV": sys.prefix, "PYTHONPATH": package}
+
+
+def call(folder, *options, script=ASR, **more):
+    line = [str(script), *options]
+    more = {"env": environment()} | more
+    return subprocess.run(line, cwd=folder, capture_output=True, text=True, **more)
+
+
+def some_of_an4(test_data, folder):
+    """Write three small data folders of AN4's recordings."""
+    corpus = test_data / "an4"
+    lines = (corpus / "etc/an4_train.transcription").read_text().splitlines()
+    texts = dict(re.findall(r"^<s> (.*) </s> \((.*)\)$", line)[0][::-1] for line in lines)
+    files = {path.stem: path for path in sorted(corpus.glob("wav/an4_clstk/*/*"))}
+    ids = sorted(texts.keys() & files.keys())
+    for name, part in (("train", ids[:12]), ("dev", ids[12:15]), ("test", ids[15:18])):
+        for file, values in (("text", texts), ("wav.scp", files), ("utt2spk", None)):
+            lines = [f"{key} {values[key] if values else key}\n" for key in part]
+            (folder / "prepared" / name / file).write_text("".join(lines))
+
+
+def steps_of(done):
+    """Return ``{step: what was said}`` of a run that went well."""
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = re.findall(r"^\S+ stage (\d+: [^:]*): (.*)$", done.stdout, re.MULTILINE)
+    return {step: said for step, said in found if not re.fullmatch(r"\d+ s", said)}
