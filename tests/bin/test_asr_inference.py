@@ -88,7 +88,7 @@ def test_kill_and_go_on(command, tmp_path):
         (["--nbest", "30"], "needs a --beam_size of at least 30"),
         (["--key_file", "nowhere"], "nowhere: cannot be read"),
         (["--lm_file", "lm.pth"], "lm.pth: cannot be read"),
-        (["--asr_train_config", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
+        (["--asr_train_config", "nowhere.yaml"], "nowhere.yaml: no such config file"),
         (["--data_path_and_name_and_type", "x,speech,sound"], "one source"),
         (["--config", "nowhere.yaml"], "nowhere.yaml: no such config"),
     ],
