@@ -1,36 +1,139 @@
-"""Every config of every recipe, with every block laid over it: checked, built and run."""
+"""Every config of every recipe: checked, built, and one training step on the CPU.
 
+Systems are what tables' rows name, and what is left of the files: each base and each block once.
+Small recipes run as they are. Full-size systems are built on the meta device, where their
+parameters are counted, and take their step with two narrow blocks.
+"""
+
+import copy
+import functools
+import json
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 import mambaasr
 from mambaasr import espnet_compat
 from mambaasr.bin.merge_config import check
 from mambaasr.config import merge
+from mambaasr.score.table_file import read_table, run_options
 from mambaasr.task.config import read
 
 EGS = Path(__file__).resolve().parents[2] / "egs"
+TEMPLATE = EGS / "TEMPLATE/asr1/conf"
 AN4 = EGS / "an4/asr1/conf"
-BASES = sorted(EGS.glob("*/asr1/conf/train*.yaml"))
-VOCABULARY = 30
+SMALL = ("an4", "spoken_numbers")
+TOKENS = ["<blank>", "<unk>", "<space>", *"ABCDEFGHIJKLMNOPQRSTUVWXYZ", "<sos/eos>"]
+BLOCKS = ("encoder", "decoder", "optim", "model")
+LANGUAGES = ["de", "en", "es", "fr", "it"]
+
+# Published millions of parameters: encoder, decoder, tokens -> (published, tolerance, why not 0).
+# The tolerance is half of the published figure's last digit where nothing else is said.
+PUBLISHED = {
+    ("speech_mamba", "speech_mamba", 5000): (67.6, 0.1, "their stem counts its norms otherwise"),
+    ("conmamba_s", "transformer_4", 5000): (14.1, 0.05, ""),
+    ("conmamba_s", "slytherin_s", 5000): (15.0, 0.45, "an independent reproduction has 14.6"),
+    ("conmamba_l", "transformer_6h8", 5000): (115.2, 0.05, ""),
+    ("conmamba_l", "slytherin_l", 5000): (122.9, 0.05, ""),
+    ("conmamba_ctc", None, 31): (31.6, 0.05, ""),
+    ("mlma_18", None, 31): (32, 0.5, "of the published range, 32 to 42"),
+    ("mlma_24", None, 31): (42, 0.5, "of the published range, 32 to 42"),
+    ("conformer_12", "transformer_6", 5000): (34.23, 0.005, ""),
+    ("conextbimamba", "transformer_6", 5000): (41.59, 0.82, "sum of directions; concat: 42.4"),
+    ("conformer_slytherin_s", "transformer_4", 5000): (13.3, 0.5, "ESPnet's class and stem"),
+    ("conformer_slytherin_ctc", None, 31): (28.8, 1.7, "ESPnet's class and stem"),
+    ("conformer_slytherin_l", "transformer_6h8", 5000): (109.1, 7.1, "ESPnet's class and stem"),
+}
+# MADEON counts blocks, norm, embedding and output of 10,000 tokens; ours besides has an input layer
+# and one that makes a prefix of its frames.
+MADEON = {
+    "madeon": 38.5,
+    "madeon_2": 37.9,
+    "madeon_sp_serial": 38.5,
+    "madeon_sp": 39.9,
+    "madeon_2sp_serial": 37.9,
+    "madeon_2sp": 38.0,
+}
 
 
-def combinations():
-    """Yield each base alone, with each of its blocks, and with each pair of blocks."""
-    for base in BASES:
-        encoders = [None, *sorted(base.parent.glob("encoder/*.yaml"))]
-        decoders = [None, *sorted(base.parent.glob("decoder/*.yaml"))]
-        for encoder in encoders:
-            for decoder in decoders:
-                blocks = [block for block in (encoder, decoder) if block]
-                names = [path.stem for path in (base, *blocks)]
-                yield pytest.param(base, blocks, id="-".join([base.parents[2].name, *names]))
+def all_yamls():
+    """Return every config of a training: bases and blocks."""
+    paths = [*EGS.glob("*/asr1/conf/train*.yaml"), *EGS.glob("*/asr1/conf/*/*.yaml")]
+    return sorted(paths)
 
 
-def merged(base, blocks):
-    return merge(read(base), [(str(block), read(block)) for block in blocks])
+def is_lm(path):
+    return "lm" in read(path)
+
+
+def from_tables():
+    """Yield (name, recipe, options) of every table's rows."""
+    for path in sorted(EGS.glob("*/asr1/tables/*.yaml")):
+        table = read_table(path)
+        for row in table.rows:
+            if row.options is not None:
+                options = table.defaults | dict(table.runs(row)[0].options)
+                yield f"{path.stem}-{row.key}", table.recipe.resolve(), options
+
+
+def from_files():
+    """Yield (name, recipe, options) that put every base and every block into some system."""
+    defaults = {}
+    for path in all_yamls():
+        recipe = path.parents[1] if path.parent.name == "conf" else path.parents[2]
+        conf = recipe / "conf"
+        # The shared blocks are tried in a recipe that has none of its own.
+        home = EGS / "librispeech_100/asr1" if recipe.parent.name == "TEMPLATE" else recipe
+        options = dict(defaults.setdefault(home, run_options(home)))
+        if is_lm(path):
+            continue
+        folder = path.parent.name.partition("_")[0]
+        if path.parent == conf:
+            folder = "asr_config"
+        if folder == "model":
+            options |= {"asr_config": str(conf / "train_mlma.yaml"), "decoder": ""}
+        if "small" in str(path.parent.name):
+            options["asr_config"] = str(conf / "train_small.yaml")
+        options[folder] = str(path)
+        if folder == "asr_config" and read(path).get("decoder") == "none":
+            options["decoder"] = ""
+        if path == TEMPLATE / "decoder" / path.name and path.stem.startswith("madeon"):
+            options["encoder"] = str(TEMPLATE / "encoder/madeon.yaml")
+        if path == TEMPLATE / "encoder/mamba_uma.yaml":
+            options |= {"asr_config": str(TEMPLATE / "train_uma.yaml"), "decoder": ""}
+        yield f"{recipe.parent.name}-{path.parent.name}-{path.stem}", home, options
+
+
+@functools.cache
+def systems():
+    """Return name -> (small?, paths of its parts, merged config), each once, and all paths."""
+    found, seen, covered = {}, set(), set()
+    for source in (from_tables(), from_files()):
+        for name, recipe, options in source:
+            paths = [options.get(slot) for slot in ("asr_config", *BLOCKS)]
+            paths = [(recipe / path).resolve() for path in paths if path]
+            parts = [(str(path), read(path)) for path in paths]
+            config = merge(parts[0][1], parts[1:])
+            content = json.dumps(config, sort_keys=True)
+            new = source.__name__ == "from_tables" or not set(paths) <= covered
+            if content not in seen and new:
+                seen.add(content)
+                small = recipe.parent.name in SMALL
+                found[f"{recipe.parent.name}-{name}"] = (small, paths, config)
+            covered |= set(paths)
+    return found, covered
+
+
+def named(small=None):
+    return [name for name, system in systems()[0].items() if small in (None, system[0])]
+
+
+@pytest.fixture(scope="module")
+def task():
+    mambaasr.register()
+    return espnet_compat.import_quietly("mambaasr.task.asr").ASRTask
 
 
 @pytest.fixture(scope="module")
@@ -39,64 +142,159 @@ def classes():
     return {slot: espnet_compat.choices(slot) for slot in ("frontend", "encoder", "decoder")}
 
 
-def build(classes, config):
-    """Return the encoder and the decoder that a config names; None for no decoder."""
-    frontend = classes["frontend"][config["frontend"]](**config["frontend_conf"])
-    encoder = classes["encoder"][config["encoder"]](
-        input_size=frontend.output_size(), **config["encoder_conf"]
+def parse(task, config, folder, tokens):
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(config), encoding="utf-8")
+    args = task.get_parser().parse_args(["--config", str(path), "--output_dir", str(folder)])
+    args.token_type, args.token_list, args.normalize = "char", tokens, "utterance_mvn"
+    if args.model == "multilingual":
+        args.model_conf = {"languages": LANGUAGES} | args.model_conf
+    return args
+
+
+def shrunk(config):
+    """Return a config with two narrow blocks of everything; all that is no size stays."""
+    small = copy.deepcopy(config)
+    sizes = {"output_size": 32, "d_model": 32, "num_blocks": 2, "linear_units": 48}
+    sizes |= {"cgmlp_linear_units": 48, "attention_heads": 4}
+    for slot in ("encoder_conf", "decoder_conf", "postencoder_conf"):
+        conf = small.get(slot, {})
+        for key, size in sizes.items():
+            if conf.get(key) is not None:
+                conf[key] = min(size, conf[key])
+    return small
+
+
+def step(task, args):
+    """Take one training step on noise; return the model and its loss."""
+    torch.manual_seed(0)
+    model = task.build_model(args).train()
+    optimizer = task.build_optimizers(args, model)[0]
+    scheduler = espnet_compat.choices("scheduler")[args.scheduler](optimizer, **args.scheduler_conf)
+    if hasattr(scheduler, "set_total_steps") and scheduler.total_steps is None:
+        scheduler.set_total_steps(10 * scheduler.warmup_steps)
+    lengths = torch.tensor([20000, 13000])
+    batch = {
+        "speech": torch.randn(2, 20000) * 0.1,
+        "speech_lengths": lengths,
+        "text": torch.randint(3, 20, (2, 5)),
+        "text_lengths": torch.tensor([5, 3]),
+    }
+    if args.model == "multilingual":
+        batch["lang"] = torch.tensor([[0], [1]])
+    loss, _, _ = model(**batch)
+    before = {name: value.detach().clone() for name, value in model.named_parameters()}
+    loss.backward()
+    optimizer.step()
+    scheduler.step()
+    return model, before, loss.item()
+
+
+def test_every_file_is_in_some_system():
+    lms = {path for path in all_yamls() if is_lm(path)}
+    assert {path.resolve() for path in all_yamls()} - systems()[1] - lms == set()
+
+
+@pytest.mark.parametrize("name", named())
+def test_it_names_classes_and_options_that_exist(name):
+    _, paths, config = systems()[0][name]
+    check([(str(path), read(path)) for path in paths], config, [])
+
+
+@pytest.mark.parametrize("name", named())
+def test_one_training_step(task, tmp_path, name):
+    small, _, config = systems()[0][name]
+    model, before, loss = step(
+        task, parse(task, config if small else shrunk(config), tmp_path, TOKENS)
     )
-    if config["decoder"] == "none":
-        return encoder.eval(), None
-    decoder = classes["decoder"][config["decoder"]](
-        vocab_size=VOCABULARY, encoder_output_size=encoder.output_size(), **config["decoder_conf"]
-    )
-    return encoder.eval(), decoder.eval()
+    assert torch.tensor(loss).isfinite() and loss > 0
+    moved = []
+    for key, parameter in model.named_parameters():
+        assert parameter.isfinite().all(), key
+        moved.append(not torch.equal(parameter, before[key]))
+    assert sum(moved) > 0.8 * len(moved)
 
 
-def parameters(modules):
-    return sum(parameter.numel() for module in modules for parameter in module.parameters())
+@pytest.mark.parametrize("name", named(small=False))
+def test_a_full_size_system_builds(task, tmp_path, name):
+    args = parse(task, systems()[0][name][2], tmp_path, [str(i) for i in range(5000)])
+    args.input_size = 80  # a front end computes its constants, which needs real memory
+    with torch.device("meta"):
+        model = task.build_model(args)
+    assert millions(model) > 5
 
 
-@pytest.mark.parametrize("base, blocks", combinations())
-def test_it_names_classes_and_options_that_exist(base, blocks):
-    parts = [(str(path), read(path)) for path in (base, *blocks)]
-    check(parts, merged(base, blocks), [])
+@pytest.mark.parametrize(
+    "path", [path for path in all_yamls() if is_lm(path)], ids=lambda p: p.stem
+)
+def test_a_language_model_builds(tmp_path, path):
+    mambaasr.register()
+    task = espnet_compat.import_quietly("mambaasr.task.lm").LMTask
+    args = task.get_parser().parse_args(["--config", str(path), "--output_dir", str(tmp_path)])
+    args.token_list, args.token_type = TOKENS, "char"
+    with torch.device("meta"):
+        model = task.build_model(args)
+    assert millions(model) > 0
 
 
-@pytest.mark.parametrize("base, blocks", combinations())
-def test_it_builds_and_runs(classes, base, blocks):
-    config = merged(base, blocks)
-    encoder, decoder = build(classes, config)
-    with torch.no_grad():
-        memory, lengths, _ = encoder(torch.randn(2, 60, 80), torch.tensor([60, 44]))
-        if decoder is None:
-            assert memory.isfinite().all()
-            return
-        tokens = torch.randint(1, VOCABULARY, (2, 5))
-        scores, _ = decoder(memory, lengths, tokens, torch.tensor([5, 3]))
-    assert scores.shape == (2, 5, VOCABULARY)
-    assert scores[0].isfinite().all() and scores[1, :3].isfinite().all()
+def millions(*modules):
+    return sum(p.numel() for module in modules for p in module.parameters()) / 1e6
+
+
+def on_meta(classes, encoder, decoder, vocabulary):
+    """Return a full-size system's encoder, decoder (or None) and CTC layer, without memory."""
+    conf = read(TEMPLATE / f"encoder/{encoder}.yaml")
+    with torch.device("meta"):
+        made = classes["encoder"][conf["encoder"]](input_size=80, **conf["encoder_conf"])
+        width = made.output_size()
+        parts = [made, None, torch.nn.Linear(width, vocabulary)]
+        if decoder is not None:
+            conf = read(TEMPLATE / f"decoder/{decoder}.yaml")
+            cls = classes["decoder"][conf["decoder"]]
+            parts[1] = cls(vocabulary, width, **conf["decoder_conf"])
+    return parts
+
+
+@pytest.mark.parametrize("system", PUBLISHED, ids=lambda system: f"{system[0]}-{system[1]}")
+def test_parameters_are_the_published_ones(classes, system):
+    published, tolerance, _ = PUBLISHED[system]
+    parts = [part for part in on_meta(classes, *system) if part is not None]
+    assert millions(*parts) == pytest.approx(published, abs=tolerance)
+
+
+@pytest.mark.parametrize("name", MADEON)
+def test_parameters_of_madeon_are_the_published_ones(classes, name):
+    decoder = on_meta(classes, "madeon", name, 10000)[1]
+    assert millions(decoder) - millions(decoder.prefix) == pytest.approx(MADEON[name], abs=0.05)
 
 
 def test_the_baseline_differs_by_its_two_blocks_alone_and_is_of_equal_size(classes):
     base = AN4 / "train_asr.yaml"
     blocks = [AN4 / "encoder/conformer.yaml", AN4 / "decoder/transformer.yaml"]
-    ours, baseline = read(base), merged(base, blocks)
+    ours, baseline = read(base), merge(read(base), [(str(path), read(path)) for path in blocks])
     differ = {key for key in ours | baseline if ours.get(key) != baseline.get(key)}
     assert differ == {"encoder", "encoder_conf", "decoder", "decoder_conf"}
     assert baseline["frontend"] == "fbank"
-    sizes = [parameters(build(classes, config)) for config in (ours, baseline)]
+    sizes = []
+    for config in (ours, baseline):
+        encoder = classes["encoder"][config["encoder"]](80, **config["encoder_conf"])
+        decoder = classes["decoder"][config["decoder"]](
+            30, encoder.output_size(), **config["decoder_conf"]
+        )
+        sizes.append(millions(encoder, decoder))
     assert abs(sizes[0] - sizes[1]) < 0.1 * sizes[1]
 
 
 def test_the_blocks_of_the_default_say_what_the_base_says():
     base = read(AN4 / "train_asr.yaml")
     for block in ("encoder/conmamba.yaml", "decoder/mamba.yaml"):
-        assert merged(AN4 / "train_asr.yaml", [AN4 / block]) == base
+        assert merge(base, [(block, read(AN4 / block))]) == base
 
 
 @pytest.mark.parametrize(
-    "path", sorted(EGS.glob("*/asr1/conf/decode*.yaml")), ids=lambda path: path.parents[2].name
+    "path",
+    sorted(EGS.glob("*/asr1/conf/decode*.yaml")),
+    ids=lambda path: f"{path.parents[2].name}-{path.stem}",
 )
 def test_decoding_options_are_known(path):
     from mambaasr.bin.asr_inference import get_parser
