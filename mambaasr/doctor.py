@@ -266,7 +266,7 @@ def cuda_extra():
 def cpu_backend():
     """The compiled CPU kernel: found, loads, and runs on this processor."""
     name, native = "backend cpu", native_build()
-    build = shlex.join([sys.executable, "-m", "mambaasr.ops.native.build"])
+    build = shlex.join([sys.executable, "-m", "mambaasr.ops.native"])
     path = native.find_library()
     if path is None:
         if find_compiler():

@@ -117,12 +117,14 @@ def check_lengths(op, lengths, batch, time, device):
     if not isinstance(lengths, torch.Tensor):
         raise ValueError(f"{op}: lengths is {type(lengths).__name__}, expected a tensor")
     check_shape(op, "lengths", lengths, (batch,))
-    if lengths.is_floating_point() or lengths.dtype == torch.bool:
+    if lengths.is_floating_point() or lengths.is_complex() or lengths.dtype == torch.bool:
         raise ValueError(f"{op}: lengths has dtype {lengths.dtype}, expected integers")
+    # torch has no minimum of unsigned integers.
+    lengths = lengths.to(torch.int64)
     if lengths.device.type == "cuda":
         lengths = lengths.clamp(0, time)
     elif lengths.device.type == "cpu" and batch > 0 and not torch.compiler.is_compiling():
         low, high = int(lengths.min()), int(lengths.max())
         if low < 0 or high > time:
             raise ValueError(f"{op}: lengths reaches from {low} to {high}, expected 0 to {time}")
-    return lengths.to(device=device, dtype=torch.int64).contiguous()
+    return lengths.to(device=device).contiguous()

@@ -122,15 +122,26 @@ def test_bad_arguments_are_named():
     for name, value, message in (
         ("x", torch.zeros(3, 5), "x has shape"),
         ("weight", torch.zeros(4, 4), "weight has shape"),
+        ("weight", torch.zeros(5, 0), "weight has width 0, expected at least 1"),
         ("bias", torch.zeros(4), "bias has shape"),
         ("initial_states", torch.zeros(3, 5, 4), "initial_states has shape"),
         ("activation", "relu", "activation is 'relu'"),
         ("seq_idx", torch.zeros(3, 17), "seq_idx"),
         ("lengths", torch.tensor([18, 1, 1]), "lengths reaches from 1 to 18"),
+        ("lengths", torch.ones(3, dtype=torch.complex64), "lengths has dtype torch.complex64"),
+        ("lengths", torch.tensor([18, 1, 1], dtype=torch.uint64), "lengths reaches from 1 to 18"),
         ("x", torch.zeros(3, 5, 17, dtype=torch.int64), "x has dtype torch.int64"),
     ):
         with pytest.raises(ValueError, match=message):
             causal_conv1d_fn(**(good | {name: value}))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.uint16, torch.uint64])
+def test_lengths_of_any_integer_type(dtype):
+    good = make()
+    lengths = torch.tensor([17, 9, 0])
+    want = causal_conv1d_fn(**(good | {"lengths": lengths}))
+    assert torch.equal(causal_conv1d_fn(**(good | {"lengths": lengths.to(dtype)})), want)
 
 
 def test_bad_arguments_of_a_step_are_named():
@@ -140,6 +151,7 @@ def test_bad_arguments_of_a_step_are_named():
         ("x", torch.zeros(3, 5, 1), "x has shape"),
         ("conv_state", torch.zeros(3, 5, 2), "conv_state holds 2 inputs, expected at least 3"),
         ("weight", torch.zeros(4, 4), "weight has shape"),
+        ("weight", torch.zeros(5, 0), "weight has width 0"),
         ("weight", torch.zeros(5, 4, device="meta"), "weight is on meta, expected cpu"),
         ("bias", torch.zeros(4), "bias has shape"),
         ("activation", "relu", "activation is 'relu'"),

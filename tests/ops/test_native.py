@@ -471,3 +471,15 @@ def test_library_needs_no_torch():
     )
     command = [sys.executable, "-I", "-c", script, str(build.find_library())]
     subprocess.run(command, check=True)
+
+
+def test_the_command_that_builds_says_what_the_compiler_said(tmp_path):
+    """Without Python's warning of a module that is imported twice, and without a traceback."""
+    done = subprocess.run(
+        [sys.executable, "-m", "mambaasr.ops.native", str(tmp_path)],
+        env={**os.environ, "CXX": "false"}, cwd=Path(__file__).parents[2],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.startswith("error: ") and "false" in done.stderr
+    assert "Warning" not in done.stderr and "Traceback" not in done.stderr

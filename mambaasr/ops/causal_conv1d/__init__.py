@@ -13,6 +13,14 @@ def _check_activation(op, activation):
         raise ValueError(f"{op}: activation is {activation!r}; choose None, 'silu' or 'swish'")
 
 
+def _check_weight(op, weight, channels, device):
+    """Return the kernel's width, which must be at least 1."""
+    check_tensor(op, "weight", weight, (channels, None), device)
+    if weight.shape[1] < 1:
+        raise ValueError(f"{op}: weight has width 0, expected at least 1")
+    return weight.shape[1]
+
+
 def causal_conv1d_fn(
     x,
     weight,
@@ -56,8 +64,7 @@ def causal_conv1d_fn(
         raise ValueError(f"{op}: x has shape {tuple(x.shape)}, expected (batch, channel, time)")
     check_tensor(op, "x", x, x.shape, x.device)
     batch, channels, time = x.shape
-    check_tensor(op, "weight", weight, (channels, None), x.device)
-    width = weight.shape[1]
+    width = _check_weight(op, weight, channels, x.device)
     if seq_idx is not None or final_states_out is not None:
         raise ValueError(f"{op}: seq_idx and final_states_out are not supported; leave them None")
     _check_activation(op, activation)
@@ -99,12 +106,12 @@ def causal_conv1d_update(x, conv_state, weight, bias=None, activation=None, *, b
         raise ValueError(f"{op}: x has shape {tuple(x.shape)}, expected (batch, channel)")
     check_tensor(op, "x", x, x.shape, x.device)
     batch, channels = x.shape
-    check_tensor(op, "weight", weight, (channels, None), x.device)
+    width = _check_weight(op, weight, channels, x.device)
     check_tensor(op, "conv_state", conv_state, (batch, channels, None), x.device)
-    if conv_state.shape[2] < weight.shape[1] - 1:
+    if conv_state.shape[2] < width - 1:
         raise ValueError(
             f"{op}: conv_state holds {conv_state.shape[2]} inputs, expected at least "
-            f"{weight.shape[1] - 1} for a kernel of width {weight.shape[1]}"
+            f"{width - 1} for a kernel of width {width}"
         )
     check_tensor(op, "bias", bias, (channels,), x.device, optional=True)
     _check_activation(op, activation)
