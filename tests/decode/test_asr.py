@@ -69,9 +69,9 @@ def test_finished_chunks_are_kept_and_others_are_not(model, speech, tmp_path, mo
     decoded = []
     decode = asr._decode_utterance
 
-    def spy(speech2text, rate, utt, path):
+    def spy(speech2text, rate, utt, *more):
         decoded.append(utt)
-        return decode(speech2text, rate, utt, path)
+        return decode(speech2text, rate, utt, *more)
 
     monkeypatch.setattr(asr, "_decode_utterance", spy)
     asr.decode_set(model, speech, speech, tmp_path, chunk_size=2)
@@ -157,7 +157,7 @@ def test_a_failure_that_may_pass_is_tried_again(model, speech, tmp_path, monkeyp
     monkeypatch.setattr(
         asr,
         "_decode_utterance",
-        lambda s, rate, utt, path: decode(Broken() if utt == keys[0] else s, rate, utt, path),
+        lambda s, rate, utt, *more: decode(Broken() if utt == keys[0] else s, rate, utt, *more),
     )
     assert asr.decode_set(model, speech, keys, tmp_path)["failed"] == 1
     assert "MemoryError: no memory left" in (tmp_path / "failed.tsv").read_text()
