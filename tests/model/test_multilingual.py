@@ -12,14 +12,15 @@ from mambaasr.config import merge
 from mambaasr.decode.load import load_speech2text, read_weights
 from mambaasr.encoder.conmamba import ConMambaEncoder
 from mambaasr.model.multilingual import MultilingualModel
+from mambaasr.registry import CLASSES
 from mambaasr.task.config import read
 
 CTC = {"decoder": None, "ctc_conf": {}}
 BASIC = {"ctc_weight": 1.0, "report_wer": False}
 LANGUAGES = {"languages": ["de", "en", "es"]}
 FAMILIES = {"families": {"de": "germanic", "en": "germanic", "es": "romance", "it": "romance"}}
-ESPNET = dict(normalize=None)
-RNN = ESPNET | {"encoder": "rnn", "encoder_conf": {"hidden_size": 8, "output_size": 8}}
+SMALL = {"output_size": 16, "num_blocks": 2}
+RNN = {"encoder": "rnn", "encoder_conf": {"hidden_size": 8, "output_size": 8}}
 
 
 def load(folder, conf=(), **options):
@@ -93,6 +94,22 @@ def test_an_utterances_own_vector_is_added_to_its_frames(tmp_path, encoder):
         not torch.allclose(a[:n], b[:n]) for a, b, n in zip(before, after, lengths, strict=True)
     ]
     assert differs == [False, True, True]
+
+
+@pytest.mark.parametrize("encoder", sorted(CLASSES["encoder"]))
+def test_told_in_a_batch_or_alone_it_is_the_same(tmp_path, encoder):
+    model = load(tmp_path, CASES["language"], encoder=encoder, encoder_conf=SMALL).asr_model.eval()
+    data = batch(lang=None)
+    codes = ["es", "de", "en"]
+    with torch.no_grad():
+        model.language_embedding.weight.normal_(0, 3)
+        model.set_languages(codes)
+        together, lengths = model.encode(data["speech"], data["speech_lengths"])
+        for row, (code, length) in enumerate(zip(codes, data["speech_lengths"], strict=True)):
+            model.set_languages([code])
+            alone, _ = model.encode(data["speech"][row : row + 1, :length], length[None])
+            assert alone.size(1) == lengths[row]
+            torch.testing.assert_close(alone[0], together[row, : lengths[row]], atol=1e-4, rtol=0)
 
 
 def test_languages_of_a_family_share_a_vector(tmp_path):
