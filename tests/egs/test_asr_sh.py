@@ -16,11 +16,13 @@ LM = ["--use_lm", "true", "--lm_config", "conf/train_lm.yaml"]
 # What the users of ESPnet2's asr.sh type.
 ESPNET = """stage stop_stage skip_data_prep skip_train skip_eval ngpu nj inference_nj gpu_inference
 dumpdir expdir local_data_opts speed_perturb_factors audio_format fs min_wav_duration
-max_wav_duration token_type nbpe bpemode use_lm lm_config lm_args lm_tag lm_exp lm_stats_dir
+max_wav_duration token_type nbpe bpemode bpe_char_cover bpe_input_sentence_size bpe_nlsyms
+use_lm lm_config lm_args lm_tag lm_exp lm_stats_dir
 lm_train_text lm_dev_text lm_test_text inference_lm asr_tag asr_exp asr_stats_dir asr_config
 asr_args pretrained_model ignore_init_mismatch feats_normalize inference_tag inference_config
 inference_args inference_asr_model train_set valid_set test_sets nlsyms_txt lang""".split()
-OURS = "encoder decoder model optim skip_stages datadir bad_audio force resume_changed".split()
+OURS = """encoder decoder model optim skip_stages datadir bad_audio force resume_changed
+bpe_byte_fallback text_prefix""".split()
 
 
 def error_of(done):
@@ -99,6 +101,9 @@ def test_help_lists_every_option(recipe):
         (["--asr_config", "conf/x.yaml"], "there are: conf/train_asr.yaml"),
         (["--encoder", "conf/x.yaml"], "--encoder conf/x.yaml: no such file"),
         (["--nlsyms_txt", "nowhere"], "--nlsyms_txt nowhere: no such file"),
+        (["--text_prefix", "<|en|>"], "its words must be in a file --nlsyms_txt"),
+        (["--bpe_char_cover", "all"], "--bpe_char_cover 'all' is not a number"),
+        (["--bpe_input_sentence_size", "1e6"], "--bpe_input_sentence_size '1e6' is not a whole"),
         (["--asr_args", "--max_epoch '3"], "a quotation mark is not closed"),
         (["--asr_args", "--max_epochs 3"], "did you mean `--max_epoch`"),
         (["--asr_args", "--encoder mambo"], "encoder `mambo` is unknown"),
@@ -310,6 +315,30 @@ def test_recipes(script, tmp_path):
         blocks = [] if block is None else ["--block", str(block)]
         done = call(folder, *line[1:], *base, *blocks, script=line[0])
         assert done.returncode == 0, done.stderr
+
+
+def test_task_tokens_and_bytes_on_real_speech(recipe, test_data):
+    some_of_an4(test_data, recipe)
+    for name in ("train", "dev", "test"):
+        text = (recipe / "prepared" / name / "text").read_text().splitlines()
+        languages = "".join(f"{line.split()[0]} en\n" for line in text)
+        (recipe / "prepared" / name / "utt2lang").write_text(languages)
+    (recipe / "conf/symbols").write_text("<|en|>\n<|transcribe|>\n")
+    options = [*NEEDED, "--stop_stage", "5", "--nj", "1", "--token_type", "bpe", "--nbpe", "290"]
+    options += ["--bpe_byte_fallback", "true", "--bpemode", "bpe", "--bpe_nlsyms", "ENTER,RUBOUT"]
+    options += ["--nlsyms_txt", "conf/symbols", "--text_prefix", "<|{lang}|> <|transcribe|>"]
+    done = call(recipe, *options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for name in ("train", "dev"):
+        for line in (recipe / f"dump/raw/{name}/text").read_text().splitlines():
+            assert line.split()[1:3] == ["<|en|>", "<|transcribe|>"]
+    assert "<|" not in (recipe / "dump/raw/test/text").read_text()
+    tokens = (recipe / "data/token_list/bpe_bpe290/tokens.txt").read_text().splitlines()
+    assert len(tokens) == 290
+    assert {"▁<|en|>", "▁<|transcribe|>", "<0x00>", "ENTER", "RUBOUT"} <= set(tokens)
+    again = steps_of(call(recipe, *options, "--text_prefix", "<|{lang}|>"))
+    assert again["4: filter train"].startswith("--text_prefix: ")
+    assert again["3: format audio of train"] == "done already"
 
 
 def test_stages_1_to_5_on_real_speech(recipe, test_data):
