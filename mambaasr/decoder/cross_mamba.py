@@ -24,16 +24,17 @@ class CrossMambaBlock(nn.Module):
         norm: see :func:`mambaasr.layers.norm.make_norm`.
         dropout_rate: on every residual branch and inside the feed-forward module.
         mixer: a function without arguments that makes a causal mixer.
+        activation: in the feed-forward module.
     """
 
-    def __init__(self, width, hidden, norm, dropout_rate, mixer):
+    def __init__(self, width, hidden, norm, dropout_rate, mixer, activation="swish"):
         super().__init__()
         self.norm_mixer, self.mixer = make_norm(norm, width), mixer()
         self.norm_cross, self.cross_mixer = make_norm(norm, width), PrefixMixer(mixer())
         self.feed_forward = None
         if hidden > 0:
             self.norm_ff = make_norm(norm, width)
-            self.feed_forward = FeedForward(width, hidden, dropout_rate)
+            self.feed_forward = FeedForward(width, hidden, dropout_rate, activation)
         self.dropout = Dropout(dropout_rate)
 
     def _finish(self, x):
@@ -76,6 +77,7 @@ class CrossMambaDecoder(RecurrentDecoder):
         mixer_conf: a mapping of further options of the mixers.
         norm: "layer_norm" or "rms_norm" in the blocks; the last norm is a LayerNorm.
         positions: added to the embeddings: "none" or "sinusoidal".
+        activation_type: in the feed-forward modules, "swish", "gelu" or "relu".
         dropout_rate: on residual branches, the embedding and inside feed-forward modules.
         mixer_dropout_rate: inside the mixers, after their input and output projections.
 
@@ -96,6 +98,7 @@ class CrossMambaDecoder(RecurrentDecoder):
         mixer_conf=None,
         norm="layer_norm",
         positions="none",
+        activation_type="swish",
         dropout_rate=0.1,
         mixer_dropout_rate=0.0,
     ):
@@ -112,7 +115,7 @@ class CrossMambaDecoder(RecurrentDecoder):
             dropout_rate=mixer_dropout_rate,
         )
         blocks = (
-            CrossMambaBlock(width, linear_units, norm, dropout_rate, make)
+            CrossMambaBlock(width, linear_units, norm, dropout_rate, make, activation_type)
             for _ in range(num_blocks)
         )
         super().__init__(vocab_size, width, blocks, positions, dropout_rate)

@@ -3,7 +3,7 @@
 from mambaasr.encoder.base import StackEncoder
 from mambaasr.layers.block import EncoderBlock
 from mambaasr.layers.checks import check_counts, check_sizes
-from mambaasr.layers.mixer import make_mixer
+from mambaasr.layers.mixer import make_mixer, mixer_options
 
 
 class MambaEncoder(StackEncoder):
@@ -83,7 +83,7 @@ class MambaEncoder(StackEncoder):
                     d_conv=d_conv,
                     expand=expand,
                     dropout_rate=mixer_dropout_rate,
-                    **(mixer_conf or {}),
+                    **mixer_options(mixer_conf),
                 ),
                 hidden=linear_units,
                 macaron=macaron_style,

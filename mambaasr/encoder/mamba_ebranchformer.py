@@ -12,7 +12,7 @@ from mambaasr.layers.depthwise import DepthwiseConv
 from mambaasr.layers.dropout import Dropout
 from mambaasr.layers.linear import Linear
 from mambaasr.layers.masking import zero_padding
-from mambaasr.layers.mixer import make_mixer
+from mambaasr.layers.mixer import make_mixer, mixer_options
 from mambaasr.layers.positions import split_positions
 
 BRANCHES = ("attention", "mamba", "cgmlp")
@@ -230,7 +230,7 @@ class MambaEBranchformerEncoder(StackEncoder):
                 d_conv=d_conv,
                 expand=expand,
                 dropout_rate=mixer_dropout_rate,
-                **(mixer_conf or {}),
+                **mixer_options(mixer_conf),
             )
 
         def cgmlp():

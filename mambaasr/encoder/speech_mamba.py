@@ -7,7 +7,7 @@ from mambaasr.encoder.base import StackEncoder
 from mambaasr.layers.attention import SelfAttention
 from mambaasr.layers.checks import check_counts
 from mambaasr.layers.dropout import Dropout
-from mambaasr.layers.mixer import make_mixer
+from mambaasr.layers.mixer import make_mixer, mixer_options
 from mambaasr.layers.norm import RMSNorm
 from mambaasr.layers.positions import split_positions
 
@@ -163,7 +163,7 @@ class SpeechMambaEncoder(StackEncoder):
                 d_conv=d_conv,
                 expand=expand,
                 dropout_rate=mixer_dropout_rate,
-                **(mixer_conf or {}),
+                **mixer_options(mixer_conf),
             )
             return ResidualLayer(output_size, inner)
 

@@ -5,6 +5,7 @@ GPUs, and which import afresh, know them too.
 """
 
 from mambaasr import espnet_compat, register
+from mambaasr.errors import UserError
 from mambaasr.task import criteria, languages
 from mambaasr.task.common import SafeTask
 
@@ -19,6 +20,7 @@ class ASRTask(SafeTask, _espnet_asr.ASRTask):
     def prepare(cls, args):
         """Check and name the languages of the training data; leave out what chooses no epoch."""
         criteria.drop_unreported(args)
+        _check_aggregation(args)
         if not args.dry_run:
             languages.prepare(args)
 
@@ -34,3 +36,18 @@ class ASRTask(SafeTask, _espnet_asr.ASRTask):
         if args.model != languages.MODEL or not languages.needed(args.model_conf):
             return found
         return languages.LanguagePreprocessor(found, args.model_conf["languages"])
+
+
+def _check_aggregation(args):
+    """Refuse intermediate CTC before unimodal aggregation.
+
+    ESPnet takes the lengths behind a post-encoder for those of the frames within the encoder, so
+    that those losses would see the beginning of each utterance only.
+    """
+    weight = args.model_conf.get("interctc_weight", 0.0)
+    if args.postencoder == "uma" and weight:
+        source = args.config or "command line"
+        raise UserError(
+            f"{source}: model_conf: interctc_weight is {weight} with postencoder: uma, which "
+            "shortens what the encoder gives; set it to 0.0"
+        )

@@ -25,7 +25,7 @@ VARIANTS = {
     "cross_mamba": [
         dict(linear_units=32),
         dict(linear_units=0, positions="sinusoidal"),
-        dict(linear_units=32, **MAMBA2),
+        dict(linear_units=32, activation_type="gelu", **MAMBA2),
     ],
     "madeon": [
         dict(prefix_direction=direction, d_model=12 if direction == "uni" else None, **options)

@@ -135,3 +135,13 @@ def test_a_text_without_alignment_teaches_nothing_and_breaks_nothing(make_model)
         grads = [p.grad for p in model.encoder.parameters()]
         assert all(torch.isfinite(grad).all() for grad in grads)
         assert any((grad != 0).any() for grad in grads) == learns
+
+
+def test_intermediate_ctc_is_refused(tmp_path):
+    from mambaasr.task.asr import ASRTask
+
+    args = ASRTask.get_parser().parse_args(
+        "--postencoder uma --model_conf interctc_weight=0.3 --token_list x".split()
+    )
+    with pytest.raises(UserError, match="interctc_weight is 0.3 with postencoder: uma"):
+        ASRTask.prepare(args)
