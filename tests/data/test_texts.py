@@ -1,0 +1,40 @@
+import pytest
+
+from mambaasr.bin.join_texts import main
+from mambaasr.data.report import read_report
+from mambaasr.data.texts import join_texts
+from mambaasr.errors import UserError
+
+
+def test_texts_in_their_order_and_what_is_left_out(tmp_path):
+    first, second, out = tmp_path / "first", tmp_path / "second", tmp_path / "new/all.txt"
+    first.write_bytes(b"\xef\xbb\xbfb  ZWEI  W\xc3\x96RTER \r\n\na ONE\nempty\n")
+    second.write_bytes(b"a AGAIN\nbad \xff\nc THREE\nd a\x07b")
+    assert join_texts([first, second], out) == (3, 4)
+    assert out.read_text() == "b ZWEI  WÖRTER\na ONE\nc THREE\n"
+    rows = [(row.utt, row.where, row.reason) for row in read_report(f"{out}.report")]
+    assert rows == [
+        ("empty", f"{first}:4", "there is no text"),
+        ("a", f"{second}:1", "the id stood before"),
+        (None, f"{second}:2", "the line is not UTF-8"),
+        ("d", f"{second}:4", "the text holds a control character"),
+    ]
+
+
+def test_nothing_to_train_on(tmp_path):
+    (tmp_path / "text").write_text("a\nb\n")
+    out = tmp_path / "out"
+    with pytest.raises(
+        UserError, match="no text to train on; the first reason: .*text:1: there is"
+    ):
+        join_texts([tmp_path / "text"], out)
+    with pytest.raises(UserError, match="nowhere: cannot be read"):
+        join_texts([tmp_path / "text", tmp_path / "nowhere"], out)
+    assert not out.exists()
+
+
+def test_command(tmp_path, capsys):
+    (tmp_path / "text").write_text("a ONE\nb\n")
+    assert main(["--text", str(tmp_path / "text"), "--out", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    assert "out: 1 texts; 1 lines left out, see " in said and "out.report/report.tsv" in said
