@@ -68,6 +68,13 @@ def test_whisper_convention(waves):
     assert torch.allclose(feats[0], want[: frames[0]], atol=1e-4)
 
 
+def test_whispers_filters_are_librosas():
+    librosa = pytest.importorskip("librosa")
+    want = torch.from_numpy(librosa.filters.mel(sr=16000, n_fft=400, n_mels=80)).T
+    mel = Fbank(convention="whisper").mel
+    assert mel.shape == want.shape and torch.allclose(mel, want, atol=1e-6)
+
+
 def test_silence_and_very_short_audio_are_finite():
     for convention in ("kaldi", "whisper"):
         frontend = Fbank(convention=convention)

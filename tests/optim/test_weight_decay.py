@@ -67,6 +67,7 @@ def test_every_registered_class_is_tested():
     assert set(ENCODERS) == set(CLASSES["encoder"])
     assert set(DECODERS) == set(CLASSES["decoder"])
     assert set(CLASSES["lm"]) == {"mamba"} and set(CLASSES["model"]) == {"multilingual"}
+    assert set(CLASSES["postencoder"]) == {"uma"}
 
 
 def check(model, task, optim, spared):
@@ -93,6 +94,11 @@ def test_encoders(name, mixer, optim):
 def test_decoders(name, mixer, optim):
     decoder = load(CLASSES["decoder"][name])(7, 16, **DECODERS[name] | mixer)
     check(with_ctc(decoder=decoder), ASRTask, optim, ["A_log", ".D", "embed.weight", ".bias"])
+
+
+def test_unimodal_aggregation():
+    part = load(CLASSES["postencoder"]["uma"])(16)
+    check(with_ctc(postencoder=part), ASRTask, "adamw", [".bias"])
 
 
 @pytest.mark.parametrize("mixer", MIXERS, ids=lambda mixer: mixer["mixer"])
