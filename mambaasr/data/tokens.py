@@ -1,7 +1,7 @@
 """Token lists: characters, words, or sentencepiece units, as ESPnet's tokenizers make them.
 
-Samba-ASR (arXiv 2501.02832) has byte-level BPE and task tokens. ESPnet opens sentencepiece models,
-which have no byte-level BPE; ``byte_fallback`` comes near: a character that has no unit is spelled
+Samba-ASR (arXiv 2501.02832) has byte-level BPE and task tokens. ESPnet's ``bpe`` is sentencepiece,
+which has no byte-level BPE; ``byte_fallback`` comes near: a character that has no unit is spelled
 in the bytes of its UTF-8 form, so nothing is unknown, in any script. It differs in that units
 never join bytes of different characters (a character without a unit costs two to four tokens), in
 that 256 units are set aside, and in sentencepiece's NFKC normalisation of what goes in. Task
