@@ -3,7 +3,6 @@
 import argparse
 import shlex
 import sys
-from pathlib import Path
 
 from mambaasr.bin import run_main
 from mambaasr.errors import UserError
@@ -50,15 +49,14 @@ def main(argv=None):
     given = run_options(rest)
     table = read_table(args.table, args.recipe, args.scale, given)
     if args.rows:
-        table.select([key for key in args.rows.replace(",", " ").split()])
+        table.select(args.rows.replace(",", " ").split())
     if args.plan:
         with atomic_write(args.plan, "wb") as stream:
             for name, words in plan(table):
                 fields = [name, str(len(words)), *words]
                 stream.write("".join(f"{each}\0" for each in fields).encode())
         return 0
-    path = args.table if args.recipe else Path(args.table)
-    words = ["../../TEMPLATE/asr1/table.sh", str(path)]
+    words = ["../../TEMPLATE/asr1/table.sh", args.table]
     words += ["--scale", args.scale] if args.scale else []
     words += [word for name, value in given.items() for word in (f"--{name}", value)]
     text = table_page(table, words)
@@ -103,8 +101,8 @@ def plan(table):
         for run in table.runs(row) if row.options is not None else ():
             options = table.defaults | dict(run.options)
             paths = [options.get(name) for name in ("asr_config", *BLOCKS)]
-            parts = [(str(table.recipe / path),) * 2 for path in paths if path]
-            parts = [(path, read(path)) for path, _ in parts]
+            paths = [str(table.recipe / path) for path in paths if path]
+            parts = [(path, read(path)) for path in paths]
             try:
                 check(parts, run.config, shlex.split(options.get("asr_args") or ""))
             except UserError as error:

@@ -1,5 +1,6 @@
 """A table filled: published figures, what was measured here, the difference, and what to run."""
 
+import csv
 import json
 import re
 import shlex
@@ -25,13 +26,16 @@ class Measured:
 
     Attributes:
         values: column name -> one value for each seed that has it.
-        seeds: the seeds of which anything was found.
+        seeds: the seeds whose training is finished.
+        hours, cpu_hours: of each seed's training, by the clock and of the processor, where known.
         commits: the commits that decoded.
         missing: why seeds or columns have no value, a line each.
     """
 
     values: dict = field(default_factory=dict)
     seeds: list = field(default_factory=list)
+    hours: list = field(default_factory=list)
+    cpu_hours: list = field(default_factory=list)
     commits: list = field(default_factory=list)
     missing: list = field(default_factory=list)
 
@@ -48,6 +52,12 @@ def measure(table, row):
             found.missing.append(f"{name}{state}")
             continue
         found.seeds.append(seed)
+        seconds = epoch_seconds(any_run.exp / "train.log")
+        if seconds:
+            found.hours.append(sum(seconds.values()) / 3600)
+        seconds = cpu_seconds(any_run.exp)
+        if seconds:
+            found.cpu_hours.append(seconds / 3600)
         for column in table.columns:
             run = runs.get(column.decoding, any_run)
             value = _value(column, run, table)
@@ -127,6 +137,28 @@ def epoch_seconds(log):
     }
 
 
+def cpu_seconds(exp):
+    """Return the processor time of an experiment's training from ``timings.tsv``, or None.
+
+    The file lies beside the experiment and counts every attempt that ended by itself.
+    """
+    try:
+        with open(exp.parent / "timings.tsv", encoding="utf-8", errors="replace") as stream:
+            rows = list(csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE))
+    except FileNotFoundError:
+        return None
+    found = []
+    for row in rows:
+        if row.get("step") != "stage 11: training":
+            continue
+        words = shlex.split(row.get("command") or "")
+        if "--output_dir" in words:
+            if words[words.index("--output_dir") + 1].rpartition("/")[2] == exp.name:
+                found.append(float(row.get("cpu_seconds") or "nan"))
+    total = sum(found)
+    return total if found and total == total else None
+
+
 def _seconds(text):
     """Return the seconds of what humanfriendly writes: ``1 hour, 3 minutes and 2.5 seconds``."""
     parts = re.findall(r"([\d.]+) (week|day|hour|minute|second)s?", text)
@@ -142,9 +174,8 @@ def table_page(table, command):
     """
     measured = {row.key: measure(table, row) for row in table.rows}
     has_published = any(row.published for row in table.rows)
-    extra = ["training hours"] if "training hours" not in [c.name for c in table.columns] else []
     header = ["System", *([""] if has_published else []), *(_title(c) for c in table.columns)]
-    header += [*extra, "seeds", "commit"]
+    header += ["training", "seeds", "commit"]
     rows = []
     for row in table.rows:
         found = measured[row.key]
@@ -158,13 +189,9 @@ def table_page(table, command):
         if not lines or not (found.values or row.options is None):
             lines.append(["measured", *("-" for _ in table.columns)])
         for index, (kind, *cells) in enumerate(lines):
-            tail = ["", ""]
+            tail = ["", "", ""]
             if kind == "measured":
-                tail = [_seeds(row, found), ", ".join(found.commits) or "-"]
-                hours = _hours(table, row) if extra and found.values else None
-                tail = [*([_mean(hours, 2) if hours else "-"] if extra else []), *tail]
-            else:
-                tail = [*([""] if extra else []), *tail]
+                tail = [_training(found), _seeds(row, found), ", ".join(found.commits) or "-"]
             label = row.label if index == 0 else ""
             rows.append([label, *([kind] if has_published else []), *cells, *tail])
     sections = [f"# {table.title}\n", _head(table), align_table(header, rows)]
@@ -172,14 +199,18 @@ def table_page(table, command):
     return "\n".join(section for section in sections if section)
 
 
-def _hours(table, row):
-    found = []
-    for seed in row.seeds:
-        run = next(run for run in table.runs(row) if run.seed == seed)
-        seconds = epoch_seconds(run.exp / "train.log")
-        if seconds and training_state(run) is None:
-            found.append(sum(seconds.values()) / 3600)
-    return found
+def _training(found):
+    """Return the time of a training, by the clock and of the processor: means over the seeds."""
+    if not found.hours:
+        return "-"
+    text = _duration(statistics.fmean(found.hours))
+    if len(found.cpu_hours) == len(found.hours):
+        text += f" (CPU {_duration(statistics.fmean(found.cpu_hours))})"
+    return text
+
+
+def _duration(hours):
+    return f"{hours:.1f} h" if hours >= 3 else f"{hours * 60:.1f} min"
 
 
 def _title(column):
@@ -240,7 +271,10 @@ def _reading(table, measured):
     if not any(found.values for found in measured.values()):
         return ""
     several = any(len(found.seeds) > 1 for found in measured.values())
-    text = "Error rates in %; RTF: seconds of computing a second of audio, summed over the workers."
+    text = (
+        "Error rates in %; RTF: seconds of computing a second of audio, summed over the workers; "
+        "training: epochs by the clock, and processor time with start-up and repeated attempts."
+    )
     if several:
         text += " Of several seeds: mean ± standard deviation."
     here = provenance.environment()

@@ -1,0 +1,148 @@
+"""Every table of every recipe, and a table run from nothing to its figures."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from recipes import DATA_SH, environment, some_of_an4
+
+from mambaasr.bin.table import plan
+from mambaasr.score.table_file import read_table
+from mambaasr.score.table_page import table_page
+
+ROOT = Path(__file__).resolve().parents[2]
+TABLES = sorted(ROOT.glob("egs/*/asr1/tables/*.yaml"))
+# Papers whose tables the recipes must hold.
+PAPERS = ("2409.18654", "2501.02832", "2407.09732", "2405.12609", "2411.06968", "2406.16808")
+
+CONFIG = """frontend: fbank
+encoder: conmamba
+encoder_conf: {output_size: 16, num_blocks: 1, linear_units: 32}
+decoder: mamba
+decoder_conf: {num_blocks: 1, linear_units: 32}
+max_epoch: 1
+batch_type: numel
+batch_bins: 640000
+num_workers: 0
+num_att_plot: 0
+best_model_criterion:
+  - [valid, acc, max]
+"""
+TABLE = """title: Two systems
+source: made up for this test
+columns: [test WER, test CER, RTF]
+rows:
+  - key: broken
+    options: {nbpe: 0}
+  - key: good
+    label: A tiny ConMamba
+    options: {}
+    seeds: [3]
+    published: {test WER: 50, test CER: unknown, RTF: unknown}
+"""
+RUN_SH = """#!/usr/bin/env bash
+set -euo pipefail
+exec ../../TEMPLATE/asr1/asr.sh --train_set train --valid_set dev --test_sets test \\
+    --token_type char --nj 1 --inference_nj 1 --asr_config conf/train_asr.yaml \\
+    --inference_config conf/decode_asr.yaml "$@"
+"""
+
+
+def named(path):
+    return f"{path.parents[2].name}-{path.stem}"
+
+
+@pytest.mark.parametrize("path", TABLES, ids=named)
+def test_it_reads_and_prints(path):
+    table = read_table(path)
+    text = table_page(table, ["../../TEMPLATE/asr1/table.sh", f"tables/{path.name}"])
+    assert text.startswith(f"# {table.title}\n")
+    assert len({row.label for row in table.rows}) == len(table.rows)
+    # A figure has a source, or it would not have been read; each source is printed.
+    for row in table.rows:
+        for value, source in row.published.values():
+            assert value is None or source in text
+
+
+@pytest.mark.parametrize("path", TABLES, ids=named)
+def test_every_row_is_a_system_that_the_classes_take(path):
+    table = read_table(path)
+    words = dict(plan(table))
+    runnable = [row for row in table.rows if row.options is not None]
+    assert len(words) == sum(len(table.runs(row)) for row in runnable)
+
+
+def test_every_paper_with_known_figures_has_a_table():
+    papers = {str(read_table(path).paper.get("arxiv")) for path in TABLES}
+    assert set(PAPERS) <= papers
+
+
+@pytest.fixture
+def recipe(tmp_path, test_data):
+    folder = tmp_path / "egs/mini/asr1"
+    for name, text in {
+        "conf/train_asr.yaml": CONFIG,
+        "conf/decode_asr.yaml": "beam_size: 2\nctc_weight: 0.5\nmaxlenratio: -10\n",
+        "tables/x.yaml": TABLE,
+        "run.sh": RUN_SH,
+        "local/data.sh": DATA_SH,
+    }.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    for script in ("run.sh", "local/data.sh"):
+        (folder / script).chmod(0o755)
+    for name in ("train", "dev", "test"):
+        (folder / "prepared" / name).mkdir(parents=True)
+    (tmp_path / "egs/TEMPLATE").symlink_to(ROOT / "egs/TEMPLATE")
+    some_of_an4(test_data, folder)
+    return folder
+
+
+def call(recipe, *words):
+    line = ["../../TEMPLATE/asr1/table.sh", "tables/x.yaml", *words]
+    return subprocess.run(line, cwd=recipe, env=environment(), capture_output=True, text=True)
+
+
+def test_a_table_from_nothing_to_its_figures(recipe):
+    done = call(recipe)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "--nbpe 0: must be at least 1" in done.stderr
+    assert done.stderr.endswith("error: 1 failed: broken;\n")
+    page = done.stdout.partition("# Two systems\n")[2]
+    rows = [line for line in page.splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+    assert [row[:2] for row in cells[3:6]] == [
+        ["A tiny ConMamba", "published"],
+        ["", "measured"],
+        ["", "difference"],
+    ]
+    measured = cells[4]
+    assert float(measured[2]) == pytest.approx(0.02, abs=0.01)
+    assert float(measured[3]) > 0 and float(measured[4]) > 0 and float(measured[5]) > 0
+    assert re.fullmatch(r"[\d.]+ min \(CPU [\d.]+ min\)", measured[6]) and measured[7] == "3"
+    assert float(cells[5][3]) == pytest.approx(float(measured[3]) - 50, abs=0.01)
+    assert "- broken: not run: `../../TEMPLATE/asr1/table.sh tables/x.yaml --rows broken`" in (
+        done.stdout
+    )
+
+    again = call(recipe, "--rows", "good")
+    assert again.returncode == 0, again.stdout + again.stderr
+    steps = re.findall(r"^\S+ stage \d+: [^:]*: (.*)$", again.stdout, re.MULTILINE)
+    assert set(steps) == {"done already"}
+    assert "Not run" not in again.stdout
+
+
+def test_it_stops_at_a_failure_when_asked_to(recipe):
+    shutil.rmtree(recipe / "prepared")
+    done = call(recipe, "--keep_going", "false")
+    assert done.returncode == 1 and "======== good" not in done.stdout
+    assert done.stderr.endswith("error: 1 failed: broken;\n")
+
+
+def test_a_mistake_in_any_row_stops_it_before_the_first(recipe):
+    (recipe / "tables/x.yaml").write_text(TABLE.replace("options: {}", "options: {encoder: nix}"))
+    done = call(recipe)
+    assert done.returncode == 2 and "stage" not in done.stdout
+    assert "tables/x.yaml: line 9: encoder `nix`: no such block" in done.stderr
