@@ -73,10 +73,10 @@ class Workspace:
             found += ["--collect_stats", "true"]
         return [*found, *more]
 
-    def start(self, arguments, **kwargs):
+    def start(self, arguments, command="asr_train", **kwargs):
         """Start the command in the folder and return the process."""
         return subprocess.Popen(
-            [sys.executable, "-m", "mambaasr.bin.asr_train", *arguments],
+            [sys.executable, "-m", f"mambaasr.bin.{command}", *arguments],
             cwd=self.folder, env=self.environment, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, **kwargs,
         )  # fmt: skip

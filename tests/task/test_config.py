@@ -199,12 +199,15 @@ def test_nothing_heavy_is_imported(written):
 
 def test_options_are_espnets_own():
     from mambaasr.task.asr import ASRTask
+    from mambaasr.task.lm import LMTask
 
-    theirs = {action.dest for action in ASRTask.get_parser()._actions}
-    assert set(signatures.options()) == theirs
-    for choice in ASRTask.class_choices_list:
-        assert set(signatures.slots()[choice.name].classes) == set(choice.classes)
-        assert signatures.slots()[choice.name].default == choice.default
+    for name, task in (("asr", ASRTask), ("lm", LMTask)):
+        theirs = {action.dest for action in task.get_parser()._actions}
+        assert set(signatures.options(name)) == theirs
+        slots = signatures.slots(name)
+        for choice in task.class_choices_list:
+            assert set(slots[choice.name].classes) == set(choice.classes)
+            assert slots[choice.name].default == choice.default
 
 
 def test_signatures_are_pythons_own():
