@@ -7,7 +7,7 @@ import pytest
 
 import mambaasr
 from mambaasr import espnet_compat
-from mambaasr.registry import CLASSES, load
+from mambaasr.registry import CLASSES, load, of_task
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +27,11 @@ def test_register_may_be_called_twice_and_keeps_espnets_names():
     assert "conformer" in before["encoder"] and "transformer" in before["decoder"]
 
 
-def test_espnets_parser_takes_every_name(task):
-    for slot, classes in CLASSES.items():
+@pytest.mark.parametrize("kind, name", [("asr", "ASRTask"), ("lm", "LMTask")])
+def test_espnets_parsers_take_every_name(kind, name):
+    mambaasr.register()
+    task = getattr(espnet_compat.import_quietly(f"espnet2.tasks.{kind}"), name)
+    for slot, classes in of_task(kind).items():
         for name in classes:
             args = task.get_parser().parse_args(["--output_dir", "x", f"--{slot}", name])
             assert getattr(args, slot) == name
