@@ -7,7 +7,12 @@ set -euo pipefail
 
 # shellcheck source-path=SCRIPTDIR source=path.sh
 . "$(dirname "${BASH_SOURCE[0]}")/path.sh"
-case " $* " in *" --help "* | *" -h "*) exec python -m mambaasr.bin.table --help ;; esac
+case " $* " in *" --help "* | *" -h "*)
+    python -m mambaasr.bin.table --help
+    if [[ -x run.sh ]]; then printf '\nThe options of run.sh:\n' && ./run.sh --help; fi
+    exit
+    ;;
+esac
 
 keep_going=true
 words=("$@")

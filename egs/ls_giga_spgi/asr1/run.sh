@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # What Samba-ASR was trained on: LibriSpeech 460, GigaSpeech XL and SPGISpeech, about 15,000 hours of
-# English. ./run.sh does all; ./run.sh --help lists the options; tables/ lists what is published.
+# English. ./run.sh does all, with our base size of it; ./run.sh --help lists the options; tables/
+# lists what is published.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 blocks=../../TEMPLATE/asr1/conf
@@ -9,10 +10,15 @@ exec ../../TEMPLATE/asr1/asr.sh \
     --train_set train \
     --valid_set dev \
     --test_sets "gigaspeech test_clean test_other spgispeech" \
-    --token_type bpe --nbpe 5000 \
-    --asr_config "${blocks}/train_asr.yaml" \
-    --encoder "${blocks}/encoder/conmamba_l.yaml" \
-    --decoder "${blocks}/decoder/transformer_6h8.yaml" \
-    --optim "${blocks}/optim/cosine.yaml" \
-    --inference_config "${blocks}/decode_asr.yaml" \
+    --max_wav_duration 30 \
+    --token_type bpe --nbpe 5000 --bpemode bpe --bpe_byte_fallback true --bpe_char_cover 0.9995 \
+    --bpe_input_sentence_size 2000000 \
+    --nlsyms_txt "${blocks}/task_tokens.txt" \
+    --text_prefix "<|en|> <|transcribe|>" \
+    --feats_normalize none \
+    --asr_config "${blocks}/train_samba.yaml" \
+    --encoder "${blocks}/encoder/samba_base.yaml" \
+    --decoder "${blocks}/decoder/samba_base.yaml" \
+    --optim "${blocks}/optim/samba.yaml" \
+    --inference_config "${blocks}/decode_attention.yaml" \
     "$@"
