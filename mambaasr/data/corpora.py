@@ -31,6 +31,8 @@ class Corpus:
         listed: ``(corpus_dir, part) -> {utterance: (path, speaker, text)}``, or None where the
             corpus has no list that names files.
         text: mends a transcript; None as a result drops the utterance, which is no speech.
+        languages: lhotse's names of languages -> codes, for a corpus of several: ``utt2lang`` is
+            written, and ids begin with the code.
     """
 
     parts: dict
@@ -39,6 +41,7 @@ class Corpus:
     get: str
     listed: object = None
     text: object = None
+    languages: dict | None = None
 
 
 def prepare_sets(name, corpus_dir, sets, data_dir, nj=1):
@@ -107,22 +110,30 @@ def _folder(name, part, corpus_dir, manifests):
     """Return a part as a data folder."""
     corpus = CORPORA[name]
     folder, spans = DataFolder(segments={}), {}
+    if corpus.languages:
+        folder.utt2lang = {}
+        code = corpus.languages[part.partition("-")[0]]
     for recording in (manifests or {}).get("recordings", ()):
         sources = recording.sources
         if len(sources) != 1 or sources[0].type != "file":
             raise UserError(f"{recording.id}: it is not one audio file: {sources}")
-        folder.wav[recording.id] = str(sources[0].source)
-        spans[recording.id] = recording.duration
+        key = f"{code}-{recording.id}" if corpus.languages else recording.id
+        folder.wav[key] = str(sources[0].source)
+        spans[key] = recording.duration
     for supervision in (manifests or {}).get("supervisions", ()):
         text = supervision.text or ""
         text = corpus.text(text) if corpus.text else text
         if text is None:
             continue
-        utt = _name(supervision.id)
+        utt, recording = _name(supervision.id), supervision.recording_id
+        speaker = _name(supervision.speaker or recording)
+        if corpus.languages:
+            utt, recording, speaker = (f"{code}-{each}" for each in (utt, recording, speaker))
+            folder.utt2lang[utt] = code
         folder.text[utt] = " ".join(text.split())
-        folder.utt2spk[utt] = _name(supervision.speaker or supervision.recording_id)
+        folder.utt2spk[utt] = speaker
         end = supervision.start + supervision.duration
-        folder.segments[utt] = Segment(supervision.recording_id, float(supervision.start), end)
+        folder.segments[utt] = Segment(recording, float(supervision.start), end)
     folder.wav = {key: folder.wav[key] for key in {s.recording for s in folder.segments.values()}}
     if all(
         utt == s.recording and s.start == 0 and abs(s.end - spans[utt]) < 0.01
@@ -158,6 +169,8 @@ def joined(folders):
     whole = DataFolder()
     if any(folder.segments is not None for folder in folders):
         whole.segments = {}
+    if all(folder.utt2lang is not None for folder in folders):
+        whole.utt2lang = {}
     for folder in folders:
         for utt in folder.text:
             if utt in whole.text:
@@ -165,6 +178,8 @@ def joined(folders):
         whole.wav.update(folder.wav)
         whole.text.update(folder.text)
         whole.utt2spk.update(folder.utt2spk)
+        if whole.utt2lang is not None:
+            whole.utt2lang.update(folder.utt2lang)
         if whole.segments is not None:
             if folder.segments is not None:
                 whole.segments.update(folder.segments)
@@ -271,10 +286,33 @@ def _csj(corpus_dir, parts, work, nj):
     return prepare_csj(corpus_dir, work / "transcripts", work, dataset_parts=parts, nj=nj)
 
 
+def _mls(corpus_dir, parts, work, nj):
+    from lhotse.recipes import prepare_mls
+
+    names = {part.partition("-")[0] for part in parts}
+    opus = any((corpus_dir / f"mls_{name}_opus").is_dir() for name in names)
+    for name in names:
+        folder = corpus_dir / f"mls_{name}{'_opus' if opus else ''}"
+        if not folder.is_dir():
+            raise UserError(f"{folder}: no such folder: unpack {folder.name}.tar.gz there")
+    found = prepare_mls(corpus_dir, work, opus=opus, num_jobs=nj)
+    return {part: found[part.partition("-")[0]][part.partition("-")[2]] for part in parts}
+
+
 def _without_spaces(text):
     return re.sub(r"\s", "", text)
 
 
+_MLS = {
+    "dutch": "nl",
+    "english": "en",
+    "french": "fr",
+    "german": "de",
+    "italian": "it",
+    "polish": "pl",
+    "portuguese": "pt",
+    "spanish": "es",
+}
 _OPENSLR = functools.partial("lhotse download {} DIR downloads it".format)
 CORPORA = {
     "librispeech": Corpus(
@@ -326,5 +364,12 @@ CORPORA = {
         "the corpus as its publisher sells it, with MORPH/SDB and WAV",
         "https://clrd.ninjal.ac.jp/csj tells how to get it",
         text=_without_spaces,
+    ),
+    "mls": Corpus(
+        {f"{name}-{split}": None for name in _MLS for split in ("train", "dev", "test")},
+        _mls,
+        "mls_german, mls_french and the like (or mls_german_opus ...)",
+        "https://www.openslr.org/94 has it",
+        languages=_MLS,
     ),
 }

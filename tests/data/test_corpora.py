@@ -128,6 +128,23 @@ def test_spgispeech(tmp_path):
     assert dict(DataFolder.read(tmp_path / "data/val").text) == {"07a785_1": "we're up 3 tom"}
 
 
+def test_languages_of_mls(tmp_path):
+    root = tmp_path / "mls"
+    for name in ("german", "italian"):
+        home = root / f"mls_{name}"
+        for split in ("train", "dev", "test"):
+            write_audio(home / split / "audio/10/20/10_20_000000.flac")
+            (home / split / "transcripts.txt").write_text("10_20_000000\tals es anfing\n")
+        (home / "metainfo.txt").write_text(" SPEAKER | GENDER | PARTITION\n 10 | F | train\n")
+    sets = {"dev": ["german-dev", "italian-dev"], "test_it": ["italian-test"]}
+    assert prepare_sets("mls", root, sets, tmp_path / "data") == {"dev": 2, "test_it": 1}
+    dev = DataFolder.read(tmp_path / "data/dev")
+    assert dev.utt2lang == {"de-10_20_000000": "de", "it-10_20_000000": "it"}
+    assert dev.utt2spk["it-10_20_000000"] == "it-10" and dev.missing_audio() == []
+    with pytest.raises(UserError, match="mls_polish: no such folder: unpack mls_polish.tar.gz"):
+        prepare_sets("mls", root, {"a": ["polish-dev"]}, tmp_path / "more")
+
+
 def test_gigaspeech_drops_what_is_no_speech():
     text = CORPORA["gigaspeech"].text
     assert text("<SIL>") is None and text("A <MUSIC>") is None

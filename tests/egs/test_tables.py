@@ -15,7 +15,7 @@ from mambaasr.score.table_page import table_page
 ROOT = Path(__file__).resolve().parents[2]
 TABLES = sorted(ROOT.glob("egs/*/asr1/tables/*.yaml"))
 # Papers whose tables the recipes must hold.
-PAPERS = ("2409.18654", "2501.02832", "2407.09732", "2405.12609", "2411.06968", "2406.16808")
+PAPERS = "2409.18654 2501.02832 2407.09732 2405.12609 2411.06968 2406.16808 2510.18684".split()
 
 CONFIG = """frontend: fbank
 encoder: conmamba

@@ -10,4 +10,5 @@ AISHELL=${AISHELL:-downloads/aishell}
 TEDLIUM3=${TEDLIUM3:-downloads/TEDLIUM_release-3}
 GIGASPEECH=${GIGASPEECH:-downloads/GigaSpeech}
 SPGISPEECH=${SPGISPEECH:-downloads/spgispeech}
+MLS=${MLS:-downloads/mls}
 CSJ=${CSJ:-downloads/CSJ}

@@ -14,43 +14,49 @@ case " $* " in *" --help "* | *" -h "*)
     ;;
 esac
 
-keep_going=true
-words=("$@")
-for i in "${!words[@]}"; do
-    case ${words[i]} in
-        --keep_going=false) keep_going=false ;;
-        --keep_going) if [[ ${words[i + 1]-} == false ]]; then keep_going=false; fi ;;
-    esac
-done
+# One function, so that bash has read all of it before the first run: these take hours, and the file
+# may change meanwhile.
+run_table() {
+    keep_going=true
+    words=("$@")
+    for i in "${!words[@]}"; do
+        case ${words[i]} in
+            --keep_going=false) keep_going=false ;;
+            --keep_going) if [[ ${words[i + 1]-} == false ]]; then keep_going=false; fi ;;
+        esac
+    done
 
-plan=$(mktemp)
-child=
-# The run goes in the background, so that a signal is not left until it ends.
-stop() { if [[ -n ${child} ]]; then kill -TERM "${child}" 2> /dev/null || true; fi; exit "$1"; }
-trap 'rm -f "${plan}"' EXIT
-trap 'stop 130' INT
-trap 'stop 143' TERM
-python -m mambaasr.bin.table "$@" --plan "${plan}"
-
-failed=()
-while IFS= read -r -d '' name <&3 && IFS= read -r -d '' count <&3; do
-    cmd=(./run.sh)
-    for (( i = 0; i < count; i++ )); do IFS= read -r -d '' word <&3; cmd+=("${word}"); done
-    printf '\n======== %s\n' "${name}"
-    "${cmd[@]}" 3<&- & child=$!
-    status=0
-    wait "${child}" || status=$?
+    plan=$(mktemp)
     child=
-    if (( status != 0 )); then
-        failed+=("${name}")
-        printf '======== %s: failed with exit status %s\n' "${name}" "${status}"
-        if [[ ${keep_going} == false ]]; then break; fi
-    fi
-done 3< "${plan}"
+    # The run goes in the background, so that a signal is not left until it ends.
+    # shellcheck disable=SC2317,SC2329  # the traps call it
+    stop() { if [[ -n ${child} ]]; then kill -TERM "${child}" 2> /dev/null || true; fi; exit "$1"; }
+    trap 'rm -f "${plan}"' EXIT
+    trap 'stop 130' INT
+    trap 'stop 143' TERM
+    python -m mambaasr.bin.table "$@" --plan "${plan}"
 
-printf '\n'
-python -m mambaasr.bin.table "$@"
-if (( ${#failed[@]} > 0 )); then
-    printf 'error: %s failed:%s\n' "${#failed[@]}" "$(printf ' %s;' "${failed[@]}")" >&2
-    exit 1
-fi
+    failed=()
+    while IFS= read -r -d '' name <&3 && IFS= read -r -d '' count <&3; do
+        cmd=(./run.sh)
+        for (( i = 0; i < count; i++ )); do IFS= read -r -d '' word <&3; cmd+=("${word}"); done
+        printf '\n======== %s\n' "${name}"
+        "${cmd[@]}" 3<&- & child=$!
+        status=0
+        wait "${child}" || status=$?
+        child=
+        if (( status != 0 )); then
+            failed+=("${name}")
+            printf '======== %s: failed with exit status %s\n' "${name}" "${status}"
+            if [[ ${keep_going} == false ]]; then break; fi
+        fi
+    done 3< "${plan}"
+
+    printf '\n'
+    python -m mambaasr.bin.table "$@"
+    if (( ${#failed[@]} > 0 )); then
+        printf 'error: %s failed:%s\n' "${#failed[@]}" "$(printf ' %s;' "${failed[@]}")" >&2
+        exit 1
+    fi
+}
+run_table "$@"; exit
