@@ -3,9 +3,8 @@
 import importlib.util
 import sys
 
-import numpy as np
+import corpora
 import pytest
-import soundfile
 
 from mambaasr.data.corpora import CORPORA, prepare_sets
 from mambaasr.data.folder import DataFolder
@@ -16,66 +15,8 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def write_audio(path, seconds=0.3, seed=0):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    noise = np.random.default_rng(seed).normal(0, 0.1, int(16000 * seconds))
-    soundfile.write(path, noise, 16000)
-
-
-def librispeech(root, parts, utterances=2):
-    """Write ``PART/SPEAKER/CHAPTER/SPEAKER-CHAPTER-NNNN.flac`` and the chapter's transcripts."""
-    for number, part in enumerate(parts, start=19):
-        chapter = root / part / str(number) / "198"
-        chapter.mkdir(parents=True)
-        names = [f"{number}-198-{index:04d}" for index in range(utterances)]
-        for seed, name in enumerate(names):
-            write_audio(chapter / f"{name}.flac", seed=seed)
-        lines = [f"{name} SO IT BEGAN AGAIN\n" for name in names]
-        (chapter / f"{number}-198.trans.txt").write_text("".join(lines))
-    return root
-
-
-def aishell(root):
-    """Write ``data_aishell/{wav/PART/SPEAKER,transcript}``."""
-    lines = []
-    for number, part in ((2, "train"), (724, "dev"), (764, "test")):
-        for index in (122, 123):
-            name = f"BAC009S{number:04d}W{index:04d}"
-            write_audio(root / f"data_aishell/wav/{part}/S{number:04d}/{name}.wav")
-            lines.append(f"{name} 而 对 楼市 成交\n")
-    transcripts = root / "data_aishell/transcript/aishell_transcript_v0.8.txt"
-    transcripts.parent.mkdir(parents=True)
-    transcripts.write_text("".join(lines), encoding="utf-8")
-    return root
-
-
-def tedlium(root):
-    for part in ("train", "dev", "test"):
-        talk = root / "legacy" / part / "sph" / f"Speaker_{part}.sph"
-        talk.parent.mkdir(parents=True)
-        soundfile.write(talk, np.zeros(48000), 16000, format="NIST", subtype="PCM_16")
-        stm = root / "legacy" / part / "stm" / f"Speaker_{part}.stm"
-        stm.parent.mkdir(parents=True)
-        head = f"Speaker_{part} 1 Speaker_{part}"
-        stm.write_text(
-            f"{head} 0.5 1.25 <o,f0,male> it 's here <unk>\n"
-            f"{head} 1.25 2.00 <o,f0,male> ignore_time_segment_in_scoring\n"
-            f"{head} 2.00 2.75 <o,f0,male> and there {{NOISE}}\n"
-        )
-    return root
-
-
-def spgispeech(root):
-    for part in ("train", "val"):
-        write_audio(root / "spgispeech" / part / "07a785" / "1.wav")
-        (root / f"{part}.csv").write_text(
-            "wav_filename|wav_filesize|transcript\n07a785/1.wav|9644|We're up 3%, Tom.\n"
-        )
-    return root
-
-
 def test_librispeech_parts_become_sets(tmp_path):
-    root = librispeech(tmp_path / "LibriSpeech", ["dev-clean", "dev-other", "test-clean"])
+    root = corpora.librispeech(tmp_path / "LibriSpeech", ["dev-clean", "dev-other", "test-clean"])
     sets = {"dev": ["dev-clean", "dev-other"], "test_clean": ["test-clean"]}
     counts = prepare_sets("librispeech", root, sets, tmp_path / "data", nj=2)
     assert counts == {"dev": 4, "test_clean": 2}
@@ -88,7 +29,7 @@ def test_librispeech_parts_become_sets(tmp_path):
 
 
 def test_an_utterance_without_audio_is_not_lost(tmp_path, caplog):
-    root = librispeech(tmp_path / "LibriSpeech", ["test-clean"], utterances=3)
+    root = corpora.librispeech(tmp_path / "LibriSpeech", ["test-clean"], utterances=3)
     gone = root / "test-clean/19/198/19-198-0001.flac"
     gone.unlink()
     prepare_sets("librispeech", root, {"test_clean": ["test-clean"]}, tmp_path / "data")
@@ -103,7 +44,7 @@ def test_an_utterance_without_audio_is_not_lost(tmp_path, caplog):
 
 
 def test_aishell_is_written_without_spaces(tmp_path):
-    root = aishell(tmp_path / "aishell")
+    root = corpora.aishell(tmp_path / "aishell")
     (root / "data_aishell/wav/test/S0764/BAC009S0764W0123.wav").unlink()
     sets = {part: [part] for part in ("train", "dev", "test")}
     assert prepare_sets("aishell", root, sets, tmp_path / "data") == dict.fromkeys(sets, 2)
@@ -114,7 +55,7 @@ def test_aishell_is_written_without_spaces(tmp_path):
 
 
 def test_talks_become_segments(tmp_path):
-    root = tedlium(tmp_path / "TEDLIUM_release-3")
+    root = corpora.tedlium(tmp_path / "TEDLIUM_release-3")
     assert prepare_sets("tedlium3", root, {"dev": ["dev"]}, tmp_path / "data") == {"dev": 2}
     dev = DataFolder.read(tmp_path / "data/dev")
     assert dict(dev.text) == {"Speaker_dev-0": "it's here", "Speaker_dev-2": "and there"}
@@ -123,19 +64,13 @@ def test_talks_become_segments(tmp_path):
 
 
 def test_spgispeech(tmp_path):
-    root = spgispeech(tmp_path / "spgi")
+    root = corpora.spgispeech(tmp_path / "spgi")
     assert prepare_sets("spgispeech", root, {"val": ["val"]}, tmp_path / "data") == {"val": 1}
     assert dict(DataFolder.read(tmp_path / "data/val").text) == {"07a785_1": "we're up 3 tom"}
 
 
 def test_languages_of_mls(tmp_path):
-    root = tmp_path / "mls"
-    for name in ("german", "italian"):
-        home = root / f"mls_{name}"
-        for split in ("train", "dev", "test"):
-            write_audio(home / split / "audio/10/20/10_20_000000.flac")
-            (home / split / "transcripts.txt").write_text("10_20_000000\tals es anfing\n")
-        (home / "metainfo.txt").write_text(" SPEAKER | GENDER | PARTITION\n 10 | F | train\n")
+    root = corpora.mls(tmp_path / "mls", ("german", "italian"))
     sets = {"dev": ["german-dev", "italian-dev"], "test_it": ["italian-test"]}
     assert prepare_sets("mls", root, sets, tmp_path / "data") == {"dev": 2, "test_it": 1}
     dev = DataFolder.read(tmp_path / "data/dev")
@@ -162,7 +97,7 @@ def test_gigaspeech_drops_what_is_no_speech():
     ],
 )
 def test_what_is_not_there_is_named(tmp_path, name, sets, message):
-    root = librispeech(tmp_path / "LibriSpeech", ["test-clean"])
+    root = corpora.librispeech(tmp_path / "LibriSpeech", ["test-clean"])
     with pytest.raises(UserError, match=message.replace("[", r"\[")):
         prepare_sets(name, root, sets, tmp_path / "data")
     assert not list((tmp_path / "data").glob("[a-z]*"))
@@ -174,7 +109,7 @@ def test_a_missing_corpus_says_how_to_get_it(tmp_path):
 
 
 def test_a_damaged_file_is_named(tmp_path):
-    root = librispeech(tmp_path / "LibriSpeech", ["test-clean"])
+    root = corpora.librispeech(tmp_path / "LibriSpeech", ["test-clean"])
     (root / "test-clean/19/198/19-198-0001.flac").write_bytes(b"fLaC and no more")
     with pytest.raises(UserError, match="19-198-0001.flac"):
         prepare_sets("librispeech", root, {"a": ["test-clean"]}, tmp_path / "data")
@@ -182,6 +117,6 @@ def test_a_damaged_file_is_named(tmp_path):
 
 def test_without_lhotse_it_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "lhotse", None)
-    root = librispeech(tmp_path / "LibriSpeech", ["test-clean"])
+    root = corpora.librispeech(tmp_path / "LibriSpeech", ["test-clean"])
     with pytest.raises(UserError, match="python -m pip install lhotse"):
         prepare_sets("librispeech", root, {"a": ["test-clean"]}, tmp_path / "data")

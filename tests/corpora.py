@@ -1,0 +1,75 @@
+"""Small trees with the layouts of corpora, full of noise."""
+
+import numpy as np
+import soundfile
+
+
+def write_audio(path, seconds=0.3, seed=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(seed).normal(0, 0.1, int(16000 * seconds))
+    soundfile.write(path, noise, 16000)
+
+
+def librispeech(root, parts, utterances=2):
+    """Write ``PART/SPEAKER/CHAPTER/SPEAKER-CHAPTER-NNNN.flac`` and the chapter's transcripts."""
+    for number, part in enumerate(parts, start=19):
+        chapter = root / part / str(number) / "198"
+        chapter.mkdir(parents=True)
+        names = [f"{number}-198-{index:04d}" for index in range(utterances)]
+        for seed, name in enumerate(names):
+            write_audio(chapter / f"{name}.flac", seed=seed)
+        lines = [f"{name} SO IT BEGAN AGAIN\n" for name in names]
+        (chapter / f"{number}-198.trans.txt").write_text("".join(lines))
+    return root
+
+
+def aishell(root):
+    """Write ``data_aishell/{wav/PART/SPEAKER,transcript}``."""
+    lines = []
+    for number, part in ((2, "train"), (724, "dev"), (764, "test")):
+        for index in (122, 123):
+            name = f"BAC009S{number:04d}W{index:04d}"
+            write_audio(root / f"data_aishell/wav/{part}/S{number:04d}/{name}.wav")
+            lines.append(f"{name} 而 对 楼市 成交\n")
+    transcripts = root / "data_aishell/transcript/aishell_transcript_v0.8.txt"
+    transcripts.parent.mkdir(parents=True)
+    transcripts.write_text("".join(lines), encoding="utf-8")
+    return root
+
+
+def tedlium(root):
+    """Write ``legacy/PART/{sph,stm}``."""
+    for part in ("train", "dev", "test"):
+        talk = root / "legacy" / part / "sph" / f"Speaker_{part}.sph"
+        talk.parent.mkdir(parents=True)
+        soundfile.write(talk, np.zeros(48000), 16000, format="NIST", subtype="PCM_16")
+        stm = root / "legacy" / part / "stm" / f"Speaker_{part}.stm"
+        stm.parent.mkdir(parents=True)
+        head = f"Speaker_{part} 1 Speaker_{part}"
+        stm.write_text(
+            f"{head} 0.5 1.25 <o,f0,male> it 's here <unk>\n"
+            f"{head} 1.25 2.00 <o,f0,male> ignore_time_segment_in_scoring\n"
+            f"{head} 2.00 2.75 <o,f0,male> and there {{NOISE}}\n"
+        )
+    return root
+
+
+def spgispeech(root):
+    """Write ``spgispeech/PART/CALL/N.wav`` and ``PART.csv``."""
+    for part in ("train", "val"):
+        write_audio(root / "spgispeech" / part / "07a785" / "1.wav")
+        (root / f"{part}.csv").write_text(
+            "wav_filename|wav_filesize|transcript\n07a785/1.wav|9644|We're up 3%, Tom.\n"
+        )
+    return root
+
+
+def mls(root, languages):
+    """Write ``mls_LANGUAGE/SPLIT/{audio/SPEAKER/BOOK,transcripts.txt}`` and ``metainfo.txt``."""
+    for name in languages:
+        home = root / f"mls_{name}"
+        for split in ("train", "dev", "test"):
+            write_audio(home / split / "audio/10/20/10_20_000000.flac")
+            (home / split / "transcripts.txt").write_text("10_20_000000\tals es anfing\n")
+        (home / "metainfo.txt").write_text(" SPEAKER | GENDER | PARTITION\n 10 | F | train\n")
+    return root
