@@ -3,6 +3,7 @@
 # A recipe's run.sh calls it in the recipe's folder; see --help.
 # shellcheck disable=SC2154  # the options are variables made by option()
 # shellcheck disable=SC2317,SC2329  # the stages are called through run_stage
+{ # Read whole before it runs, so that an edit does not change a recipe on its way.
 set -euo pipefail
 
 here=$(dirname "${BASH_SOURCE[0]}")
@@ -263,3 +264,5 @@ where() { if [[ -e $2 ]]; then printf '%-9s%s\n' "$1" "$2"; fi; }
 where "model" "${asr_exp}/${inference_asr_model}"
 where "log" "${asr_exp}/train.log"
 where "results" "${asr_exp}/RESULTS.md"
+exit
+}
