@@ -45,6 +45,11 @@ def get_parser():
         "the classes they name",
     )
     parser.add_argument(
+        "--build",
+        action="store_true",
+        help="--check builds our classes too, so that an impossible size is named",
+    )
+    parser.add_argument(
         "--check_decoding", metavar="OPTIONS", help="check these options of asr_inference too"
     )
     parser.add_argument("--decoding_config", metavar="YAML", help="and its config")
@@ -74,7 +79,7 @@ def main(argv=None):
     config = merge(parts[0][1], parts[1:])
     given = {}
     if args.check is not None:
-        given = check(parts, config, shlex.split(args.check), args.task)
+        given = check(parts, config, shlex.split(args.check), args.task, args.build)
     if args.check_decoding is not None:
         check_decoding(args.decoding_config, args.check_decoding, args.decoding_lm == "true")
     if args.show is not None:
@@ -92,8 +97,8 @@ def main(argv=None):
     return 0
 
 
-def check(parts, config, options, task="asr"):
-    """Check configs as a training would, without importing ESPnet.
+def check(parts, config, options, task="asr", build=False):
+    """Check configs as a training would, without importing ESPnet's tasks.
 
     Args:
         parts: list of ``(path, dict)``; checked first, so that a mistake is named with its own
@@ -102,11 +107,13 @@ def check(parts, config, options, task="asr"):
         config: the parts merged.
         options: words of the training's command line.
         task: "asr" or "lm".
+        build: whether to try our classes with these options, which imports torch.
 
     Returns:
         dict: option -> list of values, as ``options`` give them.
     """
     from mambaasr.config import dump
+    from mambaasr.task import building
     from mambaasr.task.config import check_command
 
     # Statistics ask for the least: what stage 11 adds, such as a stats_file, is not there yet.
@@ -126,9 +133,12 @@ def check(parts, config, options, task="asr"):
             raise UserError(
                 re.sub(f"{re.escape(str(whole))}(: line \\d+)?", names, str(error))
             ) from None
-    return {
+    given = {
         name: values for name, values in given.items() if name not in ("collect_stats", "config")
     }
+    if build:
+        building.check(parts, config, given, task)
+    return given
 
 
 def shown(name, config, given):

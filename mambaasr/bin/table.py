@@ -104,7 +104,7 @@ def plan(table):
             paths = [str(table.recipe / path) for path in paths if path]
             parts = [(path, read(path)) for path in paths]
             try:
-                check(parts, run.config, shlex.split(options.get("asr_args") or ""))
+                check(parts, run.config, shlex.split(options.get("asr_args") or ""), build=True)
             except UserError as error:
                 raise UserError(f"{table.path}: row `{row.key}`: {error}") from None
             details = [f"seed {run.seed}"] if run.seed is not None else []

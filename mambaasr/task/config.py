@@ -222,7 +222,7 @@ def overlay(given, config):
             several = name == "best_model_criterion"
             found[name] = given[name] if several else (given[name] or [None])[-1]
     found["model_conf"] = dict(config.get("model_conf") or {})
-    found["model_conf"] |= dict(_given_conf("model_conf", given))
+    found["model_conf"] |= dict(given_conf("model_conf", given))
     return found
 
 
@@ -276,7 +276,7 @@ def _chosen(slot, choice, given, config):
 def _check_class(task, slot, name, given, config, partial):
     """Check the arguments of one chosen class: known, of the right kind, none missing."""
     option = f"{slot}_conf"
-    values = [(key, value, f"--{option}") for key, value in _given_conf(option, given)]
+    values = [(key, value, f"--{option}") for key, value in given_conf(option, given)]
     written = config.get(option)
     if written is not None and not isinstance(written, dict):
         raise UserError(
@@ -308,8 +308,11 @@ def _check_class(task, slot, name, given, config, partial):
             raise UserError(f"{config.where(slot)}: {slot} `{name}` needs {option}: `{key}`")
 
 
-def _given_conf(option, given):
-    """Yield the top-level keys and values that the command line gives to a ``*_conf`` option."""
+def given_conf(option, given):
+    """Yield the top-level keys and values that the command line gives to a ``*_conf`` option.
+
+    A value inside a nested mapping (``key.sub=value``) counts as None.
+    """
     for text in given.get(option, ()):
         keys, value = read_conf(option, text)
         if not keys:

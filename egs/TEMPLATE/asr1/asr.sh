@@ -161,10 +161,13 @@ merge_config() { # merge_config OPTION...
 }
 decoding_lm=${use_lm}
 if ${skip_eval} || (( stop_stage < 12 )); then decoding_lm=false; fi
-facts=$(merge_config --check="${asr_args}" --check_decoding="${inference_args}" \
+build=() # Whether the classes can be built takes seconds: asked where a training follows.
+if ! ${skip_train} && (( stage <= 11 && stop_stage >= 10 )); then build=(--build); fi
+facts=$(merge_config --check="${asr_args}" ${build[@]+"${build[@]}"} --check_decoding="${inference_args}" \
     --decoding_config="${inference_config}" --decoding_lm "${decoding_lm}" --show model model_file)
 if ${use_lm} && [[ -n ${lm_config} ]]; then
-    python -m mambaasr.bin.merge_config --task lm --base "${lm_config}" --check="${lm_args}" > /dev/null
+    python -m mambaasr.bin.merge_config --task lm --base "${lm_config}" --check="${lm_args}" \
+        ${build[@]+"${build[@]}"} > /dev/null
 fi
 model_class=${facts%%$'\n'*}
 : "${inference_asr_model:=${facts##*$'\n'}}"

@@ -1,0 +1,97 @@
+"""An impossible size is named with its file, line and option before anything runs."""
+
+import pytest
+
+from mambaasr.bin.merge_config import check
+from mambaasr.config import merge
+from mambaasr.errors import UserError
+from mambaasr.task.config import read
+
+BASE = """\
+frontend: fbank
+frontend_conf:
+  n_mels: 40
+encoder: conmamba
+encoder_conf:
+  output_size: 16
+  num_blocks: 1
+  linear_units: 16
+decoder: mamba
+decoder_conf:
+  num_blocks: 1
+  attention_heads: 4
+model_conf:
+  ctc_weight: 0.3
+"""
+
+
+@pytest.fixture
+def build(tmp_path):
+    """Check a base with one block and a command line over it."""
+
+    def run(block="", options=()):
+        parts = []
+        for name, text in (("base.yaml", BASE), ("block.yaml", block)):
+            path = tmp_path / name
+            path.write_text(text, encoding="utf-8")
+            parts += [(str(path), read(path))] if text else []
+        config = merge(parts[0][1], parts[1:])
+        return check(parts, config, list(options), build=True)
+
+    return run
+
+
+def test_what_fits_passes(build):
+    assert build() == {}
+    build("decoder: transformer\n")
+    build("encoder: conformer\nencoder_conf:\n  output_size: 8\n", ["--decoder_conf", "d_conv=2"])
+
+
+@pytest.mark.parametrize(
+    "block, place, message",
+    [
+        (
+            "encoder: mamba\nencoder_conf:\n  d_state: 0\n",
+            "block.yaml: line 3: encoder_conf: ",
+            "d_state is 0; it must be positive",
+        ),
+        (
+            "encoder: speech_mamba\nencoder_conf:\n  output_size: 16\n  attention_heads: 3\n",
+            "block.yaml: line 4: encoder_conf: ",
+            "attention_heads is 3; it must divide the width 16",
+        ),
+        (
+            "encoder: mamba\nencoder_conf:\n  mixer_conf: {foo: 1}\n",
+            "block.yaml: line 3: encoder_conf: ",
+            "'foo' is no option of mamba1; choose among dt_rank",
+        ),
+        # The width comes from the encoder, the mistake is the decoder's.
+        (
+            "encoder: mamba\nencoder_conf:\n  output_size: 18\n",
+            "base.yaml: line 12: decoder_conf: ",
+            "attention_heads is 4; it must divide the width 18",
+        ),
+        (
+            "encoder: conformer\nencoder_conf:\n  output_size: 18\n  attention_heads: 2\n",
+            "base.yaml: line 12: decoder_conf: ",
+            "attention_heads is 4; it must divide the width 18",
+        ),
+    ],
+)
+def test_what_does_not_is_named_with_file_line_and_option(build, block, place, message):
+    with pytest.raises(UserError) as error:
+        build(block)
+    assert place in str(error.value) and message in str(error.value)
+
+
+def test_the_command_line_is_named_where_it_is_at_fault(build):
+    with pytest.raises(UserError, match="^--encoder_conf: .*d_conv is 0; it must be positive"):
+        build(options=["--encoder_conf", "d_conv=0"])
+
+
+def test_language_models_too(tmp_path):
+    path = tmp_path / "lm.yaml"
+    path.write_text("lm: mamba\nlm_conf:\n  num_blocks: 0\n", encoding="utf-8")
+    config = read(path)
+    with pytest.raises(UserError, match="lm.yaml: line 3: lm_conf: .*num_blocks is 0"):
+        check([(str(path), config)], dict(config), [], "lm", build=True)
