@@ -104,6 +104,7 @@ class MadeonDecoder(RecurrentDecoder):
         check_choice("prefix_direction", prefix_direction, ORDERS)
         check_rates(type(self).__name__, prefix_mask_rate=prefix_mask_rate)
         width = encoder_output_size if d_model is None else d_model
+        check_sizes(type(self).__name__, d_model=width)
         conf = mixer_options(mixer_conf)
         if mixer == "mamba2":
             conf = {"rmsnorm": False} | conf

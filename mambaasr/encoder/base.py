@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from mambaasr.espnet_compat import AbsEncoder, TooShortUttError
-from mambaasr.layers.checks import check_choice, check_sizes
+from mambaasr.layers.checks import check_choice, check_flags, check_sizes
 from mambaasr.layers.conv_module import LookAhead
 from mambaasr.layers.masking import zero_padding
 from mambaasr.layers.norm import make_norm
@@ -74,6 +74,12 @@ class StackEncoder(AbsEncoder):
         self.embed = make_input_layer(input_layer, input_size, output_size, dropout_rate)
         self.blocks = nn.ModuleList(blocks)
         count = len(self.blocks)
+        check_flags(interctc_use_conditioning=interctc_use_conditioning)
+        if interctc_layer_idx and count < 2:
+            raise ValueError(
+                f"interctc_layer_idx is {interctc_layer_idx}; with {count} blocks there is none "
+                "before the last"
+            )
         listed = isinstance(interctc_layer_idx, (list, tuple))
         if not listed or any(index not in range(1, count) for index in interctc_layer_idx):
             raise ValueError(

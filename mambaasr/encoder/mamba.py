@@ -2,7 +2,7 @@
 
 from mambaasr.encoder.base import StackEncoder
 from mambaasr.layers.block import EncoderBlock
-from mambaasr.layers.checks import check_counts, check_sizes
+from mambaasr.layers.checks import check_counts, check_flags, check_sizes
 from mambaasr.layers.mixer import make_mixer, mixer_options
 
 
@@ -68,6 +68,7 @@ class MambaEncoder(StackEncoder):
         interctc_layer_idx=(),
         interctc_use_conditioning=False,
     ):
+        check_flags(macaron_style=macaron_style, use_cnn_module=use_cnn_module)
         check_counts(num_blocks=num_blocks)
         if use_cnn_module:
             check_sizes(type(self).__name__, cnn_module_kernel=cnn_module_kernel)

@@ -7,7 +7,7 @@ from mambaasr.encoder.base import StackEncoder
 from mambaasr.layers.attention import SelfAttention
 from mambaasr.layers.block import FeedForward
 from mambaasr.layers.cgmlp import ConvolutionalGatingMLP
-from mambaasr.layers.checks import check_choice, check_counts
+from mambaasr.layers.checks import check_choice, check_counts, check_flags
 from mambaasr.layers.depthwise import DepthwiseConv
 from mambaasr.layers.dropout import Dropout
 from mambaasr.layers.linear import Linear
@@ -52,8 +52,8 @@ class EBranchformerBlock(nn.Module):
         dropout_rate=0.1,
     ):
         super().__init__()
-        if hidden < 0:
-            raise ValueError(f"linear_units is {hidden}; it must not be negative")
+        check_counts(linear_units=hidden)
+        check_flags(macaron_style=macaron)
         if macaron and hidden == 0:
             raise ValueError("macaron_style needs linear_units > 0")
         self.dropout = Dropout(dropout_rate)

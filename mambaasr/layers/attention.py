@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mambaasr.layers.checks import check_choice
+from mambaasr.layers.checks import check_choice, check_rates
 from mambaasr.layers.linear import Linear
 from mambaasr.layers.masking import valid_mask, zero_padding
 from mambaasr.layers.positions import rotary
@@ -44,6 +44,7 @@ class SelfAttention(nn.Module):
     def __init__(self, width, heads, dropout_rate=0.0, positions="none"):
         super().__init__()
         _check_heads(width, heads)
+        check_rates("SelfAttention", attention_dropout_rate=dropout_rate)
         check_choice("positions", positions, POSITIONS)
         if positions == "rotary" and width // heads % 2:
             raise ValueError(

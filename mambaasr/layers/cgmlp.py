@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from mambaasr.layers.checks import check_counts
 from mambaasr.layers.depthwise import DepthwiseConv
 from mambaasr.layers.dropout import Dropout
 from mambaasr.layers.linear import Linear
@@ -32,6 +33,7 @@ class ConvolutionalGatingMLP(nn.Module):
         self, width, hidden, kernel_size, dropout_rate=0.0, causal=False, linear_after_conv=False
     ):
         super().__init__()
+        check_counts(cgmlp_linear_units=hidden)
         if hidden < 2 or hidden % 2:
             raise ValueError(f"cgmlp_linear_units is {hidden}; it must be even and positive")
         self.causal = causal

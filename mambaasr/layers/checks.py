@@ -46,6 +46,17 @@ def check_counts(**values):
             raise ValueError(f"{name} is {value}; it must not be negative")
 
 
+def check_flags(**values):
+    """Check switches: the text 'false' would count as true.
+
+    Raises:
+        ValueError: one is neither true nor false.
+    """
+    for name, value in values.items():
+        if not isinstance(value, bool):
+            raise ValueError(f"{name} is {value!r}; it must be true or false")
+
+
 def check_choice(name, value, choices):
     """Check a name.
 

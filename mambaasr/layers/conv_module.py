@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mambaasr.layers.activation import make_activation
+from mambaasr.layers.checks import check_counts
 from mambaasr.layers.depthwise import DepthwiseConv
 from mambaasr.layers.dropout import Dropout
 from mambaasr.layers.linear import Linear
@@ -119,7 +120,8 @@ class LookAhead(nn.Module):
 
     def __init__(self, channels, kernel_size, dropout_rate):
         super().__init__()
-        if kernel_size < 1 or kernel_size % 2 == 0:
+        check_counts(lookahead_kernel=kernel_size)
+        if kernel_size % 2 == 0:
             raise ValueError(
                 f"lookahead_kernel is {kernel_size}; it must be odd and positive, or 0"
             )

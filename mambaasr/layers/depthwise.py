@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from mambaasr.layers.checks import check_counts
 from mambaasr.ops import causal_conv1d_fn
 
 
@@ -21,6 +22,7 @@ class DepthwiseConv(nn.Conv1d):
     """
 
     def __init__(self, channels, kernel_size, causal=False, name="kernel_size"):
+        check_counts(**{name: kernel_size})
         if kernel_size < 1 or (not causal and kernel_size % 2 == 0):
             odd = "" if causal else "odd and "
             raise ValueError(f"{name} is {kernel_size}; it must be {odd}positive")

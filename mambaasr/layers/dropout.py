@@ -3,6 +3,8 @@
 import torch
 from torch import nn
 
+from mambaasr.layers.checks import check_rates
+
 LEVELS = 1 << 16
 
 
@@ -12,7 +14,15 @@ class Dropout(nn.Dropout):
     There the rate is a multiple of 2^-16, the nearest one to ``p`` (off by 8e-6 at most), and what
     is kept is divided by the share that is kept indeed, so that the mean stays exact. Torch's own
     form takes more than twice as long.
+
+    Raises:
+        ValueError: ``p`` does not lie in [0, 1].
     """
+
+    def __init__(self, p=0.5):
+        if p != 1:  # which drops all, as in torch
+            check_rates("Dropout", dropout_rate=p)
+        super().__init__(p)
 
     def forward(self, x):
         """(...) -> the same shape."""

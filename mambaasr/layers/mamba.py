@@ -11,7 +11,13 @@ import math
 import torch
 from torch import nn
 
-from mambaasr.layers.checks import check_choice, check_positive, check_rates, check_sizes
+from mambaasr.layers.checks import (
+    check_choice,
+    check_flags,
+    check_positive,
+    check_rates,
+    check_sizes,
+)
 from mambaasr.layers.dropout import Dropout
 from mambaasr.layers.linear import Linear, linear
 from mambaasr.layers.masking import zero_padding
@@ -77,6 +83,9 @@ class Mamba(nn.Module):
         check_positive("Mamba", expand=expand, dt_min=dt_min, dt_max=dt_max, dt_scale=dt_scale)
         check_positive("Mamba", dt_init_floor=dt_init_floor, A_noise=A_noise)
         check_rates("Mamba", dropout_rate=dropout_rate)
+        check_flags(conv_bias=conv_bias, bias=bias)
+        if dt_min > dt_max:
+            raise ValueError(f"Mamba: dt_min is {dt_min}; it must not be above dt_max, {dt_max}")
         check_choice("Mamba: dt_init", dt_init, ("random", "constant"))
         check_choice("Mamba: A_init", A_init, ("s4d_real", "noise"))
         self.d_model, self.d_state, self.d_conv = d_model, d_state, d_conv

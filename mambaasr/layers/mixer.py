@@ -2,7 +2,7 @@
 
 import inspect
 
-from mambaasr.layers.bidirectional import InnerBiMamba, InnerBiMamba2, OuterBiMamba
+from mambaasr.layers.bidirectional import MERGES, InnerBiMamba, InnerBiMamba2, OuterBiMamba
 from mambaasr.layers.checks import check_choice
 from mambaasr.layers.mamba import Mamba
 from mambaasr.layers.mamba2 import Mamba2
@@ -48,6 +48,7 @@ def make_mixer(
     """
     check_choice("mixer", mixer, MIXERS)
     check_choice("direction", direction, DIRECTIONS)
+    check_choice("merge", merge, MERGES)
     made = MIXERS[mixer]
     allowed = [name for name in inspect.signature(made).parameters if name not in _NAMED]
     for name in conf:

@@ -48,8 +48,8 @@ def test_impossible_options_are_named():
         ConvolutionModule(8, 4)
     with pytest.raises(ValueError, match="cnn_module_norm is 'group'"):
         ConvolutionModule(8, 5, "group")
-    for kernel in (4, -1):
-        with pytest.raises(ValueError, match=f"lookahead_kernel is {kernel}; it must be odd"):
+    for kernel, wanted in ((4, "be odd"), (-1, "not be negative"), (3.0, "be a whole number")):
+        with pytest.raises(ValueError, match=f"lookahead_kernel is {kernel}; it must {wanted}"):
             LookAhead(8, kernel, 0.0)
 
 
