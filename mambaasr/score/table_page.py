@@ -219,7 +219,10 @@ def _title(column):
 
 def _published(row, column):
     value, _ = row.published.get(column.name, (None, None))
-    return "unknown" if value is None else f"{value:g}"
+    if value is None:
+        return "unknown"
+    # yaml reads 4.0 as a number, whose last digit is then to be written again.
+    return str(float(value)) if column.metric in OF_A_SET else f"{value:g}"
 
 
 def _cell(found, column):

@@ -4,6 +4,8 @@ Importing this module registers our names, so that the processes which ESPnet sp
 GPUs, and which import afresh, know them too.
 """
 
+import os
+
 from mambaasr import espnet_compat, register
 from mambaasr.errors import UserError
 from mambaasr.task import criteria, languages
@@ -21,6 +23,7 @@ class ASRTask(SafeTask, _espnet_asr.ASRTask):
         """Check and name the languages of the training data; leave out what chooses no epoch."""
         criteria.drop_unreported(args)
         _check_aggregation(args)
+        _check_depth(args)
         if not args.dry_run:
             languages.prepare(args)
 
@@ -36,6 +39,18 @@ class ASRTask(SafeTask, _espnet_asr.ASRTask):
         if args.model != languages.MODEL or not languages.needed(args.model_conf):
             return found
         return languages.LanguagePreprocessor(found, args.model_conf["languages"])
+
+
+def _check_depth(args):
+    """Refuse stochastic depth on several devices that would wait for gradients of absent blocks."""
+    rate = args.encoder_conf.get("stochastic_depth_rate")
+    devices = max(args.ngpu, int(os.environ.get("WORLD_SIZE") or 1))
+    if rate and devices > 1 and not args.unused_parameters:
+        source = args.config or "command line"
+        raise UserError(
+            f"{source}: encoder_conf: stochastic_depth_rate is {rate} on {devices} devices, where "
+            "a block that is left out gets no gradient; set unused_parameters: true"
+        )
 
 
 def _check_aggregation(args):

@@ -167,7 +167,7 @@ def test_published_measured_difference(recipe):
         for line in table_page(table, ["t"]).splitlines()
         if line.startswith("|")
     ]
-    assert lines[2][:7] == ["Conformer", "published", "34", "6.3", "unknown", "5", "unknown"]
+    assert lines[2][:7] == ["Conformer", "published", "34", "6.3", "unknown", "5.0", "unknown"]
     assert lines[3][1:7] == ["measured", "34.00", "6.50 ± 0.71", "2.00", "5.50", "0.100"]
     assert lines[3][7:] == ["93.5 min", "1, 2", "abc"]
     assert lines[4][1:7] == ["difference", "+0.00", "+0.20", "-", "+0.50", "-"]

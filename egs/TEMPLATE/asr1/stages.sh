@@ -142,7 +142,7 @@ statistics() {
         --keep encoder_conf.input_layer --drop 'encoder_conf.*' 'decoder*' 'ctc_conf*' 'specaug*' \
         'normalize*' 'optim*' 'scheduler*' 'exclude_weight_decay*' init init_param freeze_param \
         ignore_init_mismatch max_epoch patience accum_grad 'grad_*' 'batch_*' 'valid_batch_*' \
-        num_iters_per_epoch seed use_amp train_dtype ngpu num_workers 'cudnn_*' 'log_*' \
+        num_iters_per_epoch seed unused_parameters use_amp train_dtype ngpu num_workers 'cudnn_*' 'log_*' \
         num_att_plot 'use_tensorboard' 'use_wandb' 'wandb_*' 'keep_*' 'nbest_*' \
         best_model_criterion val_scheduler_criterion early_stopping_criterion resume \
         model_conf.lsm_weight model_conf.length_normalized_loss 'model_conf.report_*' \
