@@ -407,8 +407,9 @@ def test_unknown_instruction_set(monkeypatch):
     monkeypatch.setenv("MAMBAASR_ISA", "sse9")
     with pytest.raises(ValueError, match="MAMBAASR_ISA is 'sse9'.*avx2"):
         build.load.__wrapped__()
-    monkeypatch.undo()
-    assert build.load.__wrapped__()[1] is None  # the choice is the library's: set it back
+    # The library is one for the whole process: what it had chosen goes on.
+    out, _ = run_scan()(**scan_inputs(1, 4, 5, 2))
+    assert torch.isfinite(out).all()
 
 
 @pytest.fixture

@@ -36,8 +36,9 @@ EXPORT int mambaasr_init(const char* wanted) {
   offer("avx2", avx2, &kernels_avx2);
 #endif
   offer("scalar", true, &kernels_scalar);
+  if (!best.kernels) return kBadIsa;  // what was chosen before stays
   chosen = best;
-  return chosen.kernels ? kDone : kBadIsa;
+  return kDone;
 }
 
 EXPORT const char* mambaasr_isa() { return chosen.name; }
