@@ -44,9 +44,12 @@ def help_text(command, folder):
 
 
 def options(words):
-    """Return the long options among ``words``, without their values, up to a bare ``--``."""
+    """Return the long options among ``words``, without their values, up to a bare ``--``.
+
+    A word of several is a value: options of another command, in quotes.
+    """
     words = words[: words.index("--")] if "--" in words else words
-    return [word.partition("=")[0] for word in words if re.match(r"--[a-z]", word)]
+    return [word.partition("=")[0] for word in words if re.match(r"--[a-z][\w-]*(=|$)", word)]
 
 
 def check_options(command, words, folder):
