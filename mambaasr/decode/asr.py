@@ -153,12 +153,12 @@ def decode_chunk(chunk):
     Returns:
         A list of (utterance, reason) that failed.
     """
-    speech2text, elements, device, rate = _load(chunk.model)
+    speech2text, parameters, device, rate = _load(chunk.model)
     with warnings.catch_warnings():
         # ESPnet calls torch by names that are going away.
         warnings.filterwarnings("ignore", category=FutureWarning, module="espnet")
         results = [_decode_utterance(speech2text, rate, *each) for each in chunk.utterances]
-    content = {"device": device, "parameters": elements, "results": results}
+    content = {"device": device, "parameters": parameters, "results": results}
     with atomic_write(chunk.file) as stream:
         json.dump(content, stream, ensure_ascii=False)
     return [(result["utt"], result["reason"]) for result in results if result["reason"]]
@@ -166,10 +166,10 @@ def decode_chunk(chunk):
 
 @functools.lru_cache(maxsize=1)
 def _load(model):
-    """Return Speech2Text, its number of elements, the device's name and the rate of its audio."""
+    """Return Speech2Text, its number of parameters, the device's name and the rate of its audio."""
     import torch
 
-    from mambaasr.decode.load import count_elements, load_speech2text
+    from mambaasr.decode.load import load_speech2text
 
     # Several lines for each utterance; what fails is reported here.
     for name in ("espnet", "espnet2"):
@@ -186,9 +186,9 @@ def _load(model):
         model.lm_file,
         **dict(model.options),
     )
-    elements = count_elements(speech2text.asr_model.state_dict())
+    parameters = sum(each.numel() for each in speech2text.asr_model.parameters())
     name = torch.cuda.get_device_name(device) if model.ngpu else provenance.cpu_model()
-    return speech2text, elements, name, _sampling_rate(speech2text.asr_train_args)
+    return speech2text, parameters, name, _sampling_rate(speech2text.asr_train_args)
 
 
 def _decode_utterance(speech2text, rate, utt, path, language=None):

@@ -91,11 +91,6 @@ def read_weights(path):
     raise UserError(f"{path}: does not hold a model's weights by name{hint}")
 
 
-def count_elements(state):
-    """Return the number of elements of a state dict: parameters and buffers."""
-    return sum(tensor.numel() for tensor in state.values())
-
-
 def fill(module, state, model_file, config):
     """Load a state dict whose keys and shapes must be the module's own.
 

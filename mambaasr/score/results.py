@@ -150,9 +150,8 @@ def _origin(folder, results):
     """Return the section that makes the tables traceable."""
     lines = ["Rates in %. RTF: seconds of computing a second of audio, summed over the workers.\n"]
     counts = {d["parameters"] for _, _, d in results if d.get("parameters")}
-    counts = counts or {_count_checkpoint(folder)}
-    sizes = ", ".join(f"{count:,}" for count in sorted(counts - {None})) or "unknown"
-    lines.append(f"- Parameters: {sizes} (elements of the checkpoint)")
+    sizes = ", ".join(f"{count:,}" for count in sorted(counts)) or "unknown"
+    lines.append(f"- Parameters: {sizes}")
     training = _training_command(folder)
     if training:
         lines.append(f"- Training: `{training}`")
@@ -183,14 +182,6 @@ def _training_command(folder):
         return None
     commands = _TRAINING_COMMAND.findall(path.read_text(encoding="utf-8", errors="replace"))
     return commands[-1] if commands else None
-
-
-def _count_checkpoint(folder):
-    """Count the elements of an experiment's model, for decodings that did not note it."""
-    from mambaasr.decode.load import count_elements, read_weights
-
-    models = sorted(folder.glob("valid.*.pth")) or sorted(folder.glob("*epoch.pth"))
-    return count_elements(read_weights(models[0])) if models else None
 
 
 def _read(path):
