@@ -1,5 +1,6 @@
 """Unimodal aggregation between an encoder and CTC."""
 
+import torch
 from torch import nn
 
 from mambaasr.espnet_compat import AbsPostEncoder
@@ -74,6 +75,27 @@ class UMAPostEncoder(AbsPostEncoder):
     def output_size(self):
         """Width of the output."""
         return self._output_size
+
+    def initial_state(self, batch, device=None, dtype=torch.float32):
+        """The state before the first piece of speech, for :meth:`forward_chunk` only.
+
+        Raises:
+            ValueError: there are blocks, whose attention looks ahead.
+        """
+        if self.blocks:
+            raise ValueError(
+                f"UMAPostEncoder looks ahead in its {len(self.blocks)} blocks, so it cannot take "
+                "speech in pieces; it can with num_blocks: 0"
+            )
+        return self.aggregation.initial_state(batch, device, dtype)
+
+    def forward_chunk(self, xs, state, last=False):
+        """Aggregate the next piece of each utterance; pieces of any size give what the whole gives.
+
+        Args, returns: see :meth:`mambaasr.layers.uma.UnimodalAggregation.forward_chunk`.
+        """
+        x, counts, state = self.aggregation.forward_chunk(xs, state, last)
+        return zero_padding(self.after_norm(x), counts), counts, state
 
     def forward(self, xs_pad, ilens):
         """Aggregate a batch.

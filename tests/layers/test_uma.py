@@ -117,3 +117,46 @@ def test_autocast_does_not_coarsen_the_cuts():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         _, low = module(x, lengths)
     assert torch.equal(counts, low)
+
+
+@pytest.mark.parametrize("max_frames", [None, 3])
+@pytest.mark.parametrize("sizes", [[40], [1] * 40, [0, 7, 0, 1, 20, 12, 0], [39, 1], [1, 39]])
+def test_pieces_give_what_the_whole_gives(max_frames, sizes):
+    module = make(max_frames)
+    x = torch.randn(3, 40, 8, requires_grad=True)
+    want, counts = module(x, torch.tensor([40, 40, 40]))
+    state, rows = module.initial_state(3), [[], [], []]
+    for index, piece in enumerate(x.split(sizes, dim=1)):
+        tokens, count, state = module.forward_chunk(piece, state, last=index + 1 == len(sizes))
+        assert tokens.shape[1] == count.max()
+        for row, found, number in zip(rows, tokens, count, strict=True):
+            row.append(found[:number])
+            assert (found[number:] == 0).all()
+    assert state is None
+    got = [torch.cat(row) for row in rows]
+    for row, whole, count in zip(got, want, counts, strict=True):
+        assert len(row) == count and torch.allclose(row, whole[:count], atol=1e-6)
+    got = torch.autograd.grad(sum(row.square().sum() for row in got), x)[0]
+    assert torch.allclose(got, torch.autograd.grad(want.square().sum(), x)[0], atol=1e-5)
+
+
+def test_a_token_comes_one_frame_after_its_last():
+    module = make()
+    x = with_weights(module, [0.0, 2.0, -1.0, 3.0, 1.0])
+    state = module.initial_state(1)
+    came = []
+    for place in range(5):
+        _, count, state = module.forward_chunk(x[:, place : place + 1], state, last=place == 4)
+        came.append(int(count))
+    assert came == [0, 0, 0, 1, 1]
+
+
+def test_no_frames_at_all():
+    module = make()
+    for frames in ([], [0, 0]):
+        state = module.initial_state(2)
+        for _ in frames:
+            tokens, counts, state = module.forward_chunk(torch.zeros(2, 0, 8), state)
+            assert tokens.shape == (2, 0, 8) and counts.tolist() == [0, 0]
+        tokens, counts, state = module.forward_chunk(torch.zeros(2, 0, 8), state, last=True)
+        assert tokens.shape == (2, 0, 8) and counts.tolist() == [0, 0] and state is None

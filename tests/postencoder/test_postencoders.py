@@ -51,6 +51,25 @@ def test_padded_batch_equals_single_utterance(name, options):
 
 
 @pytest.mark.parametrize("name, options", CASES)
+def test_pieces_give_what_the_whole_gives(name, options):
+    module = build(name, options).eval()
+    if options.get("num_blocks"):
+        with pytest.raises(ValueError, match="looks ahead in its . blocks.*with num_blocks: 0"):
+            module.initial_state(2)
+        return
+    x = torch.randn(2, 40, 16)
+    want, counts = module(x, torch.tensor([40, 40]))
+    state, rows = module.initial_state(2), [[], []]
+    for piece in x.split([9, 0, 1, 30], dim=1):
+        tokens, count, state = module.forward_chunk(piece, state, last=piece.shape[1] == 30)
+        for row, found, number in zip(rows, tokens, count, strict=True):
+            row.append(found[:number])
+            assert (found[number:] == 0).all()
+    for row, whole, count in zip(rows, want, counts, strict=True):
+        assert torch.allclose(torch.cat(row), whole[:count], atol=1e-5)
+
+
+@pytest.mark.parametrize("name, options", CASES)
 def test_backward_reaches_every_parameter_and_the_input(name, options):
     module = build(name, options)
     x = torch.randn(4, 40, 16, requires_grad=True)
