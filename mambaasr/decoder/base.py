@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from mambaasr.espnet_compat import AbsDecoder, BatchScorerInterface
-from mambaasr.layers.beam import Origin, Row, gather
+from mambaasr.layers.beam import Origin, StepScorer
 from mambaasr.layers.checks import check_choice, check_rates
 from mambaasr.layers.dropout import Dropout
 from mambaasr.layers.masking import zero_padding
@@ -32,7 +32,7 @@ def mixer_maker(mixer, width, conf, **options):
     return lambda: make_mixer(mixer, "uni", width, **options, **conf)
 
 
-class RecurrentDecoder(AbsDecoder, BatchScorerInterface):
+class RecurrentDecoder(StepScorer, AbsDecoder, BatchScorerInterface):
     """Embedding, blocks that a subclass runs, LayerNorm, output layer.
 
     One step costs the same at any length of the prefix. A subclass gives three methods:
@@ -100,31 +100,6 @@ class RecurrentDecoder(AbsDecoder, BatchScorerInterface):
         """The state before the first token of an utterance x (time, encoder_output_size)."""
         return Origin(*self._start(x.unsqueeze(0))).first()
 
-    @torch.no_grad()
-    def batch_score(self, ys, states, xs):
-        """Score the next token of hypotheses; ESPnet's ``BatchScorerInterface``.
-
-        Args:
-            ys: whole prefixes (hypothesis, length). Only the last token is read, unless a state
-                is so old that it was let go: that one is computed again from its prefix.
-            states: a :class:`mambaasr.layers.beam.Row` each, as :meth:`init_state` or an earlier
-                call gave it; not changed, so that beams may share one.
-            xs: speech (hypothesis, time, encoder_output_size); used where a state is None.
-
-        Returns:
-            log-probabilities (hypothesis, vocab_size), and the list of next states.
-        """
-        rows = [
-            self.init_state(speech) if row is None else self._alive(row, prefix)
-            for row, speech, prefix in zip(states, xs, ys, strict=True)
-        ]
-        batch = gather(rows)
-        x = self._step(ys[:, -1], ys.shape[1] - 1, batch)
-        for origin in set(batch.origins):
-            origin.keep(batch)
-        scores = torch.log_softmax(self.output_layer(self.after_norm(x)).float(), dim=-1)
-        return scores, [Row(batch, index) for index in range(len(rows))]
-
     @staticmethod
     def _absorb(mixer, x):
         """The state of a causal mixer after x (1, time, width), which may have no frame."""
@@ -133,21 +108,8 @@ class RecurrentDecoder(AbsDecoder, BatchScorerInterface):
             _, state = mixer.forward_chunk(piece, state)
         return state
 
-    def _step(self, tokens, offset, batch):
-        """tokens (hypothesis) through all blocks; the batch's states are updated in place."""
-        x = self._embed(tokens.unsqueeze(1), offset).squeeze(1)
-        return self._advance(x, batch.states(), batch.memory)
-
-    def _alive(self, row, prefix):
-        """The row itself, or one like it if its batch was let go; prefix (length)."""
-        if row.alive:
-            return row
-        batch = gather([row.origin.first()])
-        for offset, token in enumerate(prefix[:-1]):
-            self._step(token.unsqueeze(0), offset, batch)
-        return Row(batch, 0)
-
-    def score(self, ys, state, x):
-        """Score the next token of one hypothesis: ys (length), x (time, encoder_output_size)."""
-        scores, states = self.batch_score(ys.unsqueeze(0), [state], x.unsqueeze(0))
-        return scores[0], states[0]
+    def _step(self, tokens, batch):
+        """tokens (hypothesis) -> logits (hypothesis, vocab_size); updates the batch's states."""
+        x = self._embed(tokens.unsqueeze(1), batch.length).squeeze(1)
+        x = self._advance(x, batch.states(), batch.memory)
+        return self.output_layer(self.after_norm(x))

@@ -1,4 +1,8 @@
-"""Recurrent states of hypotheses: rows of batches, gathered in one go when a beam goes on."""
+"""Recurrent states of hypotheses: rows of batches, gathered in one go when a beam goes on.
+
+Hypotheses of several utterances may be scored together where their speech has one length, as
+ESPnet's search gives it: it passes no lengths.
+"""
 
 import weakref
 from typing import NamedTuple
@@ -55,11 +59,13 @@ class Batch:
             after they were let go.
         origins: the :class:`Origin` of each hypothesis.
         memory: tensors: (1, ...) if all hypotheses share an origin, else (hypothesis, ...).
+        length: tokens that the states have seen, of each hypothesis as many.
     """
 
-    def __init__(self, parts, origins, memory, buffers=None):
+    def __init__(self, parts, origins, memory, buffers=None, length=0):
         self.parts, self.origins, self.memory = parts, origins, memory
         self._buffers = buffers
+        self.length = length
 
     def states(self):
         """The state of every mixer: tuples of tensors (hypothesis, ...), not copied."""
@@ -103,7 +109,7 @@ def gather(rows):
     long as all hypotheses have one origin.
 
     Args:
-        rows: a :class:`Row` each, all alive.
+        rows: a :class:`Row` each, all alive and of one length.
     """
     first = rows[0].batch
     origins = tuple(row.origin for row in rows)
@@ -122,7 +128,7 @@ def gather(rows):
         several = [[part[:, row : row + 1] for part in batch.parts] for batch, row in rows]
         for old, new in zip(zip(*several, strict=True), parts, strict=True):
             torch.cat(old, dim=1, out=new)
-    return Batch(parts, origins, _memory(origins, first), buffers)
+    return Batch(parts, origins, _memory(origins, first), buffers, first.length)
 
 
 def _memory(origins, first):
@@ -132,3 +138,63 @@ def _memory(origins, first):
         return first.memory
     several = [origin.memory for origin in origins]
     return [torch.cat(parts) for parts in zip(*several, strict=True)]
+
+
+class StepScorer:
+    """ESPnet's ``BatchScorerInterface`` for a model with a step; to be inherited before it.
+
+    A subclass gives two methods:
+
+    - ``init_state(x)``: the :class:`Row` before the first token of an utterance x (time, width).
+    - ``_step(tokens, batch)``: the next token of each hypothesis (hypothesis) -> logits
+      (hypothesis, vocab_size); the states of the :class:`Batch` are updated in place.
+    """
+
+    @torch.no_grad()
+    def batch_score(self, ys, states, xs=None):
+        """Score the next token of hypotheses.
+
+        Args:
+            ys: whole prefixes (hypothesis, length). Only the last token is read, unless a state
+                has not seen those before it, as the first one of a search that begins with
+                several tokens (``hyp_primer``), or is so old that it was let go: then from ys.
+            states: a :class:`Row` each, as :meth:`init_state` or an earlier call gave it, or None;
+                not changed, so that hypotheses may share one.
+            xs: speech (hypothesis, time, width), used where a state is None; a language model
+                needs none.
+
+        Returns:
+            log-probabilities (hypothesis, vocab_size), and the list of next states.
+        """
+        speeches = [None] * len(ys) if xs is None else xs
+        rows = [
+            self._caught_up(self.init_state(speech) if row is None else row, prefix)
+            for row, speech, prefix in zip(states, speeches, ys, strict=True)
+        ]
+        batch = gather(rows)
+        logits = self._go_on(ys[:, -1], batch)
+        for origin in set(batch.origins):
+            origin.keep(batch)
+        scores = torch.log_softmax(logits.float(), dim=-1)
+        return scores, [Row(batch, index) for index in range(len(rows))]
+
+    def score(self, y, state, x=None):
+        """Score the next token of one hypothesis: y (length), x (time, width)."""
+        speech = None if x is None else x.unsqueeze(0)
+        scores, states = self.batch_score(y.unsqueeze(0), [state], speech)
+        return scores[0], states[0]
+
+    def _go_on(self, tokens, batch):
+        logits = self._step(tokens, batch)
+        batch.length += 1
+        return logits
+
+    def _caught_up(self, row, prefix):
+        """The row itself, or one like it that has seen all of the prefix (length) but its end."""
+        seen = len(prefix) - 1
+        if row.alive and row.batch.length == seen:
+            return row
+        batch = gather([row if row.alive and row.batch.length < seen else row.origin.first()])
+        for token in prefix[batch.length : -1]:
+            self._go_on(token.unsqueeze(0), batch)
+        return Row(batch, 0)

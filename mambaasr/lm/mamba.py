@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from mambaasr.espnet_compat import AbsLM
-from mambaasr.layers.beam import Origin, Row, gather
+from mambaasr.layers.beam import Origin, StepScorer
 from mambaasr.layers.block import FeedForward
 from mambaasr.layers.checks import check_counts, check_rates, check_sizes
 from mambaasr.layers.dropout import Dropout
@@ -54,7 +54,7 @@ class LMBlock(nn.Module):
         return self._after(x, self.mixer.step(self.norm_mixer(x), state))
 
 
-class MambaLM(AbsLM):
+class MambaLM(StepScorer, AbsLM):
     """Embedding, blocks of a norm and a causal mixer, a norm, and logits.
 
     The model of arXiv 2312.00752 (its released language models: RMSNorm, no feed-forward
@@ -173,41 +173,8 @@ class MambaLM(AbsLM):
         """The state of a hypothesis before its first token; the speech x is not looked at."""
         return Origin(self.zero_state()).first()
 
-    @torch.no_grad()
-    def batch_score(self, ys, states, xs=None):
-        """Score the next token of hypotheses; ESPnet's ``BatchScorerInterface``.
-
-        Args:
-            ys: whole prefixes (hypothesis, length). Only the last token is read, unless a state
-                is so old that it was let go: that one is computed again from its prefix.
-            states: a :class:`mambaasr.layers.beam.Row` each, as :meth:`init_state` or an earlier
-                call gave it; not changed, so that hypotheses may share one.
-            xs: not used.
-
-        Returns:
-            log-probabilities (hypothesis, vocab_size), and the list of next states.
-        """
-        rows = [
-            self.init_state() if row is None else self._alive(row, prefix)
-            for row, prefix in zip(states, ys, strict=True)
-        ]
-        batch = gather(rows)
-        x = self.embed(ys[:, -1])
+    def _step(self, tokens, batch):
+        x = self.embed(tokens)
         for block, state in zip(self.blocks, batch.states(), strict=True):
             x = block.step(x, state)
-        for origin in set(batch.origins):
-            origin.keep(batch)
-        scores = torch.log_softmax(self._logits(x).float(), dim=-1)
-        return scores, [Row(batch, index) for index in range(len(rows))]
-
-    def _alive(self, row, prefix):
-        """The row itself, or one like it if its batch was let go; prefix (length)."""
-        if row.alive or len(prefix) == 1:
-            return row if row.alive else row.origin.first()
-        _, state = self(prefix[None, :-1], self.zero_state())
-        return Origin(state).first()
-
-    def score(self, y, state, x=None):
-        """Score the next token of one hypothesis y (length)."""
-        scores, states = self.batch_score(y.unsqueeze(0), [state])
-        return scores[0], states[0]
+        return self._logits(x)

@@ -54,13 +54,16 @@ def test_incremental_search_finds_what_rescoring_every_prefix_finds(name, encode
         encoded, lengths = speech2text.asr_model.encode(
             speech.unsqueeze(0), torch.tensor([samples])
         )
-        results = []
         decoder = speech2text.asr_model.decoder
-        for scorer in (decoder, WholePrefix(decoder)):
-            search.full_scorers["decoder"] = scorer
-            results.append(search(encoded[0, : lengths[0]], maxlenratio=0.8)[:5])
-        assert len(results[0]) >= 2
-        for fast, slow in zip(*results, strict=True):
-            assert torch.equal(fast.yseq, slow.yseq)
-            assert float(fast.score) == pytest.approx(float(slow.score), rel=1e-4)
-        search.full_scorers["decoder"] = decoder
+        # A search may begin with more than <sos/eos>: ESPnet's prompts.
+        for primer in (None, [search.sos, 3, 2]):
+            search.set_hyp_primer(primer)
+            results = []
+            for scorer in (decoder, WholePrefix(decoder)):
+                search.full_scorers["decoder"] = scorer
+                results.append(search(encoded[0, : lengths[0]], maxlenratio=0.8)[:5])
+            assert len(results[0]) >= 2
+            for fast, slow in zip(*results, strict=True):
+                assert primer is None or fast.yseq[:3].tolist() == primer
+                assert torch.equal(fast.yseq, slow.yseq)
+                assert float(fast.score) == pytest.approx(float(slow.score), rel=1e-4)

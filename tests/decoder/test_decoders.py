@@ -180,7 +180,7 @@ def test_the_speech_is_heard_and_its_order_too(name, options):
 
 @pytest.mark.parametrize("name", CLASSES["decoder"])
 @torch.no_grad()
-def test_states_that_were_let_go_are_computed_again(name, monkeypatch):
+def test_states_that_have_not_seen_the_prefix_are_computed_again(name, monkeypatch):
     monkeypatch.setattr(beam, "KEPT_BYTES", 0)
     decoder, (speech, text) = build(name, VARIANTS[name][0]).eval(), batch()
     x, xs = speech[0], speech[:1].expand(2, -1, -1)
@@ -191,9 +191,11 @@ def test_states_that_were_let_go_are_computed_again(name, monkeypatch):
         states.append(decoder.batch_score(prefixes[:, : t + 1], states[-1], xs)[1])
     batches = [several[0].batch for several in states[1:]]
     assert [batch.parts is not None for batch in batches] == [False] * 6 + [True] * 2
-    # Two of different ages in one call, the older one's batch gone.
-    scores, _ = decoder.batch_score(prefixes[:, :5], [states[4][1], states[4][0]], xs)
-    assert torch.allclose(scores, want[0, 4].expand(2, -1), atol=1e-5)
+    # One let go, one that never was asked, one that is behind and one that is ahead.
+    for several in (states[4], states[0], [None] * 2, states[7], states[8]):
+        for t in (4, 8):
+            scores, _ = decoder.batch_score(prefixes[:, : t + 1], several, xs)
+            assert torch.allclose(scores, want[0, t].expand(2, -1), atol=1e-5)
 
 
 WRONG = {

@@ -159,6 +159,8 @@ def test_a_state_is_not_changed_and_never_too_old(name, options, monkeypatch):
     for t in reversed(range(text.shape[1])):
         again, _ = lm.batch_score(text[:, : t + 1], kept[t], None)
         assert torch.allclose(again, first[t], atol=1e-5)
+        new, _ = lm.batch_score(text[:, : t + 1], [None] * 3, None)
+        assert torch.allclose(new, first[t], atol=1e-5)
 
 
 @pytest.mark.parametrize("name, options", CASES)
