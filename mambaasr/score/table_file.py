@@ -22,9 +22,10 @@ A table is a yaml file in a recipe's ``tables/``::
         note: what a reader should know
 
 A published figure is a number, ``unknown``, or ``{value: 6.3, source: ...}``. Metrics are WER, CER
-and TER [%] of a set, its RTF (or, without a set, that of all sets of the table), ``parameters``
-[millions], ``training hours`` and ``epoch minutes``. Nothing measured is ever written into a table:
-it is read from the experiments that the rows' options name.
+and TER [%] of a set, the means of its languages' rates (``macro WER``, ...), its RTF (or, without a
+set, that of all sets of the table), ``parameters`` [millions], ``training hours`` and ``epoch
+minutes``. Nothing measured is ever written into a table: it is read from the experiments that the
+rows' options name.
 """
 
 import os

@@ -87,8 +87,11 @@ def training_state(run):
 def _value(column, run, table):
     place = run.exp / run.inference_tag
     if column.metric in OF_A_SET:
-        score = _read(place / column.set / "score/score.json")
-        return score and (score.get(column.metric.lower()) or {}).get("error_rate")
+        *macro, rate = column.metric.lower().split()
+        found = (_read(place / column.set / "score/score.json") or {}).get(rate)
+        for key in macro:
+            found = (found or {}).get(key)
+        return found and found.get("error_rate")
     if column.metric == "RTF":
         sets = [column.set] if column.set else table.sets or None
         found = [each for each in _decodings(run, sets) if each.get("audio_seconds")]

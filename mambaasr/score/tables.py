@@ -13,8 +13,9 @@ from mambaasr.config import merge
 from mambaasr.errors import UserError
 from mambaasr.task.config import read
 
-METRICS = ("WER", "CER", "TER", "RTF", "parameters", "training hours", "epoch minutes")
-OF_A_SET = ("WER", "CER", "TER")
+# A macro rate is the mean of the languages' rates.
+OF_A_SET = ("macro WER", "macro CER", "macro TER", "WER", "CER", "TER")
+METRICS = (*OF_A_SET, "RTF", "parameters", "training hours", "epoch minutes")
 PARAMETERS = "parameters"
 UNKNOWN = "unknown"
 BLOCKS = ("encoder", "decoder", "optim", "model")

@@ -188,6 +188,20 @@ def test_what_is_missing_of_a_row_is_named(recipe):
     assert found.missing == ["no dev CER", "no test WER, lm"]
 
 
+def test_the_mean_over_languages_is_a_column_of_its_own(recipe):
+    path = recipe / "tables/x.yaml"
+    path.write_text(TABLE.replace("dev CER", "test macro CER"))
+    table = read_table(path)
+    run = runs(table, "mamba")[0]
+    pretend(run, {"test": (1.0, 2.0)})
+    assert "no test macro CER" in measure(table, table.rows[1]).missing  # one language
+    file = run.exp / run.inference_tag / "test/score/score.json"
+    score = json.loads(file.read_text())
+    score["cer"]["macro"] = {"error_rate": 3.0}
+    file.write_text(json.dumps(score))
+    assert measure(table, table.rows[1]).values["test macro CER"] == [3.0]
+
+
 def test_times(recipe):
     (recipe / "train.log").write_text(EPOCHS)
     assert epoch_seconds(recipe / "train.log") == {1: 3810.0, 2: 1800.0}
