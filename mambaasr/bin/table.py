@@ -1,6 +1,7 @@
 """Print a table: published figures, what was measured here, the difference, what is not run."""
 
 import argparse
+import os
 import shlex
 import sys
 
@@ -27,8 +28,8 @@ def get_parser():
     parser.add_argument(
         "--plan",
         metavar="FILE",
-        help="write the calls of run.sh there instead (for table.sh): for each its name, its "
-        "number of words and the words, a null byte behind each",
+        help="write the calls of run.sh there instead (for table.sh): for each its name, the "
+        "number of its words and the words, a null byte behind each",
     )
     parser.add_argument(
         "--keep_going",
@@ -48,15 +49,17 @@ def main(argv=None):
 
     given = run_options(rest)
     table = read_table(args.table, args.recipe, args.scale, given)
-    if args.rows:
+    if args.rows is not None:
         table.select(args.rows.replace(",", " ").split())
     if args.plan:
         with atomic_write(args.plan, "wb") as stream:
             for name, words in plan(table):
+                words = [f"{table.recipe}/run.sh", *words]
                 fields = [name, str(len(words)), *words]
                 stream.write("".join(f"{each}\0" for each in fields).encode())
         return 0
-    words = ["../../TEMPLATE/asr1/table.sh", args.table]
+    words = [os.path.relpath(table.recipe / "../../TEMPLATE/asr1/table.sh"), args.table]
+    words += ["--recipe", args.recipe] if args.recipe else []
     words += ["--scale", args.scale] if args.scale else []
     words += [word for name, value in given.items() for word in (f"--{name}", value)]
     text = table_page(table, words)
@@ -86,13 +89,14 @@ def run_options(words):
 def plan(table):
     """Return (name, words behind run.sh) of every run of a table's rows.
 
-    Every row's config is checked first: a mistake in the last one is told before the first one
-    has taken its hours.
+    The configs of every row's training, language model and decoding are checked first: a mistake
+    in the last one is told before the first one has taken its hours. Where no column wants more
+    than a training, nothing is decoded.
 
     Raises:
         UserError: a row's blocks or options are wrong.
     """
-    from mambaasr.bin.merge_config import check
+    from mambaasr.bin.merge_config import check, check_decoding
     from mambaasr.score.tables import BLOCKS
     from mambaasr.task.config import read
 
@@ -105,12 +109,24 @@ def plan(table):
             parts = [(path, read(path)) for path in paths]
             try:
                 check(parts, run.config, shlex.split(options.get("asr_args") or ""), build=True)
+                if options.get("use_lm") == "true" and options.get("lm_config"):
+                    path = str(table.recipe / options["lm_config"])
+                    config, words = read(path), shlex.split(options.get("lm_args") or "")
+                    check([(path, config)], config, words, "lm", build=True)
+                if table.decodes:
+                    path = options.get("inference_config")
+                    check_decoding(
+                        path and str(table.recipe / path),
+                        options.get("inference_args") or "",
+                        options.get("use_lm") == "true",
+                    )
             except UserError as error:
                 raise UserError(f"{table.path}: row `{row.key}`: {error}") from None
             details = [f"seed {run.seed}"] if run.seed is not None else []
             details += [run.decoding] if run.decoding else []
             name = row.key + (f" ({', '.join(details)})" if details else "")
-            found.append((name, run.words))
+            last = [] if table.decodes or "stop_stage" in table.given else ["--stop_stage", "11"]
+            found.append((name, [*run.words, *last]))
     return found
 
 

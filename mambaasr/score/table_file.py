@@ -44,6 +44,7 @@ from mambaasr.score.tables import (
     PARAMETERS,
     UNKNOWN,
     Column,
+    Published,
     Row,
     Table,
     choices,
@@ -54,6 +55,7 @@ from mambaasr.task.config import read
 
 CONFIGS = ("asr_config", "encoder", "decoder", "optim", "model", "lm_config", "inference_config")
 NAMES = ("asr_tag", "asr_exp", "inference_tag")
+SWITCH = ("true", "false")
 _TOP = "title paper source columns decodings options scale rows note".split()
 _ROW = "key label options seeds published source note".split()
 _PAPER = "arxiv title table url note".split()
@@ -154,7 +156,9 @@ class _Reader:
         sets = (self.given.get("test_sets") or (self.defaults | options)["test_sets"]).split()
         # A table of published figures alone may name sets that the recipe has not.
         written = self.content.get("rows")
-        runs = isinstance(written, list) and any("options" in row for row in written if row)
+        runs = isinstance(written, list) and any(
+            isinstance(row, dict) and "options" in row for row in written
+        )
         for column in columns if runs else ():
             if column.set is not None and column.set not in sets:
                 self.fail(
@@ -234,6 +238,8 @@ class _Reader:
             if isinstance(value, (dict, list)) or value is None:
                 self.fail((*keys, name), f"`{name}` is one value, as for --{name}, found {value!r}")
             text = str(value).lower() if isinstance(value, bool) else str(value)
+            if self.defaults[name] in SWITCH and text not in SWITCH:
+                self.fail((*keys, name), f"`{name}` is true or false, found {value!r}")
             found[name] = self.option((*keys, name), name, text)
         return found
 
@@ -314,15 +320,19 @@ class _Reader:
             if isinstance(cell, dict):
                 self.mapping(cell, (*at, name), ("value", "source"))
                 value, said = cell.get("value"), cell.get("source") or source
+            if not isinstance(said, (str, type(None))):
+                self.fail((*at, name), f"`source` of `{name}` must be a text, found {said!r}")
             if value == UNKNOWN:
-                value = None
-            elif type(value) not in (int, float):
+                found[name] = Published()
+                continue
+            if type(value) not in (int, float):
                 self.fail((*at, name), f"`{name}` must be a number or {UNKNOWN}, found {value!r}")
             elif not 0 <= value < float("inf"):
                 self.fail((*at, name), f"`{name}` cannot be {value!r}; it is a number from 0")
             elif not said:
                 self.fail((*at, name), f"`{name}`: {value} has no source; write `source:`")
-            found[name] = (value, said if value is not None else None)
+            key = (*at, name, "value") if isinstance(cell, dict) else (*at, name)
+            found[name] = Published(value, said, self.content.texts.get(key, str(value)))
         missing = [name for name in names if written and name not in written]
         missing = [name for name in missing if name != PARAMETERS]
         if missing:

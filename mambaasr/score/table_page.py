@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import shlex
 import statistics
@@ -11,11 +12,13 @@ from mambaasr import provenance
 from mambaasr.config import dump
 from mambaasr.errors import UserError
 from mambaasr.score.report import align_table
-from mambaasr.score.tables import OF_A_SET, PARAMETERS
-from mambaasr.stage import fingerprint_bytes, load
+from mambaasr.score.tables import OF_A_SET, PARAMETERS, Published
+from mambaasr.stage import fingerprint, fingerprint_bytes, load
 
 _EPOCH = re.compile(r"INFO: (\d+)epoch results: (.*)$", re.M)
 _TIME = re.compile(r"(?<![\w])time=((?:[\d.]+ [a-z]+(?:, | and )?)+)")
+_PARAMETERS = re.compile(r"Total Number of model parameters: ([\d.]+) ([KMB ])")
+_SIZES = {" ": 1e-6, "K": 1e-3, "M": 1.0, "B": 1e3}
 _SECONDS = {"week": 604800, "day": 86400, "hour": 3600, "minute": 60, "second": 1}
 _DIGITS = {PARAMETERS: 2, "RTF": 3, "training hours": 2, "epoch minutes": 2}
 
@@ -58,17 +61,24 @@ def measure(table, row):
         seconds = cpu_seconds(any_run.exp)
         if seconds:
             found.cpu_hours.append(seconds / 3600)
+        several = {}
+        for decoding, run in runs.items():
+            for place in _places(run, table.sets or None):
+                problem = decoding_state(run, place, table.recipe)
+                if problem:
+                    found.missing.append(f"{name}{problem}")
+                else:
+                    several.setdefault(decoding, {})[place.name] = _read(place / "decode.json")
         for column in table.columns:
             run = runs.get(column.decoding, any_run)
-            value = _value(column, run, table)
+            value = _value(column, run, several.get(run.decoding, {}))
             if value is None:
                 found.missing.append(f"{name}no {column.name}")
             else:
                 found.values.setdefault(column.name, []).append(value)
-        for run in runs.values():
-            for decoding in _decodings(run, table.sets or None):
-                if decoding.get("commit") and decoding["commit"] not in found.commits:
-                    found.commits.append(decoding["commit"])
+        for decoding in (each for sets in several.values() for each in sets.values()):
+            if decoding.get("commit") and decoding["commit"] not in found.commits:
+                found.commits.append(decoding["commit"])
     return found
 
 
@@ -84,22 +94,43 @@ def training_state(run):
     return None
 
 
-def _value(column, run, table):
-    place = run.exp / run.inference_tag
+def decoding_state(run, place, recipe):
+    """Return why what lies in a decoding's folder is not to be shown, or None.
+
+    What stages 12 and 13 read of the experiments must be what is there now: after another
+    training the old figures stay until they are made again.
+    """
+    for step in ("12_decoding_of", "13_scoring_of"):
+        name = re.sub(r"[^A-Za-z0-9_.-]", "_", f"{step}_{place.name}")
+        marker = load(place / f".stages/{name}.json")
+        if marker is None:
+            return f"{place.name} is not {'decoded' if step.startswith('12') else 'scored'}"
+        for path, mark in marker["inputs"].items():
+            inside = os.path.relpath(recipe / path, run.exp.parent).split(os.sep)[0] != ".."
+            # A model that was removed to save room is none that changed.
+            if inside and fingerprint(recipe / path) not in (mark, None):
+                return f"{place.name} was decoded or scored before {path} changed"
+    return None
+
+
+def _value(column, run, decodings):
+    """Return a column's value; ``decodings``: test set -> content of its decode.json."""
     if column.metric in OF_A_SET:
+        if column.set not in decodings:
+            return None
         *macro, rate = column.metric.lower().split()
-        found = (_read(place / column.set / "score/score.json") or {}).get(rate)
+        place = run.exp / run.inference_tag / column.set
+        found = (_read(place / "score/score.json") or {}).get(rate)
         for key in macro:
             found = (found or {}).get(key)
         return found and found.get("error_rate")
     if column.metric == "RTF":
-        sets = [column.set] if column.set else table.sets or None
-        found = [each for each in _decodings(run, sets) if each.get("audio_seconds")]
+        found = [each for name, each in decodings.items() if column.set in (None, name)]
         audio = sum(each["audio_seconds"] for each in found)
         return sum(each["decoding_seconds"] for each in found) / audio if audio else None
     if column.metric == PARAMETERS:
-        found = [each["parameters"] for each in _decodings(run, None) if each.get("parameters")]
-        return found[0] / 1e6 if found else None
+        found = [each["parameters"] for each in decodings.values()]
+        return found[0] / 1e6 if found else logged_parameters(run.exp / "train.log")
     seconds = epoch_seconds(run.exp / "train.log")
     if not seconds:
         return None
@@ -107,14 +138,22 @@ def _value(column, run, table):
     return total / 3600 if column.metric == "training hours" else total / 60 / len(seconds)
 
 
-def _decodings(run, sets):
-    """Return the contents of decode.json of some sets, or of all that there are."""
+def _places(run, sets):
+    """Return the folders of some sets that were decoded, or of all that there are."""
     folder = run.exp / run.inference_tag
     if sets is None:
-        paths = sorted(folder.glob("*/decode.json"))
-    else:
-        paths = [folder / each / "decode.json" for each in sets]
-    return [content for content in map(_read, paths) if content]
+        sets = sorted(path.parent.name for path in folder.glob("*/decode.json"))
+    return [folder / each for each in sets if (folder / each / "decode.json").exists()]
+
+
+def logged_parameters(log):
+    """Return the millions of parameters that a training's log tells, or None."""
+    try:
+        text = log.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return None
+    found = _PARAMETERS.findall(text)
+    return float(found[-1][0]) * _SIZES[found[-1][1]] if found else None
 
 
 def _read(path):
@@ -221,11 +260,7 @@ def _title(column):
 
 
 def _published(row, column):
-    value, _ = row.published.get(column.name, (None, None))
-    if value is None:
-        return "unknown"
-    # yaml reads 4.0 as a number, whose last digit is then to be written again.
-    return str(float(value)) if column.metric in OF_A_SET else f"{value:g}"
+    return row.published.get(column.name, Published()).text
 
 
 def _cell(found, column):
@@ -242,9 +277,10 @@ def _mean(values, digits):
 
 
 def _difference(row, found, column):
-    value, _ = row.published.get(column.name, (None, None))
+    value = row.published.get(column.name, Published()).value
     values = found.values.get(column.name)
-    if value is None or not values:
+    # Times of different machines have no difference that says something.
+    if value is None or not values or column.metric not in (*OF_A_SET, PARAMETERS):
         return "-"
     return f"{statistics.fmean(values) - value:+.{_DIGITS.get(column.metric, 2)}f}"
 
@@ -295,9 +331,11 @@ def _notes(table):
     """Return the sources of the published figures, and the rows' notes."""
     sources = {}
     for row in table.rows:
-        for name, (_, source) in row.published.items():
-            if source:
-                sources.setdefault(source, {}).setdefault(row.label, []).append(name)
+        known = {name: each.source for name, each in row.published.items() if each.source}
+        for source in dict.fromkeys(known.values()):
+            names = [name for name in known if known[name] == source]
+            of = f", {' and '.join(names)}" if len(names) < len(known) else ""
+            sources.setdefault(source, []).append(row.label + of)
     lines = []
     for source, rows in sources.items():
         where = "" if len(sources) == 1 else f" ({'; '.join(rows)})"

@@ -8,6 +8,7 @@ import hashlib
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from mambaasr.config import merge
 from mambaasr.errors import UserError
@@ -42,11 +43,19 @@ class Column:
     decoding: str | None = None
 
 
+class Published(NamedTuple):
+    """A published figure, or None where it is unknown; its source; as the table writes it."""
+
+    value: float | None = None
+    source: str | None = None
+    text: str = UNKNOWN
+
+
 @dataclass
 class Row:
     """A system: the options that make it (None: published only), and what a paper says of it.
 
-    ``published`` maps a column's name to ``(value or None, source)``.
+    ``published`` maps a column's name to a :class:`Published`.
     """
 
     key: str
@@ -99,6 +108,11 @@ class Table:
         return list(dict.fromkeys(column.set for column in self.columns if column.set))
 
     @property
+    def decodes(self):
+        """Whether a column wants more than a training."""
+        return any(column.metric in (*OF_A_SET, "RTF") for column in self.columns)
+
+    @property
     def used_decodings(self):
         """The decodings that the columns name, in their order; None is the plain one."""
         named = [column.decoding for column in self.columns if column.metric in (*OF_A_SET, "RTF")]
@@ -139,6 +153,8 @@ class Table:
             UserError: there is no such row.
         """
         known = [row.key for row in self.rows]
+        if not keys:
+            raise UserError(f"--rows names no row; {self.path} has {', '.join(known)}")
         for key in keys:
             if key not in known:
                 raise UserError(f"{self.path}: there is no row {key!r}{choices(key, known)}")

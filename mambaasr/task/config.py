@@ -36,12 +36,14 @@ class Config(dict):
     Attributes:
         path: the file, as the user named it.
         lines: (top-level key,) or (top-level key, key below it) -> line number from 1.
+        texts: the same keys -> a single value as it is written: 4.00.
     """
 
     def __init__(self, path, values=(), lines=()):
         super().__init__(values)
         self.path = path
         self.lines = dict(lines)
+        self.texts = {}
 
     def where(self, *keys):
         """Return ``file: line N`` of a key."""
@@ -128,6 +130,8 @@ def _walk(config, node, keys, above=()):
     if node in above:
         raise UserError(f"{where}: `{keys[0]}` holds itself; write it without the alias")
     above = (*above, node)
+    if isinstance(node, yaml.ScalarNode):
+        config.texts[keys] = node.value
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             below = (*keys, str(key.value))

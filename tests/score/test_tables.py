@@ -10,7 +10,7 @@ from mambaasr.config import dump
 from mambaasr.errors import UserError
 from mambaasr.score.table_file import read_table
 from mambaasr.score.table_page import cpu_seconds, epoch_seconds, measure, table_page
-from mambaasr.stage import fingerprint_bytes
+from mambaasr.stage import fingerprint, fingerprint_bytes
 
 # What run.sh --help prints of the options that matter here.
 RUN_SH = """#!/bin/sh
@@ -29,6 +29,7 @@ cat <<'END'
   --inference_args        more []
   --inference_tag         name []
   --use_lm                with a language model [false]
+  --lm_config             yaml []
 END
 """
 TABLE = """title: Encoders
@@ -47,7 +48,7 @@ rows:
     label: Conformer
     options: {encoder: conf/encoder/conformer.yaml}
     seeds: [1, 2]
-    published: {parameters: 34, test WER: 6.3, dev CER: unknown, "test WER, lm": 5.0, RTF: unknown}
+    published: {parameters: 34, test WER: 6.3, dev CER: unknown, "test WER, lm": 5.00, RTF: unknown}
   - key: mamba
     options: {encoder: mamba}
   - key: whisper
@@ -84,7 +85,7 @@ def runs(table, key):
     return table.runs(next(row for row in table.rows if row.key == key))
 
 
-def pretend(run, rates, config=None, cpu=None):
+def pretend(run, rates, config=None):
     """Write what a finished training and decoding leave behind."""
     stages = run.exp / ".stages"
     stages.mkdir(parents=True, exist_ok=True)
@@ -95,6 +96,15 @@ def pretend(run, rates, config=None, cpu=None):
     for name, (wer, cer) in rates.items():
         place = run.exp / run.inference_tag / name
         (place / "score").mkdir(parents=True)
+        (place / ".stages").mkdir()
+        (run.exp / "valid.acc.ave.pth").write_text("weights")
+        (place / "text").write_text("a b\n")
+        for step, read in (
+            ("12_decoding_of", run.exp / "valid.acc.ave.pth"),
+            ("13_scoring_of", place / "text"),
+        ):
+            marker = {"options": {}, "inputs": {str(read): fingerprint(read), "dump/gone": "x"}}
+            (place / f".stages/{step}_{name}.json").write_text(json.dumps(marker))
         score = {"wer": {"error_rate": wer}, "cer": {"error_rate": cer}}
         (place / "score/score.json").write_text(json.dumps(score))
         decoding = {"parameters": 34_000_000, "commit": "abc", "audio_seconds": 100.0}
@@ -167,10 +177,32 @@ def test_published_measured_difference(recipe):
         for line in table_page(table, ["t"]).splitlines()
         if line.startswith("|")
     ]
-    assert lines[2][:7] == ["Conformer", "published", "34", "6.3", "unknown", "5.0", "unknown"]
+    assert lines[2][:7] == ["Conformer", "published", "34", "6.3", "unknown", "5.00", "unknown"]
     assert lines[3][1:7] == ["measured", "34.00", "6.50 ± 0.71", "2.00", "5.50", "0.100"]
     assert lines[3][7:] == ["93.5 min", "1, 2", "abc"]
     assert lines[4][1:7] == ["difference", "+0.00", "+0.20", "-", "+0.50", "-"]
+
+
+def test_what_was_decoded_before_another_training_does_not_count(recipe):
+    table = read_table("tables/x.yaml")
+    plain, lm = runs(table, "mamba")
+    for run in (plain, lm):
+        pretend(run, {"test": (1.0, 1.0), "dev": (9.0, 2.0)})
+    assert measure(table, table.rows[1]).missing == []
+    (plain.exp / plain.inference_tag / "dev/text").write_text("c d\n")
+    found = measure(table, table.rows[1])
+    assert any("dev was decoded or scored before" in each for each in found.missing)
+    assert "dev CER" not in found.values and found.values["test WER"] == [1.0]
+    (plain.exp / "valid.acc.ave.pth").write_text("other weights")
+    found = measure(table, table.rows[1])
+    assert found.values == {}
+    assert any("before" in each and "valid.acc.ave.pth changed" in each for each in found.missing)
+    # A model that was removed says nothing against its figures.
+    (plain.exp / "valid.acc.ave.pth").unlink()
+    assert measure(table, table.rows[1]).values["test WER"] == [1.0]
+    (plain.exp / plain.inference_tag / "test/.stages/13_scoring_of_test.json").unlink()
+    found = measure(table, table.rows[1])
+    assert "test is not scored" in found.missing and "test WER" not in found.values
 
 
 def test_what_other_blocks_made_does_not_count(recipe):
@@ -256,6 +288,9 @@ def test_times(recipe):
         ("needs: a GPU", "wants: a GPU", "line 8: unknown key `wants`"),
         ("use_lm: true", "encoder: mamba", "line 5: unknown key `encoder`"),
         ("rows:", "rows: 3\nnote:", "line 12: `rows` is a list of systems"),
+        ("rows:", "rows: [1]\nnote:", "row 1 must be `key: value` lines, found 1"),
+        ("source: \"[notes]\"", "source: [a]", "`source` of `parameters` must be a text"),
+        ("source: table 7", "source: {a: b}", "`source` of `test WER` must be a text"),
         ("  - key: mamba", "  - mamba\n  - key: mamba", "row 2 must be `key: value` lines"),
     ],
 )  # fmt: skip
@@ -269,6 +304,8 @@ def test_mistakes_are_named(recipe, old, new, message):
 
 def test_mistakes_on_the_command_line_are_named(recipe, capsys):
     for words, message in (
+        (["--rows", ","], "--rows names no row; tables/x.yaml has conformer, mamba, whisper"),
+        (["--rows", ""], "--rows names no row"),
         (["--rows", "conformr"], "there is no row 'conformr'; did you mean `conformer`?"),
         (["--scale", "tiny"], "there is no scale 'tiny'; allowed: full, small"),
         (["--encodr", "x"], "there is no option --encodr; did you mean `encoder`?"),
@@ -294,6 +331,40 @@ def test_a_block_that_the_classes_refuse_is_named_before_anything_runs(recipe):
         plan(read_table("tables/x.yaml"))
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("{use_lm: true}", "{inference_args: --ctc_wieght 0.3}", "row `conformer`: .*ctc_wieght"),
+        ("{use_lm: true}", "{use_lm: true, lm_config: train_lm}", "train_lm.yaml.*`untis`"),
+        ("{use_lm: true}", "{inference_config: train_asr}", "row `conformer`: .*no option `encoder`"),
+        ("lm: {use_lm: true}", "lm: {use_lm: maybe}", "line 5: `use_lm` is true or false"),
+    ],
+)
+def test_a_mistake_of_any_part_is_named_before_anything_runs(recipe, old, new, message):
+    (recipe / "conf/train_lm.yaml").write_text("lm: mamba\nlm_conf:\n  untis: 3\n")
+    (recipe / "tables/x.yaml").write_text(TABLE.replace(old, new))
+    with pytest.raises(UserError, match=message):
+        plan(read_table("tables/x.yaml"))
+
+
+def test_a_table_of_times_decodes_nothing(recipe):
+    path = recipe / "tables/x.yaml"
+    path.write_text(
+        "title: Times\ncolumns: [training hours, parameters]\nrows:\n"
+        "  - {key: mamba, options: {encoder: mamba}}\n"
+    )
+    table = read_table(path)
+    ((_, words),) = plan(table)
+    assert words[-2:] == ["--stop_stage", "11"]
+    (run,) = runs(table, "mamba")
+    pretend(run, {})
+    with open(run.exp / "train.log", "a") as log:
+        log.write("    Total Number of model parameters: 31.56 M\n")
+    found = measure(table, table.rows[0])
+    assert found.values == {"training hours": [5610 / 3600], "parameters": [31.56]}
+    assert found.missing == []
+
+
 def test_it_prints_and_writes(recipe, capsys):
     assert main(["tables/x.yaml", "--rows", "whisper", "--output", "t.md"]) == 0
     text = capsys.readouterr().out
@@ -305,7 +376,8 @@ def test_the_plan_is_read_back_word_by_word(recipe):
     words = ["tables/x.yaml", "--rows", "mamba", "--asr_args", "--init 'chainer'", "--plan", "p"]
     assert main(words) == 0
     fields = (recipe / "p").read_bytes().decode().split("\0")
-    name, count, words = fields[0], int(fields[1]), fields[2:]
+    name, count, words = fields[0], int(fields[1]) - 1, fields[3:]
+    assert fields[2] == "./run.sh"
     options = dict(zip(words[:count:2], words[1:count:2], strict=True))
     assert name == "mamba"
     assert options["--encoder"] == "conf/encoder/mamba.yaml"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs what is missing of a table, row by row, and prints it. Called in a recipe's folder:
+# Runs what is missing of a table, row by row, with the run.sh of the table's recipe, and prints it:
 #     ../../TEMPLATE/asr1/table.sh tables/x.yaml [--rows a,b] [--scale small] [--keep_going false]
 #                                                [--stage N] [--stop_stage M] [options of run.sh]
 # What is done is skipped by run.sh's stages, so a table that was stopped goes on when called again.
@@ -38,7 +38,7 @@ run_table() {
 
     failed=()
     while IFS= read -r -d '' name <&3 && IFS= read -r -d '' count <&3; do
-        cmd=(./run.sh)
+        cmd=()
         for (( i = 0; i < count; i++ )); do IFS= read -r -d '' word <&3; cmd+=("${word}"); done
         printf '\n======== %s\n' "${name}"
         "${cmd[@]}" 3<&- & child=$!
