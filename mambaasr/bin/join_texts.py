@@ -13,6 +13,13 @@ def get_parser():
         epilog="Lines that cannot be used are left out, and named in OUT.report/report.tsv.",
     )
     parser.add_argument("--text", nargs="+", required=True, help="files of 'id text' lines")
+    parser.add_argument(
+        "--leave_out",
+        nargs="+",
+        default=[],
+        metavar="WORD",
+        help="take no text whose id begins with one of these, such as sp0.9-",
+    )
     parser.add_argument("--out", metavar="FILE", required=True, help="file to write")
     return parser
 
@@ -22,7 +29,7 @@ def main(argv=None):
     args = get_parser().parse_args(argv)
     from mambaasr.data.texts import join_texts
 
-    written, dropped = join_texts(args.text, args.out)
+    written, dropped = join_texts(args.text, args.out, args.leave_out)
     said = f"; {dropped} lines left out, see {args.out}.report/report.tsv" if dropped else ""
     print(f"{args.out}: {written} texts{said}")
     return 0

@@ -8,7 +8,7 @@ from mambaasr.errors import UserError
 from mambaasr.files import atomic_write
 
 
-def join_texts(paths, out):
+def join_texts(paths, out, leave_out=()):
     """Write one file of all texts, in their order, line by line: they may be many gigabytes.
 
     What cannot be used is left out: lines without an id or a text, not in UTF-8, or with an id
@@ -17,6 +17,7 @@ def join_texts(paths, out):
     Args:
         paths: files of ``id text`` lines.
         out: the file to write.
+        leave_out: beginnings of ids whose texts are not wanted, and not reported either.
 
     Returns:
         tuple: the number of texts written, and that of lines left out.
@@ -31,7 +32,7 @@ def join_texts(paths, out):
                 key, text, reason = _parse(line, seen)
                 if reason:
                     dropped.append(Dropped(key, f"{path}:{number}", reason))
-                elif key is not None:
+                elif key is not None and not key.startswith(tuple(leave_out)):
                     seen.add(key)
                     stream.write(f"{key} {text}\n")
         if not seen:

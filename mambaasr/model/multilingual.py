@@ -10,8 +10,7 @@ from espnet2.torch_utils.device_funcs import force_gatherable
 from torch import nn
 
 from mambaasr.layers.masking import zero_padding
-
-CONDITIONING = ("none", "language", "family")
+from mambaasr.model.options import check_options
 
 
 class MultilingualModel(ESPnetASRModel):
@@ -53,7 +52,7 @@ class MultilingualModel(ESPnetASRModel):
         lid_weight=0.0,
         **options,
     ):
-        _check(languages, conditioning, families, lid_weight)
+        check_options(languages, conditioning, families, lid_weight)
         super().__init__(encoder=encoder, ctc=ctc, **options)
         self.languages = list(languages or ())
         self.conditioning = conditioning
@@ -167,36 +166,6 @@ class MultilingualModel(ESPnetASRModel):
             yield
         finally:
             place.language_vectors = None
-
-
-def _check(languages, conditioning, families, lid_weight):
-    if conditioning not in CONDITIONING:
-        raise ValueError(f"conditioning is {conditioning!r}; allowed: {', '.join(CONDITIONING)}")
-    if isinstance(lid_weight, bool) or not isinstance(lid_weight, (int, float)) or lid_weight < 0:
-        raise ValueError(f"lid_weight is {lid_weight!r}; it must be a number of at least 0")
-    if languages is None and (conditioning != "none" or lid_weight):
-        raise ValueError("languages is not given; list the codes that utt2lang has")
-    if languages is not None and not isinstance(languages, (list, tuple)):
-        raise ValueError(f"languages is {languages!r}; it must be a list of codes")
-    for code in languages or ():
-        if not isinstance(code, str) or not code or code != "".join(code.split()):
-            raise ValueError(
-                f"languages holds {code!r}; a code is a text without spaces (yaml takes no for "
-                "false: write 'no')"
-            )
-    if languages is not None and len(set(languages)) < max(1, len(languages)):
-        raise ValueError(f"languages is {list(languages)}; it must hold each code once")
-    if conditioning == "language" and lid_weight:
-        raise ValueError(
-            f"lid_weight is {lid_weight} with conditioning: language; a head would only read "
-            "the language that it was told: choose one of them"
-        )
-    if conditioning == "family":
-        if not isinstance(families, dict):
-            raise ValueError(f"families is {families!r}; conditioning: family needs code: family")
-        missing = [code for code in languages if not isinstance(families.get(code), str)]
-        if missing:
-            raise ValueError(f"families names no family of {', '.join(missing)}")
 
 
 def _make_place(encoder):

@@ -6,16 +6,19 @@ A constructor knows which sizes fit each other; asking it takes seconds, a stage
 import re
 
 from mambaasr.errors import UserError
+from mambaasr.model.options import check_options
 from mambaasr.registry import CLASSES, load
-from mambaasr.task.config import given_conf
+from mambaasr.task.config import lay_over, read_conf
 
 # In the order of the data: the width of one is what the next one gets.
 _SLOTS = {
-    "asr": ("frontend", "encoder", "postencoder", "decoder"),
-    "lm": ("lm",),
+    "asr": ("frontend", "encoder", "postencoder", "decoder", "model", "scheduler"),
+    "lm": ("lm", "scheduler"),
 }
 # Any number of tokens does: nothing depends on it.
 _VOCABULARY = 100
+# ESPnet's encoders that are 256 wide unless they are told; of others the width is not known here.
+_WIDE_256 = "conformer transformer branchformer e_branchformer".split()
 
 
 def check(parts, config, given, task="asr"):
@@ -34,49 +37,83 @@ def check(parts, config, given, task="asr"):
     chosen = {slot: _last(given, slot, config.get(slot)) for slot in _SLOTS[task]}
     if not any(name in CLASSES[slot] for slot, name in chosen.items()):
         return
-    import torch
-
-    # The width of what this package does not build itself: ESPnet's default.
+    # The width of what this package does not build itself: ESPnet's default; None: not known.
     width = 80
     for slot, name in chosen.items():
-        conf = dict(config.get(f"{slot}_conf") or {}) | dict(given_conf(f"{slot}_conf", given))
+        option = f"{slot}_conf"
+        conf = lay_over(config.get(option), option, given.get(option, ()))
         if name not in CLASSES[slot]:
-            width = conf.get("output_size", 256) if slot == "encoder" else width
+            if slot == "encoder":
+                width = conf.get("output_size", 256 if name in _WIDE_256 else None)
+            continue
+        if width is None and slot in ("postencoder", "decoder"):
             continue
         try:
-            # A front end is small, and computes its filters here and now.
-            with torch.device("cpu" if slot == "frontend" else "meta"):
-                built = load(CLASSES[slot][name])(**_sizes(slot, width), **conf)
+            width = _build(slot, CLASSES[slot][name], conf, width)
         except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
             message = " ".join(str(error).split())
-            key = next((key for key in conf if re.search(rf"\b{key}\b", message)), None)
-            place = _place(parts, given, slot, key)
-            raise UserError(f"{place}: {slot}_conf: {message} ({slot}: {name})") from error
-        width = built.output_size() if slot not in ("decoder", "lm") else width
+            place = _place(parts, given, slot, _key(conf, message))
+            raise UserError(f"{place}: {option}: {message} ({slot}: {name})") from error
 
 
-def _sizes(slot, width):
-    """What ESPnet gives to a class itself."""
+def _build(slot, target, conf, width):
+    """Build a class with what ESPnet gives it; return the width of what it hands on."""
+    import torch
+
+    if slot == "model":
+        # Its parts are built by themselves.
+        check_options(**conf, complete=False)
+        return width
+    made = load(target)
+    if slot == "scheduler":
+        made(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0), **conf)
+        return width
+    sizes = {} if slot == "frontend" else {"input_size": width}
+    if slot in ("decoder", "lm"):
+        sizes = {"vocab_size": _VOCABULARY}
     if slot == "decoder":
-        return {"vocab_size": _VOCABULARY, "encoder_output_size": width}
-    if slot == "lm":
-        return {"vocab_size": _VOCABULARY}
-    return {} if slot == "frontend" else {"input_size": width}
+        sizes["encoder_output_size"] = width
+    # A front end is small, and computes its filters here and now.
+    with torch.device("cpu" if slot == "frontend" else "meta"):
+        built = made(**sizes, **conf)
+    return width if slot in ("decoder", "lm") else built.output_size()
 
 
 def _last(given, slot, value):
     return given[slot][-1] if given.get(slot) else value
 
 
-def _place(parts, given, slot, key):
+def _keys(conf, above=()):
+    """Yield the keys down to every value of nested mappings, and to the mappings."""
+    for key, value in conf.items():
+        yield (*above, str(key))
+        if isinstance(value, dict):
+            yield from _keys(value, (*above, str(key)))
+
+
+def _key(conf, message):
+    """Return the keys down to the option that a message names first, or none."""
+    found = [
+        (match.start(), keys)
+        for keys in _keys(conf)
+        if (match := re.search(rf"\b{re.escape(keys[-1])}\b", message))
+    ]
+    return min(found, key=lambda each: each[0], default=(0, ()))[1]
+
+
+def _place(parts, given, slot, keys):
     """Where an option was given; of several places that which wins."""
     option = f"{slot}_conf"
-    if key is not None and key in dict(given_conf(option, given)):
-        return f"--{option}"
+    for text in reversed(given.get(option, ()) if keys else ()):
+        there, value = read_conf(option, text)
+        if tuple(there) == keys[: len(there)] if there else keys[0] in value:
+            return f"--{option}"
     for _, part in reversed(parts):
-        if key is not None and key in (part.get(option) or {}):
-            return part.where(option, key)
+        if keys and (option, *keys) in part.lines:
+            return part.where(option, *keys)
+    # It is a default that does not fit what the last block gives.
     for _, part in reversed(parts):
-        if slot in part:
-            return part.where(slot)
+        for wanted in (option, slot):
+            if (wanted,) in part.lines:
+                return part.where(wanted)
     return " + ".join(str(path) for path, _ in parts)

@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import copy
 import functools
 import logging
 import multiprocessing
@@ -16,7 +15,7 @@ import torch
 from mambaasr import espnet_compat
 from mambaasr.errors import UserError
 from mambaasr.task import checkpoints, optim
-from mambaasr.task.config import read_conf
+from mambaasr.task.config import lay_over
 from mambaasr.task.log import write_log
 from mambaasr.task.trainer import Trainer, brief
 
@@ -125,20 +124,8 @@ class _ConfAction(argparse.Action):
     """
 
     def __call__(self, parser, namespace, values, option_string=None):
-        keys, value = read_conf(self.dest, values)
-        conf = copy.deepcopy(getattr(namespace, self.dest, None))
-        if not isinstance(conf, dict):
-            conf = {}
-        if keys:
-            below = conf
-            for key in keys[:-1]:
-                if not isinstance(below.get(key), dict):
-                    below[key] = {}
-                below = below[key]
-            below[keys[-1]] = value
-        else:
-            conf.update(value)
-        setattr(namespace, self.dest, conf)
+        conf = getattr(namespace, self.dest, None)
+        setattr(namespace, self.dest, lay_over(conf, self.dest, [values]))
 
 
 def path_name_type(text):

@@ -1,6 +1,7 @@
 """Check a training command and its config before anything heavy is imported."""
 
 import argparse
+import copy
 import difflib
 import re
 from pathlib import Path
@@ -225,8 +226,8 @@ def overlay(given, config):
         if name in given:
             several = name == "best_model_criterion"
             found[name] = given[name] if several else (given[name] or [None])[-1]
-    found["model_conf"] = dict(config.get("model_conf") or {})
-    found["model_conf"] |= dict(given_conf("model_conf", given))
+    texts = given.get("model_conf", ())
+    found["model_conf"] = lay_over(config.get("model_conf"), "model_conf", texts)
     return found
 
 
@@ -310,6 +311,29 @@ def _check_class(task, slot, name, given, config, partial):
     for key, parameter in allowed.parameters.items():
         if parameter.required and key not in have:
             raise UserError(f"{config.where(slot)}: {slot} `{name}` needs {option}: `{key}`")
+
+
+def lay_over(conf, option, texts):
+    """Return a ``*_conf`` mapping with what a command line gives to the option over it.
+
+    Args:
+        conf: a mapping, which is not changed, or None.
+        option: the option's name.
+        texts: its values on the command line, see :func:`read_conf`.
+    """
+    conf = copy.deepcopy(dict(conf)) if isinstance(conf, dict) else {}
+    for text in texts:
+        keys, value = read_conf(option, text)
+        if not keys:
+            conf.update(value)
+            continue
+        below = conf
+        for key in keys[:-1]:
+            if not isinstance(below.get(key), dict):
+                below[key] = {}
+            below = below[key]
+        below[keys[-1]] = value
+    return conf
 
 
 def given_conf(option, given):

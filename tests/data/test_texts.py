@@ -21,6 +21,12 @@ def test_texts_in_their_order_and_what_is_left_out(tmp_path):
     ]
 
 
+def test_copies_at_another_speed_are_left_out(tmp_path):
+    (tmp_path / "text").write_text("a ONE\nsp0.9-a ONE\nsp1.1-a ONE\nspeaker-b TWO\n")
+    assert join_texts([tmp_path / "text"], tmp_path / "out", ["sp0.9-", "sp1.1-"]) == (2, 0)
+    assert (tmp_path / "out").read_text() == "a ONE\nspeaker-b TWO\n"
+
+
 def test_nothing_to_train_on(tmp_path):
     (tmp_path / "text").write_text("a\nb\n")
     out = tmp_path / "out"

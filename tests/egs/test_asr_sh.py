@@ -109,6 +109,10 @@ def test_help_lists_every_option(recipe):
         (["--asr_args", "--encoder mambo"], "encoder `mambo` is unknown"),
         (["--asr_args", "--decoder none"], "without a decoder CTC is alone"),
         (["--model", "conf/x.yaml"], "--model conf/x.yaml: no such file"),
+        (["--encoder", "mambo"], "TEMPLATE/asr1/conf/encoder/mamba_uma.yaml"),
+        # A name alone is a block of the recipe or of TEMPLATE.
+        (["--encoder", "conmamba_s", "--asr_args=--nonsense"], "there is no option --nonsense"),
+        (["--optim", "cosine.yaml", "--asr_args=--nonsense"], "there is no option --nonsense"),
         (["--dumpdir", "a,b"], "--dumpdir 'a,b'"),
         (["--expdir", "a#b"], "--expdir 'a#b'"),
         (["--asr_tag", "$(touch pwned)"], "--asr_tag '$(touch pwned)'"),

@@ -21,7 +21,6 @@ PUBLISHED = {
     "mamba_in_speech": ("Adam", 2.5e-3, 40000, 1e-6, (0.9, 0.999), 1e-8),
     "madeon": ("AdamW", 6e-3, 5000, 0.01, (0.9, 0.999), 1e-8),
     "uma_aishell": ("AdamW", 1e-3, 25000, 0.01, (0.9, 0.999), 1e-8),
-    "uma_aishell2": ("AdamW", 5e-4, 30000, 0.1, (0.9, 0.999), 1e-8),
     "samba": ("AdamW", 1e-4, None, 0.01, (0.9, 0.999), 1e-8),
 }
 

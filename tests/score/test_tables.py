@@ -336,7 +336,11 @@ def test_a_block_that_the_classes_refuse_is_named_before_anything_runs(recipe):
     [
         ("{use_lm: true}", "{inference_args: --ctc_wieght 0.3}", "row `conformer`: .*ctc_wieght"),
         ("{use_lm: true}", "{use_lm: true, lm_config: train_lm}", "train_lm.yaml.*`untis`"),
-        ("{use_lm: true}", "{inference_config: train_asr}", "row `conformer`: .*no option `encoder`"),
+        (
+            "{use_lm: true}",
+            "{inference_config: train_asr}",
+            "row `conformer`: .*no option `encoder`",
+        ),
         ("lm: {use_lm: true}", "lm: {use_lm: maybe}", "line 5: `use_lm` is true or false"),
     ],
 )

@@ -45,6 +45,13 @@ def test_what_fits_passes(build):
     assert build() == {}
     build("decoder: transformer\n")
     build("encoder: conformer\nencoder_conf:\n  output_size: 8\n", ["--decoder_conf", "d_conv=2"])
+    # Its width is not 256; ESPnet will see whether the decoder fits.
+    build("encoder: rnn\nencoder_conf: {}\n", ["--decoder_conf", "attention_heads=5"])
+    build("model: multilingual\nmodel_conf:\n  lid_weight: 0.3\n")
+    build("scheduler: warmup_linear\nscheduler_conf:\n  warmup_steps: 5\n")
+    # An option inside a mapping leaves the others there.
+    mixer = "{output_size: 24, mixer: mamba2, mixer_conf: {headdim: 16}}"
+    build(f"encoder_conf: {mixer}\n", ["--encoder_conf", "mixer_conf.ngroups=1"])
 
 
 @pytest.mark.parametrize(
@@ -64,6 +71,32 @@ def test_what_fits_passes(build):
             "encoder: mamba\nencoder_conf:\n  mixer_conf: {foo: 1}\n",
             "block.yaml: line 3: encoder_conf: ",
             "'foo' is no option of mamba1; choose among dt_rank",
+        ),
+        (
+            "encoder_conf:\n  output_size: 16\n  mixer: mamba2\n  mixer_conf:\n    headdim: 5\n",
+            "block.yaml: line 5: encoder_conf: ",
+            "headdim is 5; it must divide",
+        ),
+        # What is not given is still at fault where its mapping is.
+        (
+            "encoder_conf:\n  output_size: 24\n  mixer: mamba2\n",
+            "block.yaml: line 1: encoder_conf: ",
+            "headdim is 64; it must divide d_ssm, 48",
+        ),
+        (
+            "model: multilingual\nmodel_conf:\n  lid_weight: -3\n",
+            "block.yaml: line 3: model_conf: ",
+            "lid_weight is -3",
+        ),
+        (
+            "model: multilingual\nmodel_conf:\n  conditioning: dialect\n",
+            "block.yaml: line 3: model_conf: ",
+            "conditioning is 'dialect'; allowed: none, language, family",
+        ),
+        (
+            "scheduler: warmup_cosine\nscheduler_conf:\n  warmup_steps: -5\n",
+            "block.yaml: line 3: scheduler_conf: ",
+            "warmup_steps is -5",
         ),
         # The width comes from the encoder, the mistake is the decoder's.
         (
@@ -87,6 +120,9 @@ def test_what_does_not_is_named_with_file_line_and_option(build, block, place, m
 def test_the_command_line_is_named_where_it_is_at_fault(build):
     with pytest.raises(UserError, match="^--encoder_conf: .*d_conv is 0; it must be positive"):
         build(options=["--encoder_conf", "d_conv=0"])
+    for given in ("mixer_conf.headdim=5", "{mixer_conf: {headdim: 5}}"):
+        with pytest.raises(UserError, match="^--encoder_conf: .*headdim is 5; it must divide"):
+            build(options=["--encoder_conf", "mixer=mamba2", "--encoder_conf", given])
 
 
 def test_language_models_too(tmp_path):

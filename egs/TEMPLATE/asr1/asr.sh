@@ -60,14 +60,14 @@ option lm_args "" "more options for its training, e.g. \"--max_epoch 10\"; they 
 option lm_tag "" "name of its experiment; default: from its config, tokens and lm_args"
 option lm_exp "" "folder of its experiment; default: <expdir>/lm_<lm_tag>; without lm_config: a trained one"
 option lm_stats_dir "" "folder of its statistics"
-option lm_train_text "" "texts to train it on, e.g. \"data/train/text data/local/other_text/text\"; default: the training set's"
+option lm_train_text "" "texts to train it on, e.g. \"data/train/text data/local/other_text/text\"; default: the training set's, at one speed"
 option lm_dev_text "" "texts to validate it on; default: the validation set's"
 option lm_test_text "" "text to measure its perplexity on; default: the first test set's"
 option inference_lm valid.loss.ave.pth "file in its folder to decode with"
 
 heading "Training"
-option asr_config "" "yaml of the training, e.g. conf/train_asr.yaml (required)"
-option encoder "" "yaml block laid over asr_config, e.g. conf/encoder/mamba.yaml"
+option asr_config "" "yaml of the training, e.g. conf/train_asr.yaml (required); of this and every other yaml the name alone will do: train_asr is conf/train_asr.yaml here or in TEMPLATE/asr1"
+option encoder "" "yaml block laid over asr_config, e.g. conf/encoder/mamba.yaml, or mamba"
 option decoder "" "the same for the decoder"
 option model "" "the same for the model around them, e.g. conf/model/lid.yaml"
 option optim "" "the same for the optimiser"
@@ -128,10 +128,7 @@ one_of feats_normalize global_mvn utterance_mvn none
 for name in train_set valid_set test_sets asr_config; do
     [[ ${!name} == *[![:space:]]* ]] || die "--${name} is required"
 done
-for name in asr_config encoder decoder model optim inference_config lm_config; do
-    [[ -z ${!name} || -f ${!name} ]] || die "--${name} ${!name}: no such file; there are:" \
-        "$(find "$(dirname "${!name}")" -maxdepth 1 -name '*.yaml' 2> /dev/null | sort | tr '\n' ' ')"
-done
+for name in asr_config encoder decoder model optim inference_config lm_config; do find_block "${name}"; done
 [[ ${nlsyms_txt} == none || -f ${nlsyms_txt} ]] || die "--nlsyms_txt ${nlsyms_txt}: no such file"
 [[ -z ${text_prefix} || ${nlsyms_txt} != none ]] ||
     die "--text_prefix '${text_prefix}': its words must be in a file --nlsyms_txt, or they would be scored"
@@ -202,7 +199,16 @@ lm_suffix=${suffix#raw_}
 : "${lm_stats_dir:=${expdir}/lm_stats_${lm_suffix}}"
 : "${lm_tag:=$(stem "${lm_config:-lm}")_${lm_suffix}$(plain "${lm_args// /}")}"
 : "${lm_exp:=${expdir}/lm_${lm_tag}}"
-if [[ -z ${lm_train_text} ]]; then lm_train_text="'${raw}/${train}/text'"; fi
+lm_leave_out=()
+if [[ -z ${lm_train_text} ]]; then
+    lm_train_text="'${raw}/${train}/text'"
+    # Every speed has the same words: the original's, or else the first one's, are enough.
+    kept=${factors[0]-}
+    for word in ${factors[@]+"${factors[@]}"}; do if [[ ${word} =~ ^0*1(\.0*)?$ ]]; then kept=${word}; fi; done
+    for word in ${factors[@]+"${factors[@]}"}; do
+        if [[ ${word} != "${kept}" ]]; then lm_leave_out+=("sp${word}-"); fi
+    done
+fi
 if [[ -z ${lm_dev_text} ]]; then lm_dev_text="'${raw}/${valid_set}/text'"; fi
 if [[ -z ${inference_tag} ]]; then
     inference_tag=$(stem "${inference_config:-inference}")$(plain "${inference_args// /}")

@@ -4,13 +4,13 @@
 
 lm_train=${raw}/lm_train.txt lm_dev=${raw}/lm_dev.txt
 
-# join_texts NAME FILES OUT: the texts of FILES, quoted as in a shell, in one file.
+# join_texts NAME FILES OUT [OPTION...]: the texts of FILES, quoted as in a shell, in one file.
 join_texts() {
     cmd=()
     add_words "$2"
     local texts=("${cmd[@]}")
     step "text for $1" "${dumpdir}" --input "${texts[@]}" --output "$3" -- \
-        python -m mambaasr.bin.join_texts --out "$3" --text "${texts[@]}"
+        python -m mambaasr.bin.join_texts --out "$3" --text "${texts[@]}" "${@:4}"
 }
 
 # What statistics and training have in common.
@@ -26,7 +26,9 @@ lm_train_command() {
 lm_statistics() {
     local work=${lm_stats_dir}/.stages
     if [[ -z ${lm_config} ]]; then echo "no --lm_config: ${lm_exp} is taken as it is"; return; fi
-    join_texts training "${lm_train_text}" "${lm_train}"
+    local copies=()
+    if (( ${#lm_leave_out[@]} > 0 )); then copies=(--leave_out "${lm_leave_out[@]}"); fi
+    join_texts training "${lm_train_text}" "${lm_train}" ${copies[@]+"${copies[@]}"}
     join_texts validation "${lm_dev_text}" "${lm_dev}"
     # Only what makes tokens of a text matters here: models share one folder.
     python -m mambaasr.bin.merge_config --task lm --base "${lm_config}" --check="${lm_args}" \

@@ -1,5 +1,6 @@
 # shellcheck shell=bash
 # Sourced by asr.sh: a table of options, the command line over it, and checks of their values.
+# shellcheck disable=SC2154  # asr.sh says where it lies: here
 
 die() { printf 'error: %s\n' "$*" >&2; exit 2; }
 
@@ -71,5 +72,17 @@ is_number() { [[ $1 =~ ^[0-9]+(\.[0-9]+)?$ ]]; }
 count() { # count OPTION MINIMUM
     [[ ${!1} =~ ^(0|[1-9][0-9]{0,5})$ ]] || die "--$1 '${!1}' is not a whole number"
     (( ${!1} >= $2 )) || die "--$1 ${!1}: must be at least $2"
+}
+find_block() { # find_block OPTION: its yaml; a name alone is looked for in conf, then in TEMPLATE's
+    local value=${!1} folder=conf file places
+    if [[ -z ${value} || -f ${value} ]]; then return; fi
+    case $1 in encoder | decoder | model | optim) folder+=/$1 ;; esac
+    places=("${folder}" "${here}/${folder}")
+    if [[ ${value} == */* ]]; then places=("$(dirname "${value}")"); fi
+    for file in "${places[@]/%//${value%.yaml}.yaml}"; do
+        if [[ ${value} != */* && -f ${file} ]]; then printf -v "$1" '%s' "${file}"; return; fi
+    done
+    die "--$1 ${value}: no such file; there are:" \
+        "$(find "${places[@]}" -maxdepth 1 -name '*.yaml' 2> /dev/null | sort | tr '\n' ' ')"
 }
 stage_number() { [[ $2 =~ ^([1-9]|1[0-5])$ ]] || die "--$1 '$2': stages are numbers from 1 to 15"; }

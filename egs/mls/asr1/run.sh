@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Six languages of MLS in one model with one vocabulary, as MLMA has six European languages.
 # ./run.sh does all; ./run.sh --help lists the options. The blocks in ../../TEMPLATE/asr1/conf swap
-# any part: --model language_embedding.yaml tells it the language, lid.yaml asks it for it.
+# any part: --model language_embedding tells it the language, --model lid asks it for it.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 blocks=../../TEMPLATE/asr1/conf
