@@ -214,8 +214,9 @@ def _decode_utterance(speech2text, rate, utt, path, language=None):
         speech, _ = read_audio(path, rate=rate)
         result["audio_seconds"] = len(speech) / rate
         started = time.perf_counter()
-        if language is not None:
-            speech2text.asr_model.set_languages([language])
+        # None too: the model may hold the language of the utterance before.
+        if hasattr(speech2text.asr_model, "set_languages"):
+            speech2text.asr_model.set_languages(language and [language])
         found = speech2text(speech)
         # With intermediate CTC, ESPnet returns what the layers say as well.
         hypotheses = found[0] if isinstance(found, tuple) else found

@@ -98,7 +98,7 @@ class RecurrentDecoder(StepScorer, AbsDecoder, BatchScorerInterface):
     @torch.no_grad()
     def init_state(self, x):
         """The state before the first token of an utterance x (time, encoder_output_size)."""
-        return Origin(*self._start(x.unsqueeze(0))).first()
+        return Origin(*self._start(x.unsqueeze(0)), frames=len(x)).first()
 
     @staticmethod
     def _absorb(mixer, x):

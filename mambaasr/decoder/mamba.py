@@ -30,6 +30,7 @@ class DecoderBlock(nn.Module):
         mixer: a function without arguments that makes a causal mixer.
         before, after: how many mixers stand on either side of the cross-attention.
         drop_mixers: whether the dropout is on the mixers' branches too.
+        activation: in the feed-forward module, "swish", "gelu" or "relu".
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class DecoderBlock(nn.Module):
         before,
         after,
         drop_mixers,
+        activation,
     ):
         super().__init__()
         self.before = self._add_mixers("", before, width, norm, mixer)
@@ -54,7 +56,7 @@ class DecoderBlock(nn.Module):
         self.feed_forward = None
         if hidden > 0:
             self.norm_ff = make_norm(norm, width)
-            self.feed_forward = FeedForward(width, hidden, dropout_rate)
+            self.feed_forward = FeedForward(width, hidden, dropout_rate, activation)
         self.dropout = Dropout(dropout_rate)
         self.dropout_mixer = Dropout(dropout_rate if drop_mixers else 0.0)
 
@@ -133,6 +135,7 @@ class MambaDecoder(RecurrentDecoder):
         dropout_rate: on residual branches, the embedding and inside feed-forward modules.
         mixer_dropout_rate: inside the mixer, after its input and output projections.
         src_attention_dropout_rate: on the attention weights.
+        activation_type: in the feed-forward modules, "swish", "gelu" or "relu".
 
     Raises:
         ValueError: an option is unknown or a size impossible.
@@ -159,6 +162,7 @@ class MambaDecoder(RecurrentDecoder):
         dropout_rate=0.1,
         mixer_dropout_rate=0.0,
         src_attention_dropout_rate=0.0,
+        activation_type="swish",
     ):
         name = type(self).__name__
         check_sizes(name, num_blocks=num_blocks, attention_heads=attention_heads)
@@ -191,6 +195,7 @@ class MambaDecoder(RecurrentDecoder):
                 mamba_before,
                 mamba_after,
                 self._drop_mixers,
+                activation_type,
             )
             for _ in range(num_blocks)
         )

@@ -81,7 +81,9 @@ class StackEncoder(AbsEncoder):
                 "before the last"
             )
         listed = isinstance(interctc_layer_idx, (list, tuple))
-        if not listed or any(index not in range(1, count) for index in interctc_layer_idx):
+        if not listed or any(
+            type(index) is not int or index not in range(1, count) for index in interctc_layer_idx
+        ):
             raise ValueError(
                 f"interctc_layer_idx is {interctc_layer_idx}; "
                 f"it must be a list of blocks, each between 1 and {count - 1}"
@@ -118,7 +120,11 @@ class StackEncoder(AbsEncoder):
 
     def _condition_on(self, x, ctc):
         """Add the posteriors of an intermediate CTC, made of the normed frames, to padding too."""
-        return x + self.conditioning_layer(ctc.softmax(self.after_norm(x)))
+        return x + self.conditioning_layer(ctc.softmax(self._leave(x)))
+
+    def _leave(self, x):
+        """Norm what comes out of a block, whose residual may be wider than the weights."""
+        return self.after_norm(x.to(self.after_norm.weight.dtype))
 
     def forward(self, xs_pad, ilens, prev_states=None, ctc=None, condition=None):
         """Encode a batch.
@@ -157,10 +163,10 @@ class StackEncoder(AbsEncoder):
             elif torch.rand(()) >= rate:
                 x = block(x, lengths, 1 / (1 - rate))
             if index in self.interctc_layer_idx:
-                intermediate.append((index, zero_padding(self.after_norm(x), lengths)))
+                intermediate.append((index, zero_padding(self._leave(x), lengths)))
                 if self.interctc_use_conditioning:
                     x = zero_padding(self._condition_on(x, ctc), lengths)
-        x = zero_padding(self.after_norm(x), lengths)
+        x = zero_padding(self._leave(x), lengths)
         if self.lookahead is not None:
             x = self.lookahead(x, lengths)
         return ((x, intermediate) if intermediate else x), lengths, None
@@ -181,7 +187,7 @@ class StackEncoder(AbsEncoder):
         if not self.causal:
             raise ValueError(
                 f"{type(self).__name__} looks ahead in its blocks, so it cannot take speech in "
-                f"pieces; it can with {self.streams_with}"
+                f"pieces; it can with {self.streams_with} in encoder_conf"
             )
         own = (batch, device, dtype)
         ahead = None if self.lookahead is None else self.lookahead.initial_state(*own)
@@ -210,7 +216,7 @@ class StackEncoder(AbsEncoder):
                 after.append(past)
                 if self.interctc_use_conditioning and index in self.interctc_layer_idx:
                     x = self._condition_on(x, ctc)
-            x, blocks = self.after_norm(x), tuple(after)
+            x, blocks = self._leave(x), tuple(after)
         if self.lookahead is not None:
             x, ahead = self.lookahead.forward_chunk(x, ahead, last)
         return x, None if last else (embed, offset, blocks, ahead)

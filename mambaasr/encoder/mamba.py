@@ -70,8 +70,7 @@ class MambaEncoder(StackEncoder):
     ):
         check_flags(macaron_style=macaron_style, use_cnn_module=use_cnn_module)
         check_counts(num_blocks=num_blocks)
-        if use_cnn_module:
-            check_sizes(type(self).__name__, cnn_module_kernel=cnn_module_kernel)
+        check_sizes(type(self).__name__, cnn_module_kernel=cnn_module_kernel)
         blocks = (
             EncoderBlock(
                 output_size,

@@ -215,6 +215,7 @@ class MambaEBranchformerEncoder(StackEncoder):
                 f"positions is 'rotary', which works in attention; branches is {list(branches)}"
             )
         check_counts(num_blocks=num_blocks)
+        check_flags(use_linear_after_conv=use_linear_after_conv)
         causal = direction == "uni"
 
         def attention():

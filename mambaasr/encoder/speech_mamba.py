@@ -13,7 +13,7 @@ from mambaasr.layers.positions import split_positions
 
 
 class ResidualLayer(nn.Module):
-    """x + dropout(inner(RMSNorm(x))), summed in at least fp32.
+    """x + dropout(inner(RMSNorm(x))), summed in at least fp32, whatever the weights are.
 
     Args:
         width: channels.
@@ -31,9 +31,12 @@ class ResidualLayer(nn.Module):
         x = x.to(torch.promote_types(x.dtype, torch.float32))
         return torch.add(x, self.dropout(branch), alpha=scale)
 
+    def _enter(self, x):
+        return self.norm(x).to(self.norm.weight.dtype)
+
     def forward(self, x, lengths, scale=1.0):
         """(batch, time, width), zero beyond the lengths (batch) -> the same."""
-        return self._add(x, self.inner(self.norm(x), lengths), scale)
+        return self._add(x, self.inner(self._enter(x), lengths), scale)
 
     def initial_state(self, batch, device=None, dtype=torch.float32):
         """The state before the first frame, that of the inner module."""
@@ -41,7 +44,7 @@ class ResidualLayer(nn.Module):
 
     def forward_chunk(self, x, state):
         """The next piece of each sequence (batch, time, width) -> the same, and the next state."""
-        y, state = self.inner.forward_chunk(self.norm(x), state)
+        y, state = self.inner.forward_chunk(self._enter(x), state)
         return self._add(x, y), state
 
 

@@ -20,10 +20,11 @@ class Origin:
         states: of every mixer before the first token: tuples of tensors (1, ...), alike.
         memory: tensors that do not change from token to token, such as keys and values
             (1, ...); never copied for a beam.
+        frames: length of the utterance; None where none was heard.
     """
 
-    def __init__(self, states, memory=()):
-        self.memory = memory
+    def __init__(self, states, memory=(), frames=None):
+        self.memory, self.frames = memory, frames
         self._start = [torch.stack(part) for part in zip(*states, strict=True)]
         self._batches = []  # weak references, the oldest first
         self._spare = None  # memory of a batch that is gone
@@ -41,10 +42,10 @@ class Origin:
         self._batches.append(weakref.ref(batch))
         alive = [old for ref in self._batches if (old := ref()) is not None and old.parts]
         room, kept = KEPT_BYTES, []
-        for age, old in enumerate(reversed(alive)):
+        for old in reversed(alive):
             room -= old.bytes()
-            # The new one and the one that it came from stay, however large.
-            if age < 2 or room >= 0:
+            # The new ones and those that they came from stay, however large.
+            if old.length >= batch.length - 1 or room >= 0:
                 kept.insert(0, weakref.ref(old))
             else:
                 old.let_go()
@@ -160,17 +161,23 @@ class StepScorer:
                 several tokens (``hyp_primer``), or is so old that it was let go: then from ys.
             states: a :class:`Row` each, as :meth:`init_state` or an earlier call gave it, or None;
                 not changed, so that hypotheses may share one.
-            xs: speech (hypothesis, time, width), used where a state is None; a language model
-                needs none.
+            xs: speech (hypothesis, time, width); a language model needs none. It is looked at
+                where a state is None, or comes from speech of another length: ESPnet's search
+                over blocks of speech goes on with more of it.
 
         Returns:
             log-probabilities (hypothesis, vocab_size), and the list of next states.
         """
         speeches = [None] * len(ys) if xs is None else xs
-        rows = [
-            self._caught_up(self.init_state(speech) if row is None else row, prefix)
-            for row, speech, prefix in zip(states, speeches, ys, strict=True)
-        ]
+        rows, new = [], {}
+        for row, speech, prefix in zip(states, speeches, ys, strict=True):
+            if row is None:
+                row = self.init_state(speech)
+            elif speech is not None and row.origin.frames not in (None, len(speech)):
+                if row.origin not in new:
+                    new[row.origin] = self.init_state(speech)
+                row = new[row.origin]
+            rows.append(self._caught_up(row, prefix))
         batch = gather(rows)
         logits = self._go_on(ys[:, -1], batch)
         for origin in set(batch.origins):

@@ -74,7 +74,7 @@ class _Inner(_BothWays):
     def espnet_initialization_fn(self):
         """See :meth:`Mamba.espnet_initialization_fn`."""
         super().espnet_initialization_fn()
-        self._reset_direction("_b")
+        self._restore_direction("_b")
 
     def forward(self, hidden, lengths=None):
         """Mix whole sequences in both directions; see :meth:`Mamba.forward`."""

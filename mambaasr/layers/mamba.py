@@ -147,8 +147,15 @@ class Mamba(nn.Module):
         dt_proj.bias.copy_(step + torch.log(-torch.expm1(-step)))
 
     def espnet_initialization_fn(self):
-        """Restore what ESPnet's ``init: xavier_uniform`` and the like would destroy."""
-        self._reset_direction("")
+        """Restore what ESPnet's ``init: xavier_uniform`` and the like would destroy.
+
+        Those take the kernels of a depthwise convolution for much wider ones.
+        """
+        self._restore_direction("")
+
+    def _restore_direction(self, suffix):
+        getattr(self, self._names(suffix)["conv"]).reset_parameters()
+        self._reset_direction(suffix)
 
     def _direction(self, suffix):
         names = self._names(suffix)

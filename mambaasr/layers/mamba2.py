@@ -13,7 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mambaasr.layers.checks import check_positive, check_range, check_rates, check_sizes
+from mambaasr.layers.checks import (
+    check_flags,
+    check_positive,
+    check_range,
+    check_rates,
+    check_sizes,
+)
 from mambaasr.layers.dropout import Dropout
 from mambaasr.layers.linear import Linear
 from mambaasr.layers.masking import zero_padding
@@ -116,6 +122,13 @@ class Mamba2(nn.Module):
         check_positive("Mamba2", expand=expand, dt_min=dt_min, dt_max=dt_max)
         check_positive("Mamba2", dt_init_floor=dt_init_floor)
         check_rates("Mamba2", dropout_rate=dropout_rate)
+        check_flags(
+            D_has_hdim=D_has_hdim,
+            rmsnorm=rmsnorm,
+            norm_before_gate=norm_before_gate,
+            bias=bias,
+            conv_bias=conv_bias,
+        )
         if conv_init is not None:
             check_positive("Mamba2", conv_init=conv_init)
         self.d_model, self.d_state, self.d_conv = d_model, d_state, d_conv
@@ -193,8 +206,12 @@ class Mamba2(nn.Module):
             norm.weight.fill_(1.0)
 
     def espnet_initialization_fn(self):
-        """Restore what ESPnet's ``init: xavier_uniform`` and the like would destroy."""
-        self._reset_direction("")
+        """See :meth:`mambaasr.layers.mamba.Mamba.espnet_initialization_fn`."""
+        self._restore_direction("")
+
+    def _restore_direction(self, suffix):
+        getattr(self, self._names(suffix)["conv"]).reset_parameters()
+        self._reset_direction(suffix)
 
     def _direction(self, suffix):
         names = self._names(suffix)

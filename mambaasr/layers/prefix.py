@@ -36,7 +36,7 @@ class PrefixMixer(nn.Module):
         """Restore what ESPnet's ``init`` would destroy; the mixer itself sees to its first."""
         for suffix, _ in self.passes:
             if suffix:
-                self.mixer._reset_direction(suffix)
+                self.mixer._restore_direction(suffix)
 
     def forward(self, joint, lengths, speech_lengths, tokens=None):
         """Mix joint sequences of :func:`mambaasr.layers.join.join`.

@@ -85,9 +85,9 @@ def make_input_layer(name, input_size, output_size, dropout_rate):
     Raises:
         ValueError: the name is unknown or the input too narrow for the convolutions.
     """
-    if name in CONVOLUTIONS:
+    if isinstance(name, str) and name in CONVOLUTIONS:
         return ConvInput(CONVOLUTIONS[name], input_size, output_size, dropout_rate)
-    if name in CONVOLUTIONS_1D:
+    if isinstance(name, str) and name in CONVOLUTIONS_1D:
         return FrameConvInput(CONVOLUTIONS_1D[name], input_size, output_size, dropout_rate)
     if name == "linear":
         layers = Linear(input_size, output_size), nn.LayerNorm(output_size), Dropout(dropout_rate)

@@ -6,7 +6,7 @@ from torch import nn
 from mambaasr.espnet_compat import AbsLM
 from mambaasr.layers.beam import Origin, StepScorer
 from mambaasr.layers.block import FeedForward
-from mambaasr.layers.checks import check_counts, check_rates, check_sizes
+from mambaasr.layers.checks import check_counts, check_flags, check_rates, check_sizes
 from mambaasr.layers.dropout import Dropout
 from mambaasr.layers.linear import Linear, linear
 from mambaasr.layers.mixer import make_mixer, mixer_options
@@ -19,6 +19,8 @@ class Embedding(nn.Embedding):
     def reset_parameters(self):
         """Draw the values; ESPnet's ``init`` calls this too."""
         nn.init.normal_(self.weight, std=0.02)
+
+    espnet_initialization_fn = reset_parameters
 
 
 class LMBlock(nn.Module):
@@ -100,6 +102,7 @@ class MambaLM(StepScorer, AbsLM):
         check_sizes("MambaLM", unit=unit, num_blocks=num_blocks)
         check_counts(linear_units=linear_units)
         check_rates("MambaLM", dropout_rate=dropout_rate, mixer_dropout_rate=mixer_dropout_rate)
+        check_flags(tie_weights=tie_weights)
         self.embed = Embedding(vocab_size, unit)
         self.dropout = Dropout(dropout_rate)
         self.blocks = nn.ModuleList(
@@ -133,6 +136,10 @@ class MambaLM(StepScorer, AbsLM):
             block.mixer.out_proj.weight.mul_(branches**-0.5)
             if block.feed_forward is not None:
                 block.feed_forward[-1].weight.mul_(branches**-0.5)
+
+    def espnet_initialization_fn(self):
+        """Scale the new values of ESPnet's ``init`` as the first ones."""
+        self._reset_residual()
 
     def _logits(self, x):
         x = self.after_norm(x)

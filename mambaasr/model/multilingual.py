@@ -66,8 +66,7 @@ class MultilingualModel(ESPnetASRModel):
             # Made of the options, so no part of a checkpoint.
             self.register_buffer("_rows", rows, persistent=False)
             self._conditioned = _make_place(encoder)
-            self.language_embedding = nn.Embedding(len(names), encoder.output_size())
-            nn.init.zeros_(self.language_embedding.weight)
+            self.language_embedding = _ZeroEmbedding(len(names), encoder.output_size())
         if lid_weight:
             self.lid = nn.Linear(ctc.ctc_lo.in_features, len(self.languages))
 
@@ -166,6 +165,15 @@ class MultilingualModel(ESPnetASRModel):
             yield
         finally:
             place.language_vectors = None
+
+
+class _ZeroEmbedding(nn.Embedding):
+    """Vectors that start from zero, ESPnet's ``init`` or not: at first no language matters."""
+
+    def reset_parameters(self):
+        nn.init.zeros_(self.weight)
+
+    espnet_initialization_fn = reset_parameters
 
 
 def _make_place(encoder):

@@ -44,8 +44,13 @@ class ASRTask(SafeTask, _espnet_asr.ASRTask):
 def _check_depth(args):
     """Refuse stochastic depth on several devices that would wait for gradients of absent blocks."""
     rate = args.encoder_conf.get("stochastic_depth_rate")
-    devices = max(args.ngpu, int(os.environ.get("WORLD_SIZE") or 1))
-    if rate and devices > 1 and not args.unused_parameters:
+    # As ESPnet finds them, which asks only once the processes talk to each other.
+    world = args.dist_world_size or os.environ.get("WORLD_SIZE")
+    if world is None and args.dist_launcher == "slurm":
+        world = os.environ.get("SLURM_NTASKS")
+    devices = max(args.ngpu, int(world or 1))
+    drops = any(rate) if isinstance(rate, (list, tuple)) else rate
+    if drops and devices > 1 and not args.unused_parameters:
         source = args.config or "command line"
         raise UserError(
             f"{source}: encoder_conf: stochastic_depth_rate is {rate} on {devices} devices, where "

@@ -76,6 +76,26 @@ def test_each_utterance_has_its_own_language(told, decode, speech):
     assert (decode(told[1], "out", swapped) / "token_int").read_text() != before
 
 
+def test_an_unknown_language_is_not_that_of_the_utterance_before(told, speech, tmp_path):
+    """The command line refuses it; who calls the function need not know every language."""
+    from mambaasr.decode.asr import Model, decode_set
+
+    options = (("beam_size", 2), ("ctc_weight", 1.0))
+    model = Model(str(told[0]), str(told[1]), options=options)
+    *_, (utt, path) = speech.items()
+    wavs = {"a": str(path), "b": str(path)}
+    said = {}
+    for language in (None, *CODES):
+        out = tmp_path / str(language)
+        languages = {"a": language} if language else {}
+        decode_set(model, wavs, wavs, out, chunk_size=2, languages=languages)
+        said[language] = dict(
+            line.rstrip("\n").split(" ", 1) for line in (out / "token_int").open()
+        )
+    assert len({said[language]["a"] for language in said}) > 1
+    assert len({said[language]["b"] for language in said}) == 1
+
+
 def test_a_head_writes_what_it_found(decode, speech, tmp_path):
     _, weights = experiment(tmp_path / "lid", lid_weight=0.5)
     some = dict.fromkeys(list(speech)[:1], "xx")  # not used: any language, or none, will do

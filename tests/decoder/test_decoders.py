@@ -191,8 +191,10 @@ def test_states_that_have_not_seen_the_prefix_are_computed_again(name, monkeypat
         states.append(decoder.batch_score(prefixes[:, : t + 1], states[-1], xs)[1])
     batches = [several[0].batch for several in states[1:]]
     assert [batch.parts is not None for batch in batches] == [False] * 6 + [True] * 2
-    # One let go, one that never was asked, one that is behind and one that is ahead.
-    for several in (states[4], states[0], [None] * 2, states[7], states[8]):
+    # One let go, one that never was asked, one that is behind and one that is ahead; and one that
+    # heard the beginning of the speech only.
+    less = decoder.batch_score(prefixes[:, :4], [None] * 2, xs[:, :2])[1]
+    for several in (states[4], states[0], [None] * 2, states[7], states[8], less):
         for t in (4, 8):
             scores, _ = decoder.batch_score(prefixes[:, : t + 1], several, xs)
             assert torch.allclose(scores, want[0, t].expand(2, -1), atol=1e-5)

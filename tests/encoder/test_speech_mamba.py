@@ -69,3 +69,14 @@ def test_the_residual_is_summed_in_fp32():
     out = layer(x, torch.tensor([5, 5]))
     assert out.dtype == torch.float32
     assert torch.equal(out, x.float() + layer.inner(layer.norm(x), torch.tensor([5, 5])).float())
+
+
+@torch.no_grad()
+def test_weights_of_half_the_width_are_near_the_whole():
+    torch.manual_seed(0)
+    encoder = SpeechMambaEncoder(8, 16, 2, d_state=2, input_layer="linear", attention_heads=2)
+    x, lengths = torch.randn(2, 20, 8), torch.tensor([20, 13])
+    want, _, _ = encoder.eval()(x, lengths)
+    got, _, _ = encoder.bfloat16()(x.bfloat16(), lengths)
+    assert got.dtype == torch.bfloat16
+    assert (got.float() - want).abs().max() < 0.1 * want.abs().max()

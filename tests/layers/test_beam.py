@@ -16,6 +16,7 @@ def origin(value=0.0):
 def go_on(rows, add=()):
     """Gather rows; add something else to each, in place; return the new rows."""
     batch = gather(rows)
+    batch.length += 1
     for parts in batch.states():
         for part in parts:
             for row, value in enumerate(add):

@@ -209,6 +209,8 @@ def test_what_takes_no_weight_decay_and_what_espnets_initialiser_spares(mixer, d
         elif leaf.startswith("dt_bias") or "dt_proj" in name and leaf == "bias":
             step = F.softplus(parameter)
             assert (step > 9e-4).all() and (step < 0.11).all(), name
+        elif "conv1d" in name and leaf == "weight":
+            assert 0.4 < parameter.abs().max() <= 0.5, name  # 1 / sqrt(d_conv)
         elif "norm" in name:
             assert (parameter == 1).all(), name
 

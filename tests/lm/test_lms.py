@@ -185,15 +185,20 @@ def test_tied_weights_are_one_matrix_and_start_small():
 
 def build_plain(**options):
     torch.manual_seed(0)
-    return load(CLASSES["lm"]["mamba"])(VOCABULARY, unit=64, num_blocks=2, **options)
+    options = dict(unit=64, num_blocks=2) | options
+    return load(CLASSES["lm"]["mamba"])(VOCABULARY, **options)
 
 
 def test_espnets_initialisation_leaves_what_must_stay():
     from espnet2.torch_utils.initialize import initialize
 
-    lm = build_plain()
-    initialize(lm, "xavier_uniform")
-    assert 0.01 < lm.embed.weight.std() < 0.03
+    lm = build_plain(num_blocks=8)
+    for init in ("chainer", "xavier_uniform"):
+        initialize(lm, init)
+        assert 0.01 < lm.embed.weight.std() < 0.03
+    # One branch a block: what leaves each is scaled by 1 / sqrt(8), as it was at first.
+    bound = (6 / (128 + 64)) ** 0.5 / 8**0.5
+    assert 0.9 * bound < lm.blocks[0].mixer.out_proj.weight.abs().max() <= bound
     A = lm.blocks[0].mixer.A_log.exp()
     assert torch.allclose(A[0], torch.arange(1.0, A.shape[1] + 1))
 

@@ -125,6 +125,16 @@ def test_languages_of_a_family_share_a_vector(tmp_path):
     assert torch.equal(outs[0], outs[1]) and not torch.allclose(outs[0], outs[2])
 
 
+@pytest.mark.parametrize("init", ["xavier_uniform", "chainer"])
+def test_vectors_start_from_zero_whatever_espnet_initialises(tmp_path, init):
+    from espnet2.torch_utils.initialize import initialize
+
+    model = load(tmp_path, CASES["language"]).asr_model
+    model.language_embedding.reset_parameters()
+    initialize(model, init)
+    assert model.language_embedding.weight.abs().max() == 0
+
+
 def test_the_head_does_not_see_padding_and_finds_what_it_was_taught(tmp_path):
     model = load(tmp_path, CASES["lid"]).asr_model.eval()
     data = batch(lang=None)

@@ -304,12 +304,23 @@ def test_killed_loader_is_named(workspace):
     assert "memory" in line and "--num_workers (now 1)" in line and "--resume true" in line
 
 
-def test_stochastic_depth_on_several_devices_wants_unused_parameters(monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
+@pytest.mark.parametrize(
+    "variable, more",
+    [
+        ("WORLD_SIZE", ""),
+        ("SLURM_NTASKS", "--dist_launcher slurm"),
+        ("NONE", "--dist_world_size 2"),
+    ],
+)
+def test_stochastic_depth_on_several_devices_wants_unused_parameters(monkeypatch, variable, more):
+    monkeypatch.setenv(variable, "2")
     words = "--encoder conmamba --encoder_conf stochastic_depth_rate=0.1 --token_list x".split()
+    words += more.split()
     args = asr.ASRTask.get_parser().parse_args(words)
     with pytest.raises(UserError, match="0.1 on 2 devices.*set unused_parameters: true"):
         asr.ASRTask.prepare(args)
-    args = asr.ASRTask.get_parser().parse_args([*words, "--unused_parameters", "true"])
-    args.dry_run = True
-    asr.ASRTask.prepare(args)
+    none = ["--encoder_conf", "stochastic_depth_rate=[0.0, 0.0]"]
+    for fine in (["--unused_parameters", "true"], none):
+        args = asr.ASRTask.get_parser().parse_args([*words, *fine])
+        args.dry_run = True
+        asr.ASRTask.prepare(args)
