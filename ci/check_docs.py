@@ -145,9 +145,11 @@ def check_file(path):
     """Yield what is wrong with one Markdown file."""
     text = path.read_text(encoding="utf-8")
     folder = path.parent
+    # A page of docs is read in the repository's root.
+    start = ROOT if folder == ROOT / "docs" else folder
     for language, body in FENCE.findall(text):
         if language in SHELL:
-            yield from check_shell(body, folder)
+            yield from check_shell(body, start)
         elif language == "python":
             try:
                 compile(body, str(path), "exec")
@@ -156,7 +158,7 @@ def check_file(path):
     prose = FENCE.sub("", text)
     for code in INLINE.findall(prose):
         if looks_like_command(code):
-            yield from check_shell(code, folder)
+            yield from check_shell(code, start)
     for target in LINK.findall(INLINE.sub("", prose)):
         file = target.partition("#")[0]
         if file and not re.match(r"[a-z]+:", file) and not Path(folder, file).exists():

@@ -15,7 +15,7 @@ from pathlib import Path
 from mambaasr.data.folder import DataFolder, Segment
 from mambaasr.errors import UserError
 
-REMEDY = 'python -m pip install lhotse (or: pip install "mambaasr[corpora]")'
+REMEDY = "make env (or, in an environment of your own: uv pip install lhotse)"
 
 
 @dataclass(frozen=True)
@@ -255,7 +255,7 @@ def _gigaspeech(corpus_dir, parts, work, nj):
     except ImportError as error:
         raise UserError(
             f"lhotse reads GigaSpeech with speechcolab, which cannot be imported ({error}): "
-            "python -m pip install speechcolab"
+            "uv pip install speechcolab"
         ) from None
     from lhotse.recipes import prepare_gigaspeech
 
