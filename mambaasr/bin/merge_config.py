@@ -8,6 +8,8 @@ import shlex
 import tempfile
 from pathlib import Path
 
+import yaml
+
 from mambaasr.bin import run_main
 from mambaasr.errors import UserError
 from mambaasr.files import atomic_write
@@ -37,6 +39,13 @@ def get_parser():
     )
     parser.add_argument(
         "--keep", nargs="*", default=[], metavar="KEY", help="flat names that --drop leaves"
+    )
+    parser.add_argument(
+        "--drop_unless_0",
+        nargs="*",
+        default=[],
+        metavar="KEY",
+        help="flat names of numbers that --drop leaves out unless they are 0",
     )
     parser.add_argument(
         "--check",
@@ -88,6 +97,11 @@ def main(argv=None):
     if args.drop is not None:
         config = drop(flatten(config), args.drop, args.keep)
         options = drop(flatten_options(given), args.drop, args.keep)
+        for key in args.drop_unless_0:
+            if key in options:
+                config[key] = yaml.safe_load(options.pop(key)[-1].partition("=")[2])
+            if config.get(key) != 0:
+                config.pop(key, None)
         config |= {f"--{name}": options[name] for name in sorted(options)}
     if args.output is None:
         print(dump(config), end="")

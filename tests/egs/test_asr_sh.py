@@ -248,6 +248,7 @@ def test_statistics_follow_all_but_what_is_known_not_to_matter(recipe):
 
     plain = recorded()
     args = "--max_epoch 3 --decoder mamba --specaug specaug --encoder_conf dropout_rate=0.2"
+    args += " --model_conf ctc_weight=0.2"
     assert recorded("--optim", "conf/optim.yaml", "--asr_args", args) == plain
     (recipe / "conf/lid.yaml").write_text("model: multilingual\nmodel_conf:\n  lid_weight: 0.3\n")
     assert recorded("--model", "conf/lid.yaml") == plain

@@ -137,7 +137,8 @@ statistics() {
     local work=${asr_stats_dir}/.stages
     merge_config --output "${work}/train.yaml"
     # Experiments that differ only in what is known not to matter here share one folder. Of the
-    # encoder its class and input layer matter: they say whether a text fits its frames.
+    # encoder its class and input layer matter: they say whether a text fits its frames; and whether
+    # there is CTC, for which it must fit.
     merge_config --check="${asr_args}" --output "${work}/inputs.yaml" \
         --keep encoder_conf.input_layer --drop 'encoder_conf.*' 'decoder*' 'ctc_conf*' 'specaug*' \
         'normalize*' 'optim*' 'scheduler*' 'exclude_weight_decay*' init init_param freeze_param \
@@ -146,7 +147,7 @@ statistics() {
         num_att_plot 'use_tensorboard' 'use_wandb' 'wandb_*' 'keep_*' 'nbest_*' \
         best_model_criterion val_scheduler_criterion early_stopping_criterion resume \
         model_conf.lsm_weight model_conf.length_normalized_loss 'model_conf.report_*' \
-        model model_conf.{languages,conditioning,families,lid_weight}
+        model model_conf.{languages,conditioning,families,lid_weight} --drop_unless_0 model_conf.ctc_weight
     cmd=(python -m)
     asr_train_command
     cmd+=(--collect_stats true --config "${work}/train.yaml" --normalize none
