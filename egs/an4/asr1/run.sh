@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # CMU AN4: spelled words, numbers and names. ./run.sh does all; ./run.sh --help lists the options.
-# The baseline: ./run.sh --encoder conf/encoder/conformer.yaml --decoder conf/decoder/transformer.yaml
+# The baseline: ./run.sh --encoder conformer --decoder transformer
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
