@@ -3,9 +3,10 @@
 from torch import nn
 
 from mambaasr.decoder.base import RecurrentDecoder, mixer_maker
+from mambaasr.layers.activation import ACTIVATIONS
 from mambaasr.layers.attention import CrossAttention
 from mambaasr.layers.block import FeedForward
-from mambaasr.layers.checks import check_counts, check_rates, check_sizes
+from mambaasr.layers.checks import check_choice, check_counts, check_rates, check_sizes
 from mambaasr.layers.dropout import Dropout
 from mambaasr.layers.masking import valid_mask
 from mambaasr.layers.norm import make_norm
@@ -168,6 +169,7 @@ class MambaDecoder(RecurrentDecoder):
         check_sizes(name, num_blocks=num_blocks, attention_heads=attention_heads)
         check_counts(linear_units=linear_units, mamba_before=mamba_before, mamba_after=mamba_after)
         check_rates(name, src_attention_dropout_rate=src_attention_dropout_rate)
+        check_choice("activation_type", activation_type, ACTIVATIONS)
         if mamba_before + mamba_after == 0:
             raise ValueError(
                 "mamba_before and mamba_after are 0; without a mixer the decoder knows no order"

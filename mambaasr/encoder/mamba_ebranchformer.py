@@ -7,7 +7,13 @@ from mambaasr.encoder.base import StackEncoder
 from mambaasr.layers.attention import SelfAttention
 from mambaasr.layers.block import FeedForward
 from mambaasr.layers.cgmlp import ConvolutionalGatingMLP
-from mambaasr.layers.checks import check_choice, check_counts, check_flags
+from mambaasr.layers.checks import (
+    check_choice,
+    check_counts,
+    check_flags,
+    check_rates,
+    check_sizes,
+)
 from mambaasr.layers.depthwise import DepthwiseConv
 from mambaasr.layers.dropout import Dropout
 from mambaasr.layers.linear import Linear
@@ -216,6 +222,8 @@ class MambaEBranchformerEncoder(StackEncoder):
             )
         check_counts(num_blocks=num_blocks)
         check_flags(use_linear_after_conv=use_linear_after_conv)
+        check_sizes(type(self).__name__, attention_heads=attention_heads)
+        check_rates(type(self).__name__, attention_dropout_rate=attention_dropout_rate)
         causal = direction == "uni"
 
         def attention():

@@ -5,7 +5,7 @@ from torch import nn
 
 from mambaasr.encoder.base import StackEncoder
 from mambaasr.layers.attention import SelfAttention
-from mambaasr.layers.checks import check_counts, check_flags
+from mambaasr.layers.checks import check_counts, check_flags, check_rates, check_sizes
 from mambaasr.layers.dropout import Dropout
 from mambaasr.layers.mixer import make_mixer, mixer_options
 from mambaasr.layers.norm import RMSNorm
@@ -141,6 +141,8 @@ class SpeechMambaEncoder(StackEncoder):
         interctc_use_conditioning=False,
     ):
         check_flags(use_attention=use_attention)
+        check_sizes(type(self).__name__, attention_heads=attention_heads)
+        check_rates(type(self).__name__, attention_dropout_rate=attention_dropout_rate)
         check_counts(num_blocks=num_blocks, mamba_before=mamba_before, mamba_after=mamba_after)
         if not use_attention and mamba_before + mamba_after == 0:
             raise ValueError(

@@ -3,9 +3,9 @@
 import torch
 from torch import nn
 
-from mambaasr.layers.activation import make_activation
-from mambaasr.layers.checks import check_counts
-from mambaasr.layers.conv_module import ConvolutionModule
+from mambaasr.layers.activation import ACTIVATIONS, make_activation
+from mambaasr.layers.checks import check_choice, check_counts
+from mambaasr.layers.conv_module import NORMS, ConvolutionModule
 from mambaasr.layers.dropout import Dropout
 from mambaasr.layers.linear import Linear
 from mambaasr.layers.masking import zero_padding
@@ -64,6 +64,9 @@ class EncoderBlock(nn.Module):
     ):
         super().__init__()
         check_counts(linear_units=hidden)
+        # Also where no part asks for them.
+        check_choice("activation_type", activation, ACTIVATIONS)
+        check_choice("cnn_module_norm", conv_norm, NORMS)
         if macaron and hidden == 0:
             raise ValueError("macaron_style needs linear_units > 0")
         self.scale = 0.5 if macaron else 1.0

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mambaasr.layers.activation import make_activation
-from mambaasr.layers.checks import check_counts
+from mambaasr.layers.checks import check_choice, check_counts
 from mambaasr.layers.depthwise import DepthwiseConv
 from mambaasr.layers.dropout import Dropout
 from mambaasr.layers.linear import Linear
@@ -63,8 +63,7 @@ class ConvolutionModule(nn.Module):
 
     def __init__(self, channels, kernel_size, norm="layer_norm", causal=False, activation="swish"):
         super().__init__()
-        if norm not in NORMS:
-            raise ValueError(f"cnn_module_norm is {norm!r}; choose one of {', '.join(NORMS)}")
+        check_choice("cnn_module_norm", norm, NORMS)
         self.pointwise_in = Linear(channels, 2 * channels)
         self.depthwise = DepthwiseConv(channels, kernel_size, causal, "cnn_module_kernel")
         self.causal = causal

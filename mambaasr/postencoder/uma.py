@@ -6,7 +6,7 @@ from torch import nn
 from mambaasr.espnet_compat import AbsPostEncoder
 from mambaasr.layers.attention import SelfAttention
 from mambaasr.layers.block import EncoderBlock
-from mambaasr.layers.checks import check_counts
+from mambaasr.layers.checks import check_counts, check_rates, check_sizes
 from mambaasr.layers.dropout import Dropout
 from mambaasr.layers.masking import zero_padding
 from mambaasr.layers.positions import sinusoidal, split_positions
@@ -56,6 +56,12 @@ class UMAPostEncoder(AbsPostEncoder):
     ):
         super().__init__()
         check_counts(num_blocks=num_blocks, linear_units=linear_units)
+        check_sizes("UMAPostEncoder", attention_heads=attention_heads)
+        check_rates(
+            "UMAPostEncoder",
+            attention_dropout_rate=attention_dropout_rate,
+            dropout_rate=dropout_rate,
+        )
         added, turned = split_positions(positions, input_size)
         self._output_size = input_size
         self.aggregation = UnimodalAggregation(input_size, max_frames)
