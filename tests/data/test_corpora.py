@@ -118,5 +118,5 @@ def test_a_damaged_file_is_named(tmp_path):
 def test_without_lhotse_it_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "lhotse", None)
     root = corpora.librispeech(tmp_path / "LibriSpeech", ["test-clean"])
-    with pytest.raises(UserError, match="python -m pip install lhotse"):
+    with pytest.raises(UserError, match="make env"):
         prepare_sets("librispeech", root, {"a": ["test-clean"]}, tmp_path / "data")
