@@ -139,7 +139,7 @@ def check(parts, config, options, task="asr", build=False):
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder, "config.yaml")
         with atomic_write(whole) as stream:
-            stream.write(dump(config))
+            stream.write(dump(dict(config)))
         try:
             given = check_command([*command, str(whole), *options], task)
         except UserError as error:
