@@ -279,7 +279,9 @@ def run(step, resume_changed=False, force=False):
         _add_timing(step, begun, seconds, used, status)
         if status != 0:
             where = f"; log: {step.log}" if step.log else ""
-            _say(f"{step.name}: failed with exit status {status}{where}")
+            told = status - 128 in (signal.SIGINT, signal.SIGTERM)
+            how = "was stopped" if told else "failed"
+            _say(f"{step.name}: {how} with exit status {status}{where}")
             return status
         if missing:
             raise UserError(f"{step.name}: ended without writing {', '.join(missing)}")

@@ -78,8 +78,11 @@ def train(task, parser, argv):
     if not args.help_all:
         from mambaasr.task.config import check_command, collects_statistics
 
-        if not collects_statistics(check_command(argv, task)):
-            advice = "; with --resume true it goes on after the last whole epoch"
+        given = check_command(argv, task)
+        if not collects_statistics(given):
+            resumes = (given.get("resume") or ["false"])[-1] == "true"
+            how = "the same command" if resumes else "with --resume true it"
+            advice = f"; {how} goes on after the last whole epoch"
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, functools.partial(_stop, os.getpid(), advice))
     if task == "asr":

@@ -71,8 +71,8 @@ def prepare_sets(name, corpus_dir, sets, data_dir, nj=1):
     corpus_dir = Path(corpus_dir)
     if not str(corpus_dir) or not corpus_dir.is_dir():
         raise UserError(
-            f"{corpus_dir}: no such folder: it should hold {corpus.layout}. {corpus.get}, and name "
-            f"the folder: {name.upper()}=DIR ./run.sh"
+            f"{corpus_dir}: no such folder: it should hold {corpus.layout}. {corpus.get}; name "
+            f"the folder that holds all this: {name.upper()}=FOLDER ./run.sh"
         )
     _require_lhotse()
     needed = list(dict.fromkeys(part for parts in sets.values() for part in parts))

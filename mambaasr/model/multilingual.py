@@ -126,11 +126,13 @@ class MultilingualModel(ESPnetASRModel):
         """Name the languages of the utterances that :meth:`encode` gets from now on.
 
         Args:
-            codes: a list, one code an utterance; None: unknown, no vector is added.
+            codes: a list, one code an utterance, or the code of one; None: unknown, no vector is
+                added.
 
         Raises:
             ValueError: a code is not among the model's languages.
         """
+        codes = [codes] if isinstance(codes, str) else codes
         unknown = sorted(set(codes or ()) - set(self.languages))
         if unknown:
             raise ValueError(

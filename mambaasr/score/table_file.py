@@ -260,6 +260,10 @@ class _Reader:
                     f"{name} `{value}`: no such block for {self.recipe}"
                     f"{choices(value, sorted(set(there)))}",
                 )
+            if name in BLOCKS and not {name, f"{name}_conf"} & read(self.recipe / file).keys():
+                self.fail(
+                    keys, f"{file}: has neither `{name}` nor `{name}_conf`, so it is no {name}"
+                )
             return str(file)
         if name in ARGUMENTS:
             try:

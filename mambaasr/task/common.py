@@ -54,7 +54,8 @@ class SafeTask:
         optim.add_options(parser)
 
         def error(message):
-            raise UserError(f"{message}; see --help_all")
+            task = cls.__name__.removesuffix("Task").lower()
+            raise UserError(f"{message}; see mambaasr {task}_train --help_all")
 
         parser.error = error
         return parser

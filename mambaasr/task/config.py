@@ -255,7 +255,9 @@ def _parse(argv, task):
         name = word.partition("=")[0]
         if name.startswith("--"):
             near = _nearest(name[2:].replace("-", "_"), signatures.options(task), "--")
-            raise UserError(f"there is no option {name}{near}; see --help_all")
+            raise UserError(
+                f"there is no option {name}{near}; see mambaasr {task}_train --help_all"
+            )
         raise UserError(f"what does `{word}` belong to? Options look like --name value")
     return {
         name: [value for values in groups for value in values]

@@ -104,7 +104,9 @@ def test_what_is_not_there_is_named(tmp_path, name, sets, message):
 
 
 def test_a_missing_corpus_says_how_to_get_it(tmp_path):
-    with pytest.raises(UserError, match="lhotse download librispeech --full DIR.*LIBRISPEECH=DIR"):
+    with pytest.raises(
+        UserError, match="lhotse download librispeech --full DIR.*LIBRISPEECH=FOLDER"
+    ):
         prepare_sets("librispeech", tmp_path / "no", {"a": ["dev-clean"]}, tmp_path / "data")
 
 

@@ -98,7 +98,10 @@ def test_help_lists_every_option(recipe):
         (["--inference_args=--nonsense"], "unrecognized arguments: --nonsense"),
         (["--inference_config", "conf/train_asr.yaml"], "there is no option `encoder`"),
         (["--asr_args=--nonsense"], "there is no option --nonsense"),
-        (["--asr_config", "conf/x.yaml"], "there are: conf/train_asr.yaml"),
+        (
+            ["--asr_config", "conf/x.yaml"],
+            "--asr_config conf/x.yaml: no such file; there are: train_asr",
+        ),
         (["--encoder", "conf/x.yaml"], "--encoder conf/x.yaml: no such file"),
         (["--nlsyms_txt", "nowhere"], "--nlsyms_txt nowhere: no such file"),
         (["--text_prefix", "<|en|>"], "its words must be in a file --nlsyms_txt"),
@@ -109,7 +112,9 @@ def test_help_lists_every_option(recipe):
         (["--asr_args", "--encoder mambo"], "encoder `mambo` is unknown"),
         (["--asr_args", "--decoder none"], "without a decoder CTC is alone"),
         (["--model", "conf/x.yaml"], "--model conf/x.yaml: no such file"),
-        (["--encoder", "mambo"], "TEMPLATE/asr1/conf/encoder/mamba_uma.yaml"),
+        (["--encoder", "conmamba_xs"], "no such file (did you mean conmamba_s"),
+        (["--encoder", f"{ASR.parent}/conf/decoder/mamba_6.yaml"], "has neither 'encoder:'"),
+        (["--inference_args", "--lm_weight 0.3"], "--lm_weight 0.3 has no effect without a lang"),
         # A name alone is a block of the recipe or of TEMPLATE.
         (["--encoder", "conmamba_s", "--asr_args=--nonsense"], "there is no option --nonsense"),
         (["--optim", "cosine.yaml", "--asr_args=--nonsense"], "there is no option --nonsense"),

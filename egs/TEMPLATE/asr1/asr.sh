@@ -16,7 +16,7 @@ cores=$(getconf _NPROCESSORS_ONLN 2> /dev/null || echo 4)
 jobs=$(( cores < 8 ? cores : 8 ))
 
 heading "What to run"
-option stage 1 "first stage: 1 data, 2 speed perturbation, 3 format audio, 4 filter, 5 token list, 6-8 language model, 9 n-gram, 10 statistics, 11 training, 12 decoding, 13 scoring, 14 pack, 15 upload"
+option stage 1 "first stage: 1 data, 2 speed perturbation, 3 format audio, 4 filter, 5 token list, 6-8 language model, 10 statistics, 11 training, 12 decoding, 13 scoring (9 n-gram, 14 pack and 15 upload are not built yet)"
 option stop_stage 13 "last stage"
 option skip_data_prep false "skip stages 1 to 5"
 option skip_train false "skip stages 6 to 11"
@@ -62,7 +62,7 @@ option lm_exp "" "folder of its experiment; default: <expdir>/lm_<lm_tag>; witho
 option lm_stats_dir "" "folder of its statistics"
 option lm_train_text "" "texts to train it on, e.g. \"data/train/text data/local/other_text/text\"; default: the training set's, at one speed"
 option lm_dev_text "" "texts to validate it on; default: the validation set's"
-option lm_test_text "" "text to measure its perplexity on; default: the first test set's"
+option lm_test_text "" "text to measure its perplexity on; default: that of the first test set that is not the validation set"
 option inference_lm valid.loss.ave.pth "file in its folder to decode with"
 
 heading "Training"
@@ -101,6 +101,9 @@ if (( stage > 13 && stop_stage == 13 )); then stop_stage=${stage}; fi
 (( stage != 9 && stop_stage != 9 )) || die "stage 9 (n-gram) is not built yet: --stop_stage 8 or --stage 10"
 if ! ${use_lm} && (( stage > 5 && stop_stage < 9 )); then
     die "stages 6 to 8 are the language model's: --use_lm true"
+fi
+if ! ${use_lm} && [[ ${inference_args} =~ --lm_weight[[:space:]=]+([0-9.]*[1-9]) ]]; then
+    die "--lm_weight ${BASH_REMATCH[1]} has no effect without a language model: --use_lm true"
 fi
 if ${use_lm} && [[ -z ${lm_config}${lm_exp} ]]; then
     die "--use_lm true needs --lm_config, or --lm_exp with a trained one"
@@ -254,7 +257,8 @@ run_stage 3 "format audio" format_audio
 run_stage 4 "filter" filter
 run_stage 5 "token list" make_tokens
 if ${use_lm}; then
-    : "${lm_test_text:=$(formatted "${tests[0]}")/text}"
+    for set in "${tests[@]}"; do if [[ ${set} != "${valid_set}" ]]; then break; fi; done
+    : "${lm_test_text:=$(formatted "${set}")/text}"
     run_stage 6 "LM statistics" lm_statistics
     run_stage 7 "LM training" lm_training
     run_stage 8 "LM perplexity" perplexity

@@ -27,11 +27,7 @@ print_help() {
 
 unknown_option() {
     local near
-    near=$(python3 - "$1" "${option_names[@]}" <<'PY' || true
-import difflib, sys
-print(" or ".join("--" + name for name in difflib.get_close_matches(sys.argv[1], sys.argv[2:])))
-PY
-    )
+    near=$(near_words "--$1" "${option_names[@]/#/--}")
     die "unknown option --$1${near:+ (did you mean ${near}?)}; --help lists them all"
 }
 
@@ -74,15 +70,35 @@ count() { # count OPTION MINIMUM
     (( ${!1} >= $2 )) || die "--$1 ${!1}: must be at least $2"
 }
 find_block() { # find_block OPTION: its yaml; a name alone is looked for in conf, then in TEMPLATE's
-    local value=${!1} folder=conf file places
-    if [[ -z ${value} || -f ${value} ]]; then return; fi
+    local value=${!1} folder=conf file places names near
+    if [[ -z ${value} ]]; then return; fi
     case $1 in encoder | decoder | model | optim) folder+=/$1 ;; esac
     places=("${folder}" "${here}/${folder}")
     if [[ ${value} == */* ]]; then places=("$(dirname "${value}")"); fi
-    for file in "${places[@]/%//${value%.yaml}.yaml}"; do
-        if [[ ${value} != */* && -f ${file} ]]; then printf -v "$1" '%s' "${file}"; return; fi
+    for file in "${value}" "${places[@]/%//${value%.yaml}.yaml}"; do
+        if [[ -f ${file} && (${file} == "${value}" || ${value} != */*) ]]; then
+            # A block of another slot would leave this one as it is.
+            [[ ${folder} == conf ]] || grep -Eq "^($1|$1_conf):" "${file}" ||
+                die "--$1 ${value}: ${file} has neither '$1:' nor '$1_conf:'"
+            printf -v "$1" '%s' "${file}"
+            return
+        fi
     done
-    die "--$1 ${value}: no such file; there are:" \
-        "$(find "${places[@]}" -maxdepth 1 -name '*.yaml' 2> /dev/null | sort | tr '\n' ' ')"
+    names=$(find "${places[@]}" -maxdepth 1 -name '*.yaml' 2> /dev/null | sed 's|.*/||; s|[.]yaml$||' | sort -u || true)
+    case $1 in
+        asr_config) names=$(grep -v -e '^decode' -e '^train_lm' <<< "${names}" || true) ;;
+        lm_config) names=$(grep '^train_lm' <<< "${names}" || true) ;;
+        inference_config) names=$(grep '^decode' <<< "${names}" || true) ;;
+    esac
+    read -r -d '' -a names <<< "${names}" || true
+    near=$(near_words "$(stem_of "${value}")" ${names[@]+"${names[@]}"})
+    die "--$1 ${value}: no such file${near:+ (did you mean ${near}?)}; there are: ${names[*]-}"
+}
+stem_of() { local name=${1##*/}; printf '%s' "${name%.yaml}"; }
+near_words() { # near_words WORD WORDS...: those that look like it
+    python3 - "$@" <<'PY' || true
+import difflib, sys
+print(" or ".join(difflib.get_close_matches(sys.argv[1], sys.argv[2:])))
+PY
 }
 stage_number() { [[ $2 =~ ^([1-9]|1[0-5])$ ]] || die "--$1 '$2': stages are numbers from 1 to 15"; }

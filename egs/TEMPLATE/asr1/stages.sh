@@ -165,6 +165,10 @@ statistics() {
 train() {
     local config=${asr_exp}/.stages/train.yaml kind
     merge_config --output "${config}"
+    if (( ngpu == 0 )) && nvidia-smi -L 2> /dev/null | grep -q .; then
+        echo "a GPU is here and not used: --ngpu 1 --gpu_inference true"
+    fi
+    echo "log: ${asr_exp}/train.log"
     launcher
     asr_train_command
     # Under torchrun each process owns one GPU, and ESPnet must not start processes of its own.

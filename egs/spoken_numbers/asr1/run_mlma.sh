@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # The five languages in one model with one vocabulary, ConMamba and CTC alone (conf/train_mlma.yaml).
+# --local_data_opts takes the place of the one below: repeat its --langs.
 # ./run_mlma.sh --model lid asks it for the language, the other blocks tell it.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
