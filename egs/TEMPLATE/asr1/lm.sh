@@ -64,7 +64,7 @@ lm_training() {
 
 perplexity() {
     local file=${lm_exp}/${inference_lm} out=${lm_exp}/perplexity_test
-    need_model "${file}"
+    need_model "${file}" 7
     step "perplexity" "${out}" --input "${lm_test_text}" "${lm_exp}/config.yaml" "${file}" \
         --output "${out}"/{ppl,perplexity.json} -- \
         python -m mambaasr.bin.lm_calc_perplexity --train_config "${lm_exp}/config.yaml" \

@@ -111,8 +111,8 @@ launcher() { # cmd as it begins for a training: in one process, or in one a GPU
     cmd=(python -m)
     if (( ngpu > 1 )); then cmd+=(torch.distributed.run --standalone --nproc_per_node "${ngpu}" -m); fi
 }
-need_model() { # need_model FILE
-    [[ -f $1 ]] || die "$1: no such model; there are:" \
+need_model() { # need_model FILE STAGE
+    [[ -f $1 ]] || die "$1: no such model (stage $2 makes them); there are:" \
         "$(find "${1%/*}" -maxdepth 1 -name '*.pth' 2> /dev/null | sort | tr '\n' ' ')"
 }
 
@@ -168,6 +168,7 @@ train() {
     if (( ngpu == 0 )) && nvidia-smi -L 2> /dev/null | grep -q .; then
         echo "a GPU is here and not used: --ngpu 1 --gpu_inference true"
     fi
+    [[ -f ${asr_stats_dir}/train/speech_shape ]] || die "${asr_stats_dir}: no statistics: run stage 10"
     echo "log: ${asr_exp}/train.log"
     launcher
     asr_train_command
@@ -206,8 +207,8 @@ train() {
 decode() {
     local file=${asr_exp}/${inference_asr_model} set data out
     local lm=("${lm_exp}/config.yaml" "${lm_exp}/${inference_lm}")
-    need_model "${file}"
-    if ${use_lm}; then need_model "${lm[1]}"; fi
+    need_model "${file}" 11
+    if ${use_lm}; then need_model "${lm[1]}" 7; fi
     for set in "${tests[@]}"; do
         data=$(formatted "${set}") out=${decode_dir}/${set}
         cmd=(python -m mambaasr.bin.asr_inference --asr_train_config "${asr_exp}/config.yaml"
