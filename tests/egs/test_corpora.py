@@ -60,4 +60,4 @@ def test_without_the_corpus_it_says_how_to_get_it(recipe, tmp_path):
     variable = RECIPES.get(recipe, ["CSJ"])[0]
     done = prepare(recipe, tmp_path, **{variable: str(tmp_path / "nowhere")})
     assert done.returncode == 2 and done.stderr.startswith("error: ")
-    assert f"{variable}=DIR ./run.sh" in done.stderr and done.stderr.count("\n") == 1
+    assert f"{variable}=FOLDER ./run.sh" in done.stderr and done.stderr.count("\n") == 1
