@@ -114,6 +114,7 @@ def test_help_lists_every_option(recipe):
         (["--model", "conf/x.yaml"], "--model conf/x.yaml: no such file"),
         (["--encoder", "conmamba_xs"], "no such file (did you mean conmamba_s"),
         (["--encoder", f"{ASR.parent}/conf/decoder/mamba_6.yaml"], "has neither 'encoder:'"),
+        (["--inference_args", "--lm_weight 0.3 --lm_file x --oops 1"], "arguments: --oops 1"),
         (["--inference_args", "--lm_weight 0.3"], "--lm_weight 0.3 has no effect without a lang"),
         # A name alone is a block of the recipe or of TEMPLATE.
         (["--encoder", "conmamba_s", "--asr_args=--nonsense"], "there is no option --nonsense"),

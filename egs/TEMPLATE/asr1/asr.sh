@@ -102,7 +102,8 @@ if (( stage > 13 && stop_stage == 13 )); then stop_stage=${stage}; fi
 if ! ${use_lm} && (( stage > 5 && stop_stage < 9 )); then
     die "stages 6 to 8 are the language model's: --use_lm true"
 fi
-if ! ${use_lm} && [[ ${inference_args} =~ --lm_weight[[:space:]=]+([0-9.]*[1-9]) ]]; then
+# One of the user's own may come with the arguments.
+if ! ${use_lm} && [[ ${inference_args} != *--lm_file* && ${inference_args} =~ --lm_weight[[:space:]=]+([0-9.]*[1-9]) ]]; then
     die "--lm_weight ${BASH_REMATCH[1]} has no effect without a language model: --use_lm true"
 fi
 if ${use_lm} && [[ -z ${lm_config}${lm_exp} ]]; then
