@@ -1,5 +1,5 @@
 # make env | demo | test | bench | lint | lock | clean. The variables of tools/setup_env.sh work here too:
-# make env TORCH=cuda, make test USE_ACTIVE_ENV=1, make env PYTHON=python3.11
+# make env TORCH=cuda, make test USE_ACTIVE_ENV=1, make env PYTHON=python3.13
 
 ifeq ($(USE_ACTIVE_ENV),1)
 ENV_DIR := $(or $(VIRTUAL_ENV),$(CONDA_PREFIX))
@@ -39,8 +39,8 @@ lint: env
 	ci/lint.sh
 
 lock: env
-	python -m uv pip compile --quiet --upgrade --universal --python-version 3.10 --extra dev \
-		--fork-strategy fewest --constraints tools/lock.in --no-annotate --custom-compile-command "make lock" --output-file tools/requirements.lock setup.py
+	python -m uv pip compile --quiet --upgrade --universal --python-version 3.12 --extra dev \
+		--constraints tools/lock.in --no-annotate --custom-compile-command "make lock" --output-file tools/requirements.lock setup.py
 
 clean:
 	rm -rf build *.egg-info .pytest_cache .ruff_cache

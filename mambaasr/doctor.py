@@ -68,8 +68,9 @@ def install_command(*requirements, isolated=True):
     command += ["uv", "pip", "install", "--python", sys.executable] if installed("uv") else []
     command += [] if installed("uv") else ["pip", "install"]
     command += [] if isolated else ["--no-build-isolation"]
-    lock = ROOT / "tools/requirements.lock"
-    command += ["--constraint", str(lock)] if lock.exists() and isolated else []
+    # The pins are of environments that tools/setup_env.sh made; others have a torch of their own.
+    lock, stamp = ROOT / "tools/requirements.lock", Path(sys.prefix, "mambaasr-env.stamp")
+    command += ["--constraint", str(lock)] if lock.exists() and stamp.exists() and isolated else []
     return shlex.join([*command, *requirements])
 
 
@@ -103,11 +104,11 @@ def unmet(wanted):
 
 
 def python_version():
-    """Python itself: ESPnet's pins end at 3.12."""
+    """Python itself: what ESPnet runs on."""
     detail = f"{platform.python_version()} at {sys.executable}"
-    if (3, 10) <= sys.version_info[:2] <= (3, 12):
+    if (3, 12) <= sys.version_info[:2] <= (3, 13):
         return Finding(OK, "python", detail)
-    detail += "; 3.10 to 3.12 is needed"
+    detail += "; 3.12 or 3.13 is needed"
     return Finding(FAIL, "python", detail, "PYTHON=python3.12 make env")
 
 
@@ -138,13 +139,13 @@ def packages():
         shown = ", ".join(f"{name} {installed(name)}" for name in names)
         yield Finding(OK, "packages", f"all {len(wanted)} required ones, with {shown}")
     lacking = [plain(requirement) for requirement, _ in unmet(requirements("dev"))]
+    if "lhotse" in lacking:
+        detail = "not installed; most recipes prepare their corpus with it, AN4 does not"
+        yield Finding(NOTE, "lhotse", detail, install_command("lhotse"))
+        lacking.remove("lhotse")
     if lacking:
         detail = f"only for developers, not installed: {', '.join(lacking)}"
         yield Finding(NOTE, "tests, lint", detail, install_command(*lacking))
-    if installed("espnet") and not installed("pyworld"):
-        detail = "not installed; ESPnet's synthesis and espnetez need it, recognition does not"
-        remedy = install_command("pyworld")
-        yield Finding(NOTE, "pyworld", detail, f"{compiler_hint()} && {remedy}")
 
 
 def torch_cuda():

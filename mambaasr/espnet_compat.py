@@ -1,11 +1,12 @@
 """The only file that imports ESPnet names which are private or moving.
 
-Importing it stays light: no ESPnet task (ten seconds, and attempts to download nltk data) is
-imported before :func:`choices` is called.
+Importing it stays light: no ESPnet task, which takes seconds, is imported before :func:`choices`
+is called.
 """
 
 import contextlib
 import importlib
+import importlib.machinery
 import importlib.util
 import io
 import sys
@@ -17,15 +18,10 @@ from espnet2.asr.decoder.abs_decoder import AbsDecoder
 from espnet2.asr.encoder.abs_encoder import AbsEncoder
 from espnet2.asr.frontend.abs_frontend import AbsFrontend
 from espnet2.asr.postencoder.abs_postencoder import AbsPostEncoder
+from espnet2.legacy.nets.pytorch_backend.transformer.subsampling import TooShortUttError
+from espnet2.legacy.nets.scorer_interface import BatchScorerInterface
 from espnet2.lm.abs_model import AbsLM
 from espnet2.schedulers.abs_scheduler import AbsBatchStepScheduler
-
-try:
-    from espnet.nets.pytorch_backend.transformer.subsampling import TooShortUttError
-    from espnet.nets.scorer_interface import BatchScorerInterface
-except ModuleNotFoundError:  # ESPnet after 202511 moved espnet.nets
-    from espnet2.legacy.nets.pytorch_backend.transformer.subsampling import TooShortUttError
-    from espnet2.legacy.nets.scorer_interface import BatchScorerInterface
 
 __all__ = [
     "AbsBatchStepScheduler",
@@ -57,7 +53,7 @@ _SLOTS = {
 }
 
 
-def choices(slot):
+def choices(slot: str) -> dict:
     """Return ESPnet's own dict of yaml names and classes for a slot; what is put in is known.
 
     Args:
@@ -71,36 +67,32 @@ def choices(slot):
     return getattr(found, "classes", found)
 
 
-def import_quietly(module_name):
-    """Import an ESPnet module without its noise and without network access; return the module.
+def import_quietly(module_name: str) -> types.ModuleType:
+    """Import an ESPnet module without its noise; return the module.
 
-    ESPnet's tasks import ``g2p_en``, which at once looks for nltk data and tries to download
-    it; it is imported here only when a phoneme tokenizer is really made. What other modules
-    print or warn about while they are imported (an absent flash-attention) is kept away from
-    the screen. An import that fails raises as usual.
+    What it prints or warns about while it is imported (an absent flash-attention) is kept away
+    from the screen. An import that fails raises as usual.
     """
-    _postpone_g2p()
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+    _provide_editdistance()
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
         warnings.simplefilter("ignore")
         return importlib.import_module(module_name)
 
 
-def _postpone_g2p():
-    """Put a module that loads the true ``g2p_en`` when its ``G2p`` is asked for in its place."""
-    if "g2p_en" in sys.modules:
-        return
-    spec = importlib.util.find_spec("g2p_en")
-    if spec is None:
-        return
-    postponed = types.ModuleType("g2p_en")
-    postponed.__spec__ = spec
+def _provide_editdistance():
+    """Give ESPnet, for the error rates in training, an ``editdistance`` where there is none.
 
-    def load(name):
-        if name != "G2p":
-            raise AttributeError(f"module 'g2p_en' has no attribute {name!r}")
-        if sys.modules.get("g2p_en") is postponed:
-            del sys.modules["g2p_en"]
-        return importlib.import_module("g2p_en").G2p
+    The package has no wheels for Python 3.13; rapidfuzz, which does, counts the same.
+    """
+    if "editdistance" in sys.modules or importlib.util.find_spec("editdistance"):
+        return
+    from rapidfuzz.distance import Levenshtein
 
-    postponed.__getattr__ = load
-    sys.modules["g2p_en"] = postponed
+    module = types.ModuleType("editdistance")
+    module.__spec__ = importlib.machinery.ModuleSpec("editdistance", None)
+    module.eval = module.distance = Levenshtein.distance
+    sys.modules["editdistance"] = module

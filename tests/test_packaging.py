@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-# g2p_en comes with ESPnet, which imports it; ours only stands in for it.
-BY_ESPNET = {"g2p_en"}
 
 
 def imported(folder):
@@ -42,7 +40,7 @@ def test_every_import_is_asked_for(folder):
     own |= {path.parent.name for path in (ROOT / folder).rglob("*.py")}
     missing = {}
     for module, path in imported(ROOT / folder).items():
-        if module in sys.stdlib_module_names or module in own or module in BY_ESPNET:
+        if module in sys.stdlib_module_names or module in own:
             continue
         names = {name.lower() for name in distributions.get(module, [module.replace("_", "-")])}
         if not names & asked_for():

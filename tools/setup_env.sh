@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes the Python environment: ./.venv with the pinned dependencies and this package (editable).
-# Needs Python 3.10 to 3.12 and a package index; no root, no nvcc, no Kaldi.
+# Needs Python 3.12 or 3.13 and a package index; no root, no nvcc, no Kaldi.
 set -euo pipefail
 
 usage() {
@@ -13,8 +13,8 @@ it (editable). Does nothing when .venv is current. After an interrupted run it s
   --dry-run   print what would be done (one "key: value" a line) and change nothing
 
 Variables, each optional:
-  PYTHON=python3.12   interpreter to build .venv with (3.10 to 3.12); default: the first that fits of
-                      python3.12, python3.11, python3.10, python3, python
+  PYTHON=python3.12   interpreter to build .venv with (3.12 or 3.13); default: the first that fits of
+                      python3.12, python3.13, python3, python, what pyenv and uv have installed
   TORCH=cpu|cuda      PyTorch's small CPU wheels, or the package index's own build, which carries
                       CUDA; default: cuda where an NVIDIA GPU answers, else cpu. Where PyTorch's
                       wheel index cannot be reached, cpu takes the package index's build as well.
@@ -60,7 +60,7 @@ stamp=$env_dir/mambaasr-env.stamp
 mark=$env_dir/mambaasr-env.made-here
 
 python_version() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null; }
-is_supported() { [[ $1 == 3.10 || $1 == 3.11 || $1 == 3.12 ]]; }
+is_supported() { [[ $1 == 3.12 || $1 == 3.13 ]]; }
 stamped() { [[ ! -f $stamp ]] || sed -n "s/^$1=//p" "$stamp"; }
 
 inputs_sum() { cat "$root/setup.py" "$root/pyproject.toml" "$lock" | cksum | cut -d ' ' -f 1; }
@@ -68,15 +68,28 @@ inputs_sum() { cat "$root/setup.py" "$root/pyproject.toml" "$lock" | cksum | cut
 # Only what was asked for by hand counts against what is there: `make test` after
 # `TORCH=cuda make env` leaves the CUDA build alone.
 choice_fits() {
-    [[ -f $stamp && $(stamped root) == "$root" ]] &&
+    [[ -f $stamp && $(stamped root) == "$root" ]] && is_supported "$(stamped python)" &&
         [[ -z ${TORCH:-} || $(stamped torch) == "$TORCH" ]] &&
         [[ -z ${PYTHON:-} || $(stamped python) == "$(python_version "$PYTHON")" ]] &&
         (cd / && "$env_python" -c 'import mambaasr') 2>/dev/null
 }
 
+# Interpreters by name and, behind them, those that pyenv or uv installed and nobody activated.
+interpreters() {
+    if [[ -n ${PYTHON:-} ]]; then
+        printf '%s\n' "$PYTHON"
+        return
+    fi
+    printf '%s\n' python3.12 python3.13 python3 python
+    printf '%s\n' "${PYENV_ROOT:-${HOME:-}/.pyenv}"/versions/3.1[23].*/bin/python
+    if command -v uv >/dev/null; then
+        uv python find --no-project --no-python-downloads '>=3.12,<3.14' 2>/dev/null || true
+    fi
+}
+
 find_python() {
     local candidate version without_venv=
-    for candidate in ${PYTHON:-python3.12 python3.11 python3.10 python3 python}; do
+    while read -r candidate; do
         version=$(python_version "$candidate") || continue
         is_supported "$version" || continue
         if command -v uv >/dev/null || "$candidate" -c 'import venv, ensurepip' 2>/dev/null; then
@@ -84,17 +97,18 @@ find_python() {
             return
         fi
         without_venv=${without_venv:-$version}
-    done
+    done < <(interpreters)
     if [[ -n $without_venv ]]; then
         die "Python $without_venv is here, but it cannot make virtual environments (its module" \
             "ensurepip is missing). On Debian and Ubuntu: apt install python$without_venv-venv." \
             "Without root: install uv (a single program) into your PATH, and run this again."
     elif [[ -n ${PYTHON:-} ]]; then
-        die "PYTHON=$PYTHON does not run, or is not Python 3.10 to 3.12 (ESPnet's pins end there)."
+        die "PYTHON=$PYTHON does not run, or is not Python 3.12 or 3.13 (which ESPnet needs)."
     fi
-    die "no Python 3.10 to 3.12 was found (ESPnet's pins end there). Install one, for instance" \
-        "'apt install python3.11 python3.11-venv', 'brew install python@3.12', 'pyenv install 3.12'" \
-        "or 'conda create -n mambaasr python=3.12', or name one: PYTHON=/path/to/python3.12 make env"
+    die "no Python 3.12 or 3.13 was found (ESPnet needs one). Install it, for instance with" \
+        "'uv python install 3.12', 'pyenv install 3.12', 'conda create -n mambaasr python=3.12'," \
+        "'brew install python@3.12' or 'apt install python3.12 python3.12-venv', or name one:" \
+        "PYTHON=/path/to/python3.12 make env"
 }
 
 has_nvidia_gpu() { command -v nvidia-smi >/dev/null && nvidia-smi -L 2>/dev/null | grep -q '^GPU'; }
@@ -117,12 +131,7 @@ os._exit(1)
 PY
 }
 
-# ESPnet needs pyworld (for speech synthesis), which exists as source only.
-can_compile() {
-    { command -v "${CXX:-c++}" || command -v g++ || command -v clang++; } >/dev/null 2>&1 &&
-        "$python" -c 'import os, sysconfig as s, sys
-sys.exit(not os.path.exists(os.path.join(s.get_path("include"), "Python.h")))'
-}
+can_compile() { { command -v "${CXX:-c++}" || command -v g++ || command -v clang++; } >/dev/null 2>&1; }
 
 # --- the plan ------------------------------------------------------------------------------------
 
@@ -150,7 +159,7 @@ fi
 if [[ $action == update ]]; then
     python=$env_python
     is_supported "$(python_version "$python" || true)" ||
-        die "$python is not a working Python 3.10 to 3.12 (ESPnet's pins end there)."
+        die "$python is not a working Python 3.12 or 3.13 (which ESPnet needs)."
 else
     python=$(find_python)
 fi
@@ -187,8 +196,7 @@ say "torch: $torch, from $source"
 if [[ $compiler == yes ]]; then
     say "compiler: found"
 else
-    say "compiler: none, or no Python headers; left out: the fast CPU kernel (pure torch runs" \
-        "instead) and pyworld (ESPnet's speech synthesis and espnetez need it, recognition does not)"
+    say "compiler: none; left out: the fast CPU kernel (pure torch runs instead)"
 fi
 [[ $dry_run == false ]] || exit 0
 
@@ -224,7 +232,7 @@ if [[ $action != update ]]; then
 fi
 rm -f "$stamp"
 
-# pip 26 refuses ci_sdr, which ESPnet needs, and older ones take minutes: uv installs everything.
+# uv installs in seconds what takes pip minutes.
 if "$env_python" -m uv --version >/dev/null 2>&1; then
     uv=("$env_python" -m uv)
 elif "$env_python" -m pip --version >/dev/null 2>&1; then
@@ -242,18 +250,13 @@ if [[ -n $own_torch ]]; then
 else
     cp "$lock" "$scratch/constraints.txt"
 fi
-pins=(--constraints "$scratch/constraints.txt")
-if [[ $compiler == no ]]; then
-    echo pyworld >"$scratch/excludes.txt"
-    pins+=(--excludes "$scratch/excludes.txt")
-fi
 
 if [[ $source == "PyTorch's CPU wheels" ]]; then
     # Alone and without its dependencies: that index also holds old copies of other packages.
     mapfile -t wheels < <(grep -oE '^(torch|torchaudio)==[^ +;]+' "$lock" | sed 's/$/+cpu/')
     "${install[@]}" --no-deps --default-index "$torch_index" "${wheels[@]}"
 fi
-"${install[@]}" "${pins[@]}" --editable "${root}[dev]"
+"${install[@]}" --constraints "$scratch/constraints.txt" --editable "${root}[dev]"
 
 python_now=$(python_version "$env_python")
 printf '%s\n' "root=$root" "inputs=$inputs" "torch=$torch" "python=$python_now" >"$scratch/stamp"

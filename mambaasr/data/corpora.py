@@ -15,7 +15,7 @@ from pathlib import Path
 from mambaasr.data.folder import DataFolder, Segment
 from mambaasr.errors import UserError
 
-REMEDY = "make env (or, in an environment of your own: uv pip install lhotse)"
+REMEDY = "make env (or, in an environment of your own: pip install lhotse)"
 
 
 @dataclass(frozen=True)

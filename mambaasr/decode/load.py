@@ -11,9 +11,8 @@ def load_speech2text(
 ):
     """Return ESPnet's ``Speech2Text`` with every weight checked and loaded.
 
-    ESPnet itself loads with ``strict=False`` and ``weights_only=False``: weights that are
-    missing keep their random values without a word, and a file may run code. So the model is
-    built without its weights here, and filled afterwards.
+    ESPnet itself loads with ``strict=False``: weights that are missing keep their random values
+    without a word. So the model is built without its weights here, and filled afterwards.
 
     Args:
         train_config: config.yaml of the experiment.
@@ -26,8 +25,8 @@ def load_speech2text(
         UserError: a file is missing or unreadable, the config builds no model, or the
             checkpoint's keys or shapes are not the model's.
     """
-    from mambaasr import register
     from mambaasr.espnet_compat import import_quietly
+    from mambaasr.registry import register
     from mambaasr.task.config import read
 
     check_device(device)

@@ -1,8 +1,6 @@
 """Checkpoints that survive a kill: written whole, read as plain values, mended at a resume."""
 
-import collections
 import contextlib
-import datetime
 import importlib
 import logging
 import os
@@ -11,7 +9,6 @@ import types
 import zipfile
 from pathlib import Path
 
-import numpy
 import torch
 
 from mambaasr.errors import UserError
@@ -20,41 +17,12 @@ from mambaasr.files import atomic_write
 CHECKPOINT = "checkpoint.pth"
 PREVIOUS = "checkpoint.prev.pth"
 
-# ESPnet's modules that save or load weights during a training.
-_MODULES = ("espnet2.train.trainer", "espnet2.torch_utils.load_pretrained_model")
-
-# What a checkpoint written by ESPnet itself holds beyond plain values; none of it runs code.
-_ESPNET_VALUES = [
-    datetime.timedelta,
-    numpy.dtype,
-    *[
-        (numpy.float64(0).__reduce__()[0], f"numpy.{package}.multiarray.scalar")
-        for package in ("core", "_core")  # numpy 1 and numpy 2
-    ],
-    *{type(numpy.dtype(kind)) for kind in ("f8", "f4", "i8", "i4", "?")},
-]
-
-
-def plain(value):
-    """Turn numpy scalars, times and special dicts into what ``weights_only=True`` can load."""
-    if isinstance(value, numpy.generic):
-        return value.item()
-    if isinstance(value, datetime.timedelta):
-        return value.total_seconds()
-    if isinstance(value, collections.OrderedDict):  # a state dict: its order and metadata count
-        return value
-    if isinstance(value, dict):
-        return {plain(key): plain(item) for key, item in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(plain(item) for item in value)
-    return value
-
 
 def save(value, path):
     """Save like ``torch.save``, but whole or not at all; the checkpoint before is kept.
 
     Args:
-        value: what to save; anything but tensors and containers is made plain.
+        value: what to save.
         path: a file. ``checkpoint.pth`` first becomes ``checkpoint.prev.pth``.
 
     Raises:
@@ -64,7 +32,7 @@ def save(value, path):
     advice = "earlier checkpoints are whole: make room, then run the same command to go on"
     try:
         with atomic_write(path, "wb") as stream:
-            torch.save(plain(value), stream)
+            torch.save(value, stream)
             stream.flush()
             if path.name == CHECKPOINT and path.exists():
                 _replace_by_link(path, path.with_name(PREVIOUS))
@@ -78,7 +46,7 @@ def save(value, path):
 
 
 def load(path, map_location="cpu"):
-    """Load a checkpoint of ours or of ESPnet as plain values; no code in it is run.
+    """Load a checkpoint as plain values; no code in it is run.
 
     Args:
         path: the file.
@@ -91,8 +59,7 @@ def load(path, map_location="cpu"):
     if not zipfile.is_zipfile(path):
         raise EOFError(f"{path} is missing or its end is")
     try:
-        with torch.serialization.safe_globals(_ESPNET_VALUES):
-            return torch.load(path, map_location=map_location, weights_only=True)
+        return torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{path}: not a plain checkpoint, so it is not opened: {reason}") from error
@@ -100,10 +67,10 @@ def load(path, map_location="cpu"):
 
 @contextlib.contextmanager
 def guarded():
-    """Let ESPnet's trainer save with :func:`save` and load with :func:`load` inside the block.
+    """Let ESPnet's trainer save with :func:`save` and average as below inside the block.
 
     ``Trainer.run`` is one long method that calls ``torch.save`` in place; giving its module a
-    ``torch`` whose ``save`` and ``load`` are ours changes nothing else of it.
+    ``torch`` whose ``save`` is ours changes nothing else of it.
     """
 
     class Torch(types.ModuleType):
@@ -112,19 +79,13 @@ def guarded():
 
     guard = Torch("torch")
     guard.save = lambda value, path: save(value, path)
-    guard.load = lambda path, map_location="cpu", weights_only=True: load(path, map_location)
-    modules = [importlib.import_module(name) for name in _MODULES]
-    trainer = modules[0]
+    trainer = importlib.import_module("espnet2.train.trainer")
     average = trainer.average_nbest_models
     try:
-        for module in modules:
-            module.torch = guard
-        trainer.average_nbest_models = average_nbest_models
+        trainer.torch, trainer.average_nbest_models = guard, average_nbest_models
         yield
     finally:
-        for module in modules:
-            module.torch = torch
-        trainer.average_nbest_models = average
+        trainer.torch, trainer.average_nbest_models = torch, average
 
 
 def mend(folder, criteria):
@@ -215,9 +176,8 @@ def average_nbest_models(
 ):
     """Average the best models as ESPnet does, under its file names.
 
-    ESPnet adds the models up inside the first one's dict, which the next criterion then takes
-    for that epoch's model; here every average is made of the files. An epoch whose file is
-    missing or torn is left out with a warning, so that it never ends a training.
+    An epoch whose file is missing or torn is left out with a warning, where ESPnet's own ends the
+    training: when more models are to be averaged than an earlier run kept, some are gone.
 
     Args:
         output_dir: the experiment's folder.

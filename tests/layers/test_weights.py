@@ -12,7 +12,6 @@ from mambaasr.layers.mamba import Mamba
 from mambaasr.layers.mamba2 import Mamba2
 
 ROOT = Path(__file__).resolve().parents[2]
-TRANSFORMERS = sys.version_info >= (3, 11)
 OURS = {"1": Mamba, "2": Mamba2}
 UNREACHABLE = "Request failed|Failed to fetch|[Cc]onnection|timed out|dns error|name resolution"
 SIZE = dict(d_model=24, d_state=8)
@@ -83,10 +82,8 @@ def theirs(tmp_path_factory):
         from bench import peers
     finally:
         sys.path.remove(str(ROOT / "tools"))
-    groups, said = dict(peers.GROUPS), []
-    if not TRANSFORMERS:
-        del groups["transformers, mambapy"]
-    if peers.install(groups=groups, say=said.append):
+    said = []
+    if peers.install(say=said.append):
         if re.search(UNREACHABLE, said[-1]):
             pytest.skip(f"no package registry in reach to take mamba_ssm from: {said[-1]}")
         pytest.fail("\n".join(said))
@@ -110,8 +107,6 @@ def theirs(tmp_path_factory):
 def answer(theirs, name):
     found = theirs[name]
     if isinstance(found, str):
-        if "transformers" in name and not TRANSFORMERS:
-            pytest.skip("the pinned transformers needs Python 3.11")
         pytest.fail(found)
     return found
 

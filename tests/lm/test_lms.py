@@ -193,7 +193,7 @@ def test_espnets_initialisation_leaves_what_must_stay():
     from espnet2.torch_utils.initialize import initialize
 
     lm = build_plain(num_blocks=8)
-    for init in ("chainer", "xavier_uniform"):
+    for init in ("kaiming_normal", "xavier_uniform"):
         initialize(lm, init)
         assert 0.01 < lm.embed.weight.std() < 0.03
     # One branch a block: what leaves each is scaled by 1 / sqrt(8), as it was at first.

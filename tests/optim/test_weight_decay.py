@@ -149,10 +149,3 @@ def test_espnets_conformer():
     found = decaying(ASRTask, model)
     assert found == expected(model)
     assert {name.rpartition(".")[2] for name in found} == {"weight", "pos_bias_u", "pos_bias_v"}
-
-
-def test_espnetez_does_the_same():
-    pytest.importorskip("pyworld", reason="espnetez imports every task; pyworld needs a compiler")
-    task = import_quietly("espnetez.task").get_ez_task("asr")
-    model = whole(task, *OURS)
-    assert decaying(task, model, "--exclude_weight_decay", "true") == expected(model)

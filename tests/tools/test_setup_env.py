@@ -122,29 +122,41 @@ def test_no_python_says_what_to_install(clone, tmp_path):
     path = programs(tmp_path / "bin", BASICS, python3=old)
     result = run(clone, "--dry-run", path=path, PYTHON=None)
     assert result.returncode == 2
-    assert "no Python 3.10 to 3.12 was found" in result.stderr
-    assert "apt install" in result.stderr
-    result = run(clone, "--dry-run", PYTHON="/nowhere/python3.11")
+    assert "no Python 3.12 or 3.13 was found" in result.stderr
+    assert "uv python install 3.12" in result.stderr
+    result = run(clone, "--dry-run", PYTHON="/nowhere/python3.12")
     assert result.returncode == 2
-    assert "PYTHON=/nowhere/python3.11" in result.stderr
+    assert "PYTHON=/nowhere/python3.12" in result.stderr
 
 
 def test_python_that_does_not_start_is_passed_over(clone, tmp_path):
     good = f'exec "{sys.executable}" "$@"'
-    scripts = {"python3.12": "echo 'pyenv: command not found' >&2; exit 127", "python3.10": good}
+    scripts = {"python3.12": "echo 'pyenv: command not found' >&2; exit 127", "python3.13": good}
     path = programs(tmp_path / "bin", BASICS, **scripts)
-    assert plan(clone, path=path, PYTHON=None)["python"].startswith("python3.10 (")
+    assert plan(clone, path=path, PYTHON=None)["python"].startswith("python3.13 (")
+
+
+def test_python_of_pyenv_or_uv_is_found_without_being_activated(clone, tmp_path):
+    hidden = clone / ".pyenv/versions/3.13.9/bin/python"
+    hidden.parent.mkdir(parents=True)
+    hidden.symlink_to(sys.executable)
+    path = programs(tmp_path / "bin", BASICS)
+    assert plan(clone, path=path, PYTHON=None)["python"].startswith(f"{hidden} (")
+    hidden.unlink()
+    by_uv = f"case $* in *'python find'*) echo {sys.executable};; esac"
+    path = programs(tmp_path / "with_uv", BASICS, uv=by_uv)
+    assert plan(clone, path=path, PYTHON=None)["python"].startswith(f"{sys.executable} (")
 
 
 def test_missing_ensurepip_names_the_debian_package(clone, tmp_path):
-    bare = "case $2 in *version_info*) echo 3.11;; *) exit 1;; esac"
-    path = programs(tmp_path / "bin", BASICS, **{"python3.11": bare})
+    bare = "case $2 in *version_info*) echo 3.12;; *) exit 1;; esac"
+    path = programs(tmp_path / "bin", BASICS, **{"python3.12": bare})
     result = run(clone, "--dry-run", path=path, PYTHON=None)
     assert result.returncode == 2
-    assert "apt install python3.11-venv" in result.stderr
+    assert "apt install python3.12-venv" in result.stderr
     # uv makes environments without ensurepip.
-    path = programs(tmp_path / "with_uv", BASICS, uv="exit 0", **{"python3.11": bare})
-    assert plan(clone, path=path, PYTHON=None)["python"] == "python3.11 (3.11)"
+    path = programs(tmp_path / "with_uv", BASICS, uv="exit 0", **{"python3.12": bare})
+    assert plan(clone, path=path, PYTHON=None)["python"] == "python3.12 (3.12)"
 
 
 def test_no_compiler_is_said(clone, tmp_path):
@@ -199,6 +211,12 @@ def test_changed_lock_updates_in_place(clone):
     with open(clone / "tools/requirements.lock", "a") as stream:
         stream.write("# changed\n")
     assert plan(clone)["action"] == "update"
+
+
+def test_python_that_is_no_longer_supported_starts_afresh(clone):
+    stamp = make_env(clone) / "mambaasr-env.stamp"
+    stamp.write_text(re.sub(r"python=.*", "python=3.11", stamp.read_text()))
+    assert plan(clone)["action"] == "recreate"
 
 
 def test_other_torch_by_hand_starts_afresh(clone):

@@ -86,7 +86,8 @@ def verify(root, called=None, remedy=None):
         shown = ", ".join(wrong[:5]) + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else "")
         raise UserError(
             f"{called or root}: not the AN4 that this recipe knows ({CHECKSUMS.name}): {shown}; "
-            f"{remedy or 'remove it and fetch it again'}, or go on with local/data.sh --no-check"
+            f"{remedy or 'remove it and fetch it again'}, or go on all the same with ./run.sh "
+            "--local_data_opts --no-check"
         )
 
 

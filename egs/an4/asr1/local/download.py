@@ -78,8 +78,6 @@ def unpack(archive, folder, check=None):
     """
     archive, folder = Path(archive), Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    if not hasattr(tarfile, "data_filter"):
-        raise UserError("this Python cannot unpack archives safely: update it to 3.10.12 or later")
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         with tarfile.open(archive) as tar:
