@@ -1,10 +1,11 @@
 """Measure whether a trained model's transcripts depend on the batch.
 
 Encodes each utterance of a data folder alone and in batches, from the waveform to the encoder's
-output, and compares the outputs and the greedy CTC transcripts:
+output, and compares the outputs and the greedy CTC transcripts; with --beam_size also what ESPnet's
+joint search finds for one utterance and for several at once:
 
     python tools/batch_invariance.py exp/asr_mine/config.yaml exp/asr_mine/valid.acc.ave.pth \
-        dump/raw/test
+        dump/raw/test --beam_size 10 --utterances 60
 """
 
 import argparse
@@ -19,6 +20,10 @@ def get_parser():
     parser.add_argument("model", help="checkpoint, such as valid.acc.ave.pth")
     parser.add_argument("data", help="data folder, such as dump/raw/test")
     parser.add_argument("--batch_sizes", type=int, nargs="+", default=[4, 16])
+    parser.add_argument("--utterances", type=int, help="only so many, the first ones")
+    parser.add_argument("--beam_size", type=int, help="search, too, with so many hypotheses")
+    parser.add_argument("--ctc_weight", type=float, default=0.3, help="in the search")
+    parser.add_argument("--ctc_window_margin", type=int, default=0, help="in the search; 0: exact")
     return parser
 
 
@@ -35,11 +40,18 @@ def main(argv=None):
 
     # ESPnet calls torch by names that are going away.
     warnings.filterwarnings("ignore", category=FutureWarning, module="espnet")
-    model = load_speech2text(args.config, args.model).asr_model
+    speech2text = load_speech2text(
+        args.config,
+        args.model,
+        beam_size=args.beam_size or 1,
+        ctc_weight=args.ctc_weight,
+        ctc_window_margin=args.ctc_window_margin,
+    )
+    model = speech2text.asr_model
     folder = DataFolder.read(args.data)
     waves = [
         torch.from_numpy(read_audio(folder.wav[utt], rate=16000)[0]).float()
-        for utt in folder.utterances
+        for utt in list(folder.utterances)[: args.utterances]
     ]
 
     @torch.no_grad()
@@ -49,9 +61,18 @@ def main(argv=None):
         out, frames = model.encode(speech, lengths)
         return [x[:n] for x, n in zip(out, frames, strict=True)]
 
-    alone = [encode([wave])[0] for wave in waves]
+    def search(batch):
+        if len(batch) == 1:
+            return [speech2text(batch[0])[0][0]]
+        return [nbest[0][0] for nbest in speech2text.batch_decode(batch)]
+
+    def in_batches(size, work):
+        return [x for i in range(0, len(waves), size) for x in work(waves[i : i + size])]
+
+    alone = in_batches(1, encode)
+    texts = in_batches(1, search) if args.beam_size else []
     for size in args.batch_sizes:
-        together = [x for i in range(0, len(waves), size) for x in encode(waves[i : i + size])]
+        together = in_batches(size, encode)
         largest, lengths, transcripts = 0.0, 0, 0
         for one, many in zip(alone, together, strict=True):
             frames = min(len(one), len(many))
@@ -65,6 +86,10 @@ def main(argv=None):
             f"batches of {size}: {len(waves)} utterances, largest difference {largest:.1e}, "
             f"{lengths} of another length, {transcripts} greedy transcripts differ"
         )
+        if args.beam_size:
+            pairs = zip(texts, in_batches(size, search), strict=True)
+            equal = sum(one == many for one, many in pairs)
+            print(f"batches of {size}: {equal} of {len(texts)} transcripts of the search are equal")
 
 
 if __name__ == "__main__":

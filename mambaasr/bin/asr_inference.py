@@ -18,6 +18,7 @@ SEARCH = (
     "minlenratio",
     "nbest",
     "normalize_length",
+    "ctc_window_margin",
     "token_type",
     "bpemodel",
     "dtype",
@@ -68,6 +69,12 @@ def get_parser():
     add("--minlenratio", type=float, default=0.0, help="shortest output to frames")
     add("--nbest", type=int, default=1, help="hypotheses to write")
     add("--normalize_length", type=_boolean, default=False, help="divide scores by the length")
+    add(
+        "--ctc_window_margin",
+        type=int,
+        default=0,
+        help="frames around its alignment that a CTC prefix score looks at; 0: all, exactly",
+    )
     add("--token_type", choices=["char", "bpe", "word"], help="None: as trained")
     add("--bpemodel", metavar="MODEL", help="None: as trained")
     add("--batch_size", type=int, default=1, help="only 1: --nj decodes in parallel")

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from mambaasr.espnet_compat import AbsDecoder, BatchScorerInterface
-from mambaasr.layers.beam import Origin, StepScorer
+from mambaasr.layers.beam import Origin, Row, StepScorer
 from mambaasr.layers.checks import check_choice, check_rates
 from mambaasr.layers.dropout import Dropout
 from mambaasr.layers.masking import zero_padding
@@ -41,10 +41,11 @@ class RecurrentDecoder(StepScorer, AbsDecoder, BatchScorerInterface):
       blocks; speech (batch, time, encoder_output_size) is zero beyond its lengths.
     - ``_start(speech)``: speech (1, time, encoder_output_size), which may have no frame, -> the
       state of every mixer before the first token, as a list of tuples of tensors (1, ...), all
-      mixers alike; and a list of tensors (1, ...) that do not change while the text grows.
-    - ``_advance(x, states, memory)``: one token of each hypothesis x (hypothesis, width); states
-      and memory as ``_start`` gave them, with a row for each hypothesis (memory with one row if
-      all share it); states are updated in place.
+      mixers alike; and a list of tensors (1, ..., time, channel) that do not change while the text
+      grows.
+    - ``_advance(x, states, memory, mask)``: one token of each hypothesis x (hypothesis, width);
+      states as ``_start`` gave them, with a row for each hypothesis, updated in place; memory and
+      mask as in :class:`mambaasr.layers.beam.Batch`.
 
     Args:
         vocab_size: tokens, blank and <sos/eos> included.
@@ -100,6 +101,25 @@ class RecurrentDecoder(StepScorer, AbsDecoder, BatchScorerInterface):
         """The state before the first token of an utterance x (time, encoder_output_size)."""
         return Origin(*self._start(x.unsqueeze(0)), frames=len(x)).first()
 
+    @torch.no_grad()
+    def batch_init_state(
+        self, x: torch.Tensor, xs_lengths: torch.Tensor | None = None
+    ) -> Row | list[Row]:
+        """The states before the first token of a batch of utterances, as ESPnet's search asks.
+
+        Args:
+            x: speech (utterance, time, width), or that of one utterance (time, width).
+            xs_lengths: (utterance) valid frames; None if all are.
+
+        Returns:
+            a :class:`mambaasr.layers.beam.Row`, or a list with one for each utterance; the search
+            gives the list to :meth:`batch_score` for each hypothesis.
+        """
+        if x.dim() == 2:
+            return self.init_state(x)
+        lengths = [x.shape[1]] * len(x) if xs_lengths is None else xs_lengths.tolist()
+        return [self.init_state(each[:length]) for each, length in zip(x, lengths, strict=True)]
+
     @staticmethod
     def _absorb(mixer, x):
         """The state of a causal mixer after x (1, time, width), which may have no frame."""
@@ -111,5 +131,5 @@ class RecurrentDecoder(StepScorer, AbsDecoder, BatchScorerInterface):
     def _step(self, tokens, batch):
         """tokens (hypothesis) -> logits (hypothesis, vocab_size); updates the batch's states."""
         x = self._embed(tokens.unsqueeze(1), batch.length).squeeze(1)
-        x = self._advance(x, batch.states(), batch.memory)
+        x = self._advance(x, batch.states(), batch.memory, batch.mask)
         return self.output_layer(self.after_norm(x))

@@ -132,7 +132,7 @@ class CrossMambaDecoder(RecurrentDecoder):
             states.append(self._absorb(block.cross_mixer.mixer, speech))
         return states, []
 
-    def _advance(self, x, states, memory):
+    def _advance(self, x, states, memory, mask):
         for index, block in enumerate(self.blocks):
             x = block.step(x, *states[2 * index : 2 * index + 2])
         return x

@@ -147,7 +147,7 @@ class MadeonDecoder(RecurrentDecoder):
             states.append(state)
         return states, []
 
-    def _advance(self, x, states, memory):
+    def _advance(self, x, states, memory, mask):
         for block, state in zip(self.blocks, states, strict=True):
             x = block.step(x, state)
         return x

@@ -97,20 +97,25 @@ class DecoderBlock(nn.Module):
             lambda mixer, x: mixer(x, lengths),
         )
 
-    def step(self, x, states, keys, values):
+    def step(self, x, states, keys, values, mask=None):
         """One token of each hypothesis.
 
         Args:
             x: (hypothesis, width).
             states: of each mixer in order, updated in place.
-            keys, values: (1, heads, time, width / heads) if the hypotheses share them, which then
-                attend as so many queries of one utterance; else (hypothesis, ...).
+            keys, values: (utterance, heads, time, width / heads). The hypotheses lie utterance by
+                utterance, of each as many, and attend as so many queries of it.
+            mask: (utterance, time), true at valid frames; None if all are.
         """
         states = iter(states)
-        dim = 0 if len(keys) == 1 else 1
+
+        def attend(queries):
+            queries = queries.unflatten(0, (len(keys), -1))
+            return self.attention(queries, keys, values, mask).flatten(0, 1)
+
         return self._pass(
             x,
-            lambda queries: self.attention(queries.unsqueeze(dim), keys, values).squeeze(dim),
+            attend,
             lambda mixer, x: mixer.step(x, next(states)),
         )
 
@@ -219,11 +224,11 @@ class MambaDecoder(RecurrentDecoder):
         speech = _never_empty(speech)
         return states, [part for block in self.blocks for part in block.attention.memory(speech)]
 
-    def _advance(self, x, states, memory):
+    def _advance(self, x, states, memory, mask):
         each = len(states) // len(self.blocks)
         for index, block in enumerate(self.blocks):
             own = states[index * each : (index + 1) * each]
-            x = block.step(x, own, *memory[2 * index : 2 * index + 2])
+            x = block.step(x, own, *memory[2 * index : 2 * index + 2], mask)
         return x
 
 

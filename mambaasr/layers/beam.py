@@ -1,13 +1,15 @@
 """Recurrent states of hypotheses: rows of batches, gathered in one go when a beam goes on.
 
-Hypotheses of several utterances may be scored together where their speech has one length, as
-ESPnet's search gives it: it passes no lengths.
+Hypotheses of several utterances may be scored together, whatever the lengths of their speech.
 """
 
 import weakref
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
+
+from mambaasr.layers.masking import valid_mask
 
 # States of one origin that may lie in memory; beyond, old ones are let go.
 KEPT_BYTES = 1 << 26
@@ -19,7 +21,7 @@ class Origin:
     Args:
         states: of every mixer before the first token: tuples of tensors (1, ...), alike.
         memory: tensors that do not change from token to token, such as keys and values
-            (1, ...); never copied for a beam.
+            (1, ..., time, channel); never copied for a beam.
         frames: length of the utterance; None where none was heard.
     """
 
@@ -31,7 +33,7 @@ class Origin:
 
     def first(self):
         """The :class:`Row` before the first token."""
-        return Row(Batch(self._start, (self,), self.memory), 0)
+        return Row(Batch(self._start, (self,), *_together((self,))), 0)
 
     def keep(self, batch):
         """Remember a new batch, and let go of old ones when they are too large together.
@@ -59,12 +61,15 @@ class Batch:
         parts: for each tensor of a mixer's state one of all mixers (mixer, hypothesis, ...); None
             after they were let go.
         origins: the :class:`Origin` of each hypothesis.
-        memory: tensors: (1, ...) if all hypotheses share an origin, else (hypothesis, ...).
+        memory: tensors (utterance, ..., time, channel), zero beyond an utterance's own time. If
+            the hypotheses lie utterance by utterance, of each as many, an utterance has one row
+            for all of its own; else each hypothesis has a row.
+        mask: (utterance, time), true within the utterance's own time; None if all of it is.
         length: tokens that the states have seen, of each hypothesis as many.
     """
 
-    def __init__(self, parts, origins, memory, buffers=None, length=0):
-        self.parts, self.origins, self.memory = parts, origins, memory
+    def __init__(self, parts, origins, memory, mask=None, buffers=None, length=0):
+        self.parts, self.origins, self.memory, self.mask = parts, origins, memory, mask
         self._buffers = buffers
         self.length = length
 
@@ -86,8 +91,12 @@ class Batch:
     __del__ = let_go
 
 
-class Row(NamedTuple):
-    """The state of one hypothesis, of fixed size: a row of a batch."""
+@dataclass(frozen=True, slots=True)
+class Row:
+    """The state of one hypothesis, of fixed size: a row of a batch.
+
+    No tuple: of those ESPnet's search makes copies, item by item.
+    """
 
     batch: Batch
     row: int
@@ -107,7 +116,7 @@ def gather(rows):
     """Put the states of hypotheses into one new batch, free to be updated in place.
 
     Rows of one batch, in whatever order, take one copy for each part; keys and values none, as
-    long as all hypotheses have one origin.
+    long as hypotheses stay among those of their utterance.
 
     Args:
         rows: a :class:`Row` each, all alive and of one length.
@@ -126,19 +135,33 @@ def gather(rows):
         for old, new in zip(first.parts, parts, strict=True):
             torch.index_select(old, 1, index, out=new)
     else:
-        several = [[part[:, row : row + 1] for part in batch.parts] for batch, row in rows]
+        several = [[part[:, row.row : row.row + 1] for part in row.batch.parts] for row in rows]
         for old, new in zip(zip(*several, strict=True), parts, strict=True):
             torch.cat(old, dim=1, out=new)
-    return Batch(parts, origins, _memory(origins, first), buffers, first.length)
+    memory, mask = first.memory, first.mask
+    if origins != first.origins:
+        memory, mask = _together(origins)
+    return Batch(parts, origins, memory, mask, buffers, first.length)
 
 
-def _memory(origins, first):
-    if all(origin is origins[0] for origin in origins):
-        return origins[0].memory
-    if origins == first.origins:
-        return first.memory
-    several = [origin.memory for origin in origins]
-    return [torch.cat(parts) for parts in zip(*several, strict=True)]
+def _together(origins):
+    """Put the memories of hypotheses together: tensors and mask as in :class:`Batch`."""
+    # The first of each run of hypotheses of one utterance; all, if the runs are not alike.
+    owners = [o for i, o in enumerate(origins) if i == 0 or o is not origins[i - 1]]
+    each = len(origins) // len(owners)
+    if origins != tuple(owner for owner in owners for _ in range(each)):
+        owners = origins
+    memories = [owner.memory for owner in owners]
+    if len(memories) == 1 or not memories[0]:
+        return memories[0], None
+    times = [memory[0].shape[-2] for memory in memories]
+    longest, mask = max(times), None
+    if min(times) < longest:
+        mask = valid_mask(torch.tensor(times, device=memories[0][0].device), longest)
+    padded = (
+        [F.pad(part, (0, 0, 0, longest - part.shape[-2])) for part in memory] for memory in memories
+    )
+    return [torch.cat(parts) for parts in zip(*padded, strict=True)], mask
 
 
 class StepScorer:
@@ -152,25 +175,32 @@ class StepScorer:
     """
 
     @torch.no_grad()
-    def batch_score(self, ys, states, xs=None):
+    def batch_score(self, ys, states, xs=None, xs_mask=None):
         """Score the next token of hypotheses.
 
         Args:
             ys: whole prefixes (hypothesis, length). Only the last token is read, unless a state
                 has not seen those before it, as the first one of a search that begins with
                 several tokens (``hyp_primer``), or is so old that it was let go: then from ys.
-            states: a :class:`Row` each, as :meth:`init_state` or an earlier call gave it, or None;
-                not changed, so that hypotheses may share one.
+            states: a :class:`Row` each, as :meth:`init_state` or an earlier call gave it, or None,
+                or for each the same list of rows, one an utterance, as ESPnet's search over
+                several begins; not changed, so that hypotheses may share one.
             xs: speech (hypothesis, time, width); a language model needs none. It is looked at
                 where a state is None, or comes from speech of another length: ESPnet's search
                 over blocks of speech goes on with more of it.
+            xs_mask: (hypothesis, 1, time), true at valid frames; None if all are.
 
         Returns:
             log-probabilities (hypothesis, vocab_size), and the list of next states.
         """
         speeches = [None] * len(ys) if xs is None else xs
+        if xs_mask is not None:
+            frames = xs_mask.sum(dim=(1, 2)).tolist()
+            speeches = [speech[:length] for speech, length in zip(xs, frames, strict=True)]
         rows, new = [], {}
-        for row, speech, prefix in zip(states, speeches, ys, strict=True):
+        for index, (row, speech, prefix) in enumerate(zip(states, speeches, ys, strict=True)):
+            if isinstance(row, list):
+                row = row[index * len(row) // len(states)]
             if row is None:
                 row = self.init_state(speech)
             elif speech is not None and row.origin.frames not in (None, len(speech)):

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from tiny_asr import DECODERS, OURS, make_experiment
+from tiny_asr import DECODERS, OURS, an4, make_experiment
 
+from mambaasr.data.audio import read_audio
 from mambaasr.espnet_compat import BatchScorerInterface
 from mambaasr.registry import CLASSES
 
@@ -30,20 +31,41 @@ INPUT_LAYER = dict(encoder="mamba", encoder_conf=dict(output_size=16, num_blocks
 def make_search(tmp_path):
     """Return a function decoder name -> Speech2Text of a tiny model with random weights."""
 
-    def make(name, encoder):
+    def make(name, encoder, **options):
         from mambaasr.decode.load import load_speech2text
 
         # make_experiment sharpens the weights, so that hypotheses compete.
         decoder = dict(decoder=name, decoder_conf=DECODERS[name])
         files = make_experiment(tmp_path, **(OURS | encoder | decoder))
-        return load_speech2text(*files, beam_size=5, ctc_weight=0.3, nbest=5)
+        return load_speech2text(*files, beam_size=5, ctc_weight=0.3, nbest=5, **options)
 
     return make
 
 
-@pytest.mark.parametrize(
+EVERY = pytest.mark.parametrize(
     "name, encoder", [*((name, {}) for name in CLASSES["decoder"]), ("madeon", INPUT_LAYER)]
 )
+
+
+@EVERY
+@torch.no_grad()
+def test_espnets_search_over_several_utterances_finds_what_it_finds_one_by_one(
+    name, encoder, make_search, test_data, caplog
+):
+    speech2text = make_search(name, encoder, maxlenratio=0.5, ctc_window_margin=0)
+    waves = [read_audio(path)[0] for path in an4(test_data, 4).values()]
+    alone = [speech2text(wave) for wave in waves]
+    together = speech2text.batch_decode(waves)
+    assert len({len(wave) for wave in waves}) == 4
+    assert len({found[0][0] for found in alone}) > 1
+    for few, many in zip(alone, together, strict=True):
+        assert [text for text, *_ in few] == [text for text, *_ in many]
+        for one, other in zip(few, many, strict=True):
+            assert float(one[3].score) == pytest.approx(float(other[3].score), rel=1e-4)
+    assert "xs_mask" not in caplog.text
+
+
+@EVERY
 @torch.no_grad()
 def test_incremental_search_finds_what_rescoring_every_prefix_finds(name, encoder, make_search):
     speech2text = make_search(name, encoder)

@@ -127,13 +127,39 @@ def test_scoring_leaves_earlier_states_alone(name, options):
 
 @pytest.mark.parametrize("name, options", CASES)
 @torch.no_grad()
-def test_hypotheses_of_several_utterances_of_equal_length(name, options):
-    decoder, (speech, text) = build(name, options).eval(), batch()
-    states = [decoder.init_state(x) for x in speech]
-    scores, _ = decoder.batch_score(text[:, :1], states, speech)
-    for b in range(3):
-        alone, _ = decoder.score(text[b, :1], None, speech[b])
-        assert torch.allclose(scores[b], alone, atol=1e-5)
+@pytest.mark.parametrize("owners", [[0, 0, 1, 1, 2, 2], [2, 0, 0, 1], [0, 1, 2]])
+def test_hypotheses_of_several_utterances(name, options, owners):
+    """As many of each, which share keys and values, or any; padding is NaN."""
+    decoder, (speech, _) = build(name, options).eval(), batch()
+    alone = [speech[b, : SPEECH[b]] for b in owners]
+    mask = (torch.arange(11) < SPEECH[owners, None]).unsqueeze(1)
+    xs = speech[owners].masked_fill(~mask.transpose(1, 2), float("nan"))
+    prefixes = torch.randint(0, VOCABULARY, (len(owners), 4))
+    states = [[None] * len(owners), [decoder.init_state(x) for x in alone]]
+    if len(owners) % 3 == 0:  # as ESPnet's search begins
+        states.append([decoder.batch_init_state(speech, xs_lengths=SPEECH)] * len(owners))
+    for state in states:
+        for t in range(1, 5):
+            scores, state = decoder.batch_score(prefixes[:, :t], state, xs, xs_mask=mask)
+            for row, x in enumerate(alone):
+                want, _ = decoder.score(prefixes[row, :t], None, x)
+                assert torch.allclose(scores[row], want, atol=1e-5)
+
+
+@torch.no_grad()
+def test_keys_and_values_are_one_for_each_utterance():
+    decoder, (speech, text) = build("mamba", VARIANTS["mamba"][0]).eval(), batch()
+    states = [decoder.batch_init_state(speech, xs_lengths=SPEECH)] * 12
+    xs, lengths = speech.repeat_interleave(4, 0), SPEECH.repeat_interleave(4)
+    mask = torch.arange(11) < lengths[:, None]
+    first = None
+    for t in (1, 2, 3):
+        prefixes = text.repeat_interleave(4, 0)[:, :t]
+        _, states = decoder.batch_score(prefixes, states, xs, xs_mask=mask.unsqueeze(1))
+        memory = states[0].batch.memory
+        assert {len(part) for part in memory} == {3}
+        assert first in (None, memory[0].data_ptr())  # nor copied from step to step
+        first = memory[0].data_ptr()
 
 
 @pytest.mark.parametrize("name, options", CASES)

@@ -7,10 +7,10 @@ from mambaasr.layers import beam
 from mambaasr.layers.beam import Origin, Row, gather
 
 
-def origin(value=0.0):
+def origin(value=0.0, time=3):
     """Two mixers whose state has two parts; the first row's values tell where they are."""
     states = [(torch.full((1, 2), value + m), torch.full((1, 3), value + m + 0.5)) for m in (0, 10)]
-    return Origin(states, [torch.full((1, 4), value)])
+    return Origin(states, [torch.full((1, time, 4), value)])
 
 
 def go_on(rows, add=()):
@@ -44,9 +44,19 @@ def test_rows_of_several_batches_and_origins():
     rows = go_on([a.first(), b.first()], [1, 2])
     mixed = gather([rows[1], a.first(), rows[0]])
     assert [float(x) for x in mixed.parts[0][1, :, 0]] == [1012, 10, 11]
-    assert [float(x) for x in mixed.memory[0][:, 0]] == [1000, 0, 0]
+    assert [float(x) for x in mixed.memory[0][:, 0, 0]] == [1000, 0, 0]
+    assert mixed.mask is None
     # The same hypotheses again: what was put together serves on.
     assert gather(rows).memory is rows[0].batch.memory
+
+
+def test_memory_of_utterances_of_different_lengths():
+    a, b = origin(1.0, time=2), origin(2.0)
+    batch = gather([a.first(), a.first(), b.first(), b.first()])
+    assert batch.memory[0][:, :, 0].tolist() == [[1, 1, 0], [2, 2, 2]]
+    assert batch.mask.tolist() == [[True, True, False], [True, True, True]]
+    batch = gather([a.first(), b.first(), b.first()])
+    assert batch.memory[0][:, :, 0].tolist() == [[1, 1, 0], [2, 2, 2], [2, 2, 2]]
 
 
 @pytest.mark.parametrize("sizes", [(3, 3, 3, 3, 3), (3, 2, 3, 1, 3)])
