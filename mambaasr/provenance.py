@@ -2,6 +2,8 @@
 
 import datetime
 import functools
+import json
+import os
 import platform
 import shlex
 import subprocess
@@ -9,9 +11,24 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+from mambaasr.errors import UserError
+from mambaasr.files import atomic_write
+
+# Beside a training or statistics: a list with an entry for each start, the oldest first.
+FILE = "provenance.json"
+# Variables of the environment that belong to a command: numbers depend on them.
+VARIABLES = (
+    "CUDA_VISIBLE_DEVICES",
+    "MAMBAASR_BACKEND",
+    "MAMBAASR_ISA",
+    "OMP_NUM_THREADS",
+    "TRITON_INTERPRET",
+)
+DIRTY = " (dirty)"
+
 
 @functools.lru_cache
-def git_commit():
+def git_commit() -> str | None:
     """Return the commit of this package's source, with " (dirty)" where tracked files differ.
 
     None where the package does not lie in a git working tree of its own.
@@ -34,10 +51,10 @@ def git_commit():
         dirty = git("status", "--porcelain", "--untracked-files=no")
     except (OSError, subprocess.SubprocessError):
         return None
-    return f"{commit} (dirty)" if dirty else commit
+    return f"{commit}{DIRTY}" if dirty else commit
 
 
-def environment():
+def environment() -> dict[str, str]:
     """Return what the numbers may depend on: versions, processor, GPU; a dict of strings."""
     found = {"python": platform.python_version()}
     for package in ("mambaasr", "torch", "espnet"):
@@ -46,7 +63,7 @@ def environment():
     return found
 
 
-def version(package):
+def version(package: str) -> str:
     """Return the version of a package without importing it, or "not installed"."""
     if package == "mambaasr":
         from mambaasr import __version__
@@ -58,7 +75,7 @@ def version(package):
         return "not installed"
 
 
-def cpu_model():
+def cpu_model() -> str:
     """Return the processor's name and the number of its cores."""
     from mambaasr.parallel import usable_cores
 
@@ -73,15 +90,124 @@ def cpu_model():
     return f"{name}, {usable_cores()} cores"
 
 
-def command():
-    """Return the running command as it could be typed."""
+def command() -> str:
+    """Return the running command as it could be typed, with its launcher and variables.
+
+    Of a run on several nodes it is what each of them was told, but for where they meet.
+    """
+    words = sys.argv
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
     if spec is not None and spec.name != "__main__":
-        name = spec.name.removesuffix(".__main__")
-        return shlex.join(["python", "-m", name, *sys.argv[1:]])
-    return shlex.join(sys.argv)
+        words = ["-m", spec.name.removesuffix(".__main__"), *sys.argv[1:]]
+        words = ["python", *_launcher(), *words]
+    variables = [f"{name}={os.environ[name]}" for name in VARIABLES if os.environ.get(name)]
+    return shlex.join([*variables, *words])
 
 
-def now():
+def _launcher():
+    """Return torchrun's part of the command where it started this process."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return []
+    nodes, here = os.environ.get("GROUP_WORLD_SIZE", "1"), os.environ.get("LOCAL_WORLD_SIZE", "1")
+    where = ["--standalone"] if nodes == "1" else ["--nnodes", nodes]
+    return ["-m", "torch.distributed.run", *where, "--nproc_per_node", here]
+
+
+def device(ngpu: int) -> str:
+    """Return the name of the GPU and how many work together, or that of the processor."""
+    if not ngpu:
+        return cpu_model()
+    import torch
+
+    count = ngpu
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        count = torch.distributed.get_world_size()
+    name = torch.cuda.get_device_name()
+    return name if count == 1 else f"{count} x {name}"
+
+
+def record_start(
+    folder: str | Path,
+    seed: int,
+    ngpu: int,
+    epoch: int | None = None,
+    statistics: str | Path | None = None,
+) -> dict:
+    """Write down with what a training or the collection of statistics starts.
+
+    Args:
+        folder: of the experiment or of the statistics; :data:`FILE` is written there.
+        seed: of the random numbers.
+        ngpu: GPUs of this process; 0 for the CPU.
+        epoch: the first that is trained now. Above 1 the training goes on, and the entries of
+            its earlier starts stay; otherwise what lies there describes something else.
+        statistics: folder of the statistics that a training reads, whose start is noted, too.
+
+    Returns:
+        the entry: a dict of ``command``, ``folder`` (where it was typed), ``commit`` (None
+        outside a clone), ``clean`` (whether tracked files were as committed), ``environment``,
+        ``device``, ``seed``, ``date`` and, of a training, ``epoch`` and ``statistics`` (an entry
+        like this one, or None).
+
+    Raises:
+        UserError: the file cannot be written or, where it is gone on with, read.
+    """
+    commit = git_commit()
+    entry = {
+        "command": command(),
+        "folder": os.getcwd(),
+        "commit": commit and commit.removesuffix(DIRTY),
+        "clean": commit and not commit.endswith(DIRTY),
+        "environment": environment(),
+        "device": device(ngpu),
+        "seed": seed,
+        "date": now(),
+    }
+    if epoch is not None:
+        entry["epoch"] = epoch
+        entry["statistics"] = next(iter(starts(statistics)[-1:]), None) if statistics else None
+    earlier = starts(folder) if epoch not in (None, 1) else []
+    with atomic_write(Path(folder) / FILE) as stream:
+        json.dump([*earlier, entry], stream, indent=1, ensure_ascii=False)
+        stream.write("\n")
+    return entry
+
+
+def starts(folder: str | Path) -> list[dict]:
+    """Return what :func:`record_start` wrote in a folder, the oldest first; [] where nothing is.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    path = Path(folder) / FILE
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read: {error}; move it away to go on") from error
+
+
+def commits(folder: str | Path) -> list[str]:
+    """Return the commits of the starts of a training; "unknown" for those that left no entry."""
+    try:
+        found = starts(folder)
+    except UserError:
+        found = []
+    lost = not found or found[0].get("epoch", 1) > 1
+    return (["unknown"] if lost else []) + [commit_of(entry) for entry in found]
+
+
+def commit_of(entry: dict) -> str:
+    """Return an entry's commit as :func:`git_commit` writes it, or "unknown"."""
+    return f"{entry['commit'] or 'unknown'}{'' if entry['clean'] in (True, None) else DIRTY}"
+
+
+def versions(environment: dict[str, str]) -> str:
+    """Return the versions of an :func:`environment` in one line."""
+    return ", ".join(f"{name} {value}" for name, value in environment.items() if name != "cpu")
+
+
+def now() -> str:
     """Return the local date and time with its zone."""
     return datetime.datetime.now().astimezone().isoformat(timespec="seconds")

@@ -1,14 +1,17 @@
 """One step of a recipe: skipped when done and still right, else run, timed, logged and marked.
 
 A step is a command with the files it reads and writes. After success its *marker*, a small JSON
-file, keeps the command's options and a fingerprint of every input and output. The next run
-compares: equal means skip, anything else is named and the command runs again. Contents count, not
-times, so a step that was redone with the same result does not make the steps behind it run. Only
-the audio that a ``wav.scp`` names is too much to be read: it is known by sizes and times.
+file, keeps the command's options, a fingerprint of every input and output, and the code that it
+runs. The next run compares: equal means skip, anything else is named and the command runs again.
+Contents count, not times, so a step that was redone with the same result does not make the steps
+behind it run. Whatever file the command names is an input.
+
+A step that goes on from checkpoints, a training, is not redone for other code: days would be
+thrown away for a change that may not touch it. It is told, and each start of a training leaves
+its commit beside the model (:mod:`mambaasr.provenance`). So are outputs that were mended by hand.
 """
 
 import fcntl
-import hashlib
 import json
 import os
 import resource
@@ -19,15 +22,23 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from mambaasr.errors import UserError
 from mambaasr.files import atomic_write
+from mambaasr.fingerprint import (
+    fingerprint_corpus,
+    fingerprints,
+    is_config,
+    named_files,
+    read_config,
+)
+from mambaasr.source import PACKAGE, code_of
 
-# Text files and models of a usual size are read whole; above it a read would take seconds.
-HASHED_BYTES = 256 * 2**20
 # What a command gets after SIGTERM to write what it holds, before SIGKILL.
 GRACE_SECONDS = 10
 
@@ -40,103 +51,44 @@ class Step:
         name: for people, e.g. "3. Format audio: train".
         marker: JSON file that says what the step was done with.
         command: program and arguments; run as they are, never through a shell.
-        inputs: files it reads; one that does not exist counts as such (optional files).
+        inputs: files it reads beside those that the command names; one that does not exist
+            counts as such (optional files).
         outputs: files that must exist afterwards.
         ignore: names of options whose values do not change the result ("nj").
         variables: what else decides the result, name -> value, such as the environment's.
+        programs: folder with programs of the command's own, which call this package.
+        corpora: folders that it reads as a whole, and may first fill.
         keep_outputs: outputs may be changed by hand afterwards; they only must be there.
         resumes: checkpoints from which the command goes on where one exists. Such a step is
-            refused, not redone, when anything changed since the checkpoint was begun.
+            refused, not redone, when options or inputs changed since the checkpoint was begun.
+        recorded: how many of the command's words are compared; an input stands for the others.
+            None: all of them.
         log: file to which the command's output is added.
         timings: table (tsv) to which a line is added for each run.
     """
 
     name: str
     marker: Path
-    command: list
-    inputs: list = field(default_factory=list)
-    outputs: list = field(default_factory=list)
-    ignore: list = field(default_factory=list)
-    variables: dict = field(default_factory=dict)
+    command: list[str]
+    inputs: list[str] = field(default_factory=list)
+    outputs: list[str] = field(default_factory=list)
+    ignore: list[str] = field(default_factory=list)
+    variables: dict[str, str] = field(default_factory=dict)
+    programs: Path | None = None
+    corpora: list[str] = field(default_factory=list)
     keep_outputs: bool = False
-    resumes: list = field(default_factory=list)
-    log: Path = None
-    timings: Path = None
+    resumes: list[str] = field(default_factory=list)
+    recorded: int | None = None
+    log: Path | None = None
+    timings: Path | None = None
 
     @property
-    def begun(self):
+    def begun(self) -> Path:
         """Record of what a step that can resume was begun with."""
         return Path(f"{self.marker}.begun")
 
 
-def fingerprint(path):
-    """Return a short text that changes with a file's content, or None where nothing is.
-
-    Files above 256 MiB are known by size and modification time, folders by all files below them
-    but hidden and compiled ones.
-    """
-    path = Path(path)
-    try:
-        info = path.stat()
-        if path.is_dir():
-            inside = [one for one in sorted(path.iterdir()) if not one.name.startswith((".", "__"))]
-            content = json.dumps([(one.name, fingerprint(one)) for one in inside])
-            return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
-        if info.st_size > HASHED_BYTES:
-            return f"size {info.st_size} mtime {info.st_mtime_ns}"
-        digest = hashlib.blake2b(digest_size=16)
-        with path.open("rb") as stream:
-            while block := stream.read(2**20):
-                digest.update(block)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    return digest.hexdigest()
-
-
-def fingerprint_bytes(content):
-    """Return what :func:`fingerprint` says of a file that holds these bytes (below 256 MiB)."""
-    return hashlib.blake2b(content, digest_size=16).hexdigest()
-
-
-def fingerprint_audio(path):
-    """Return a short text that changes with the paths, sizes and times of a ``wav.scp``'s audio.
-
-    A file that is not there counts as such. None where there is no ``wav.scp``.
-    """
-    digest = hashlib.blake2b(digest_size=16)
-    try:
-        with open(path, "rb") as lines:
-            for line in lines:
-                audio = line.split(None, 1)[-1].strip()
-                try:
-                    info = os.stat(audio)
-                    fact = b"%d %d" % (info.st_size, info.st_mtime_ns)
-                except (OSError, ValueError):  # ValueError: a null byte in the path
-                    fact = b"gone"
-                digest.update(b"%s\0%s\n" % (audio, fact))
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    return digest.hexdigest()
-
-
-def fingerprints(paths):
-    """Return ``{path: fingerprint}``, with a line for the audio behind each ``wav.scp``.
-
-    An empty name is an option without its file, not the current folder.
-    """
-    found = {}
-    for path in map(Path, filter(None, paths)):
-        found[str(path)] = fingerprint(path)
-        if path.name == "wav.scp":
-            found[f"the audio of {path}"] = fingerprint_audio(path)
-    return found
-
-
-def options(command, ignore=()):
+def options(command: list[str], ignore: Iterable[str] = ()) -> dict[str, list[list[str]]]:
     """Sort a command's words by option: ``{"": words before any, "--nj": [[...], ...]}``.
 
     The order of different options does not matter to a command, that of equal ones does.
@@ -153,24 +105,86 @@ def options(command, ignore=()):
     return {key: value for key, value in found.items() if key.lstrip("-") not in ignore}
 
 
-def record(step):
-    """Return what is compared between runs: options and inputs."""
+def without_launcher(command: list[str]) -> list[str]:
+    """Leave out what stands before a module of this package: interpreter and torchrun.
+
+    How many processes or devices do the work does not decide what comes out.
+    """
+    for index, (word, module) in enumerate(pairwise(command)):
+        if word == "-m" and module.startswith(f"{PACKAGE}."):
+            return command[index + 1 :]
+    return command
+
+
+def record(step: Step) -> dict:
+    """Return what is compared between runs: options, inputs, corpora and code."""
+    words = without_launcher(step.command[: step.recorded])
+    given = options(words, step.ignore)
+    inputs = fingerprints([*step.inputs, *named_files(options(words), step.inputs, step.outputs)])
     return {
         "name": step.name,
-        "options": options(step.command, step.ignore)
-        | {name: [[value]] for name, value in step.variables.items()},
-        "inputs": fingerprints(step.inputs),
+        "options": given | {name: [[value]] for name, value in step.variables.items()},
+        "inputs": inputs,
+        "corpora": _corpora(step),
+        "code": code_of(words, step.programs, [path for path in inputs if is_config(path)]),
     }
 
 
-def changes(old, new):
-    """Say in words how two records differ; an empty list when they do not."""
+def _corpora(step):
+    """Fingerprints of the folders that are there, but for one that the step's own notes lie in."""
+    notes = os.path.realpath(step.marker)
+    found = {}
+    for folder in step.corpora:
+        inside = os.path.commonpath([notes, os.path.realpath(folder)]) == os.path.realpath(folder)
+        mark = None if inside else fingerprint_corpus(folder)
+        if mark is not None:
+            found[str(folder)] = mark
+    return found
+
+
+def changes(old: dict, new: dict) -> list[str]:
+    """Say in words how options and inputs of two records differ; [] where they do not."""
+    if "code" not in old:
+        old, new = _both_noted(old, new), _both_noted(new, old)
     found = []
     for key in sorted(old["options"].keys() | new["options"].keys()):
         before, now = (_words(one["options"].get(key)) for one in (old, new))
         if before != now:
             found.append(f"{key or 'command'}: {before}, now {now}")
     return found + _changed_files(old["inputs"], new["inputs"])
+
+
+def _both_noted(record, other):
+    """What two records have both: version 0.1.0 noted other options and inputs, and a launcher."""
+    return {
+        key: {name: value for name, value in record[key].items() if name and name in other[key]}
+        for key in ("options", "inputs")
+    }
+
+
+def changes_around(old: dict, new: dict) -> list[str]:
+    """Say in words how code and corpora of two records differ; [] where they do not.
+
+    A corpus that is gone, to save room, is none that changed.
+    """
+    now = new["corpora"]
+    before = {folder: mark for folder, mark in old.get("corpora", {}).items() if folder in now}
+    return _changed_files(before, now) + _code_changes(old.get("code"), new["code"])
+
+
+def _code_changes(old, new):
+    if old is None:
+        return ["nothing says by which code it was made"]
+    different = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+    files = [name for name in different if "/" in name]
+    releases = [name for name in different if name not in files]
+    found = [
+        f"{name} {old.get(name, 'not used')}, now {new.get(name, 'not used')}" for name in releases
+    ]
+    if files:
+        more = f" and {len(files) - 3} more" if len(files) > 3 else ""
+        found.append(f"its code changed ({', '.join(files[:3])}{more})")
+    return found
 
 
 def _words(values):
@@ -200,7 +214,7 @@ def _wrong_outputs(step, old):
     return found
 
 
-def load(path):
+def load(path: str | Path) -> dict | None:
     """Read a marker; None where there is none or it cannot be understood."""
     try:
         marker = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -209,18 +223,50 @@ def load(path):
     return marker if isinstance(marker, dict) and {"options", "inputs"} <= marker.keys() else None
 
 
-def reasons(step, now):
+def reasons(step: Step, now: dict) -> list[str]:
     """Say why a step has to run; an empty list when it is done and still right."""
     old = load(step.marker)
     if old is None:
         if load(step.begun):
             return ["it was begun and not finished"]
         return ["its marker cannot be read"] if step.marker.exists() else ["it was not done yet"]
-    return changes(old, now) + _wrong_outputs(step, old.get("outputs", {}))
+    found = changes(old, now) + _wrong_outputs(step, old.get("outputs", {}))
+    if step.resumes:
+        return found
+    if _mended(step, old):
+        # Another option asks for other outputs; the rest does not outweigh somebody's work.
+        return [reason for reason in found if reason.startswith("--")]
+    return found + changes_around(old, now)
 
 
-def refuse_foreign_checkpoint(step, now):
-    """Stop before a command goes on from a checkpoint that was made with something else."""
+def _mended(step, old):
+    """Outputs that were changed by hand, and may be."""
+    if not step.keep_outputs:
+        return []
+    made, now = old.get("outputs", {}), fingerprints(step.outputs)
+    if None in now.values():  # it has to be made anew
+        return []
+    return [path for path, mark in now.items() if mark != made.get(path, mark)]
+
+
+def _told(step, old, now):
+    """Say what changed around a step that stays, once: the marker knows the new state then."""
+    around = changes_around(old, now)
+    why, advice = "", "to train anew, give it a name of its own (--asr_tag or --lm_tag NAME)"
+    if not step.resumes:
+        around = changes(old, now) + around
+        why = f", for {', '.join(_mended(step, old))} changed by hand"
+        advice = "to make it anew all the same: --force true"
+    if around:
+        _say(f"{step.name}: stays as it is{why}, though {'; '.join(around)}; {advice}")
+        _write(step.marker, old | now)
+
+
+def refuse_foreign_checkpoint(step: Step, now: dict) -> None:
+    """Stop before a command goes on from a checkpoint that was made with something else.
+
+    Other code is no reason, only told: a mended program goes on from where it broke.
+    """
     found = next((Path(path) for path in step.resumes if Path(path).exists()), None)
     if found is None:
         return
@@ -234,9 +280,45 @@ def refuse_foreign_checkpoint(step, now):
             f"old one away (mv {shlex.quote(str(found.parent))} ...),\n  or go on from the old "
             "weights all the same (--resume_changed true), e.g. for more epochs."
         )
+    if around := changes_around(old, now):
+        _say(f"{step.name}: goes on from {found}, begun by another version: {'; '.join(around)}")
 
 
-def run(step, resume_changed=False, force=False):
+def tell_shorter_training(step: Step, now: dict) -> None:
+    """Say, where a training begins, that the same one is there with fewer epochs."""
+    if not step.resumes or any(Path(path).exists() for path in step.resumes):
+        return
+    place = Path(step.marker).parent.parent
+    (mine, epochs), found = _epochs(now, place), []
+    option = "--lm_exp" if "mambaasr.bin.lm_train" in step.command else "--asr_exp"
+    for path in sorted(place.parent.glob(f"*/.stages/{step.begun.name}")):
+        folder, other = path.parent.parent, None
+        with suppress(OSError):  # a colleague's folder may be closed
+            if any((folder / Path(one).name).exists() for one in step.resumes):
+                other = load(path)
+        same, fewer = _epochs(other, folder) if other else (None, None)
+        if same == mine and epochs and fewer and fewer < epochs:
+            found.append((fewer, folder))
+    for fewer, folder in sorted(found)[-1:]:
+        _say(
+            f"{step.name}: {folder} is the same training but for {fewer} epochs instead of "
+            f"{epochs}. This one starts anew; to go on from that one, stop it and add\n"
+            f"  {option} {shlex.quote(str(folder))} --resume_changed true"
+        )
+
+
+def _epochs(made, folder):
+    """Return a training's record without its folder and its epochs, and their number or None."""
+    given = {key: value for key, value in made["options"].items() if key != "--max_epoch"}
+    epochs = made["options"].get("--max_epoch", [[None]])[-1][-1]
+    for config in filter(is_config, made["inputs"]) if epochs is None else ():
+        epochs = epochs or read_config(config).get("max_epoch")
+    same = json.dumps([given, made["inputs"]], ensure_ascii=False)
+    same = same.replace(f"{folder}/", "").replace(f'"{folder}"', '""')
+    return same, int(epochs) if str(epochs).isdigit() else None
+
+
+def run(step: Step, resume_changed: bool = False, force: bool = False) -> int:
     """Do a step if it needs doing.
 
     Args:
@@ -256,14 +338,23 @@ def run(step, resume_changed=False, force=False):
         why = reasons(step, now)
         if not why and not force:
             _say(f"{step.name}: done already")
+            _told(step, load(step.marker), now)
             return 0
+        before = load(step.marker) if step.keep_outputs else None
+        if before and not force and (mended := _mended(step, before)):
+            raise UserError(
+                f"{step.name}: {'; '.join(why)}; but {', '.join(mended)} changed by hand: keep a "
+                "copy and make it anew (--force true), or go on with what is there (--stage 2)"
+            )
         if not resume_changed:
             refuse_foreign_checkpoint(step, now)
+        tell_shorter_training(step, now)
         _say(f"{step.name}: " + ("; ".join(why) or "asked for by --force"))
         program = step.command[0]
         if shutil.which(program) is None:
             what = "is not executable" if Path(program).exists() else "no such program"
             raise UserError(f"{step.name}: {what}: {program}")
+        there = fingerprints(step.outputs) if before else {}
         with _open_log(step) as log:
             # Only now: a command that cannot begin leaves what is done as it is.
             step.marker.unlink(missing_ok=True)
@@ -275,7 +366,10 @@ def run(step, resume_changed=False, force=False):
         missing = [str(path) for path in step.outputs if not Path(path).exists()]
         if status == 0 and not missing:
             made = {"outputs": fingerprints(step.outputs), "seconds": round(seconds, 1)}
-            _write(step.marker, now | made)
+            # A corpus may have come only now.
+            _write(step.marker, now | made | {"corpora": _corpora(step)})
+        elif before and fingerprints(step.outputs) == there:
+            _write(step.marker, before)  # it failed before it touched anything
         _add_timing(step, begun, seconds, used, status)
         if status != 0:
             where = f"; log: {step.log}" if step.log else ""

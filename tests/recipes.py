@@ -19,6 +19,48 @@ for set in train dev test; do mkdir -p "data/${set}"; cp -r "prepared/${set}" da
 """
 
 
+TINY = """frontend: fbank
+encoder: conmamba
+encoder_conf: {output_size: 16, num_blocks: 1, linear_units: 32}
+decoder: mamba
+decoder_conf: {num_blocks: 1, linear_units: 32}
+max_epoch: 1
+batch_type: numel
+batch_bins: 640000
+num_workers: 0
+num_att_plot: 0
+best_model_criterion:
+  - [valid, acc, max]
+"""
+RUN_SH = """#!/usr/bin/env bash
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+exec ../../TEMPLATE/asr1/asr.sh --train_set train --valid_set dev --test_sets test \\
+    --token_type char --nj 1 --inference_nj 1 --asr_config conf/train_asr.yaml \\
+    --inference_config conf/decode_asr.yaml "$@"
+"""
+
+
+def small_recipe(test_data, folder):
+    """Make egs/mini/asr1, a recipe whose training takes seconds, and return its folder."""
+    recipe = folder / "egs/mini/asr1"
+    for name, text in {
+        "conf/train_asr.yaml": TINY,
+        "conf/decode_asr.yaml": "beam_size: 2\nctc_weight: 0.5\nmaxlenratio: -10\n",
+        "run.sh": RUN_SH,
+        "local/data.sh": DATA_SH,
+    }.items():
+        (recipe / name).parent.mkdir(parents=True, exist_ok=True)
+        (recipe / name).write_text(text)
+    for script in ("run.sh", "local/data.sh"):
+        (recipe / script).chmod(0o755)
+    for name in ("train", "dev", "test"):
+        (recipe / "prepared" / name).mkdir(parents=True)
+    (folder / "egs/TEMPLATE").symlink_to(ROOT / "egs/TEMPLATE")
+    some_of_an4(test_data, recipe)
+    return recipe
+
+
 def environment():
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     package = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])

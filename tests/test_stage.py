@@ -3,15 +3,20 @@
 import csv
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
+from mambaasr import stage
 from mambaasr.errors import UserError
-from mambaasr.stage import Step, changes, fingerprint, options, run
+from mambaasr.fingerprint import fingerprint
+from mambaasr.stage import Step, changes, options, run, without_launcher
 
 STAGE = [sys.executable, "-m", "mambaasr.bin.stage"]
 
@@ -132,6 +137,191 @@ def test_changed_audio_behind_a_wav_scp_is_noticed(copy, capsys):
         assert "done already" in message_of(step, capsys)
 
 
+def test_a_file_that_the_command_names_is_an_input(copy, capsys):
+    open("more", "w").close()
+    step = copy(command=["env", "F=more", "cp", "in", "out"], inputs=[])
+    message_of(step, capsys)
+    assert "done already" in message_of(step, capsys)
+    for name in ("in", "more"):
+        with open(name, "a") as stream:
+            stream.write("changed\n")
+        assert f"copy: {name} changed" in message_of(step, capsys)
+
+
+def test_a_corpus_may_come_with_the_step_and_counts_from_then_on(copy, capsys):
+    command = ["bash", "-c", "mkdir -p corpus; touch corpus/text out"]
+    step = copy(command=command, corpora=["corpus"])
+    message_of(step, capsys)
+    assert "done already" in message_of(step, capsys)
+    with open("corpus/text", "w") as stream:
+        stream.write("corrected\n")
+    assert "copy: corpus changed" in message_of(step, capsys)
+    assert "done already" in message_of(step, capsys)
+    shutil.rmtree("corpus")  # to save room
+    assert "done already" in message_of(step, capsys)
+
+
+def test_words_that_are_no_corpus(copy, capsys):
+    """A file, nothing, and the folder of the step's own notes."""
+    step = copy(corpora=["in", "nothing", "."])
+    message_of(step, capsys)
+    open("more", "w").close()
+    assert "done already" in message_of(step, capsys)
+
+
+def test_words_for_which_an_input_stands(copy, capsys):
+    def step(last):
+        return copy(command=["bash", "-c", "cp in out", "x", "--lr", last], recorded=4)
+
+    message_of(step("1"), capsys)
+    assert "done already" in message_of(step("2"), capsys)
+
+
+@pytest.fixture
+def code(monkeypatch):
+    """The code of every command, to be changed."""
+    found = {"mambaasr/a.py": "1", "torch": "2.11.0"}
+    monkeypatch.setattr(stage, "code_of", lambda command, programs, configs: dict(found))
+    return found
+
+
+def test_other_code_means_again(copy, capsys, code):
+    message_of(copy(), capsys)
+    assert "done already" in message_of(copy(), capsys)
+    code["mambaasr/a.py"] = "2"
+    assert "copy: its code changed (mambaasr/a.py)" in message_of(copy(), capsys)
+    code["torch"] = "2.12.3"
+    code |= {f"mambaasr/{name}.py": "1" for name in "bcde"}
+    said = "copy: torch 2.11.0, now 2.12.3; its code changed (mambaasr/b.py, mambaasr/c.py, "
+    assert f"{said}mambaasr/d.py and 1 more)" in message_of(copy(), capsys)
+    assert "done already" in message_of(copy(), capsys)
+
+
+def of_the_version_before(path):
+    """Make a record as version 0.1.0 wrote it: the launcher in it, no --config, no code."""
+    made = json.loads(path.read_text())
+    made["options"] = {"": [["python", "-m", "mambaasr.bin.asr_train"]], "--ngpu": [["0"]]} | {
+        key: value for key, value in made["options"].items() if key not in ("", "--config")
+    }
+    del made["code"], made["corpora"]
+    path.write_text(json.dumps(made))
+
+
+def test_what_the_version_before_did(copy, capsys, code):
+    """It is done again, for nobody knows by which code it was made; a training only tells it."""
+    message_of(copy(), capsys)
+    of_the_version_before(copy().marker)
+    assert message_of(copy(), capsys).count("copy: nothing says by which code it was made\n") == 1
+    step = trainer(copy, 1, marker=Path(".stages/train.json").absolute())
+    assert run(step) == 9
+    of_the_version_before(step.begun)
+    said = message_of(step, capsys)
+    assert "begun by another version: nothing says by which code it was made" in said
+    of_the_version_before(step.marker)
+    assert "stays as it is, though nothing says by which code" in message_of(step, capsys)
+    assert message_of(step, capsys).count("\n") == 1
+    with pytest.raises(UserError, match="--epochs: 1, now 2"):
+        of_the_version_before(step.begun)
+        run(trainer(copy, 2, marker=step.marker))
+
+
+def test_other_code_is_told_of_a_training_and_leaves_it(copy, capsys, code):
+    assert run(trainer(copy, 1)) == 9
+    capsys.readouterr()
+    code["mambaasr/a.py"] = "2"
+    said = message_of(trainer(copy, 1), capsys)
+    assert "goes on from ckpt, begun by another version: its code changed (mambaasr/a.py)" in said
+    assert message_of(trainer(copy, 1), capsys).count("\n") == 1
+    code["torch"] = "3.0"
+    said = message_of(trainer(copy, 1), capsys)
+    assert "done already" in said
+    assert "stays as it is, though torch 2.11.0, now 3.0; to train anew" in said
+    assert message_of(trainer(copy, 1), capsys).count("\n") == 1  # told once
+
+
+def test_outputs_mended_by_hand_outlive_other_code(copy, capsys, code):
+    step = copy(keep_outputs=True)
+    message_of(step, capsys)
+    with open("out", "w") as stream:
+        stream.write("mended\n")
+    code["mambaasr/a.py"] = "2"
+    said = message_of(step, capsys)
+    assert (
+        "stays as it is, for out changed by hand, though its code changed (mambaasr/a.py)" in said
+    )
+    assert "to make it anew all the same: --force true" in said
+    assert message_of(step, capsys).count("\n") == 1
+    with open("in", "w") as stream:
+        stream.write("two\n")
+    assert "for out changed by hand, though in changed;" in message_of(step, capsys)
+    assert Path("out").read_text() == "mended\n"
+    other = copy(keep_outputs=True, command=["cp", "--backup=none", "in", "out"])
+    with pytest.raises(UserError, match="(?s)--backup: .*out changed by hand.*--force true"):
+        run(other)
+    message_of(other, capsys, force=True)
+    assert Path("out").read_text() == "two\n"
+    code["mambaasr/a.py"] = "3"
+    assert "copy: its code changed (mambaasr/a.py)" in message_of(other, capsys)
+
+
+def test_a_failure_that_touched_nothing_leaves_kept_outputs_known(copy, capsys):
+    message_of(copy(keep_outputs=True), capsys)
+    failing = copy(keep_outputs=True, command=["cp", "--none", "in", "out"])
+    assert run(failing) == 1
+    with open("out", "w") as stream:
+        stream.write("mended\n")
+    capsys.readouterr()
+    assert message_of(copy(keep_outputs=True), capsys).count("done already") == 1
+    assert Path("out").read_text() == "mended\n"
+    half = copy(keep_outputs=True, command=["bash", "-c", "echo half > out; exit 1"])
+    assert run(half, force=True) == 1
+    assert not half.marker.exists()
+
+
+def test_the_number_of_devices_does_not_count(copy):
+    train = ["-m", "mambaasr.bin.asr_train", "--lr", "1"]
+    many = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    assert without_launcher(["python", *many, *train]) == train[1:]
+    assert without_launcher(["python3", *train]) == train[1:]
+    assert without_launcher(["cp", "-m", "x"]) == ["cp", "-m", "x"]
+    assert without_launcher(["x", "-m"]) == ["x", "-m"]
+
+
+def longer(copy, name, epochs, config="c.yaml", **more):
+    """A training in a folder of its own; ``epochs`` None leaves them to the config."""
+    line = f"mkdir -p exp/{name}/; touch exp/{name}/checkpoint.pth out"
+    command = ["bash", "-c", line, "--output_dir", f"exp/{name}", "--config", config]
+    command += ["--max_epoch", str(epochs)] if epochs else []
+    marker = f"exp/{name}/.stages/11_training.json"
+    given = {"name": "stage 11: training", "marker": Path(marker), "command": command}
+    return copy(**given | {"resumes": [f"exp/{name}/checkpoint.pth"]} | more)
+
+
+def test_a_shorter_training_of_the_same_kind_is_named(copy, capsys):
+    Path("c.yaml").write_text("max_epoch: 10\n")
+
+    def told(*args, **more):
+        said = message_of(longer(copy, *args, **more), capsys)
+        return re.findall(
+            r"(exp/\S+) is the same training but for (\d+) epochs instead of (\d+)", said
+        )
+
+    # The text of the command holds the folder's name, as that of a real one does.
+    assert told("a", None) == []
+    assert told("b", 20) == [("exp/a", "10", "20")]
+    assert told("c", 15) == [("exp/a", "10", "15")]
+    assert told("d", 30, variables={"x": "1"}) == []
+    Path("in").write_text("two\n")
+    assert told("e", 40) == []
+    said = message_of(longer(copy, "f", 50), capsys)
+    assert "add\n  --asr_exp exp/e --resume_changed true" in said
+    assert told("f", 50) == []  # done already
+    # What others left beside it is no reason to fail.
+    of_the_version_before(Path("exp/a/.stages/11_training.json.begun"))
+    Path("exp/b/.stages/11_training.json.begun").write_text("{torn")
+    assert told("g", 60) == [("exp/f", "50", "60")]  # the longest
+
+
 def test_variables_count(copy, capsys):
     message_of(copy(variables={"CORPUS": "/a"}), capsys)
     assert "done already" in message_of(copy(variables={"CORPUS": "/a"}), capsys)
@@ -205,10 +395,10 @@ def test_arguments_are_never_run(copy, capsys):
     assert sorted(os.listdir(".")) == sorted([argument, ".stages", "in"])
 
 
-def trainer(copy, epochs):
+def trainer(copy, epochs, **more):
     """A training in little: goes on from its checkpoint and fails the first time."""
     command = ["bash", "-c", "[ -e ckpt ] && touch out || { touch ckpt; exit 9; }", "--epochs"]
-    return copy(command=[*command, str(epochs)], resumes=["ckpt"])
+    return copy(command=[*command, str(epochs)], resumes=["ckpt"], **more)
 
 
 def test_resume_after_a_kill(copy, capsys):
@@ -272,17 +462,6 @@ def test_changes_ignores_the_order_of_options():
         {"options": options(line.split()), "inputs": {}} for line in ("--a 1 --b 2", "--b 2 --a 1")
     )
     assert changes(old, new) == []
-
-
-def test_fingerprint_of_folder(tmp_path):
-    (tmp_path / "deep").mkdir()
-    (tmp_path / "deep/file").write_text("a")
-    before = fingerprint(tmp_path)
-    (tmp_path / "deep/__pycache__").mkdir()
-    assert fingerprint(tmp_path) == before
-    (tmp_path / "deep/file").write_text("b")
-    assert fingerprint(tmp_path) != before
-    assert fingerprint(tmp_path / "nothing") is None
 
 
 def wait_for(path):

@@ -17,14 +17,25 @@ def get_parser():
     parser.add_argument("--name", required=True, help="what people read")
     parser.add_argument("--marker", required=True, type=Path, help="says what was done with what")
     many = {"nargs": "*", "action": "extend", "default": []}
-    parser.add_argument("--input", **many, help="files the command reads (may be absent)")
+    parser.add_argument(
+        "--input", **many, help="files it reads beside those that it names (may be absent)"
+    )
     parser.add_argument("--output", **many, help="files the command must have written")
     parser.add_argument("--ignore", **many, help="options that do not change the result, e.g. nj")
     parser.add_argument(
         "--variable", **many, metavar="NAME=VALUE", help="what else decides the result"
     )
+    parser.add_argument(
+        "--programs", type=Path, help="folder with programs of the command's own, such as local"
+    )
+    parser.add_argument(
+        "--corpus", **many, help="folders it reads as a whole, and may first fill", metavar="FOLDER"
+    )
     parser.add_argument("--resumes", **many, help="checkpoints from which the command goes on")
     switch = {"choices": ["true", "false"], "default": "false"}
+    parser.add_argument(
+        "--recorded", type=int, help="compare so many of its words; an input stands for the rest"
+    )
     parser.add_argument(
         "--resume_changed", **switch, help="go on from checkpoints that other inputs made"
     )
@@ -53,8 +64,11 @@ def main(argv=None):
         outputs=args.output,
         ignore=args.ignore,
         variables=dict(_assignment(text) for text in args.variable),
+        programs=args.programs,
+        corpora=args.corpus,
         keep_outputs=args.keep_outputs == "true",
         resumes=args.resumes,
+        recorded=args.recorded,
         log=args.log,
         timings=args.timings,
     )

@@ -5,6 +5,7 @@ of sox, at its high quality setting.
 """
 
 import io
+import os
 import re
 from pathlib import Path
 
@@ -149,6 +150,9 @@ def _stretch(path, start, end, rate, frames):
 def write_audio(path, samples, rate, audio_format="flac", comment=None):
     """Write float samples ``(time,)`` as 16-bit audio; values beyond -1..1 are clipped.
 
+    Where a file with the same samples lies there, it keeps its time: nothing that read it before
+    has to be done again.
+
     Args:
         path: the file.
         samples: float array ``(time,)``.
@@ -170,8 +174,26 @@ def write_audio(path, samples, rate, audio_format="flac", comment=None):
         if comment is not None:
             stream.comment = comment
         stream.write(np.clip(samples, -1.0, 1.0))
+    before = _if_same_audio(path, encoded)
     with atomic_write(path, "wb") as stream:
         stream.write(encoded.getvalue())
+    if before is not None:
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def _if_same_audio(path, encoded):
+    """Return the state of a file with the samples and rate of an encoded one, else None."""
+    import numpy as np
+    import soundfile
+
+    try:
+        before = os.stat(path)
+        old, old_rate = soundfile.read(path, dtype="int16")
+    except (soundfile.SoundFileError, OSError):
+        return None
+    encoded.seek(0)
+    new, rate = soundfile.read(encoded, dtype="int16")
+    return before if rate == old_rate and np.array_equal(old, new) else None
 
 
 def finished_samples(path, comment):

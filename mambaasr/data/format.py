@@ -1,9 +1,9 @@
 """Audio of a data folder, written anew: one mono file an utterance, at one rate.
 
 Speed perturbation is the same work with another step in the middle, so it is done here too.
-Each written file carries a fingerprint of its source and options in its header. A run that was
-killed, or whose inputs changed, therefore needs no notes: files that are whole and carry the
-right fingerprint stay, all others are made again.
+Each written file carries a fingerprint of its source, options and the code that made it in its
+header. A run that was killed, or whose inputs changed, therefore needs no notes: files that are
+whole and carry the right fingerprint stay, all others are made again.
 """
 
 import hashlib
@@ -18,6 +18,7 @@ from mambaasr.data.folder import DataFolder
 from mambaasr.data.report import Dropped, carry_rows, write_report
 from mambaasr.errors import UserError
 from mambaasr.parallel import map_items
+from mambaasr.source import code_of
 
 FORMATS = ("flac", "wav")
 # Small pieces spread long utterances over the workers, large ones save on handing out work.
@@ -44,9 +45,9 @@ class Job:
     factor: float = 1.0
 
     def fingerprint(self):
-        """Return a text that changes with the source's content (by time and size) and options."""
+        """Return a text that changes with the source (by time and size), options and code."""
         state = os.stat(self.source)
-        facts = [self.source, state.st_size, state.st_mtime_ns]
+        facts = [self.source, state.st_size, state.st_mtime_ns, code_of([__name__])]
         facts += [self.start, self.end, self.rate, self.factor]
         return "mambaasr " + hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 

@@ -16,6 +16,7 @@ from mambaasr import provenance
 from mambaasr.errors import UserError
 from mambaasr.files import atomic_write
 from mambaasr.parallel import map_items, worker_index
+from mambaasr.source import code_of
 
 BEST = ("text", "token", "token_int")
 FILES = (*BEST, "score")
@@ -255,7 +256,7 @@ def _sampling_rate(train_args):
 
 
 def _fingerprint(model):
-    """Return what every hypothesis depends on, as plain values: contents, options, versions.
+    """Return what every hypothesis depends on, as plain values: contents, options, code.
 
     The commit is left out: any commit between a kill and the rerun would throw all chunks away.
     """
@@ -264,9 +265,8 @@ def _fingerprint(model):
         "files": [file and _sha256(file) for file in files],
         "bpemodel": _bpemodel_sha256(model),
         "options": [list(pair) for pair in model.options if pair[0] != "bpemodel"],
-        "gpu": bool(model.ngpu),
         "seed": model.seed,
-        "versions": {name: provenance.version(name) for name in ("mambaasr", "torch", "espnet")},
+        "code": code_of([__name__], configs=[file for file in files[::2] if file]),
         "backend": os.environ.get("MAMBAASR_BACKEND") or "auto",
     }
 

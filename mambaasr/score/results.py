@@ -15,7 +15,6 @@ from mambaasr.score.report import (
 )
 
 TITLES = {"wer": "WER", "cer": "CER", "ter": "TER"}
-_TRAINING_COMMAND = re.compile(r" INFO: command: (.+)$", re.M)
 
 
 def read_results(folder):
@@ -152,36 +151,57 @@ def _origin(folder, results):
     counts = {d["parameters"] for _, _, d in results if d.get("parameters")}
     sizes = ", ".join(f"{count:,}" for count in sorted(counts)) or "unknown"
     lines.append(f"- Parameters: {sizes}")
-    training = _training_command(folder)
-    if training:
-        lines.append(f"- Training: `{training}`")
+    lines += [f"- {title}: {how}" for title, how in _starts(folder)]
+    # In the order of the tables, each language model once.
+    for file in dict.fromkeys(d.get("lm_file") for _, _, d in results if d.get("lm_file")):
+        for title, how in _starts(Path(file).parent):
+            lines.append(f"- {title} of the language model in {Path(file).parent.name}: {how}")
     for name, _, decoding in results:
         if decoding:
             lines.append(
                 f"- {name}: `{decoding['command']}`, commit {decoding['commit'] or 'unknown'}, "
                 f"{decoding['date']}, {decoding['nj']} jobs on {decoding['device']}; "
-                f"{_versions(decoding['environment'])}"
+                f"{provenance.versions(decoding['environment'])}"
             )
     here = provenance.environment()
     commit = provenance.git_commit() or "unknown"
     lines.append(
         f"- This page: `{provenance.command()}`, commit {commit}, {provenance.now()}; "
-        f"{_versions(here)}; {here['cpu']}"
+        f"{provenance.versions(here)}; {here['cpu']}"
     )
     return "## Origin\n\n" + "\n".join(lines) + "\n"
 
 
-def _versions(environment):
-    return ", ".join(f"{name} {value}" for name, value in environment.items() if name != "cpu")
+def _starts(folder):
+    """Return what was started how: statistics and training, each start that differs from the last.
+
+    Returns:
+        list of (title, how).
+    """
+    found, before = [], {}
+    try:
+        starts = provenance.starts(folder)
+    except UserError as error:  # no reason to hold back the figures
+        return [("Training", str(error))]
+    if starts and starts[0].get("epoch", 1) > 1:
+        found.append(("Training", f"unknown before epoch {starts[0]['epoch']}"))
+    for start in starts:
+        for title, entry in (("Statistics", start.get("statistics")), ("Training", start)):
+            made = entry and [
+                entry[key] for key in ("command", "commit", "clean", "environment", "device")
+            ]
+            if made and made != before.get(title):
+                found.append((title, _how(entry)))
+                before[title] = made
+    return found
 
 
-def _training_command(folder):
-    """Return the last command in the experiment's train.log, or None."""
-    path = folder / "train.log"
-    if not path.exists():
-        return None
-    commands = _TRAINING_COMMAND.findall(path.read_text(encoding="utf-8", errors="replace"))
-    return commands[-1] if commands else None
+def _how(start):
+    since = f", from epoch {start['epoch']}" if start.get("epoch", 1) > 1 else ""
+    return (
+        f"`{start['command']}`, commit {provenance.commit_of(start)}{since}, seed {start['seed']}, "
+        f"{start['date']}, on {start['device']}; {provenance.versions(start['environment'])}"
+    )
 
 
 def _read(path):

@@ -7,13 +7,15 @@ import re
 import shlex
 import statistics
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from mambaasr import provenance
 from mambaasr.config import dump
 from mambaasr.errors import UserError
+from mambaasr.fingerprint import fingerprint, fingerprint_bytes
 from mambaasr.score.report import align_table
 from mambaasr.score.tables import OF_A_SET, PARAMETERS, Published
-from mambaasr.stage import fingerprint, fingerprint_bytes, load
+from mambaasr.stage import load
 
 _EPOCH = re.compile(r"INFO: (\d+)epoch results: (.*)$", re.M)
 _TIME = re.compile(r"(?<![\w])time=((?:[\d.]+ [a-z]+(?:, | and )?)+)")
@@ -31,7 +33,8 @@ class Measured:
         values: column name -> one value for each seed that has it.
         seeds: the seeds whose training is finished.
         hours, cpu_hours: of each seed's training, by the clock and of the processor, where known.
-        commits: the commits that decoded.
+        trained, decoded: the commits that did.
+        lms: the commits that trained the language models.
         missing: why seeds or columns have no value, a line each.
     """
 
@@ -39,7 +42,9 @@ class Measured:
     seeds: list = field(default_factory=list)
     hours: list = field(default_factory=list)
     cpu_hours: list = field(default_factory=list)
-    commits: list = field(default_factory=list)
+    trained: list = field(default_factory=list)
+    decoded: list = field(default_factory=list)
+    lms: list = field(default_factory=list)
     missing: list = field(default_factory=list)
 
 
@@ -55,6 +60,7 @@ def measure(table, row):
             found.missing.append(f"{name}{state}")
             continue
         found.seeds.append(seed)
+        _add(found.trained, provenance.commits(any_run.exp))
         seconds = epoch_seconds(any_run.exp / "train.log")
         if seconds:
             found.hours.append(sum(seconds.values()) / 3600)
@@ -76,10 +82,16 @@ def measure(table, row):
                 found.missing.append(f"{name}no {column.name}")
             else:
                 found.values.setdefault(column.name, []).append(value)
-        for decoding in (each for sets in several.values() for each in sets.values()):
-            if decoding.get("commit") and decoding["commit"] not in found.commits:
-                found.commits.append(decoding["commit"])
+        decodings = [each for sets in several.values() for each in sets.values()]
+        _add(found.decoded, (each.get("commit") or "unknown" for each in decodings))
+        lms = dict.fromkeys(each.get("lm_file") for each in decodings if each.get("lm_file"))
+        for file in lms:
+            _add(found.lms, provenance.commits(Path(file).parent))
     return found
+
+
+def _add(found, more):
+    found += [each for each in dict.fromkeys(more) if each not in found]
 
 
 def training_state(run):
@@ -233,7 +245,7 @@ def table_page(table, command):
         for index, (kind, *cells) in enumerate(lines):
             tail = ["", "", ""]
             if kind == "measured":
-                tail = [_training(found), _seeds(row, found), ", ".join(found.commits) or "-"]
+                tail = [_training(found), _seeds(row, found), _commits(found)]
             label = row.label if index == 0 else ""
             rows.append([label, *([kind] if has_published else []), *cells, *tail])
     sections = [f"# {table.title}\n", _head(table), align_table(header, rows)]
@@ -249,6 +261,15 @@ def _training(found):
     if len(found.cpu_hours) == len(found.hours):
         text += f" (CPU {_duration(statistics.fmean(found.cpu_hours))})"
     return text
+
+
+def _commits(found):
+    """Return the commits behind a row's figures; those of the training first."""
+    did = {"trained": found.trained, "decoded": found.decoded, "language model": found.lms}
+    did = {what: ", ".join(commits) for what, commits in did.items() if commits}
+    if len(set(did.values())) < 2:
+        return next(iter(did.values()), "-")
+    return "; ".join(f"{what} {commits}" for what, commits in did.items())
 
 
 def _duration(hours):

@@ -3,13 +3,13 @@
 import contextlib
 import logging
 import re
-import shlex
 import sys
 from pathlib import Path
 
 import soundfile
 from tqdm import tqdm
 
+from mambaasr import provenance
 from mambaasr.errors import UserError
 from mambaasr.espnet_compat import import_quietly
 
@@ -107,7 +107,7 @@ def write_log(args):
     # ESPnet's basicConfig does nothing where handlers exist already, the level included.
     root.handlers[:] = [file, _Screen()]
     root.setLevel(args.log_level)
-    logging.info("command: " + shlex.join(sys.argv))
+    logging.info(f"command: {provenance.command()}")
     try:
         with _bad_audio_named():
             yield

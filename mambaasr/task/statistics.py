@@ -10,7 +10,7 @@ from espnet2.main_funcs.collect_stats import collect_stats as espnet_collect_sta
 from mambaasr.data.report import Dropped, write_report
 from mambaasr.errors import UserError
 from mambaasr.files import atomic_write
-from mambaasr.task.trainer import Progress
+from mambaasr.task.trainer import Progress, tell_start
 
 # Frames that ESPnet's input layers leave, an utterance alone: (kernel, stride) of each layer.
 _CONVOLUTIONS = {
@@ -133,10 +133,9 @@ def collect_stats(args, *, model, train_iter, valid_iter, output_dir, ngpu, **kw
         UserError: no utterance is left, or a set was empty.
     """
     output_dir = Path(output_dir)
-    for name in (
-        "train",
-        "valid",
-    ):  # the training reads these; they must not outlive a killed rerun
+    tell_start(output_dir, args.seed, min(ngpu, 1))
+    for name in ("train", "valid"):
+        # The training reads these; they must not outlive a killed rerun.
         for stale in (output_dir / name).glob("*shape*"):
             stale.unlink()
     check = FrameCheck(model)

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from mambaasr import provenance
 from mambaasr.errors import UserError
 from mambaasr.espnet_compat import import_quietly
 from mambaasr.task import checkpoints
@@ -54,13 +55,28 @@ class Trainer(EspnetTrainer):
     """Saves whole files only, mends the folder before a resume, and shows where it is."""
 
     @classmethod
+    def build_options(cls, args):
+        """Return ESPnet's options of a training, and where its statistics lie."""
+        options = super().build_options(args)
+        shapes = args.train_shape_file
+        options.statistics = Path(shapes[0]).parent.parent if shapes else None
+        return options
+
+    @classmethod
     def run(cls, *, trainer_options, distributed_option, **kwargs):
         options = trainer_options
         count_updates(kwargs["schedulers"], kwargs["train_iter_factory"], options)
         first = not distributed_option.distributed or distributed_option.dist_rank == 0
         with checkpoints.guarded():
-            if options.resume and first:
-                epoch = checkpoints.mend(options.output_dir, options.best_model_criterion)
+            if first:
+                epoch = 0
+                if options.resume:
+                    epoch = checkpoints.mend(options.output_dir, options.best_model_criterion)
+                if epoch < options.max_epoch:
+                    tell_start(
+                        options.output_dir, options.seed, options.ngpu, epoch + 1,
+                        options.statistics,
+                    )  # fmt: skip
                 if epoch:
                     logging.warning(f"going on after epoch {epoch} of {options.max_epoch}")
             if distributed_option.distributed:
@@ -98,6 +114,22 @@ class Trainer(EspnetTrainer):
             iterator=Progress(iterator, title, reporter), reporter=reporter, options=options,
             **kwargs,
         )  # fmt: skip
+
+
+def tell_start(
+    folder: str | Path,
+    seed: int,
+    ngpu: int,
+    epoch: int | None = None,
+    statistics: str | Path | None = None,
+) -> None:
+    """Write down with what a training or statistics start, and say it.
+
+    Args: see :func:`mambaasr.provenance.record_start`.
+    """
+    entry = provenance.record_start(folder, seed, ngpu, epoch, statistics)
+    said = f"commit {provenance.commit_of(entry)}; {provenance.versions(entry['environment'])}"
+    tqdm.write(f"{said}; {entry['device']}; seed {seed}", file=sys.stderr)
 
 
 def count_updates(schedulers, factory, options):

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from mambaasr.data import format as data_format
 from mambaasr.data.folder import DataFolder
 from mambaasr.data.format import audio_path, format_folder
 from mambaasr.data.report import read_report
@@ -85,6 +86,27 @@ def test_rerun_makes_only_what_is_not_there_or_not_right(sines, tmp_path):
     assert changed == {"utt0", "utt1", "utt2"}
     assert DataFolder.read(out).utt2num_samples["utt2"] == 8000
     assert "6 kept (0 were there already)" in format_folder(path, out, 8000)
+
+
+def test_other_code_makes_all_anew_and_equal_audio_keeps_its_time(sines, tmp_path, monkeypatch):
+    path, out = sines(n=3), tmp_path / "dump"
+    format_folder(path, out, 16000)
+    first = times(out)
+    monkeypatch.setattr(data_format, "code_of", lambda command: {"mambaasr/data/format.py": "2"})
+    assert "3 kept (0 were there already)" in format_folder(path, out, 16000)
+    assert times(out) == first
+    assert "3 kept (3 were there already)" in format_folder(path, out, 16000)
+    monkeypatch.setattr(data_format, "code_of", lambda command: {"mambaasr/data/format.py": "3"})
+    read = data_format.read_audio
+    quieter = {f"{tmp_path}/corpus/1.wav": 0.5}
+
+    def mended(source, *stretch):
+        samples, rate = read(source, *stretch)
+        return samples * quieter.get(str(source), 1.0), rate
+
+    monkeypatch.setattr(data_format, "read_audio", mended)
+    assert "3 kept (0 were there already)" in format_folder(path, out, 16000)
+    assert {utt for utt, time in times(out).items() if time != first[utt]} == {"utt1"}
 
 
 def test_leftovers_of_a_kill_are_removed(sines, tmp_path):

@@ -31,12 +31,17 @@ def experiment(tmp_path):
             for rate, split in (("wer", words), ("cer", characters))
         }
         write_scores(folder / "decode_asr" / name / "score", scores, None, {"missing": []})
-    (folder / "decode_asr" / "test_a" / "decode.json").write_text(json.dumps(DECODING))
-    (folder / "train.log").write_text(
-        "2026-01-01 (log:76) INFO: command: first --lr 1\n"
-        "2026-01-01 (log:76) INFO: command: second --lr 2\n"
-        "2026-01-01 (log:80) INFO: commanded: nothing\n"
-    )
+    decoding = DECODING | {"lm_file": str(tmp_path / "lm_tiny/valid.loss.ave.pth")}
+    (folder / "decode_asr" / "test_a" / "decode.json").write_text(json.dumps(decoding))
+    start = {key: DECODING[key] for key in ("date", "environment", "device")} | {"seed": 3}
+    start |= {"command": "train --lr 1", "commit": "abc", "clean": True, "epoch": 1}
+    # Killed and gone on with, as before; then by another commit.
+    starts = [start | {"statistics": start | {"command": "collect"}}, start | {"epoch": 2}]
+    starts += [start | {"commit": "def", "clean": False, "epoch": 4}]
+    (folder / "provenance.json").write_text(json.dumps(starts))
+    lm = tmp_path / "lm_tiny"
+    lm.mkdir()
+    (lm / "provenance.json").write_text(json.dumps([start | {"epoch": 3, "command": "lm"}]))
     return folder
 
 
@@ -52,7 +57,14 @@ def test_page(experiment):
     assert cells(second) == "decode_asr/test_b 1 2 50.0 50.0 0.0 50.0 100.0 100.0 -".split()
     origin = tables[-1]
     assert "Parameters: 4,312,345" in origin
-    assert "Training: `second --lr 2`" in origin
+    assert "- Statistics: `collect`, commit abc, seed 3" in origin
+    trained = [line for line in origin.splitlines() if line.startswith("- Training:")]
+    assert len(trained) == 2
+    assert trained[0].startswith("- Training: `train --lr 1`, commit abc, seed 3, 2026-01-02T03")
+    assert trained[0].endswith("on a processor, 2 cores; python 3.11.7, torch 2.11.0")
+    own = "- Training of the language model in lm_tiny: "
+    assert f"{own}unknown before epoch 3\n{own}`lm`, commit abc, from epoch 3, seed" in origin
+    assert trained[1].startswith("- Training: `train --lr 1`, commit def (dirty), from epoch 4,")
     assert "`python -m mambaasr.bin.asr_inference --nj 2`, commit 0123456789ab (dirty)" in origin
     assert "2026-01-02T03:04:05+00:00, 2 jobs on a processor, 2 cores" in origin
     assert "test_a: 1 utterances could not be decoded" in page

@@ -8,9 +8,9 @@ import pytest
 from mambaasr.bin.table import main, plan, run_options
 from mambaasr.config import dump
 from mambaasr.errors import UserError
+from mambaasr.fingerprint import fingerprint, fingerprint_bytes
 from mambaasr.score.table_file import read_table
 from mambaasr.score.table_page import cpu_seconds, epoch_seconds, measure, table_page
-from mambaasr.stage import fingerprint, fingerprint_bytes
 
 # What run.sh --help prints of the options that matter here.
 RUN_SH = """#!/bin/sh
@@ -93,6 +93,8 @@ def pretend(run, rates, config=None):
     inputs = {str(stages / "train.yaml"): made}
     (stages / "11_training.json").write_text(json.dumps({"options": {}, "inputs": inputs}))
     (run.exp / "train.log").write_text(EPOCHS)
+    starts = [{"commit": "abc", "clean": clean} for clean in (True, run.seed != 2)]
+    (run.exp / "provenance.json").write_text(json.dumps(starts))
     for name, (wer, cer) in rates.items():
         place = run.exp / run.inference_tag / name
         (place / "score").mkdir(parents=True)
@@ -179,7 +181,8 @@ def test_published_measured_difference(recipe):
     ]
     assert lines[2][:7] == ["Conformer", "published", "34", "6.3", "unknown", "5.00", "unknown"]
     assert lines[3][1:7] == ["measured", "34.00", "6.50 ± 0.71", "2.00", "5.50", "0.100"]
-    assert lines[3][7:] == ["93.5 min", "1, 2", "abc"]
+    commits = "trained abc, abc (dirty); decoded abc"
+    assert lines[3][7:] == ["93.5 min", "1, 2", commits]
     assert lines[4][1:7] == ["difference", "+0.00", "+0.20", "-", "+0.50", "-"]
 
 
@@ -377,7 +380,7 @@ def test_it_prints_and_writes(recipe, capsys):
 
 
 def test_the_plan_is_read_back_word_by_word(recipe):
-    words = ["tables/x.yaml", "--rows", "mamba", "--asr_args", "--init 'chainer'", "--plan", "p"]
+    words = ["tables/x.yaml", "--rows", "mamba", "--asr_args", "--init 'normal'", "--plan", "p"]
     assert main(words) == 0
     fields = (recipe / "p").read_bytes().decode().split("\0")
     name, count, words = fields[0], int(fields[1]) - 1, fields[3:]
@@ -385,5 +388,5 @@ def test_the_plan_is_read_back_word_by_word(recipe):
     options = dict(zip(words[:count:2], words[1:count:2], strict=True))
     assert name == "mamba"
     assert options["--encoder"] == "conf/encoder/mamba.yaml"
-    assert options["--asr_args"] == "--max_epoch 3 --init 'chainer'"
+    assert options["--asr_args"] == "--max_epoch 3 --init 'normal'"
     assert words[count] == "mamba (lm)"

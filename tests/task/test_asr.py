@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 
+from mambaasr import provenance
 from mambaasr.errors import UserError
 from mambaasr.task import asr, common
 
@@ -49,7 +50,7 @@ def conmamba(workspace):
     return str(path)
 
 
-def test_our_classes_train(train, conmamba, workspace):
+def test_our_classes_train(train, conmamba, workspace, capsys):
     stats = train("stats_ours", "--config", conmamba, collect=True)
     assert (stats / "train/text_shape.char").exists()
     assert workspace.long in (stats / "train/report.tsv").read_text()
@@ -58,6 +59,12 @@ def test_our_classes_train(train, conmamba, workspace):
     assert any(name.endswith("A_log") for name in state)
     log = (folder / "train.log").read_text()
     assert "command: " in log and "2epoch results" in log
+    (start,) = provenance.starts(folder)
+    assert (start["epoch"], start["seed"]) == (1, 1)
+    assert start["device"] == provenance.cpu_model()
+    assert provenance.commit_of(start) in capsys.readouterr().err
+    (start,) = provenance.starts(stats)
+    assert start["seed"] == 1 and "epoch" not in start
 
 
 def test_statistics_leave_out_a_normalisation_by_statistics(train):
@@ -195,6 +202,7 @@ def test_sigterm_ends_cleanly_and_resumes(workspace):
     assert code == 0, printed
     assert f"going on after epoch {epoch} of {epoch + 1}" in printed
     assert (folder / f"{epoch + 1}epoch.pth").exists()
+    assert [start["epoch"] for start in provenance.starts(folder)] == [1, epoch + 1]
 
 
 class _Model(torch.nn.Module):

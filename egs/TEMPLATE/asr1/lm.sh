@@ -6,11 +6,9 @@ lm_train=${raw}/lm_train.txt lm_dev=${raw}/lm_dev.txt
 
 # join_texts NAME FILES OUT [OPTION...]: the texts of FILES, quoted as in a shell, in one file.
 join_texts() {
-    cmd=()
+    cmd=(python -m mambaasr.bin.join_texts --out "$3" --text)
     add_words "$2"
-    local texts=("${cmd[@]}")
-    step "text for $1" "${dumpdir}" --input "${texts[@]}" --output "$3" -- \
-        python -m mambaasr.bin.join_texts --out "$3" --text "${texts[@]}" "${@:4}"
+    step "text for $1" "${dumpdir}" --output "$3" -- "${cmd[@]}" "${@:4}"
 }
 
 # What statistics and training have in common.
@@ -19,8 +17,7 @@ lm_train_command() {
         --token_type "${token_type}" --token_list "${token_list}"
         --non_linguistic_symbols "${nlsyms_txt}" --cleaner none --g2p none
         --train_data_path_and_name_and_type "${lm_train},text,text"
-        --valid_data_path_and_name_and_type "${lm_dev},text,text" --config "${lm_config}")
-    files=("${token_list}" "${bpemodel}" "${nlsyms_txt}" "${lm_train}" "${lm_dev}")
+        --valid_data_path_and_name_and_type "${lm_dev},text,text")
 }
 
 lm_statistics() {
@@ -37,10 +34,12 @@ lm_statistics() {
     lm_train_command
     cmd+=(--collect_stats true --output_dir "${lm_stats_dir}"
         --train_shape_file "${lm_train}" --valid_shape_file "${lm_dev}")
+    # inputs.yaml stands for what follows.
+    local recorded=${#cmd[@]}
+    cmd+=(--config "${lm_config}")
     add_words "${lm_args}"
-    options_in "${lm_args}"
-    step "statistics of the texts" "${lm_stats_dir}" --ignore config ${names[@]+"${names[@]}"} \
-        --input "${files[@]}" "${work}/inputs.yaml" \
+    step "statistics of the texts" "${lm_stats_dir}" --recorded "${recorded}" \
+        --input "${work}/inputs.yaml" \
         --output "${lm_stats_dir}"/{train,valid}/"text_shape.${token_type}" -- "${cmd[@]}"
 }
 
@@ -50,23 +49,21 @@ lm_training() {
     launcher
     lm_train_command
     cmd+=(--ngpu "$(( ngpu > 1 ? 1 : ngpu ))" --multiprocessing_distributed false
-        --resume true --fold_length 150 --output_dir "${lm_exp}")
+        --config "${lm_config}" --resume true --fold_length 150 --output_dir "${lm_exp}")
     for kind in train valid; do
-        files+=("${lm_stats_dir}/${kind}/text_shape.${token_type}")
         cmd+=("--${kind}_shape_file" "${lm_stats_dir}/${kind}/text_shape.${token_type}")
     done
     add_words "${lm_args}"
     step "training of the language model" "${lm_exp}" \
-        --ignore config ngpu nproc_per_node num_workers log_interval log_level \
+        --ignore config num_workers log_interval log_level \
         --resumes "${lm_exp}"/checkpoint{,.prev}.pth --resume_changed "${resume_changed}" \
-        --input "${files[@]}" "${lm_config}" --output "${lm_exp}/config.yaml" -- "${cmd[@]}"
+        --output "${lm_exp}/config.yaml" -- "${cmd[@]}"
 }
 
 perplexity() {
     local file=${lm_exp}/${inference_lm} out=${lm_exp}/perplexity_test
     need_model "${file}" 7
-    step "perplexity" "${out}" --input "${lm_test_text}" "${lm_exp}/config.yaml" "${file}" \
-        --output "${out}"/{ppl,perplexity.json} -- \
+    step "perplexity" "${out}" --input "${bpemodel}" --output "${out}"/{ppl,perplexity.json} -- \
         python -m mambaasr.bin.lm_calc_perplexity --train_config "${lm_exp}/config.yaml" \
         --model_file "${file}" --data_path_and_name_and_type "${lm_test_text},text,text" \
         --ngpu "$(( ngpu > 0 ))" --output_dir "${out}"

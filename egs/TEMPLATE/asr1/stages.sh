@@ -7,7 +7,7 @@ step() {
     local id=${number}_${1//[^A-Za-z0-9_.-]/_}
     python -m mambaasr.bin.stage --name "stage ${number}: $1" --force "${force}" \
         --marker "$2/.stages/${id}.json" --log "$2/log/${id}.log" --timings "${expdir}/timings.tsv" \
-        --ignore nj "${@:3}"
+        --ignore nj ngpu "${@:3}"
 }
 files_of() { # files_of FOLDER: what a data folder's contents are known by
     files=("$1"/{wav.scp,text,utt2spk,segments,utt2lang,utt2num_samples})
@@ -16,9 +16,17 @@ files_of() { # files_of FOLDER: what a data folder's contents are known by
 formatted() { if among "$1" "${train}" "${valid_set}"; then echo "${raw}/org/$1"; else echo "${raw}/$1"; fi; }
 
 prepare_data() {
-    local outputs=() set corpora=() variable
+    local outputs=() set variables=() corpora=() word
     # What db.sh says of the corpora that local/ asks for.
-    while IFS= read -r -d '' variable; do corpora+=("${variable}"); done < <(corpus_variables)
+    while IFS= read -r -d '' word; do
+        variables+=("${word}")
+        if [[ -n ${word#*=} ]]; then corpora+=("${word#*=}"); fi
+    done < <(corpus_variables)
+    # Those that are named by hand; what is no folder counts for nothing.
+    while IFS= read -r -d '' word; do
+        word=${word#--*=}
+        if [[ -n ${word} && ${word} != --* ]]; then corpora+=("${word}"); fi
+    done < <(split_words "${local_data_opts}")
     for set in "${train_set}" "${valid_set}" "${tests[@]}"; do
         outputs+=("${datadir}/${set}"/{wav.scp,text,utt2spk})
     done
@@ -26,7 +34,8 @@ prepare_data() {
     if [[ ${datadir} != data ]]; then cmd+=(--data_dir "${datadir}"); fi
     add_words "${local_data_opts}"
     # check_data --fix mends these folders in place; that must last.
-    step "data" "${datadir}" --input local --variable ${corpora[@]+"${corpora[@]}"} \
+    step "data" "${datadir}" --input local --programs local \
+        --variable ${variables[@]+"${variables[@]}"} --corpus ${corpora[@]+"${corpora[@]}"} \
         --keep_outputs true --output "${outputs[@]}" -- "${cmd[@]}"
 }
 corpus_variables() ( # NAME=VALUE, each behind it a null byte
@@ -67,18 +76,16 @@ format_audio() {
 }
 
 filter() {
-    local set symbols=()
+    local set
     cmd=(python -m mambaasr.bin.filter_data --min_wav_duration "${min_wav_duration}"
         --max_wav_duration "${max_wav_duration}")
     if [[ -n ${text_prefix} ]]; then
         cmd+=(--text_prefix "${text_prefix}" --nlsyms_txt "${nlsyms_txt}")
-        symbols=("${nlsyms_txt}")
     fi
     for set in "${train}" "${valid_set}"; do
         files_of "${raw}/org/${set}"
         step "filter ${set}" "${dumpdir}" \
-            --input "${files[@]}" ${symbols[@]+"${symbols[@]}"} \
-            --output "${raw}/${set}"/{wav.scp,text,utt2spk} -- \
+            --input "${files[@]}" --output "${raw}/${set}"/{wav.scp,text,utt2spk} -- \
             "${cmd[@]}" "${raw}/org/${set}" "${raw}/${set}"
     done
 }
@@ -96,17 +103,9 @@ make_tokens() {
         outputs+=("${bpemodel}")
     fi
     if [[ ${nlsyms_txt} != none ]]; then cmd+=(--nlsyms_txt "${nlsyms_txt}"); fi
-    step "token list ${tokens}" "${token_dir%/*}" --input "${raw}/${train}/text" "${nlsyms_txt}" \
-        "${bpe_nlsyms}" --output "${outputs[@]}" -- "${cmd[@]}"
+    step "token list ${tokens}" "${token_dir%/*}" --output "${outputs[@]}" -- "${cmd[@]}"
 }
 
-options_in() { # options_in TEXT: names, the options that a text gives
-    local word
-    names=()
-    while IFS= read -r -d '' word; do
-        if [[ ${word} =~ ^--([a-z0-9_]+) ]]; then names+=("${BASH_REMATCH[1]}"); fi
-    done < <(split_words "$1")
-}
 launcher() { # cmd as it begins for a training: in one process, or in one a GPU
     cmd=(python -m)
     if (( ngpu > 1 )); then cmd+=(torch.distributed.run --standalone --nproc_per_node "${ngpu}" -m); fi
@@ -129,8 +128,6 @@ asr_train_command() {
         cmd+=("--${kind}_data_path_and_name_and_type" "${raw}/${set}/wav.scp,speech,sound"
             "--${kind}_data_path_and_name_and_type" "${raw}/${set}/text,text,text")
     done
-    files=("${token_list}" "${bpemodel}" "${nlsyms_txt}"
-        "${raw}/${train}"/{wav.scp,text} "${raw}/${valid_set}"/{wav.scp,text})
 }
 
 statistics() {
@@ -150,14 +147,14 @@ statistics() {
         model model_conf.{languages,conditioning,families,lid_weight} --drop_unless_0 model_conf.ctc_weight
     cmd=(python -m)
     asr_train_command
-    cmd+=(--collect_stats true --config "${work}/train.yaml" --normalize none
-        --train_shape_file "${raw}/${train}/wav.scp" --valid_shape_file "${raw}/${valid_set}/wav.scp"
-        --output_dir "${asr_stats_dir}")
+    cmd+=(--collect_stats true --normalize none --output_dir "${asr_stats_dir}"
+        --train_shape_file "${raw}/${train}/wav.scp" --valid_shape_file "${raw}/${valid_set}/wav.scp")
+    # inputs.yaml stands for what follows.
+    local recorded=${#cmd[@]}
+    cmd+=(--config "${work}/train.yaml")
     add_words "${asr_args}"
-    options_in "${asr_args}"
-    files+=("${raw}/${train}/utt2num_samples" "${raw}/${valid_set}/utt2num_samples")
-    step "statistics" "${asr_stats_dir}" --ignore config ${names[@]+"${names[@]}"} \
-        --input "${files[@]}" "${work}/inputs.yaml" \
+    step "statistics" "${asr_stats_dir}" --recorded "${recorded}" \
+        --input "${raw}"/{"${train}","${valid_set}"}/utt2num_samples "${work}/inputs.yaml" \
         --output "${asr_stats_dir}"/{train,valid}/{speech_shape,"text_shape.${token_type}"} \
         "${asr_stats_dir}/train/feats_stats.npz" -- "${cmd[@]}"
 }
@@ -178,30 +175,24 @@ train() {
         --ignore_init_mismatch "${ignore_init_mismatch}" --normalize "${feats_normalize}"
         --output_dir "${asr_exp}")
     for kind in train valid; do
-        files+=("${asr_stats_dir}/${kind}"/{speech_shape,"text_shape.${token_type}"})
         cmd+=("--${kind}_shape_file" "${asr_stats_dir}/${kind}/speech_shape"
             "--${kind}_shape_file" "${asr_stats_dir}/${kind}/text_shape.${token_type}")
     done
     if [[ ${feats_normalize} == global_mvn ]]; then
-        files+=("${asr_stats_dir}/train/feats_stats.npz")
         cmd+=(--normalize_conf "stats_file=${asr_stats_dir}/train/feats_stats.npz")
     fi
-    if [[ -n ${pretrained_model} ]]; then
-        files+=("${pretrained_model%%:*}")
-        cmd+=(--init_param "${pretrained_model}")
-    fi
+    if [[ -n ${pretrained_model} ]]; then cmd+=(--init_param "${pretrained_model}"); fi
     if [[ ${model_class} == multilingual ]]; then
         for kind in train valid; do
             local set=${valid_set}
             if [[ ${kind} == train ]]; then set=${train}; fi
-            files+=("${raw}/${set}/utt2lang")
             cmd+=("--${kind}_data_path_and_name_and_type" "${raw}/${set}/utt2lang,lang,text")
         done
     fi
     add_words "${asr_args}"
-    step "training" "${asr_exp}" --ignore config ngpu nproc_per_node num_workers log_interval log_level \
+    step "training" "${asr_exp}" --ignore config num_workers log_interval log_level \
         --resumes "${asr_exp}"/checkpoint{,.prev}.pth --resume_changed "${resume_changed}" \
-        --input "${files[@]}" "${config}" --output "${asr_exp}/config.yaml" -- "${cmd[@]}"
+        --output "${asr_exp}/config.yaml" -- "${cmd[@]}"
 }
 
 decode() {
@@ -216,19 +207,11 @@ decode() {
             --key_file "${data}/wav.scp" --output_dir "${out}" --nj "${inference_nj}")
         if [[ ${gpu_inference} == true ]]; then cmd+=(--ngpu 1); else cmd+=(--ngpu 0); fi
         if [[ -n ${inference_config} ]]; then cmd+=(--config "${inference_config}"); fi
-        files=("${data}/wav.scp")
-        if [[ ${model_class} == multilingual ]]; then
-            files+=("${data}/utt2lang")
-            cmd+=(--utt2lang "${data}/utt2lang")
-        fi
-        if ${use_lm}; then
-            files+=("${lm[@]}")
-            cmd+=(--lm_train_config "${lm[0]}" --lm_file "${lm[1]}")
-        fi
+        if [[ ${token_type} == bpe ]]; then cmd+=(--bpemodel "${bpemodel}"); fi
+        if [[ ${model_class} == multilingual ]]; then cmd+=(--utt2lang "${data}/utt2lang"); fi
+        if ${use_lm}; then cmd+=(--lm_train_config "${lm[0]}" --lm_file "${lm[1]}"); fi
         add_words "${inference_args}"
-        step "decoding of ${set}" "${out}" --output "${out}"/{text,decode.json} \
-            --input "${files[@]}" "${asr_exp}/config.yaml" "${file}" "${inference_config}" -- \
-            "${cmd[@]}"
+        step "decoding of ${set}" "${out}" --output "${out}"/{text,decode.json} -- "${cmd[@]}"
     done
 }
 
@@ -240,11 +223,9 @@ score() {
             --utt2spk "${data}/utt2spk" --token_type "${token_type}" --output_dir "${out}/score")
         if [[ ${token_type} == bpe ]]; then cmd+=(--bpe_model "${bpemodel}"); fi
         if [[ ${nlsyms_txt} != none ]]; then cmd+=(--nlsyms_txt "${nlsyms_txt}"); fi
-        files=("${data}"/{text,utt2spk,utt2lang} "${out}"/{text,lang} "${bpemodel}" "${nlsyms_txt}")
         if [[ -f ${data}/utt2lang ]]; then cmd+=(--utt2lang "${data}/utt2lang"); fi
         if [[ -f ${out}/lang ]]; then cmd+=(--hyp_lang "${out}/lang"); fi
-        step "scoring of ${set}" "${out}" --output "${out}"/score/score.{json,txt} \
-            --input "${files[@]}" -- "${cmd[@]}"
+        step "scoring of ${set}" "${out}" --output "${out}"/score/score.{json,txt} -- "${cmd[@]}"
     done
     python -m mambaasr.bin.show_results "${asr_exp}" --output "${asr_exp}/RESULTS.md"
 }

@@ -13,7 +13,9 @@ from mambaasr.data.audio import finished_samples, resample, write_audio
 from mambaasr.data.folder import DataFolder
 from mambaasr.data.table import write_table
 from mambaasr.errors import UserError
+from mambaasr.fingerprint import fingerprint
 from mambaasr.parallel import map_items
+from mambaasr.source import code_of
 from spoken import espeak, noise
 from spoken.sentences import LANGS, sentence, split_of
 
@@ -21,8 +23,6 @@ RATE = 16000
 CHUNK = 50
 BABBLE_POOL = 16
 SPLITS = ("train", "dev", "test")
-# To be raised whenever the same plan gives other samples, so that audio made before is made anew.
-VERSION = 1
 
 BASES = {
     "en": "en-us en en-gb-x-rp en-gb-scotland en-gb-x-gbclan en-gb-x-gbcwmd en-us-nyc en-029",
@@ -222,8 +222,15 @@ def _path(audio, utt):
 
 def _fingerprint(utt, version):
     """Return a digest of everything that decides an utterance's samples."""
-    made_of = json.dumps([VERSION, version, RATE, asdict(utt)], sort_keys=True)
+    made_of = json.dumps([_code(), version, RATE, asdict(utt)], sort_keys=True)
     return hashlib.sha256(made_of.encode()).hexdigest()
+
+
+@lru_cache
+def _code():
+    """What these modules and what they call of mambaasr are."""
+    folder = Path(__file__).parent
+    return [fingerprint(folder), code_of([], folder)]
 
 
 def _write(path, utterances, audio):
