@@ -31,6 +31,7 @@ from pathlib import Path
 from mambaasr.errors import UserError
 from mambaasr.files import atomic_write
 from mambaasr.fingerprint import (
+    fingerprint,
     fingerprint_corpus,
     fingerprints,
     is_config,
@@ -240,10 +241,11 @@ def reasons(step: Step, now: dict) -> list[str]:
 
 
 def _mended(step, old):
-    """Outputs that were changed by hand, and may be."""
+    """Outputs that were changed by hand, and may be; the audio behind them is the corpus's."""
     if not step.keep_outputs:
         return []
-    made, now = old.get("outputs", {}), fingerprints(step.outputs)
+    made = old.get("outputs", {})
+    now = {str(Path(path)): fingerprint(path) for path in step.outputs}
     if None in now.values():  # it has to be made anew
         return []
     return [path for path, mark in now.items() if mark != made.get(path, mark)]

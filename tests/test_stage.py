@@ -264,6 +264,19 @@ def test_outputs_mended_by_hand_outlive_other_code(copy, capsys, code):
     assert "copy: its code changed (mambaasr/a.py)" in message_of(other, capsys)
 
 
+def test_another_corpus_is_no_mending_by_hand(copy, capsys):
+    """Its audio changed behind a data folder that nobody touched."""
+    Path("corpus").mkdir()
+    Path("corpus/a.wav").write_text("RIFF")
+    Path("in").write_text("a corpus/a.wav\n")
+    step = copy(command=["cp", "in", "wav.scp"], outputs=["wav.scp"], keep_outputs=True)
+    step.corpora = ["corpus"]
+    message_of(step, capsys)
+    Path("corpus/a.wav").write_text("RIFF again")
+    Path("corpus/text").write_text("a corrected\n")
+    assert "copy: corpus changed" in message_of(step, capsys)
+
+
 def test_a_failure_that_touched_nothing_leaves_kept_outputs_known(copy, capsys):
     message_of(copy(keep_outputs=True), capsys)
     failing = copy(keep_outputs=True, command=["cp", "--none", "in", "out"])

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from espnet2.main_funcs.collect_stats import collect_stats as espnet_collect_stats
 
+from mambaasr import provenance
 from mambaasr.data.report import Dropped, write_report
 from mambaasr.errors import UserError
 from mambaasr.files import atomic_write
@@ -133,7 +134,7 @@ def collect_stats(args, *, model, train_iter, valid_iter, output_dir, ngpu, **kw
         UserError: no utterance is left, or a set was empty.
     """
     output_dir = Path(output_dir)
-    tell_start(output_dir, args.seed, min(ngpu, 1))
+    tell_start(provenance.record_start(output_dir, args.seed, min(ngpu, 1)))
     for name in ("train", "valid"):
         # The training reads these; they must not outlive a killed rerun.
         for stale in (output_dir / name).glob("*shape*"):

@@ -73,10 +73,11 @@ class Trainer(EspnetTrainer):
                 if options.resume:
                     epoch = checkpoints.mend(options.output_dir, options.best_model_criterion)
                 if epoch < options.max_epoch:
-                    tell_start(
+                    entry = provenance.record_start(
                         options.output_dir, options.seed, options.ngpu, epoch + 1,
                         options.statistics,
                     )  # fmt: skip
+                    tell_start(entry)
                 if epoch:
                     logging.warning(f"going on after epoch {epoch} of {options.max_epoch}")
             if distributed_option.distributed:
@@ -116,20 +117,10 @@ class Trainer(EspnetTrainer):
         )  # fmt: skip
 
 
-def tell_start(
-    folder: str | Path,
-    seed: int,
-    ngpu: int,
-    epoch: int | None = None,
-    statistics: str | Path | None = None,
-) -> None:
-    """Write down with what a training or statistics start, and say it.
-
-    Args: see :func:`mambaasr.provenance.record_start`.
-    """
-    entry = provenance.record_start(folder, seed, ngpu, epoch, statistics)
+def tell_start(entry: dict) -> None:
+    """Say with what a training or statistics start: :func:`mambaasr.provenance.record_start`'s."""
     said = f"commit {provenance.commit_of(entry)}; {provenance.versions(entry['environment'])}"
-    tqdm.write(f"{said}; {entry['device']}; seed {seed}", file=sys.stderr)
+    tqdm.write(f"{said}; {entry['device']}; seed {entry['seed']}", file=sys.stderr)
 
 
 def count_updates(schedulers, factory, options):
