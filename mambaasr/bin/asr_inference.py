@@ -191,7 +191,7 @@ def _path_or_value(args, name):
 
 def _read_wavs(triples):
     """Return utterance -> path from WAV_SCP,speech,sound; the path may hold commas."""
-    from mambaasr.data.table import parse_path, read_table
+    from mambaasr.data.kaldi_file import parse_path, read_table
 
     if len(triples) != 1:
         raise UserError("--data_path_and_name_and_type: one source of audio is needed, not more")
@@ -234,7 +234,7 @@ def _read_languages(path, keys, trained, config):
 
 def _read_keys(path):
     """Return the ids in the first column of a file, in its order."""
-    from mambaasr.data.table import parse_text, read_table
+    from mambaasr.data.kaldi_file import parse_text, read_table
 
     problems = []
     keys = list(read_table(path, parse_text, problems))

@@ -103,7 +103,7 @@ def main(argv=None):
 
 def _read(path, skip=(), empty_allowed=False):
     """Return a Kaldi file as a dict, the words in ``skip`` left out; a bad line is an error."""
-    from mambaasr.data.table import parse_text, read_good_table
+    from mambaasr.data.kaldi_file import parse_text, read_good_table
 
     table = read_good_table(path, parse_text)
     if not table and not empty_allowed:

@@ -221,7 +221,7 @@ def audio_problems(folder, skip=(), nj=1):
         skip: utterances that need no reading.
         nj: number of processes.
     """
-    from mambaasr.data.table import Problem
+    from mambaasr.data.kaldi_file import Problem
     from mambaasr.parallel import map_items
 
     utts = [utt for utt in folder.utterances if utt not in skip]

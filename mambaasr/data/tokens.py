@@ -13,8 +13,8 @@ import re
 from collections import Counter
 from pathlib import Path
 
+from mambaasr.data.kaldi_file import parse_text, read_good_table
 from mambaasr.data.prefix import is_of_prefix
-from mambaasr.data.table import parse_text, read_good_table
 from mambaasr.errors import UserError
 from mambaasr.files import atomic_write
 

@@ -104,7 +104,7 @@ def _write(path, lines):
 
 def _read(path, key_file):
     """Return id -> text, of the ids that are asked for."""
-    from mambaasr.data.table import parse_text, read_good_table
+    from mambaasr.data.kaldi_file import parse_text, read_good_table
 
     texts = read_good_table(path, parse_text)
     if key_file is not None:

@@ -3,12 +3,12 @@
 import torch
 from torch import nn
 
+from mambaasr.checks import check_choice, check_rates
 from mambaasr.espnet_compat import AbsDecoder, BatchScorerInterface
 from mambaasr.layers.beam import Origin, Row, StepScorer
-from mambaasr.layers.checks import check_choice, check_rates
 from mambaasr.layers.dropout import Dropout
 from mambaasr.layers.masking import zero_padding
-from mambaasr.layers.mixer import make_mixer, mixer_options
+from mambaasr.layers.mixer_conf import make_mixer, mixer_options
 from mambaasr.layers.positions import sinusoidal
 
 POSITIONS = ("none", "sinusoidal")
@@ -23,10 +23,10 @@ def mixer_maker(mixer, width, conf, **options):
         mixer: "mamba1" or "mamba2".
         width: of input and output.
         conf: the yaml's ``mixer_conf``.
-        **options: of :func:`mambaasr.layers.mixer.make_mixer`.
+        **options: of :func:`mambaasr.layers.mixer_conf.make_mixer`.
 
     Raises:
-        ValueError: see :func:`mambaasr.layers.mixer.mixer_options`.
+        ValueError: see :func:`mambaasr.layers.mixer_conf.mixer_options`.
     """
     conf = mixer_options(conf)
     return lambda: make_mixer(mixer, "uni", width, **options, **conf)

@@ -2,9 +2,9 @@
 
 from torch import nn
 
+from mambaasr.checks import check_counts, check_sizes
 from mambaasr.decoder.base import RecurrentDecoder, mixer_maker
 from mambaasr.layers.block import FeedForward
-from mambaasr.layers.checks import check_counts, check_sizes
 from mambaasr.layers.dropout import Dropout
 from mambaasr.layers.join import join
 from mambaasr.layers.norm import make_norm
@@ -73,7 +73,7 @@ class CrossMambaDecoder(RecurrentDecoder):
         num_blocks: number of blocks.
         linear_units: width inside the feed-forward module; 0 leaves it out.
         mixer: "mamba1" or "mamba2", of both mixers.
-        d_state, d_conv, expand: of the mixers, see :func:`mambaasr.layers.mixer.make_mixer`.
+        d_state, d_conv, expand: of the mixers, see :func:`mambaasr.layers.mixer_conf.make_mixer`.
         mixer_conf: a mapping of further options of the mixers.
         norm: "layer_norm" or "rms_norm" in the blocks; the last norm is a LayerNorm.
         positions: added to the embeddings: "none" or "sinusoidal".

@@ -3,12 +3,12 @@
 import torch
 from torch import nn
 
+from mambaasr.checks import check_choice, check_rates, check_sizes
 from mambaasr.decoder.base import RecurrentDecoder, mixer_maker
-from mambaasr.layers.checks import check_choice, check_rates, check_sizes
 from mambaasr.layers.dropout import Dropout
 from mambaasr.layers.join import join, text_of
 from mambaasr.layers.linear import Linear
-from mambaasr.layers.mixer import mixer_options
+from mambaasr.layers.mixer_conf import mixer_options
 from mambaasr.layers.norm import make_norm
 from mambaasr.layers.prefix import PrefixMixer
 
@@ -70,7 +70,7 @@ class MadeonDecoder(RecurrentDecoder):
             between shared projections) or "serial" (layers read it forwards and backwards in
             turn). The text is always causal.
         mixer: "mamba1" or "mamba2".
-        d_state, d_conv, expand: of the mixer, see :func:`mambaasr.layers.mixer.make_mixer`;
+        d_state, d_conv, expand: of the mixer, see :func:`mambaasr.layers.mixer_conf.make_mixer`;
             d_state is each direction's own.
         mixer_conf: a mapping of further options of the mixer; for "mamba2" ``rmsnorm`` is false
             unless it says otherwise.

@@ -2,11 +2,11 @@
 
 from torch import nn
 
+from mambaasr.checks import check_choice, check_counts, check_rates, check_sizes
 from mambaasr.decoder.base import RecurrentDecoder, mixer_maker
 from mambaasr.layers.activation import ACTIVATIONS
 from mambaasr.layers.attention import CrossAttention
 from mambaasr.layers.block import FeedForward
-from mambaasr.layers.checks import check_choice, check_counts, check_rates, check_sizes
 from mambaasr.layers.dropout import Dropout
 from mambaasr.layers.masking import valid_mask
 from mambaasr.layers.norm import make_norm
@@ -134,7 +134,7 @@ class MambaDecoder(RecurrentDecoder):
         linear_units: width inside the feed-forward module; 0 leaves it out.
         mixer: "mamba1" or "mamba2".
         mamba_before, mamba_after: mixers before and after a block's cross-attention.
-        d_state, d_conv, expand: of the mixer, see :func:`mambaasr.layers.mixer.make_mixer`.
+        d_state, d_conv, expand: of the mixer, see :func:`mambaasr.layers.mixer_conf.make_mixer`.
         mixer_conf: a mapping of further options of the mixer.
         norm: "layer_norm" or "rms_norm" in the blocks; the last norm is a LayerNorm.
         positions: added to the embeddings: "none" or "sinusoidal".

@@ -3,8 +3,8 @@
 import torch
 from torch import nn
 
+from mambaasr.checks import check_choice, check_flags, check_sizes
 from mambaasr.espnet_compat import AbsEncoder, TooShortUttError
-from mambaasr.layers.checks import check_choice, check_flags, check_sizes
 from mambaasr.layers.conv_module import LookAhead
 from mambaasr.layers.masking import zero_padding
 from mambaasr.layers.norm import make_norm

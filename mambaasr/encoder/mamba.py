@@ -1,9 +1,9 @@
 """A stack of Mamba blocks as an ESPnet encoder."""
 
+from mambaasr.checks import check_counts, check_flags, check_sizes
 from mambaasr.encoder.base import StackEncoder
 from mambaasr.layers.block import EncoderBlock
-from mambaasr.layers.checks import check_counts, check_flags, check_sizes
-from mambaasr.layers.mixer import make_mixer, mixer_options
+from mambaasr.layers.mixer_conf import make_mixer, mixer_options
 
 
 class MambaEncoder(StackEncoder):

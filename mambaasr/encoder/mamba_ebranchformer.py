@@ -3,22 +3,22 @@
 import torch
 from torch import nn
 
-from mambaasr.encoder.base import StackEncoder
-from mambaasr.layers.attention import SelfAttention
-from mambaasr.layers.block import FeedForward
-from mambaasr.layers.cgmlp import ConvolutionalGatingMLP
-from mambaasr.layers.checks import (
+from mambaasr.checks import (
     check_choice,
     check_counts,
     check_flags,
     check_rates,
     check_sizes,
 )
+from mambaasr.encoder.base import StackEncoder
+from mambaasr.layers.attention import SelfAttention
+from mambaasr.layers.block import FeedForward
+from mambaasr.layers.cgmlp import ConvolutionalGatingMLP
 from mambaasr.layers.depthwise import DepthwiseConv
 from mambaasr.layers.dropout import Dropout
 from mambaasr.layers.linear import Linear
 from mambaasr.layers.masking import zero_padding
-from mambaasr.layers.mixer import make_mixer, mixer_options
+from mambaasr.layers.mixer_conf import make_mixer, mixer_options
 from mambaasr.layers.positions import split_positions
 
 BRANCHES = ("attention", "mamba", "cgmlp")
@@ -165,7 +165,7 @@ class MambaEBranchformerEncoder(StackEncoder):
         merge: how two directions meet: "sum", "mean" or "concat".
         d_state, d_conv, expand: of the mixer; ``d_state`` null is 16 for mamba1, 128 for mamba2.
         mixer_dropout_rate: inside the mixer, after its input and output projections.
-        mixer_conf: further options of the mixer, see :func:`mambaasr.layers.mixer.make_mixer`.
+        mixer_conf: further options of the mixer, see :func:`mambaasr.layers.mixer_conf.make_mixer`.
         dropout_rate: on branches, residual branches, inside feed-forward modules and after the
             input layer.
         input_layer, stochastic_depth_rate, lookahead_kernel, interctc_layer_idx,

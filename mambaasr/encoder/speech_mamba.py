@@ -3,11 +3,11 @@
 import torch
 from torch import nn
 
+from mambaasr.checks import check_counts, check_flags, check_rates, check_sizes
 from mambaasr.encoder.base import StackEncoder
 from mambaasr.layers.attention import SelfAttention
-from mambaasr.layers.checks import check_counts, check_flags, check_rates, check_sizes
 from mambaasr.layers.dropout import Dropout
-from mambaasr.layers.mixer import make_mixer, mixer_options
+from mambaasr.layers.mixer_conf import make_mixer, mixer_options
 from mambaasr.layers.norm import RMSNorm
 from mambaasr.layers.positions import split_positions
 
@@ -102,7 +102,7 @@ class SpeechMambaEncoder(StackEncoder):
         merge: how two directions meet: "sum", "mean" or "concat".
         d_state, d_conv, expand: of the mixer.
         mixer_dropout_rate: inside the mixer, after its input and output projections.
-        mixer_conf: further options of the mixer, see :func:`mambaasr.layers.mixer.make_mixer`.
+        mixer_conf: further options of the mixer, see :func:`mambaasr.layers.mixer_conf.make_mixer`.
         dropout_rate: after the input layer and on the branch of the attention; as published,
             Mamba layers have none but ``mixer_dropout_rate``.
         input_layer, stochastic_depth_rate, lookahead_kernel, interctc_layer_idx,

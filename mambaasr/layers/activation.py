@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from mambaasr.layers.checks import check_choice
+from mambaasr.checks import check_choice
 
 ACTIVATIONS = {"swish": nn.SiLU, "gelu": nn.GELU, "relu": nn.ReLU}
 

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mambaasr.layers.checks import check_choice, check_rates
+from mambaasr.checks import check_choice, check_rates
 from mambaasr.layers.linear import Linear
 from mambaasr.layers.masking import valid_mask, zero_padding
 from mambaasr.layers.positions import rotary

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from mambaasr.layers.checks import check_choice
+from mambaasr.checks import check_choice
 from mambaasr.layers.linear import Linear
 from mambaasr.layers.mamba import Mamba
 from mambaasr.layers.mamba2 import Mamba2

@@ -3,8 +3,8 @@
 import torch
 from torch import nn
 
+from mambaasr.checks import check_choice, check_counts
 from mambaasr.layers.activation import ACTIVATIONS, make_activation
-from mambaasr.layers.checks import check_choice, check_counts
 from mambaasr.layers.conv_module import NORMS, ConvolutionModule
 from mambaasr.layers.dropout import Dropout
 from mambaasr.layers.linear import Linear

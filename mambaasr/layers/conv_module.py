@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from mambaasr.checks import check_choice, check_counts
 from mambaasr.layers.activation import make_activation
-from mambaasr.layers.checks import check_choice, check_counts
 from mambaasr.layers.depthwise import DepthwiseConv
 from mambaasr.layers.dropout import Dropout
 from mambaasr.layers.linear import Linear

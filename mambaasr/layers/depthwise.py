@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mambaasr.layers.checks import check_counts
+from mambaasr.checks import check_counts
 from mambaasr.ops import causal_conv1d_fn
 
 

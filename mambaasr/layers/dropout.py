@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from mambaasr.layers.checks import check_rates
+from mambaasr.checks import check_rates
 
 LEVELS = 1 << 16
 

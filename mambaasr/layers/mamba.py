@@ -11,7 +11,7 @@ import math
 import torch
 from torch import nn
 
-from mambaasr.layers.checks import (
+from mambaasr.checks import (
     check_choice,
     check_flags,
     check_positive,

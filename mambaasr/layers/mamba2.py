@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mambaasr.layers.checks import (
+from mambaasr.checks import (
     check_flags,
     check_positive,
     check_range,

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mambaasr.layers.checks import check_choice
+from mambaasr.checks import check_choice
 
 
 class RMSNorm(nn.Module):

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from mambaasr.layers.checks import check_choice
+from mambaasr.checks import check_choice
 
 # What a yaml may name: nothing, positions added to the frames, or turned queries and keys.
 POSITIONS = ("none", "sinusoidal", "rotary")

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from mambaasr.layers.checks import check_counts
+from mambaasr.checks import check_counts
 from mambaasr.layers.masking import valid_mask, zero_padding
 
 # A minimum must lie this much below its neighbours, in logits. Where weights hardly change, as in

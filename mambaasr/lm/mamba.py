@@ -3,13 +3,13 @@
 import torch
 from torch import nn
 
+from mambaasr.checks import check_counts, check_flags, check_rates, check_sizes
 from mambaasr.espnet_compat import AbsLM
 from mambaasr.layers.beam import Origin, StepScorer
 from mambaasr.layers.block import FeedForward
-from mambaasr.layers.checks import check_counts, check_flags, check_rates, check_sizes
 from mambaasr.layers.dropout import Dropout
 from mambaasr.layers.linear import Linear, linear
-from mambaasr.layers.mixer import make_mixer, mixer_options
+from mambaasr.layers.mixer_conf import make_mixer, mixer_options
 from mambaasr.layers.norm import make_norm
 
 
@@ -71,7 +71,7 @@ class MambaLM(StepScorer, AbsLM):
         unit: width of the embedding and of the blocks.
         num_blocks: number of blocks.
         linear_units: width inside the feed-forward modules; 0 leaves them out.
-        mixer, d_state, d_conv, expand: see :func:`mambaasr.layers.mixer.make_mixer`.
+        mixer, d_state, d_conv, expand: see :func:`mambaasr.layers.mixer_conf.make_mixer`.
         mixer_conf: the mixer's further options.
         norm: "rms_norm" or "layer_norm".
         tie_weights: take the embedding's matrix for the logits, else a matrix of their own.

@@ -3,10 +3,10 @@
 import torch
 from torch import nn
 
+from mambaasr.checks import check_counts, check_rates, check_sizes
 from mambaasr.espnet_compat import AbsPostEncoder
 from mambaasr.layers.attention import SelfAttention
 from mambaasr.layers.block import EncoderBlock
-from mambaasr.layers.checks import check_counts, check_rates, check_sizes
 from mambaasr.layers.dropout import Dropout
 from mambaasr.layers.masking import zero_padding
 from mambaasr.layers.positions import sinusoidal, split_positions

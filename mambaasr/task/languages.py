@@ -59,7 +59,7 @@ def read(path):
     Raises:
         UserError: a line is bad, or there is none.
     """
-    from mambaasr.data.table import parse_name, read_good_table
+    from mambaasr.data.kaldi_file import parse_name, read_good_table
 
     table = read_good_table(path, parse_name)
     if not table:

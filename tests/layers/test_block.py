@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mambaasr.layers.block import EncoderBlock
-from mambaasr.layers.mixer import make_mixer
+from mambaasr.layers.mixer_conf import make_mixer
 
 LENGTHS = torch.tensor([9, 4])
 PARTS = [

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mambaasr.layers.join import join, text_of
-from mambaasr.layers.mixer import make_mixer
+from mambaasr.layers.mixer_conf import make_mixer
 from mambaasr.layers.prefix import PrefixMixer
 
 WIDTH = 8

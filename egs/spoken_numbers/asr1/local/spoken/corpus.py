@@ -11,7 +11,7 @@ import numpy as np
 
 from mambaasr.data.audio import finished_samples, resample, write_audio
 from mambaasr.data.folder import DataFolder
-from mambaasr.data.table import write_table
+from mambaasr.data.kaldi_file import write_table
 from mambaasr.errors import UserError
 from mambaasr.fingerprint import fingerprint
 from mambaasr.parallel import map_items

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from mambaasr.layers.bidirectional import InnerBiMamba, InnerBiMamba2, OuterBiMamba
 from mambaasr.layers.mamba import Mamba
 from mambaasr.layers.mamba2 import Mamba2
-from mambaasr.layers.mixer import DIRECTIONS, MIXERS, make_mixer, mixer_options
+from mambaasr.layers.mixer_conf import DIRECTIONS, MIXERS, make_mixer, mixer_options
 
 MERGES = ["sum", "mean", "concat"]
 LENGTHS = torch.tensor([17, 5, 0, 9])

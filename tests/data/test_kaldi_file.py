@@ -1,6 +1,6 @@
 import pytest
 
-from mambaasr.data.table import (
+from mambaasr.data.kaldi_file import (
     Table,
     parse_count,
     parse_name,

@@ -2,8 +2,8 @@
 
 import inspect
 
+from mambaasr.checks import check_choice
 from mambaasr.layers.bidirectional import MERGES, InnerBiMamba, InnerBiMamba2, OuterBiMamba
-from mambaasr.layers.checks import check_choice
 from mambaasr.layers.mamba import Mamba
 from mambaasr.layers.mamba2 import Mamba2
 
