@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mambaasr import provenance
 from mambaasr.errors import UserError
-from mambaasr.score.report import (
+from mambaasr.score.score_files import (
     UNIT_NAMES,
     align_table,
     cells,

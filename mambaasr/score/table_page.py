@@ -13,7 +13,7 @@ from mambaasr import provenance
 from mambaasr.config import dump
 from mambaasr.errors import UserError
 from mambaasr.fingerprint import fingerprint, fingerprint_bytes
-from mambaasr.score.report import align_table
+from mambaasr.score.score_files import align_table
 from mambaasr.score.tables import OF_A_SET, PARAMETERS, Published
 from mambaasr.stage import load
 
