@@ -1,0 +1,288 @@
+"""Read a table from its yaml, and check all that can be known before a run.
+
+docs/tables.md says what a table's file holds.
+"""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from mambaasr.errors import UserError
+from mambaasr.recipe.options import OPTIONS, find_yaml, text_of
+from mambaasr.tables.table import (
+    ARGUMENTS,
+    PARAMETERS,
+    RATES,
+    Column,
+    Published,
+    Row,
+    Table,
+    choices,
+    combine,
+)
+from mambaasr.task.config import Config, read
+
+# Of a whole training, and of no test set.
+OF_TRAINING = (PARAMETERS, "training hours", "epoch minutes")
+METRICS = (*RATES, "RTF", *OF_TRAINING)
+_COLUMN = re.compile(rf"(?:(\S+) )??({'|'.join(METRICS)})(?: ?, ?(.+))?")
+_TOP = "title paper source columns decodings options scale rows note".split()
+_PAPER = "arxiv title table url note".split()
+_ROW = "key label options seeds published source note".split()
+
+
+def run_options(recipe: Path) -> dict[str, str]:
+    """Return every option of a recipe's run.sh with the value that it gives it.
+
+    Raises:
+        UserError: there is no run.sh, or it does not say.
+    """
+    script = Path(recipe, "run.sh")
+    if not script.is_file():
+        raise UserError(f"{script}: no such file; name the recipe's folder (--recipe DIR)")
+    command = [script.resolve(), "--print_options", "true"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        found = json.loads(done.stdout)
+    except OSError as error:
+        raise UserError(f"{script}: {error.strerror}") from error
+    except ValueError:
+        said = done.stderr.strip() or "it prints no options"
+        raise UserError(f"{script} --print_options true: {said}") from None
+    return {name: text_of(value) for name, value in found.items()}
+
+
+def read_table(
+    path: str | Path,
+    recipe: str | Path | None = None,
+    scale: str | None = None,
+    given: Mapping[str, str] | None = None,
+) -> Table:
+    """Read a table and check everything that can be known before a run.
+
+    Args:
+        path: the yaml file.
+        recipe: the recipe's folder; by default the one above the file's folder.
+        scale: one of the table's scales; by default its first.
+        given: options of run.sh from the command line, which win: name -> text.
+
+    Raises:
+        UserError: names file, line and key, and what is allowed.
+    """
+    content = read(Path(path))
+    recipe = Path(recipe) if recipe is not None else Path(os.path.abspath(path)).parent.parent
+    return _Reader(content, Path(os.path.relpath(recipe)), dict(given or {})).table(scale)
+
+
+class _Reader:
+    """Turns a file's plain values into a :class:`Table`, each mistake named with its line."""
+
+    def __init__(self, content: Config, recipe: Path, given: dict[str, str]):
+        self.content, self.recipe, self.given = content, recipe, given
+        self.defaults = run_options(recipe)
+        for name in given:
+            if name in ("asr_tag", "asr_exp", "inference_tag"):
+                raise UserError(f"--{name}: the table names its experiments itself")
+            if name not in self.defaults:
+                raise UserError(f"there is no option --{name}{choices(name, self.defaults)}")
+
+    def fail(self, keys: tuple, message: str) -> NoReturn:
+        """Raise an error at the line of the innermost of ``keys`` that has one."""
+        while keys and keys not in self.content.lines:
+            keys = keys[:-1]
+        raise UserError(f"{self.content.where(*keys)}: {message}")
+
+    def mapping(self, value: Any, keys: tuple, allowed: Iterable[str] | None = None) -> dict:
+        """Return a mapping (None: an empty one) whose keys are all allowed."""
+        if value is None:
+            return {}
+        if not isinstance(value, dict):
+            name = keys[-1] if isinstance(keys[-1], str) else f"row {keys[-1] + 1}"
+            self.fail(keys, f"{name} holds `key: value` lines, found {value!r}")
+        for key in value:
+            if allowed is not None and key not in allowed:
+                self.fail((*keys, str(key)), f"unknown key `{key}`{choices(key, allowed)}")
+        return value
+
+    def sequence(self, key: str, what: str) -> list:
+        found = self.content.get(key)
+        if not isinstance(found, list) or not found:
+            self.fail((key,), f"`{key}` is a list {what}")
+        return found
+
+    def text(self, mapping: dict, key: str, keys: tuple = (), needed: bool = False) -> str:
+        """Return a text (or number) of a mapping as text."""
+        value = mapping.get(key)
+        if value is None and not needed:
+            return ""
+        if isinstance(value, (dict, list, bool)) or value in (None, ""):
+            self.fail((*keys, key), f"`{key}` must be a text, found {value!r}")
+        return str(value)
+
+    def table(self, scale: str | None) -> Table:
+        top = self.mapping(dict(self.content), (), _TOP)
+        title = self.text(top, "title", needed=True)
+        scale, needs, scaled = self.scaled(scale)
+        decodings = {
+            name: self.options(("decodings", name), conf, ("decoding",))
+            for name, conf in self.mapping(top.get("decodings"), ("decodings",)).items()
+        }
+        options = combine(self.options(("options",), top.get("options")), scaled)
+        rows = [
+            self.mapping(conf, ("rows", index), _ROW)
+            for index, conf in enumerate(self.sequence("rows", "of systems, each with a `key`"))
+        ]
+        sets = (self.given.get("test_sets") or (self.defaults | options)["test_sets"]).split()
+        # A table of published figures alone may name sets that the recipe has not.
+        runs = any("options" in conf for conf in rows)
+        columns: list[Column] = []
+        for text in self.sequence("columns", "such as [test WER, test CER]"):
+            columns.append(self.column(text, sets if runs else None, decodings))
+            if columns[-1] in columns[:-1]:
+                self.fail(("columns",), f"column `{text}` is given twice")
+        if PARAMETERS not in [column.name for column in columns]:
+            columns.insert(0, Column(PARAMETERS, PARAMETERS))
+        table = Table(
+            path=Path(self.content.path),
+            recipe=self.recipe,
+            title=title,
+            columns=columns,
+            rows=[self.row(("rows", index), conf, columns) for index, conf in enumerate(rows)],
+            paper=self.mapping(top.get("paper"), ("paper",), _PAPER),
+            note=self.text(top, "note"),
+            scale=scale,
+            needs=needs,
+            options=options,
+            decodings=decodings,
+            given=self.given,
+            defaults=self.defaults,
+        )
+        self.check_rows(table)
+        return table
+
+    def column(self, text: Any, sets: list[str] | None, decodings: Iterable[str]) -> Column:
+        text = " ".join(str(text).split())
+        match = _COLUMN.fullmatch(text)
+        of, metric, decoding = match.groups() if match else (None, None, None)
+        # The RTF may be of a set, or of all.
+        if not match or (of is None and metric in RATES) or (of and metric in OF_TRAINING):
+            self.fail(
+                ("columns",),
+                f"column `{text}`: write `SET METRIC` or `SET METRIC, DECODING`; metrics: "
+                f"{', '.join(RATES)}, and with or without a set RTF, and without one "
+                f"{', '.join(OF_TRAINING)}",
+            )
+        for what, name, known in (("test set", of, sets), ("decoding", decoding, decodings)):
+            if name is not None and known is not None and name not in known:
+                message = f"column `{text}`: there is no {what} `{name}`{choices(name, known)}"
+                self.fail(("columns",), message)
+        return Column(text, metric, of, decoding)
+
+    def scaled(self, wanted: str | None) -> tuple[str | None, str, dict[str, str]]:
+        """Return the chosen scale's name, what it needs and its options."""
+        scales = self.mapping(self.content.get("scale"), ("scale",))
+        if wanted is not None and wanted not in scales:
+            path = self.content.path
+            raise UserError(f"{path}: there is no scale {wanted!r}{choices(wanted, scales)}")
+        found = {}
+        for name, conf in scales.items():
+            at = ("scale", name)
+            conf = self.mapping(conf, at, ("needs", "options"))
+            options = self.options((*at, "options"), conf.get("options"))
+            found[name] = (name, self.text(conf, "needs", at, needed=True), options)
+        return found[wanted or next(iter(found))] if found else (None, "", {})
+
+    def options(
+        self,
+        keys: tuple,
+        written: Any,
+        decide: tuple[str, ...] = ("model", "decoding", "none"),
+    ) -> dict[str, str]:
+        """Check options of run.sh that decide certain things; return them as texts."""
+        allowed = [name for name in self.defaults if OPTIONS[name].decides in decide]
+        found = {}
+        for name, value in self.mapping(written, keys, allowed).items():
+            at = (*keys, name)
+            if isinstance(value, (dict, list)) or value is None:
+                self.fail(at, f"`{name}` is one value, as for --{name}, found {value!r}")
+            text = text_of(value) if isinstance(value, bool) else str(value)
+            found[name] = self.option(at, name, text)
+        return found
+
+    def option(self, keys: tuple, name: str, value: str) -> str:
+        """Check an option's value; return it, the name of a block as the path of its file."""
+        kind = OPTIONS[name].kind
+        try:
+            if kind == "yaml":
+                return find_yaml(name, value, recipe=self.recipe)
+            words = shlex.split(value) if kind == "words" else []
+        except (UserError, ValueError) as error:
+            self.fail(keys, f"{name} `{value}`: {error}")
+        if kind == "switch" and value not in ("true", "false"):
+            self.fail(keys, f"`{name}` is true or false, found {value!r}")
+        if name in ARGUMENTS and any(word.partition("=")[0] == "--seed" for word in words):
+            self.fail(keys, f"{name} `{value}`: write `seeds: [1]` in the row")
+        return value
+
+    def row(self, at: tuple, conf: dict, columns: list[Column]) -> Row:
+        key = self.text(conf, "key", at, needed=True)
+        if not re.fullmatch(r"[A-Za-z0-9_.+-]+", key):
+            self.fail((*at, "key"), f"row `{key}`: letters, digits and _ . + - only")
+        options = self.options((*at, "options"), conf.get("options")) if "options" in conf else None
+        seeds = conf.get("seeds", [None])
+        whole = isinstance(seeds, list) and all(type(each) is int and each >= 0 for each in seeds)
+        if "seeds" in conf and not (whole and seeds and len(set(seeds)) == len(seeds)):
+            self.fail((*at, "seeds"), f"`seeds` is a list such as [1, 2, 3], found {seeds!r}")
+        published = self.published(conf, (*at, "published"), [column.name for column in columns])
+        label, note = self.text(conf, "label", at) or key, self.text(conf, "note", at)
+        return Row(key, label, options, tuple(seeds), published, note)
+
+    def published(self, conf: dict, at: tuple, names: list[str]) -> dict[str, Published]:
+        written = self.mapping(conf.get("published"), at, names)
+        found = {}
+        for name, cell in written.items():
+            keys = (*at, name)
+            if not isinstance(cell, dict):
+                cell = {"value": cell}
+            value = self.mapping(cell, keys, ("value", "source")).get("value")
+            if value == "unknown":
+                found[name] = Published()
+                continue
+            if type(value) not in (int, float) or not 0 <= value < float("inf"):
+                self.fail(keys, f"`{name}` must be a number from 0 or unknown, found {value!r}")
+            source = cell.get("source") or conf.get("source") or self.content.get("source")
+            if not isinstance(source, str):
+                self.fail(keys, f"`{name}`: {value} has no source; write `source:` and a text")
+            texts = self.content.texts
+            text = texts.get((*keys, "value"), texts.get(keys, str(value)))
+            found[name] = Published(value, source, text)
+        for name in names:
+            if written and name not in written and name != PARAMETERS:
+                self.fail(at, f"published lacks `{name}`: write a number or unknown")
+        return found
+
+    def check_rows(self, table: Table) -> None:
+        """Read every row's blocks now, so that a table of many hours does not fail at its end."""
+        keys, made = set(), {}
+        for index, row in enumerate(table.rows):
+            at, name = ("rows", index, "key"), f"row `{row.key}`"
+            if row.key in keys:
+                self.fail(at, f"{name} is given twice")
+            keys.add(row.key)
+            try:
+                runs = table.runs(row)
+            except UserError as error:
+                self.fail(at, f"{name}: {error}")
+            for run in runs:
+                other = made.setdefault((run.exp, run.inference_tag), row)
+                if other is not row:
+                    self.fail(
+                        at,
+                        f"{name}: the same experiment as row `{other.key}` ({run.exp}): give them "
+                        "different options, or blocks of different names",
+                    )
