@@ -1,8 +1,11 @@
 """Scores as files: score.json for programs, score.txt and errors_*.txt for people."""
 
 import json
-import unicodedata
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+from tabulate import tabulate
+from wcwidth import wcswidth
 
 from mambaasr.files import atomic_write
 from mambaasr.score import error_rate
@@ -55,11 +58,11 @@ def score_text(scores, speakers, details, languages=None):
     for name, utterances in scores.items():
         header = (name.upper(), *(UNIT_NAMES[name] if c == "Unit" else c for c in COLUMNS))
         table = [(who, *cells(counts.as_dict())) for who, counts in _rows(utterances, speakers)]
-        sections.append(align_table(header, table))
+        sections.append(markdown_table(header, table))
         found = _by_language(utterances, languages) if languages is not None else {}
         if len(found) > 1:
             header = (f"{name.upper()} by language", *header[1:])
-            sections.append(align_table(header, language_rows(found)))
+            sections.append(markdown_table(header, language_rows(found)))
     missing = details.get("missing")
     if missing:
         sections.append(f"Utterances without a hypothesis, counted as deleted: {len(missing)}.\n")
@@ -145,9 +148,9 @@ def error_lines(utterances, speakers=None):
         rows = {"REF": [], "HYP": [], "   ": []}
         for pair in utterance.pairs:
             units = (pair.ref or "*", pair.hyp or "*", "" if pair.kind == "C" else pair.kind)
-            width = max(_width(unit) for unit in units)
+            width = max(map(wcswidth, units))
             for row, unit in zip(rows.values(), units, strict=True):
-                row.append(unit + " " * (width - _width(unit)))
+                row.append(unit + " " * (width - wcswidth(unit)))
         for label, row in rows.items():
             yield f"  {label} {' '.join(row)}".rstrip() + "\n"
         yield "\n"
@@ -159,24 +162,8 @@ def error_lines(utterances, speakers=None):
             yield f"{count:7d}  {what}\n"
 
 
-def align_table(header, rows):
-    """Return a table as Markdown with columns of equal width; the first is text."""
-    widths = [max(_width(row[i]) for row in (header, *rows)) for i in range(len(header))]
-
-    def line(row):
-        padded = [
-            " " * (width - _width(cell)) + cell if i else cell + " " * (width - _width(cell))
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        return "| " + " | ".join(padded) + " |\n"
-
-    rule = [":" + "-" * (w - 1) if i == 0 else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
-    return line(header) + "| " + " | ".join(rule) + " |\n" + "".join(line(row) for row in rows)
-
-
-def _width(text):
-    """Return how many columns a terminal gives a text: two for wide, none for combining."""
-    return sum(
-        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
-        for c in text
-    )
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table as Markdown, aligned for the eye; its first column is text."""
+    alignment = ("left", *["right"] * (len(header) - 1))
+    text = tabulate(rows, header, "pipe", colalign=alignment, disable_numparse=True)
+    return f"{text}\n"

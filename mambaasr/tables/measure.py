@@ -14,7 +14,7 @@ from mambaasr import provenance
 from mambaasr.config import dump
 from mambaasr.errors import UserError
 from mambaasr.fingerprint import fingerprint, fingerprint_bytes
-from mambaasr.stage import load
+from mambaasr.recipe.task import load
 from mambaasr.tables.table import PARAMETERS, RATES, Column, Row, Run, Table
 
 _EPOCH = re.compile(r"INFO: (\d+)epoch results: (.*)$", re.M)

@@ -1,6 +1,5 @@
 """Run what is missing of a table, row by row, with the run.sh of its recipe."""
 
-import shlex
 import signal
 import subprocess
 import sys
@@ -8,9 +7,9 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from mambaasr.errors import UserError
-from mambaasr.recipe.options import BLOCKS
+from mambaasr.recipe.configs import check_decodings, lm_config, training_config
+from mambaasr.recipe.options import OPTIONS, Options
 from mambaasr.tables.table import Run, Table
-from mambaasr.task.config import read
 
 
 class Call(NamedTuple):
@@ -41,7 +40,8 @@ def plan(table: Table) -> list[Call]:
             details += [run.decoding] if run.decoding else []
             name = row.key + (f" ({', '.join(details)})" if details else "")
             command = [f"{table.recipe}/run.sh"]
-            command += [word for option in run.options.items() for word in (f"--{option[0]}", option[1])]
+            for option, value in run.options.items():
+                command += [f"--{option}", value]
             if not table.decodes and "stop_stage" not in table.given:
                 command += ["--stop_stage", "11"]
             calls.append(Call(name, command))
@@ -50,20 +50,16 @@ def plan(table: Table) -> list[Call]:
 
 def _check(table: Table, run: Run) -> None:
     """Check the configs of a run's training, language model and decoding."""
-    from mambaasr.bin.merge_config import check, check_decoding
-
-    options = table.defaults | run.options
-    paths = {name: str(table.recipe / value) for name, value in options.items() if value}
-    blocks = [paths[name] for name in ("asr_config", *BLOCKS) if name in paths]
-    parts = [(path, read(path)) for path in blocks]
-    check(parts, run.config, shlex.split(options["asr_args"]), build=True)
-    use_lm = options["use_lm"] == "true"
-    if use_lm and options["lm_config"]:
-        config = read(paths["lm_config"])
-        words = shlex.split(options["lm_args"])
-        check([(paths["lm_config"], config)], config, words, "lm", build=True)
+    o = Options(table.defaults | run.options)
+    for name, option in OPTIONS.items():
+        if option.kind == "yaml" and o[name]:
+            o[name] = str(table.recipe / o[name])
+    training_config(o, build=True)
+    use_lm = o.use_lm == "true"
+    if use_lm and o.lm_config:
+        lm_config(o, build=True)
     if table.decodes:
-        check_decoding(paths.get("inference_config", ""), options["inference_args"], use_lm)
+        check_decodings(o, use_lm)
 
 
 def run_calls(calls: Iterable[Call], keep_going: bool = True) -> list[str]:

@@ -4,13 +4,13 @@ import json
 import re
 
 import pytest
+from mambaasr.score.table_file import read_table
+from mambaasr.score.table_page import cpu_seconds, epoch_seconds, measure, table_page
 
 from mambaasr.bin.table import main, plan, run_options
 from mambaasr.config import dump
 from mambaasr.errors import UserError
 from mambaasr.fingerprint import fingerprint, fingerprint_bytes
-from mambaasr.score.table_file import read_table
-from mambaasr.score.table_page import cpu_seconds, epoch_seconds, measure, table_page
 
 # What run.sh --help prints of the options that matter here.
 RUN_SH = """#!/bin/sh
