@@ -7,7 +7,6 @@ import sys
 from collections.abc import Sequence
 
 from mambaasr.bin import run_main
-from mambaasr.errors import UserError
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -52,11 +51,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     args, rest = parser.parse_known_args(argv)
     # All of it now: the package may change while the rows run.
     from mambaasr.files import atomic_write
+    from mambaasr.recipe.options import parse_given, text_of
     from mambaasr.tables.page import table_page
     from mambaasr.tables.read import read_table
     from mambaasr.tables.run import plan, run_calls
 
-    given = given_options(rest)
+    given = {name: text_of(value) for name, value in parse_given(rest)[0].items()}
     table = read_table(args.table, args.recipe, args.scale, given)
     if args.rows is not None:
         table.select(args.rows.replace(",", " ").split())
@@ -83,26 +83,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         names = "".join(f" {name};" for name in failed)
         print(f"error: {len(failed)} failed:{names}", file=sys.stderr)
     return 1 if failed else 0
-
-
-def given_options(words: Sequence[str]) -> dict[str, str]:
-    """Return ``--name value`` and ``--name=value`` as a dict, the last of a name winning.
-
-    Raises:
-        UserError: a word belongs to no option, or an option lacks its value.
-    """
-    given, waiting = {}, list(words)
-    while waiting:
-        word = waiting.pop(0)
-        if not word.startswith("--"):
-            raise UserError(f"what does `{word}` belong to? Options look like --name value")
-        name, equals, value = word[2:].partition("=")
-        if not equals:
-            if not waiting:
-                raise UserError(f"--{name} needs a value")
-            value = waiting.pop(0)
-        given[name.replace("-", "_")] = value
-    return given
 
 
 if __name__ == "__main__":

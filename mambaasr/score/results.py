@@ -17,7 +17,7 @@ from mambaasr.score.score_files import (
 TITLES = {"wer": "WER", "cer": "CER", "ter": "TER"}
 
 
-def read_results(folder):
+def read_results(folder: str | Path) -> list[tuple[str, dict, dict]]:
     """Collect the scores of an experiment.
 
     Args:
@@ -44,7 +44,7 @@ def read_results(folder):
     return found
 
 
-def results_page(folder):
+def results_page(folder: str | Path) -> str:
     """Return RESULTS.md of an experiment as text; see :func:`read_results` for the errors."""
     folder = Path(folder)
     results = read_results(folder)

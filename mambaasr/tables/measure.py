@@ -54,6 +54,7 @@ def measure(table: Table, row: Row) -> Measured:
         UserError: a file of theirs cannot be read.
     """
     found, runs = Measured(), table.runs(row)
+    sets = list(dict.fromkeys(column.set for column in table.columns if column.set))
     for seed in dict.fromkeys(run.seed for run in runs):
         of_seed = {run.decoding: run for run in runs if run.seed == seed}
         any_run = next(iter(of_seed.values()))
@@ -69,7 +70,7 @@ def measure(table: Table, row: Row) -> Measured:
             found.cpu_hours.append(used / 3600)
         decoded: dict[str | None, dict[str, Any]] = {decoding: {} for decoding in of_seed}
         for decoding, run in of_seed.items():
-            for place in _decoded(run, table.sets):
+            for place in _decoded(run, sets):
                 if problem := decoding_problem(run, place, table.recipe):
                     found.missing.append(name + problem)
                 else:

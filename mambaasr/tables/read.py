@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mambaasr.errors import UserError
-from mambaasr.recipe.options import OPTIONS, find_yaml, text_of
+from mambaasr.recipe.options import OPTIONS, find_yaml, near_words, parse_given, text_of
 from mambaasr.tables.table import (
     ARGUMENTS,
     PARAMETERS,
@@ -22,7 +22,6 @@ from mambaasr.tables.table import (
     Published,
     Row,
     Table,
-    choices,
     combine,
 )
 from mambaasr.task.config import Config, read
@@ -42,19 +41,18 @@ def run_options(recipe: Path) -> dict[str, str]:
     Raises:
         UserError: there is no run.sh, or it does not say.
     """
-    script = Path(recipe, "run.sh")
+    script = recipe / "run.sh"
     if not script.is_file():
         raise UserError(f"{script}: no such file; name the recipe's folder (--recipe DIR)")
     command = [script.resolve(), "--print_options", "true"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-        found = json.loads(done.stdout)
+        return {name: text_of(value) for name, value in json.loads(done.stdout).items()}
     except OSError as error:
         raise UserError(f"{script}: {error.strerror}") from error
     except ValueError:
         said = done.stderr.strip() or "it prints no options"
         raise UserError(f"{script} --print_options true: {said}") from None
-    return {name: text_of(value) for name, value in found.items()}
 
 
 def read_table(
@@ -74,9 +72,11 @@ def read_table(
     Raises:
         UserError: names file, line and key, and what is allowed.
     """
-    content = read(Path(path))
-    recipe = Path(recipe) if recipe is not None else Path(os.path.abspath(path)).parent.parent
-    return _Reader(content, Path(os.path.relpath(recipe)), dict(given or {})).table(scale)
+    content, given = read(Path(path)), dict(given or {})
+    recipe = Path(os.path.relpath(recipe or Path(os.path.abspath(path)).parent.parent))
+    for name in {"asr_tag", "asr_exp", "inference_tag"} & given.keys():
+        raise UserError(f"--{name}: the table names its experiments itself")
+    return _Reader(content, recipe, given).table(scale)
 
 
 class _Reader:
@@ -85,11 +85,6 @@ class _Reader:
     def __init__(self, content: Config, recipe: Path, given: dict[str, str]):
         self.content, self.recipe, self.given = content, recipe, given
         self.defaults = run_options(recipe)
-        for name in given:
-            if name in ("asr_tag", "asr_exp", "inference_tag"):
-                raise UserError(f"--{name}: the table names its experiments itself")
-            if name not in self.defaults:
-                raise UserError(f"there is no option --{name}{choices(name, self.defaults)}")
 
     def fail(self, keys: tuple, message: str) -> NoReturn:
         """Raise an error at the line of the innermost of ``keys`` that has one."""
@@ -97,17 +92,20 @@ class _Reader:
             keys = keys[:-1]
         raise UserError(f"{self.content.where(*keys)}: {message}")
 
+    def check_name(self, keys: tuple, what: str, name: Any, known: Iterable[str]) -> None:
+        known = [str(each) for each in known]
+        if name not in known:
+            near = near_words(str(name), known)
+            self.fail(keys, f"{what} `{name}`{near}; there are: {', '.join(known) or 'none'}")
+
     def mapping(self, value: Any, keys: tuple, allowed: Iterable[str] | None = None) -> dict:
         """Return a mapping (None: an empty one) whose keys are all allowed."""
-        if value is None:
-            return {}
-        if not isinstance(value, dict):
-            name = keys[-1] if isinstance(keys[-1], str) else f"row {keys[-1] + 1}"
+        if not isinstance(value, (dict, type(None))):
+            name = "the row" if keys[0] == "rows" and len(keys) == 2 else f"`{keys[-1]}`"
             self.fail(keys, f"{name} holds `key: value` lines, found {value!r}")
-        for key in value:
-            if allowed is not None and key not in allowed:
-                self.fail((*keys, str(key)), f"unknown key `{key}`{choices(key, allowed)}")
-        return value
+        for key in value or () if allowed is not None else ():
+            self.check_name((*keys, str(key)), "unknown key", key, allowed)
+        return value or {}
 
     def sequence(self, key: str, what: str) -> list:
         found = self.content.get(key)
@@ -118,16 +116,14 @@ class _Reader:
     def text(self, mapping: dict, key: str, keys: tuple = (), needed: bool = False) -> str:
         """Return a text (or number) of a mapping as text."""
         value = mapping.get(key)
-        if value is None and not needed:
-            return ""
-        if isinstance(value, (dict, list, bool)) or value in (None, ""):
+        if isinstance(value, (dict, list, bool)) or (needed and value in (None, "")):
             self.fail((*keys, key), f"`{key}` must be a text, found {value!r}")
-        return str(value)
+        return "" if value is None else str(value)
 
-    def table(self, scale: str | None) -> Table:
+    def table(self, wanted: str | None) -> Table:
         top = self.mapping(dict(self.content), (), _TOP)
         title = self.text(top, "title", needed=True)
-        scale, needs, scaled = self.scaled(scale)
+        scale, needs, scaled = self.scaled(wanted)
         decodings = {
             name: self.options(("decodings", name), conf, ("decoding",))
             for name, conf in self.mapping(top.get("decodings"), ("decodings",)).items()
@@ -142,10 +138,10 @@ class _Reader:
         runs = any("options" in conf for conf in rows)
         columns: list[Column] = []
         for text in self.sequence("columns", "such as [test WER, test CER]"):
-            columns.append(self.column(text, sets if runs else None, decodings))
+            columns.append(self.column(str(text), sets if runs else None, decodings))
             if columns[-1] in columns[:-1]:
                 self.fail(("columns",), f"column `{text}` is given twice")
-        if PARAMETERS not in [column.name for column in columns]:
+        if PARAMETERS not in [column.metric for column in columns]:
             columns.insert(0, Column(PARAMETERS, PARAMETERS))
         table = Table(
             path=Path(self.content.path),
@@ -162,33 +158,31 @@ class _Reader:
             given=self.given,
             defaults=self.defaults,
         )
-        self.check_rows(table)
+        self.check_runs(table)
         return table
 
-    def column(self, text: Any, sets: list[str] | None, decodings: Iterable[str]) -> Column:
-        text = " ".join(str(text).split())
-        match = _COLUMN.fullmatch(text)
+    def column(self, text: str, sets: list[str] | None, decodings: Iterable[str]) -> Column:
+        column = f"column `{text}`"
+        match = _COLUMN.fullmatch(" ".join(text.split()))
         of, metric, decoding = match.groups() if match else (None, None, None)
         # The RTF may be of a set, or of all.
         if not match or (of is None and metric in RATES) or (of and metric in OF_TRAINING):
             self.fail(
                 ("columns",),
-                f"column `{text}`: write `SET METRIC` or `SET METRIC, DECODING`; metrics: "
-                f"{', '.join(RATES)}, and with or without a set RTF, and without one "
-                f"{', '.join(OF_TRAINING)}",
+                f"{column}: write `SET METRIC` or `SET METRIC, DECODING`; metrics: "
+                f"{', '.join(METRICS)}; without a set {', '.join(OF_TRAINING)}, and RTF of all",
             )
-        for what, name, known in (("test set", of, sets), ("decoding", decoding, decodings)):
-            if name is not None and known is not None and name not in known:
-                message = f"column `{text}`: there is no {what} `{name}`{choices(name, known)}"
-                self.fail(("columns",), message)
-        return Column(text, metric, of, decoding)
+        if of and sets is not None:
+            self.check_name(("columns",), f"{column}: there is no test set", of, sets)
+        if decoding:
+            self.check_name(("columns",), f"{column}: there is no decoding", decoding, decodings)
+        return Column(match[0], metric, of, decoding)
 
     def scaled(self, wanted: str | None) -> tuple[str | None, str, dict[str, str]]:
         """Return the chosen scale's name, what it needs and its options."""
         scales = self.mapping(self.content.get("scale"), ("scale",))
-        if wanted is not None and wanted not in scales:
-            path = self.content.path
-            raise UserError(f"{path}: there is no scale {wanted!r}{choices(wanted, scales)}")
+        if wanted is not None:
+            self.check_name((), "there is no scale", wanted, scales)
         found = {}
         for name, conf in scales.items():
             at = ("scale", name)
@@ -198,42 +192,38 @@ class _Reader:
         return found[wanted or next(iter(found))] if found else (None, "", {})
 
     def options(
-        self,
-        keys: tuple,
-        written: Any,
-        decide: tuple[str, ...] = ("model", "decoding", "none"),
+        self, keys: tuple, written: Any, decide: tuple[str, ...] = ("model", "decoding", "none")
     ) -> dict[str, str]:
         """Check options of run.sh that decide certain things; return them as texts."""
-        allowed = [name for name in self.defaults if OPTIONS[name].decides in decide]
+        allowed = [name for name, option in OPTIONS.items() if option.decides in decide]
         found = {}
         for name, value in self.mapping(written, keys, allowed).items():
             at = (*keys, name)
             if isinstance(value, (dict, list)) or value is None:
                 self.fail(at, f"`{name}` is one value, as for --{name}, found {value!r}")
-            text = text_of(value) if isinstance(value, bool) else str(value)
-            found[name] = self.option(at, name, text)
+            found[name] = self.option(at, name, str(text_of(value)))
         return found
 
     def option(self, keys: tuple, name: str, value: str) -> str:
         """Check an option's value; return it, the name of a block as the path of its file."""
-        kind = OPTIONS[name].kind
         try:
-            if kind == "yaml":
+            parse_given([f"--{name}={value}"])
+            if OPTIONS[name].kind == "yaml":
                 return find_yaml(name, value, recipe=self.recipe)
-            words = shlex.split(value) if kind == "words" else []
-        except (UserError, ValueError) as error:
-            self.fail(keys, f"{name} `{value}`: {error}")
-        if kind == "switch" and value not in ("true", "false"):
-            self.fail(keys, f"`{name}` is true or false, found {value!r}")
+            words = shlex.split(value) if OPTIONS[name].kind == "words" else []
+        except UserError as error:
+            self.fail(keys, str(error))
+        except ValueError as error:
+            self.fail(keys, f"--{name} '{value}': {error}")
         if name in ARGUMENTS and any(word.partition("=")[0] == "--seed" for word in words):
-            self.fail(keys, f"{name} `{value}`: write `seeds: [1]` in the row")
+            self.fail(keys, f"--{name} '{value}': write `seeds: [1]` in the row")
         return value
 
     def row(self, at: tuple, conf: dict, columns: list[Column]) -> Row:
         key = self.text(conf, "key", at, needed=True)
         if not re.fullmatch(r"[A-Za-z0-9_.+-]+", key):
             self.fail((*at, "key"), f"row `{key}`: letters, digits and _ . + - only")
-        options = self.options((*at, "options"), conf.get("options")) if "options" in conf else None
+        options = self.options((*at, "options"), conf["options"]) if "options" in conf else None
         seeds = conf.get("seeds", [None])
         whole = isinstance(seeds, list) and all(type(each) is int and each >= 0 for each in seeds)
         if "seeds" in conf and not (whole and seeds and len(set(seeds)) == len(seeds)):
@@ -243,12 +233,10 @@ class _Reader:
         return Row(key, label, options, tuple(seeds), published, note)
 
     def published(self, conf: dict, at: tuple, names: list[str]) -> dict[str, Published]:
-        written = self.mapping(conf.get("published"), at, names)
-        found = {}
+        written, found = self.mapping(conf.get("published"), at, names), {}
         for name, cell in written.items():
             keys = (*at, name)
-            if not isinstance(cell, dict):
-                cell = {"value": cell}
+            cell = cell if isinstance(cell, dict) else {"value": cell}
             value = self.mapping(cell, keys, ("value", "source")).get("value")
             if value == "unknown":
                 found[name] = Published()
@@ -259,14 +247,14 @@ class _Reader:
             if not isinstance(source, str):
                 self.fail(keys, f"`{name}`: {value} has no source; write `source:` and a text")
             texts = self.content.texts
-            text = texts.get((*keys, "value"), texts.get(keys, str(value)))
+            text = texts.get((*keys, "value")) or texts.get(keys, str(value))
             found[name] = Published(value, source, text)
-        for name in names:
-            if written and name not in written and name != PARAMETERS:
-                self.fail(at, f"published lacks `{name}`: write a number or unknown")
+        missing = [name for name in names if name not in (*written, PARAMETERS)]
+        if written and missing:
+            self.fail(at, f"published lacks `{missing[0]}`: write a number or unknown")
         return found
 
-    def check_rows(self, table: Table) -> None:
+    def check_runs(self, table: Table) -> None:
         """Read every row's blocks now, so that a table of many hours does not fail at its end."""
         keys, made = set(), {}
         for index, row in enumerate(table.rows):

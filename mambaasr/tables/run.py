@@ -29,11 +29,11 @@ def plan(table: Table) -> list[Call]:
     Raises:
         UserError: a row's blocks or options are wrong.
     """
-    calls = []
+    calls, decodes = [], any(column.decodes for column in table.columns)
     for row in table.rows:
         for run in table.runs(row):
             try:
-                _check(table, run)
+                _check(table, run, decodes)
             except UserError as error:
                 raise UserError(f"{table.path}: row `{row.key}`: {error}") from None
             details = [f"seed {run.seed}"] if run.seed is not None else []
@@ -42,13 +42,13 @@ def plan(table: Table) -> list[Call]:
             command = [f"{table.recipe}/run.sh"]
             for option, value in run.options.items():
                 command += [f"--{option}", value]
-            if not table.decodes and "stop_stage" not in table.given:
+            if not decodes and "stop_stage" not in table.given:
                 command += ["--stop_stage", "11"]
             calls.append(Call(name, command))
     return calls
 
 
-def _check(table: Table, run: Run) -> None:
+def _check(table: Table, run: Run, decodes: bool) -> None:
     """Check the configs of a run's training, language model and decoding."""
     o = Options(table.defaults | run.options)
     for name, option in OPTIONS.items():
@@ -58,7 +58,7 @@ def _check(table: Table, run: Run) -> None:
     use_lm = o.use_lm == "true"
     if use_lm and o.lm_config:
         lm_config(o, build=True)
-    if table.decodes:
+    if decodes:
         check_decodings(o, use_lm)
 
 
@@ -85,7 +85,7 @@ def run_calls(calls: Iterable[Call], keep_going: bool = True) -> list[str]:
 
 
 def _call(command: list[str]) -> int:
-    """Run a command and return its exit status; it ends before this process when that is stopped."""
+    """Run a command and return its exit status; when this process is stopped, end it first."""
     previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
