@@ -1,6 +1,5 @@
 """What the experiments of a table's rows say; nothing but their files counts."""
 
-import csv
 import os
 import re
 import shlex
@@ -150,7 +149,7 @@ def _value(column: Column, run: Run, decodings: dict[str, Any]) -> float | None:
 
 
 def _log(path: Path) -> str:
-    """Return a training's log, an empty text where there is none."""
+    """Return a log, an empty text where there is none."""
     try:
         return path.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
@@ -185,18 +184,12 @@ def cpu_seconds(exp: Path) -> float | None:
 
     The file lies beside the experiment and counts every attempt that ended by itself.
     """
-    try:
-        with open(exp.parent / "timings.tsv", encoding="utf-8", errors="replace") as stream:
-            rows = list(csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE))
-    except FileNotFoundError:
-        return None
-    found = []
-    for row in rows:
-        if row.get("step") != "stage 11: training":
-            continue
-        words = shlex.split(row.get("command") or "")
-        if "--output_dir" in words:
-            if words[words.index("--output_dir") + 1].rpartition("/")[2] == exp.name:
-                found.append(float(row.get("cpu_seconds") or "nan"))
-    total = sum(found)
-    return total if found and total == total else None
+    used = []
+    for line in _log(exp.parent / "timings.tsv").split("\n"):
+        fields = line.split("\t")
+        if fields[0] == "stage 11: training" and len(fields) == 7:
+            words = shlex.split(fields[6])
+            if "--output_dir" in words:
+                if Path(words[words.index("--output_dir") + 1]).name == exp.name:
+                    used.append(float(fields[4]))
+    return sum(used) or None
