@@ -273,19 +273,32 @@ _NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?")
 
 
 def parse(words: Sequence[str]) -> tuple[Options, bool]:
-    """Lay a command line over the defaults; of an option that is given twice the last wins.
-
-    Args:
-        words: ``--name value`` and ``--name=value``.
+    """Lay a command line over the defaults.
 
     Returns:
         The options, and whether ``--help`` is asked for.
 
     Raises:
+        UserError: see :func:`parse_given`.
+    """
+    given, help_wanted = parse_given(words)
+    return Options({name: option.default for name, option in OPTIONS.items()} | given), help_wanted
+
+
+def parse_given(words: Sequence[str]) -> tuple[dict[str, str | bool], bool]:
+    """Return the options that a command line gives; of one that is given twice the last wins.
+
+    Args:
+        words: ``--name value`` and ``--name=value``.
+
+    Returns:
+        Option -> value, and whether ``--help`` is asked for.
+
+    Raises:
         UserError: an option is unknown, lacks its value, or is a switch and neither true nor
             false.
     """
-    options = Options({name: option.default for name, option in OPTIONS.items()})
+    given: dict[str, str | bool] = {}
     waiting, help_wanted = list(words), False
     while waiting:
         word = waiting.pop(0)
@@ -306,13 +319,12 @@ def parse(words: Sequence[str]) -> tuple[Options, bool]:
             if not waiting:
                 raise UserError(f"--{name} needs a value")
             value = waiting.pop(0)
+        given[name] = value
         if OPTIONS[name].kind == "switch":
             if value not in ("true", "false"):
                 raise UserError(f"--{name} takes true or false, not '{value}'")
-            options[name] = value == "true"
-        else:
-            options[name] = value
-    return options, help_wanted
+            given[name] = value == "true"
+    return given, help_wanted
 
 
 def text_of(value: str | bool) -> str:
@@ -442,13 +454,14 @@ def check_name(option: str, text: str) -> None:
         )
 
 
-def find_yaml(option: str, value: str, template: Path = TEMPLATE) -> str:
+def find_yaml(option: str, value: str, template: Path = TEMPLATE, recipe: Path = Path(".")) -> str:
     """Return the path of a yaml; a name alone is looked for in ``conf``, then in the template's.
 
     Args:
         option: such as "encoder", whose blocks lie in ``conf/encoder``.
         value: a path, or a name with or without ``.yaml``; empty for none.
-        template: folder with the shared ``conf``.
+        template: folder with the shared ``conf``, seen from the recipe.
+        recipe: the recipe's folder, from which the path is seen.
 
     Raises:
         UserError: there is no such file, or it is no block of this option.
@@ -460,16 +473,16 @@ def find_yaml(option: str, value: str, template: Path = TEMPLATE) -> str:
     places = [folder, template / folder] if alone else [Path(value).parent]
     named = f"{value.removesuffix('.yaml')}.yaml"
     for path in [value, *(f"{place}/{named}" for place in places if alone)]:
-        if not Path(path).is_file():
+        if not (recipe / path).is_file():
             continue
-        text = Path(path).read_text(encoding="utf-8", errors="replace")
+        text = (recipe / path).read_text(encoding="utf-8", errors="replace")
         # A block of another slot would leave this one as it is.
         if option in BLOCKS and not re.search(rf"^{option}(_conf)?:", text, re.MULTILINE):
             raise UserError(
                 f"--{option} {value}: {path} has neither '{option}:' nor '{option}_conf:'"
             )
         return path
-    stems = {path.stem for place in places for path in place.glob("*.yaml")}
+    stems = {path.stem for place in places for path in (recipe / place).glob("*.yaml")}
     wanted = {
         "asr_config": lambda stem: not stem.startswith(("decode", "train_lm")),
         "lm_config": lambda stem: stem.startswith("train_lm"),

@@ -18,7 +18,7 @@ import mambaasr
 from mambaasr import espnet_compat
 from mambaasr.bin.merge_config import check
 from mambaasr.config import merge
-from mambaasr.score.table_file import read_table, run_options
+from mambaasr.tables.read import read_table, run_options
 from mambaasr.task.config import read
 
 EGS = Path(__file__).resolve().parents[2] / "egs"
