@@ -152,7 +152,9 @@ def _table() -> Iterator[Option]:
         "bpe_nlsyms", "", "BPE: further symbols to keep in one piece: a file, or with commas"
     )
     yield option(
-        "nlsyms_txt", "none", "file with a non-linguistic symbol a line; they are not scored"
+        "nlsyms_txt",
+        "none",
+        "file with a non-linguistic symbol a line, not scored; a name alone may lie in conf",
     )
     yield option(
         "text_prefix",
@@ -403,14 +405,22 @@ def check(options: Options, template: Path = TEMPLATE) -> Options:
     for name, option in OPTIONS.items():
         if option.kind == "yaml":
             o[name] = find_yaml(name, o[name], template)
-    if o.nlsyms_txt != "none" and not Path(o.nlsyms_txt).is_file():
-        raise UserError(f"--nlsyms_txt {o.nlsyms_txt}: no such file")
+    if o.nlsyms_txt != "none":
+        o["nlsyms_txt"] = _find_symbols(o.nlsyms_txt, template)
     if o.text_prefix and o.nlsyms_txt == "none":
         raise UserError(
             f"--text_prefix '{o.text_prefix}': its words must be in a file --nlsyms_txt, or they "
             "would be scored"
         )
     return o
+
+
+def _find_symbols(value, template):
+    """Return the path of a list of symbols; a name alone may lie in ``conf`` or the template's."""
+    for path in (value, f"conf/{value}", f"{template}/conf/{value}"):
+        if Path(path).is_file():
+            return path
+    raise UserError(f"--nlsyms_txt {value}: no such file")
 
 
 def _check_stage(name: str, text: str) -> None:

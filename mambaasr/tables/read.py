@@ -47,12 +47,16 @@ def run_options(recipe: Path) -> dict[str, str]:
     command = [str(script.resolve()), "--print_options", "true"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-        return {name: text_of(value) for name, value in json.loads(done.stdout).items()}
+        found = {name: text_of(value) for name, value in json.loads(done.stdout).items()}
     except OSError as error:
         raise UserError(f"{script}: {error.strerror}") from error
     except ValueError:
         said = done.stderr.strip() or "it prints no options"
         raise UserError(f"{script} --print_options true: {said}") from None
+    for name, option in OPTIONS.items():
+        if option.kind == "yaml" and found.get(name):
+            found[name] = find_yaml(name, found[name], recipe=recipe)
+    return found
 
 
 def read_table(
