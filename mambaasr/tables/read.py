@@ -39,20 +39,16 @@ def run_options(recipe: Path) -> dict[str, str]:
     """Return every option of a recipe's run.sh with the value that it gives it.
 
     Raises:
-        UserError: there is no run.sh, or it does not say.
+        UserError: there is no run.sh, or it fails.
     """
     script = recipe / "run.sh"
     if not script.is_file():
         raise UserError(f"{script}: no such file; name the recipe's folder (--recipe DIR)")
     command = [str(script.resolve()), "--print_options", "true"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        found = {name: text_of(value) for name, value in json.loads(done.stdout).items()}
-    except OSError as error:
-        raise UserError(f"{script}: {error.strerror}") from error
-    except ValueError:
-        said = done.stderr.strip() or "it prints no options"
-        raise UserError(f"{script} --print_options true: {said}") from None
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise UserError(f"{script} --print_options true: {done.stderr.strip()}")
+    found = {name: text_of(value) for name, value in json.loads(done.stdout).items()}
     for name, option in OPTIONS.items():
         if option.kind == "yaml" and found.get(name):
             found[name] = find_yaml(name, found[name], recipe=recipe)
@@ -263,13 +259,11 @@ class _Reader:
 
     def check_runs(self, table: Table) -> None:
         """Read every row's blocks now, so that a table of many hours does not fail at its end."""
-        keys: set[str] = set()
-        made: dict[tuple[Path, str], Row] = {}
+        made: dict[Any, Row] = {}
         for index, row in enumerate(table.rows):
             at, name = ("rows", index, "key"), f"row `{row.key}`"
-            if row.key in keys:
+            if made.setdefault(row.key, row) is not row:
                 self.fail(at, f"{name} is given twice")
-            keys.add(row.key)
             try:
                 runs = table.runs(row)
             except UserError as error:

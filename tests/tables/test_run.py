@@ -62,7 +62,8 @@ def test_a_plan_is_read_back_as_it_was_written():
     assert unpack(pack(several + calls(3))) == several + calls(3)
 
 
-def test_the_plan_is_a_call_for_each_run(recipe):
+def test_the_plan_is_a_call_for_each_run(recipe, monkeypatch):
+    monkeypatch.setattr("mambaasr.tables.run.training_config", lambda o, build: None)
     words = ["tables/x.yaml", "--rows", "mamba", "--asr_args", "--init 'normal'", "--plan", "p"]
     assert main(words) == 0
     plain, lm = unpack((recipe / "p").read_bytes())
