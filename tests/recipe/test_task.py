@@ -537,14 +537,14 @@ def test_command_ends_with_its_driver(tmp_path, how):
 
 def test_two_runs_take_turns(tmp_path):
     """The second waits until the first, which waits for a file, has done the work."""
-    out, ready = tmp_path / "out", tmp_path / "ready"
-    wait = 'until [ -e "$1" ]; do sleep 0.1; done; echo once >> "$0"'
-    line = [*DRIVER, str(tmp_path), str(out), "bash", "-c", wait, str(out), str(ready)]
+    out = tmp_path / "out"
+    wait = 'until [ -e "$0.ready" ]; do sleep 0.1; done; echo once >> "$0"'
+    line = [*DRIVER, str(tmp_path), str(out), "bash", "-c", wait, str(out)]
     first = subprocess.Popen(line, stdout=subprocess.PIPE, text=True)
     assert "not done yet" in first.stdout.readline()
     second = subprocess.Popen(line, stdout=subprocess.PIPE, text=True)
     assert f"another run is at it (process {first.pid}); waiting" in second.stdout.readline()
-    ready.touch()
+    Path(f"{out}.ready").touch()
     assert first.wait() == 0 and second.wait() == 0
     assert "done already" in second.stdout.read()
     assert out.read_text() == "once\n"
