@@ -85,7 +85,7 @@ def check_decodings(o: Options, lm: bool) -> None:
     check_decoding(o.inference_config, o.inference_args, lm)
 
 
-def _load(paths, arguments, task, build):
+def _load(paths: list[str], arguments: str, task: str, build: bool) -> TrainingConfig:
     parts = [(path, read(path)) for path in paths]
     values = merge(parts[0][1], parts[1:])
     given = check(parts, values, shlex.split(arguments), task, build)
