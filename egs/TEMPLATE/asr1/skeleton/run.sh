@@ -9,6 +9,6 @@ exec ../../TEMPLATE/asr1/asr.sh \
     --test_sets test \
     --local_data_opts "--corpus '${CORPUS:-downloads}'" \
     --token_type char \
-    --asr_config train_asr \
+    --asr_config train_small \
     --inference_config decode_asr \
     "$@"
