@@ -103,13 +103,13 @@ def split(utterances: list[Utterance], share: float) -> dict[str, list[Utterance
     largest = max(names, key=lambda name: len(groups[name]))
     sets: dict[str, list[Utterance]] = {name: [] for name in SETS}
     for name in names:
-        fitting = [
-            held_out
-            for held_out in ("dev", "test")
-            if not sets[held_out]
-            or len(sets[held_out]) + len(groups[name]) <= share * len(utterances)
+        # A set that is empty takes a speaker whatever it costs, the training set the largest.
+        held_out = [one for one in ("dev", "test") if not sets[one]] or [
+            one
+            for one in ("dev", "test")
+            if len(sets[one]) + len(groups[name]) <= share * len(utterances)
         ]
-        sets[fitting[0] if fitting and name != largest else "train"] += groups[name]
+        sets[held_out[0] if held_out and name != largest else "train"] += groups[name]
     return sets
 
 
