@@ -77,13 +77,14 @@ def recipe_options() -> set[str]:
 @functools.cache
 def all_options() -> set[str]:
     """Return the options of every command, of run.sh and of the scripts that a user calls."""
-    found = recipe_options() | (script_options(str(ROOT / "tools/setup_env.sh")) or set())
+    found = set(recipe_options())
     for module in pkgutil.iter_modules([str(ROOT / "mambaasr/bin")]):
         if module.name != "main":
             found |= command_options(module.name) or set()
-    scripts = [ROOT / "tools/bench/run.py", *sorted(ROOT.glob("egs/**/local/data.py"))]
-    for script in scripts:
-        found |= script_options(sys.executable, str(script)) or set()
+    # Their sources are read, for each of these would cost seconds to ask.
+    for script in [*ROOT.glob("tools/**/*.py"), *ROOT.glob("egs/**/local/*.py")]:
+        names = re.findall(r'"--([a-z][\w-]*)"', script.read_text(encoding="utf-8"))
+        found |= {f"--{name}" for name in names} | {f"--no-{name}" for name in names}
     return found
 
 
@@ -136,8 +137,11 @@ def check_command(words: Sequence[str], folder: Path) -> Iterator[str]:
     elif head == "mambaasr":
         if rest and not rest[0].startswith("-"):
             known = command_options(rest[0])
+            if known is None:
+                yield f"there is no command mambaasr {rest[0]}"
+                return
             # Further options of `table` are those of run.sh.
-            if known and rest[0] == "table":
+            if rest[0] == "table":
                 known = known | recipe_options()
             yield from check_options(known, f"mambaasr {rest[0]}", rest[1:])
     elif head.endswith(".sh") and "/" in head:
@@ -209,7 +213,7 @@ def check_readme(text: str) -> Iterator[str]:
     if len(lines) > README_LINES:
         yield f"{len(lines)} lines, at most {README_LINES} are allowed: move what is detail to docs"
     for line in FENCE.sub("", text).splitlines():
-        count = len(re.findall(r"\w[\w)*`\]\"]*[.!?](?=\s|$)", line))
+        count = len(re.findall(r"\w[\w)*`\]\"]*[.!?](?=\s+[^a-z\d\s]|$)", line))
         if count > README_SENTENCES and not line.startswith("|"):
             yield f"{count} sentences in one paragraph, at most {README_SENTENCES}: {line[:60]}..."
 
