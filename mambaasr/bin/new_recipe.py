@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     shown = os.path.relpath(recipe)
     print(
         f"{recipe}\n\n"
-        f"    cd {recipe if shown.startswith('..') else shown}\n"
+        f"    cd {shlex.quote(str(recipe) if shown.startswith('..') else shown)}\n"
         "    CORPUS=/folder ./run.sh --stop_stage 5     # look at data/ before you train\n"
         "    CORPUS=/folder ./run.sh\n\n"
         "README.md there says what to adapt."

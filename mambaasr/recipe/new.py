@@ -43,7 +43,7 @@ def new_recipe(name: str, egs: Path | None = None, repository: Path = _REPOSITOR
             f"{skeleton}: no such folder: recipes need a clone of the repository, installed with "
             "`make env` or `pip install -e`"
         )
-    egs = template.parent if egs is None else Path(egs).expanduser().absolute()
+    egs = template.parent if egs is None else Path(os.path.abspath(Path(egs).expanduser()))
     recipe = egs / name / "asr1"
     if os.path.lexists(recipe):
         raise UserError(f"{recipe}: is there already; nothing was changed")
