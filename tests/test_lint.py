@@ -78,16 +78,6 @@ def test_a_right_page_passes(check_docs, tmp_path):
     assert check(check_docs, tmp_path, text) == ""
 
 
-def test_a_readme_that_grows_is_named(check_docs):
-    """Ten minutes are enough to read it."""
-    check_readme = check_docs.check_readme
-    assert list(check_readme((ROOT / "README.md").read_text(encoding="utf-8"))) == []
-    assert "121 lines, at most 120" in next(check_readme("\n" * 121))
-    assert list(check_readme("One. Two (2). Three, i.e. 3.5 of `x`.\n")) == []
-    assert "4 sentences" in next(check_readme("One. Two! Three? Four.\n"))
-    assert list(check_readme("| One. Two. Three. Four. |\n```sh\n# A. B. C. D.\n```\n")) == []
-
-
 def test_ci_runs_the_tests():
     lines = (ROOT / ".ci/run").read_text(encoding="utf-8").splitlines()
     assert lines[-1] == "make test"
