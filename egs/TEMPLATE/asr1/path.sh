@@ -2,7 +2,7 @@
 # Sourced, from any folder: makes sure that `python` is one that has mambaasr.
 # The active environment (virtual or conda) where it has it, else the repository's own .venv.
 
-mambaasr_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../.." && pwd -P)
+mambaasr_root=$(cd -P "$(dirname "${BASH_SOURCE[0]}")/../../.." && pwd)
 # find_spec looks the package up without importing it.
 has_mambaasr() {
     python -c 'import importlib.util as u, sys; sys.exit(not u.find_spec("mambaasr"))' 2> /dev/null
