@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         UserError: an option, a config or a file is wrong.
     """
     argv = sys.argv[1:] if argv is None else argv
-    template, words = Path(argv[0]), argv[1:]
+    template, words = _seen_from_here(argv[0]), argv[1:]
     given, help_wanted = table.parse(words)
     if help_wanted:
         print(table.help_text(given), end="")
@@ -53,6 +53,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if o.dry_run:
         return _dry_run(o, names, recipe, chosen)
     return _run(o, names, recipe, chosen)
+
+
+def _seen_from_here(folder: str) -> Path:
+    """Return a relative path: bash gives an absolute one, and repositories move."""
+    relative = Path(os.path.relpath(folder))
+    return relative if relative.is_dir() else Path(folder)
 
 
 def chosen_stages(o: Options) -> Iterator[int]:
