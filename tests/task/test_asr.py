@@ -191,8 +191,8 @@ def test_sigterm_ends_cleanly_and_resumes(workspace):
     while not (folder / "3epoch.pth").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
-    _, printed = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGTERM, printed
+    code, printed = process.wait(60)
+    assert code == 128 + signal.SIGTERM, printed
     assert "stopped; with --resume true" in printed and "Traceback" not in printed
     assert "epoch 2  train: loss" in printed
     epoch = torch.load(folder / "checkpoint.pth", weights_only=True)["reporter"]["epoch"]
@@ -303,10 +303,8 @@ def test_killed_loader_is_named(workspace):
             for child in open(children).read().split():
                 os.kill(int(child), signal.SIGKILL)
         time.sleep(0.05)
-    if process.poll() is None:
-        process.kill()
-    _, printed = process.communicate(timeout=60)
-    assert process.returncode == 2, printed
+    code, printed = process.wait(60)
+    assert code == 2, printed
     assert "Traceback" not in printed
     (line,) = [line for line in printed.splitlines() if line.startswith("error: ")]
     assert "memory" in line and "--num_workers (now 1)" in line and "--resume true" in line

@@ -120,7 +120,7 @@ def test_a_kill_and_a_resume(space):
     while not (folder / "3epoch.pth").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.wait()
     epoch = torch.load(folder / "checkpoint.pth", weights_only=True)["reporter"]["epoch"]
     more = ["--resume", "true", "--max_epoch", str(epoch + 1)]
     code, printed = space.run(lm_arguments("lm_killed", *more), command="lm_train")

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 ASR = ROOT / "egs/TEMPLATE/asr1/asr.sh"
 NEEDED = ["--train_set", "train", "--valid_set", "dev", "--test_sets", "test"]
 NEEDED += ["--asr_config", "conf/train_asr.yaml", "--token_type", "char"]
