@@ -25,7 +25,7 @@ SHELL = {"sh", "bash", "console", "shell"}
 def make_targets():
     """Return the targets of the Makefile."""
     text = (ROOT / "Makefile").read_text(encoding="utf-8")
-    return set(re.findall(r"^([a-z]+):(?!=)", text, re.MULTILINE))
+    return set(re.findall(r"^([a-z_]+):(?!=)", text, re.MULTILINE))
 
 
 @functools.cache

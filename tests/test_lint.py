@@ -1,5 +1,6 @@
 """`make lint` passes, and its document check notices what is wrong."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 
+@pytest.mark.slow
 def test_lint():
     bin_folder = Path(sys.executable).parent
     result = subprocess.run(
@@ -23,19 +25,19 @@ def test_lint():
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-def check(tmp_path, text):
+@pytest.fixture(scope="module")
+def check_docs():
+    spec = importlib.util.spec_from_file_location("check_docs", ROOT / "ci/check_docs.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def check(check_docs, tmp_path, text):
     """Return what ci/check_docs.py says about a page with this text."""
     page = tmp_path / "page.md"
     page.write_text(text, encoding="utf-8")
-    result = subprocess.run(
-        [sys.executable, ROOT / "ci/check_docs.py", page],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert result.returncode == int(bool(result.stdout)), result.stderr
-    return result.stdout
+    return "\n".join(check_docs.check_file(page))
 
 
 @pytest.mark.parametrize(
@@ -52,24 +54,24 @@ def check(tmp_path, text):
         ("[here](missing.md)", "leads nowhere"),
     ],
 )
-def test_a_wrong_page_is_named(tmp_path, text, complaint):
-    assert complaint in check(tmp_path, text)
+def test_a_wrong_page_is_named(check_docs, tmp_path, text, complaint):
+    assert complaint in check(check_docs, tmp_path, text)
 
 
-def test_a_right_page_passes(tmp_path):
+def test_a_right_page_passes(check_docs, tmp_path):
     text = (
         "[self](page.md), [web](https://example.org), `mambaasr doctor`, `not a command`\n"
         "```sh\ngit clone https://example.org/mambaasr && cd mambaasr\n"
         "make env TORCH=cpu  # a comment\nmambaasr doctor \\\n    --help\n```\n"
         "```python\nimport mambaasr\n```\n"
     )
-    assert check(tmp_path, text) == ""
+    assert check(check_docs, tmp_path, text) == ""
 
 
 def test_ci_runs_the_tests():
     lines = (ROOT / ".ci/run").read_text(encoding="utf-8").splitlines()
-    assert lines[-1] == "make test"
-    plan = subprocess.run(
-        ["make", "-n", "test"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert "tools/setup_env.sh" in plan.stdout and "pytest" in plan.stdout
+    assert lines[-2:] == ["make test", "make test_slow"]
+    for target, marker in (("test", '"not slow"'), ("test_slow", "slow")):
+        line = ["make", "-n", target]
+        plan = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        assert "tools/setup_env.sh" in plan and f"-m {marker}\n" in plan

@@ -1,6 +1,7 @@
 """Train an ASR model, or collect statistics: ESPnet's asr_train with mambaasr's classes."""
 
 import argparse
+import contextlib
 import functools
 import os
 import signal
@@ -92,7 +93,10 @@ def train(task, parser, argv):
     if args.help_all:
         Task.get_parser().print_help()
         return 0
-    Task.main(cmd=argv)
+    from mambaasr.task.log import lasting_screen
+
+    with lasting_screen():
+        Task.main(cmd=argv)
     return 0
 
 
@@ -103,7 +107,8 @@ def _stop(main_process, advice, number, frame):
         sys.exit(128 + number)
     # The deaths of those processes are no failure of theirs any more.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    print(f"stopped{advice}", file=sys.stderr)
+    with contextlib.suppress(BrokenPipeError):
+        print(f"stopped{advice}", file=sys.stderr)
     # An exception ends the block that is writing a file, so that nothing half-written stays.
     sys.exit(128 + number)
 

@@ -1,13 +1,11 @@
 """Tests of python -m mambaasr.bin.asr_inference."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
+from forked import Command
 from tiny_asr import OURS, an4, make_experiment
 
 from mambaasr.bin import asr_inference
@@ -47,14 +45,7 @@ def test_kill_and_go_on(command, tmp_path):
     """A decoding that was killed in the middle goes on, and ends as one that was not."""
 
     def run(out):
-        arguments = [*command, *OPTIONS, "--output_dir", str(out)]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-        return subprocess.Popen(
-            [sys.executable, "-m", "mambaasr.bin.asr_inference", *arguments],
-            env=environment,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        return Command("asr_inference", [*command, *OPTIONS, "--output_dir", out], tmp_path)
 
     out, chunks = tmp_path / "out", tmp_path / "out" / "chunks"
     process = run(out)
@@ -63,14 +54,13 @@ def test_kill_and_go_on(command, tmp_path):
         assert process.poll() is None and time.monotonic() < end
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.wait()
     kept = {path.name: path.stat().st_mtime_ns for path in chunks.glob("*.json")}
     assert 2 <= len(kept) < 10
     assert not (out / "text").exists()
 
-    process = run(out)
-    _, log = process.communicate()
-    assert process.returncode == 0, log
+    code, log = run(out).wait()
+    assert code == 0, log
     assert f"{len(kept)} of 10 chunks are decoded already" in log
     assert all((chunks / name).stat().st_mtime_ns == when for name, when in kept.items())
     assert "Warning" not in log

@@ -67,6 +67,7 @@ def _run(name, arguments, folder, kill_at, output):
     sys.stdout = open(1, "w", closefd=False)
     sys.stderr = open(2, "w", closefd=False, buffering=1)
     os.chdir(folder)
+    multiprocessing.set_start_method(None, force=True)  # again the default
     sys.argv = [name, *arguments]
     if kill_at is not None:
         _kill_at(kill_at)

@@ -205,6 +205,19 @@ def test_sigterm_ends_cleanly_and_resumes(workspace):
     assert [start["epoch"] for start in provenance.starts(folder)] == [1, epoch + 1]
 
 
+def test_a_closed_terminal_stops_no_training(workspace):
+    """As in ``mambaasr asr_train ... 2>&1 | head -1``."""
+    reader, writer = os.pipe()
+    process = workspace.start(workspace.arguments("alone"), output=writer)
+    with os.fdopen(reader) as first:
+        assert "commit" in first.readline()
+    os.close(writer)
+    assert process.wait()[0] == 0
+    folder = workspace.folder / "alone"
+    assert (folder / "2epoch.pth").exists()
+    assert "2epoch results" in (folder / "train.log").read_text()
+
+
 class _Model(torch.nn.Module):
     def __init__(self):
         from mambaasr.decoder.mamba import MambaDecoder
