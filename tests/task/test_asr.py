@@ -109,8 +109,6 @@ def test_what_only_the_class_knows(train):
     [
         (["--ngpu", "99"], "torch sees"),
         (["--token_list", "none.txt"], "--token_list none.txt: no such file"),
-        (["--train_shape_file", "none"], "--train_shape_file none: no such file"),
-        (["--bpemodel", "none.model"], "--bpemodel none.model: no such file"),
         (["--init_param", "none.pth:encoder"], "--init_param none.pth:encoder: no such file"),
         (["--train_data_path_and_name_and_type", "text"], "write path,name,type"),
         (["--seed", "many"], "--seed"),
