@@ -1,7 +1,6 @@
 """Train an ASR model, or collect statistics: ESPnet's asr_train with mambaasr's classes."""
 
 import argparse
-import contextlib
 import functools
 import os
 import signal
@@ -107,8 +106,7 @@ def _stop(main_process, advice, number, frame):
         sys.exit(128 + number)
     # The deaths of those processes are no failure of theirs any more.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    with contextlib.suppress(BrokenPipeError):
-        print(f"stopped{advice}", file=sys.stderr)
+    print(f"stopped{advice}", file=sys.stderr)
     # An exception ends the block that is writing a file, so that nothing half-written stays.
     sys.exit(128 + number)
 
