@@ -1,7 +1,6 @@
 """Imports point down only, and the rooms of the maths need nothing but torch."""
 
 import ast
-import subprocess
 import sys
 from functools import cache
 from pathlib import Path
@@ -117,14 +116,3 @@ def test_the_maths_needs_torch_alone(room):
     assert [
         place for own, place, other in within() if own == room and other not in OWN[room] | {room}
     ] == []
-
-
-def test_the_maths_loads_no_espnet():
-    """Importing a module runs mambaasr/__init__.py as well."""
-    rooms = [room for room in ALONE if (PACKAGE / room).is_dir()]
-    names = [name_of(path) for room in rooms for path in PACKAGE.glob(f"{room}/**/*.py")]
-    names = [name for name in names if not name.endswith(("triton_kernels", "__main__"))]
-    code = f"import sys, {', '.join(names)}; print([m for m in sys.modules if 'espnet' in m])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert [name for name in ast.literal_eval(done.stdout) if not name.startswith("mambaasr")] == []
