@@ -1,5 +1,5 @@
-# make env | demo | test | bench | lint | lock | clean. The variables of tools/setup_env.sh work here too:
-# make env TORCH=cuda, make test USE_ACTIVE_ENV=1, make env PYTHON=python3.13
+# make env | demo | test | test_slow | bench | lint | lock | clean. The variables of
+# tools/setup_env.sh work here too: make env TORCH=cuda, make test USE_ACTIVE_ENV=1, make env PYTHON=python3.13
 
 ifeq ($(USE_ACTIVE_ENV),1)
 ENV_DIR := $(or $(VIRTUAL_ENV),$(CONDA_PREFIX))
@@ -11,12 +11,13 @@ export PYTHON TORCH USE_ACTIVE_ENV
 
 DEMO := egs/spoken_numbers/asr1
 
-.PHONY: help env demo test bench lint lock clean
+.PHONY: help env demo test test_slow bench lint lock clean
 
 help:
 	@echo "make env    the environment in .venv (nothing to do when it is current)"
 	@echo "make demo   the same, then the recipe $(DEMO) from corpus to error rates, on the CPU"
-	@echo "make test   the same, then the tests"
+	@echo "make test   the same, then the tests that prove it correct, in two processes"
+	@echo "make test_slow  the same, then the rest of the tests: whole recipes, long sweeps"
 	@echo "make bench  the same, then kernels and encoders beside their peers (about 40 minutes)"
 	@echo "make lint   ruff, shellcheck, and the commands that the documents name"
 	@echo "make lock   pin the dependencies of setup.py anew into tools/requirements.lock"
@@ -29,8 +30,14 @@ demo: env
 	cd $(DEMO) && ./run.sh
 	@echo "(all of it in $(DEMO))"
 
+# Each worker takes a stretch of the tests, so that few fixtures are made twice.
+PYTEST := python -m pytest -q -n 2 --dist worksteal
+
 test: env
-	python -m pytest -q
+	$(PYTEST) -m "not slow"
+
+test_slow: env
+	$(PYTEST) -m slow
 
 bench: env
 	python tools/bench/run.py

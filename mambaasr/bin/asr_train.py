@@ -92,7 +92,10 @@ def train(task, parser, argv):
     if args.help_all:
         Task.get_parser().print_help()
         return 0
-    Task.main(cmd=argv)
+    from mambaasr.task.log import lasting_screen
+
+    with lasting_screen():
+        Task.main(cmd=argv)
     return 0
 
 

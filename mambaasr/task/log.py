@@ -1,9 +1,12 @@
 """Where a training says what: everything into a file, the little that matters on the screen."""
 
 import contextlib
+import errno
 import logging
+import os
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import soundfile
@@ -17,6 +20,43 @@ get_rank = import_quietly("espnet2.train.distributed_utils").get_rank
 
 _SHOWN = ("loss", "acc", "cer_ctc", "cer", "wer", "lid_acc", "time")
 _RESULTS = re.compile(r"\d+epoch results: ")
+
+
+class _Lasting:
+    """A stream that, once its reader has left, leads nowhere instead of raising."""
+
+    def __init__(self, stream):
+        self._stream = stream
+
+    def __getattr__(self, name):
+        return getattr(self._stream, name)
+
+    def write(self, text):
+        return self._attempt(self._stream.write, text)
+
+    def flush(self):
+        return self._attempt(self._stream.flush)
+
+    def _attempt(self, operation, *args):
+        try:
+            return operation(*args)
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.EIO):
+                raise
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, self._stream.fileno())
+            os.close(null)
+
+
+@contextlib.contextmanager
+def lasting_screen() -> Iterator[None]:
+    """Let what runs inside go on when its terminal is closed (``| head``, a lost connection)."""
+    with contextlib.ExitStack() as stack:
+        if sys.stdout is not None:
+            stack.enter_context(contextlib.redirect_stdout(_Lasting(sys.stdout)))
+        if sys.stderr is not None:
+            stack.enter_context(contextlib.redirect_stderr(_Lasting(sys.stderr)))
+        yield
 
 
 class _Screen(logging.Handler):

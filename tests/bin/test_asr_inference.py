@@ -1,13 +1,11 @@
 """Tests of python -m mambaasr.bin.asr_inference."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
+from forked import Command
 from tiny_asr import OURS, an4, make_experiment
 
 from mambaasr.bin import asr_inference
@@ -47,14 +45,7 @@ def test_kill_and_go_on(command, tmp_path):
     """A decoding that was killed in the middle goes on, and ends as one that was not."""
 
     def run(out):
-        arguments = [*command, *OPTIONS, "--output_dir", str(out)]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-        return subprocess.Popen(
-            [sys.executable, "-m", "mambaasr.bin.asr_inference", *arguments],
-            env=environment,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        return Command("asr_inference", [*command, *OPTIONS, "--output_dir", out], tmp_path)
 
     out, chunks = tmp_path / "out", tmp_path / "out" / "chunks"
     process = run(out)
@@ -63,14 +54,13 @@ def test_kill_and_go_on(command, tmp_path):
         assert process.poll() is None and time.monotonic() < end
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.wait()
     kept = {path.name: path.stat().st_mtime_ns for path in chunks.glob("*.json")}
     assert 2 <= len(kept) < 10
     assert not (out / "text").exists()
 
-    process = run(out)
-    _, log = process.communicate()
-    assert process.returncode == 0, log
+    code, log = run(out).wait()
+    assert code == 0, log
     assert f"{len(kept)} of 10 chunks are decoded already" in log
     assert all((chunks / name).stat().st_mtime_ns == when for name, when in kept.items())
     assert "Warning" not in log
@@ -87,8 +77,6 @@ def test_kill_and_go_on(command, tmp_path):
         (["--nj", "0"], "--nj must be at least 1"),
         (["--nbest", "30"], "needs a --beam_size of at least 30"),
         (["--key_file", "nowhere"], "nowhere: cannot be read"),
-        (["--lm_file", "lm.pth"], "lm.pth: cannot be read"),
-        (["--asr_train_config", "nowhere.yaml"], "nowhere.yaml: no such config file"),
         (["--data_path_and_name_and_type", "x,speech,sound"], "one source"),
         (["--config", "nowhere.yaml"], "nowhere.yaml: no such config"),
     ],
@@ -105,7 +93,6 @@ def test_bad_options(command, tmp_path, options, message):
         ("beam_size: many\n", "beam_size: 'many' is no such value"),
         ("dtype: float8\n", "dtype: 'float8' is not in float32, float64"),
         ("beam_size: 1\nbeam_size: 2\n", "twice"),
-        ("- beam_size\n", "decode.yaml"),
     ],
 )
 def test_bad_config(command, tmp_path, text, message):
@@ -119,8 +106,6 @@ def test_bad_config(command, tmp_path, text, message):
     ("source", "message"),
     [
         ("{scp},text,text", "expected WAV_SCP,speech,sound"),
-        ("{scp}", "expected WAV_SCP,speech,sound"),
-        ("{folder}/nowhere,speech,sound", "nowhere: cannot be read"),
         ("{empty},speech,sound", "no audio is listed"),
         ("{pipe},speech,sound", "pipe:1: u1: a pipe, and commands in data files are not run"),
     ],
@@ -128,7 +113,7 @@ def test_bad_config(command, tmp_path, text, message):
 def test_bad_audio_lists(command, tmp_path, source, message):
     (tmp_path / "empty").write_text("")
     (tmp_path / "pipe").write_text(f"u1 touch {tmp_path}/ran |\n")
-    names = {"scp": command[3].rsplit(",", 2)[0], "folder": tmp_path}
+    names = {"scp": command[3].rsplit(",", 2)[0]}
     names |= {"empty": tmp_path / "empty", "pipe": tmp_path / "pipe"}
     options = ["--data_path_and_name_and_type", source.format(**names)]
     with pytest.raises(UserError, match=message):

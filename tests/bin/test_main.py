@@ -1,5 +1,6 @@
 """The command `mambaasr`: lists the commands, runs one of them."""
 
+import os
 import subprocess
 import sys
 
@@ -48,3 +49,15 @@ def test_a_command_gets_its_arguments_and_its_exit_code(tmp_path):
     assert result.stderr.startswith("error: ") and str(missing) in result.stderr
     assert "Traceback" not in result.stderr
     assert run("doctor", "--no_such_option").returncode == 2
+
+
+@pytest.mark.parametrize("arguments", ["--help", "score --help", "score --ref a --hyp a"])
+def test_a_reader_who_leaves_is_no_error(tmp_path, arguments):
+    """As in ``mambaasr ... | head -1``, but that the reader has left for certain."""
+    (tmp_path / "a").write_text("u1 ONE\n")
+    reader, writer = os.pipe()
+    os.close(reader)
+    line = [sys.executable, "-m", "mambaasr", *arguments.split()]
+    done = subprocess.run(line, cwd=tmp_path, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert done.returncode in (0, 141) and done.stderr == ""

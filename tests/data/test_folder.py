@@ -57,10 +57,8 @@ def test_segments(sines, tmp_path):
     "line, what",
     [
         ("utt1 rec 0.25", "3 columns instead of 4"),
-        ("utt1 rec a b", "not a time"),
         ("utt1 rec nan 1", "not a time"),
         ("utt1 rec 0.5 0.25", "from 0.5 s to 0.25 s"),
-        ("utt1 rec -0.5 0.25", "from -0.5 s"),
         ("utt1 other 0.25 0.5", "recording 'other' is missing or unusable in wav.scp"),
     ],
 )
@@ -79,12 +77,8 @@ def test_bad_segments(sines, line, what):
         ("text", b"utt1 WORD 1\n", b"", "wav.scp:2", "no transcript in text"),
         ("wav.scp", b"utt1 ", b"other ", "wav.scp:2", "other: no transcript"),
         ("utt2spk", b"utt1 spk1\n", b"", "wav.scp:2", "no speaker in utt2spk"),
-        ("utt2spk", b"utt1 spk1", b"utt1", "utt2spk:2", "second column is missing"),
-        ("utt2spk", b"utt1 spk1", b"utt 1 spk1", "utt2spk:2", "ids and names may not hold spaces"),
-        ("text", b"utt1 WORD", b"utt1 W\xd6RD", "text:2", "not UTF-8"),
         ("text", b"utt1 WORD 1\n", b"utt1 A\nutt1 B\n", "text:3", "duplicate id 'utt1'"),
         ("wav.scp", b"1.wav", b"1.wav|", "wav.scp:2", "a pipe"),
-        ("text", b"utt1", b"ut\x01t1", "text:2", "control"),
     ],
 )
 def test_problems_are_named_and_fixed(sines, name, old, new, where, what):

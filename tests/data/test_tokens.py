@@ -128,9 +128,7 @@ def test_another_type_leaves_no_old_model(text, tmp_path):
     "content, what",
     [
         (b"", "no transcripts"),
-        (b"a\nb\n", "no transcripts"),
         (b"a ONE\nb \xff\n", "text:2: .*not UTF-8"),
-        (b"a ONE\na TWO\n", "text:2: duplicate id"),
     ],
 )
 def test_bad_transcripts(tmp_path, content, what):

@@ -55,6 +55,7 @@ def test_outputs_are_espnets(model, speech, tmp_path, monkeypatch):
     assert summary["parameters"] == sum(p.numel() for p in speech2text.asr_model.parameters())
 
 
+@pytest.mark.slow
 def test_in_parallel_it_is_the_same(model, speech, tmp_path):
     one = asr.decode_set(model, speech, speech, tmp_path / "one", nj=1)
     two = asr.decode_set(model, speech, speech, tmp_path / "two", nj=2)

@@ -39,7 +39,15 @@ def decode(speech, tmp_path):
 
     def run(weights, name, languages=None, *options):
         out = tmp_path / name
-        command = ["--asr_model_file", str(weights), "--output_dir", str(out), *options]
+        command = [
+            "--asr_model_file",
+            str(weights),
+            "--output_dir",
+            str(out),
+            "--nj",
+            "1",
+            *options,
+        ]
         command += ["--data_path_and_name_and_type", f"{scp},speech,sound", "--beam_size", "2"]
         if languages is not None:
             path = tmp_path / f"{name}.utt2lang"

@@ -186,6 +186,7 @@ def test_without_an_environment_it_says_how_to_get_one(tmp_path):
     assert f'run "make env" in {tmp_path}' in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", RECIPES, ids=lambda path: path.parts[-3])
 def test_recipes(script, tmp_path):
     """run.sh is short, works from any folder, and its configs are there and right."""

@@ -30,6 +30,7 @@ def prepared(recipe, test_data):
     return recipe
 
 
+@pytest.mark.slow
 def test_stages_6_to_8_and_again(prepared):
     options = [*NEEDED, *LM, "--stage", "6", "--stop_stage", "8"]
     first = steps_of(call(prepared, *options))
@@ -75,6 +76,7 @@ def test_texts_of_ones_own(prepared):
         assert f"{more}:{line}\t" in report and reason in report
 
 
+@pytest.mark.slow
 def test_decoding_with_it(prepared):
     from tiny_asr import OURS, make_experiment
     from tiny_lm import make_lm_experiment

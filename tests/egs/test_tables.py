@@ -75,6 +75,7 @@ def call(recipe, *words, cwd=None):
     return subprocess.run(line, cwd=cwd, env=environment(), capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_a_table_from_nothing_to_its_figures(recipe):
     done = call(recipe)
     assert done.returncode == 1, done.stdout + done.stderr

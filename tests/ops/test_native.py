@@ -385,6 +385,7 @@ def test_export_keeps_the_op():
     assert torch.equal(program.module()(*inputs), Model()(*inputs))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("isa", ["avx512", "avx2", "scalar"])
 def test_every_instruction_set(isa):
     """The comparisons above, in a process that is held to one instruction set."""
@@ -445,6 +446,7 @@ def test_compiler_that_fails(elsewhere, monkeypatch):
     assert not list(elsewhere.iterdir())
 
 
+@pytest.mark.slow
 def test_broken_library_is_built_anew(elsewhere):
     whole = build.build()
     content = whole.read_bytes()

@@ -32,11 +32,18 @@ outside = pytest.mark.skipif(HERE, reason="runs without the interpreter")
 has_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="no triton here")
 
 
+FEW = "True-True-odd or True-True-groups or 16_bit or uninitialised or silu-lengths1 or in_place"
+
+
 @outside
 @has_triton
-def test_in_the_interpreter():
+@pytest.mark.parametrize(
+    "chosen", [pytest.param(FEW, id="few"), pytest.param("", id="all", marks=pytest.mark.slow)]
+)
+def test_in_the_interpreter(chosen):
     env = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__]
+    command += ["-k", chosen]
     result = subprocess.run(command, env=env, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout
     assert " passed" in result.stdout

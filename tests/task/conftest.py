@@ -1,13 +1,9 @@
 """A tiny real corpus, its statistics, and a tiny model: seconds of training on one core."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parents[2]
+from forked import Command
 
 CONFIG = """\
 frontend: default
@@ -57,7 +53,6 @@ class Workspace:
         tokens = ["<blank>", "<unk>", *("<space>" if x == " " else x for x in letters), "<sos/eos>"]
         (folder / "tokens.txt").write_text("".join(f"{token}\n" for token in tokens))
         self.vocabulary = len(tokens)
-        self.environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
     def arguments(self, output, *more, collect=False):
         """Return the arguments of a training, or of statistics."""
@@ -73,19 +68,13 @@ class Workspace:
             found += ["--collect_stats", "true"]
         return [*found, *more]
 
-    def start(self, arguments, command="asr_train", **kwargs):
-        """Start the command in the folder and return the process."""
-        return subprocess.Popen(
-            [sys.executable, "-m", f"mambaasr.bin.{command}", *arguments],
-            cwd=self.folder, env=self.environment, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, **kwargs,
-        )  # fmt: skip
+    def start(self, arguments, command="asr_train", **options):
+        """Start the command in the folder; return the :class:`forked.Command`."""
+        return Command(command, arguments, self.folder, **options)
 
-    def run(self, arguments, **kwargs):
+    def run(self, arguments, command="asr_train"):
         """Run the command to its end; return (exit code, what it printed)."""
-        process = self.start(arguments, **kwargs)
-        out, err = process.communicate(timeout=300)
-        return process.returncode, out + err
+        return self.start(arguments, command).wait()
 
 
 def an4(test_data, split, count, start=0):
@@ -109,6 +98,6 @@ def workspace(test_data, tmp_path_factory):
     # A folder with a comma: its relative paths are fine, and absolute ones must be too.
     space = Workspace(tmp_path_factory.mktemp("a,b c"), {"train": train, "valid": valid})
     space.long = utt
-    space.printed = space.run(space.arguments("stats", collect=True))
-    assert space.printed[0] == 0, space.printed[1]
+    code, space.printed = space.run(space.arguments("stats", collect=True))
+    assert code == 0, space.printed
     return space

@@ -109,8 +109,6 @@ def test_what_only_the_class_knows(train):
     [
         (["--ngpu", "99"], "torch sees"),
         (["--token_list", "none.txt"], "--token_list none.txt: no such file"),
-        (["--train_shape_file", "none"], "--train_shape_file none: no such file"),
-        (["--bpemodel", "none.model"], "--bpemodel none.model: no such file"),
         (["--init_param", "none.pth:encoder"], "--init_param none.pth:encoder: no such file"),
         (["--train_data_path_and_name_and_type", "text"], "write path,name,type"),
         (["--seed", "many"], "--seed"),
@@ -191,8 +189,8 @@ def test_sigterm_ends_cleanly_and_resumes(workspace):
     while not (folder / "3epoch.pth").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
-    _, printed = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGTERM, printed
+    code, printed = process.wait(60)
+    assert code == 128 + signal.SIGTERM, printed
     assert "stopped; with --resume true" in printed and "Traceback" not in printed
     assert "epoch 2  train: loss" in printed
     epoch = torch.load(folder / "checkpoint.pth", weights_only=True)["reporter"]["epoch"]
@@ -203,6 +201,19 @@ def test_sigterm_ends_cleanly_and_resumes(workspace):
     assert f"going on after epoch {epoch} of {epoch + 1}" in printed
     assert (folder / f"{epoch + 1}epoch.pth").exists()
     assert [start["epoch"] for start in provenance.starts(folder)] == [1, epoch + 1]
+
+
+def test_a_closed_terminal_stops_no_training(workspace):
+    """As in ``mambaasr asr_train ... 2>&1 | head -1``."""
+    reader, writer = os.pipe()
+    process = workspace.start(workspace.arguments("alone"), output=writer)
+    with os.fdopen(reader) as first:
+        assert "commit" in first.readline()
+    os.close(writer)
+    assert process.wait()[0] == 0
+    folder = workspace.folder / "alone"
+    assert (folder / "2epoch.pth").exists()
+    assert "2epoch results" in (folder / "train.log").read_text()
 
 
 class _Model(torch.nn.Module):
@@ -303,10 +314,8 @@ def test_killed_loader_is_named(workspace):
             for child in open(children).read().split():
                 os.kill(int(child), signal.SIGKILL)
         time.sleep(0.05)
-    if process.poll() is None:
-        process.kill()
-    _, printed = process.communicate(timeout=60)
-    assert process.returncode == 2, printed
+    code, printed = process.wait(60)
+    assert code == 2, printed
     assert "Traceback" not in printed
     (line,) = [line for line in printed.splitlines() if line.startswith("error: ")]
     assert "memory" in line and "--num_workers (now 1)" in line and "--resume true" in line

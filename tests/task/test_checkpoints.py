@@ -1,10 +1,12 @@
 """Checkpoints are whole or absent, hold plain values, and are mended at a resume."""
 
 import datetime
-import json
 import os
+import random
+import signal
 import subprocess
 import sys
+import time
 from collections import OrderedDict
 
 import numpy
@@ -243,20 +245,38 @@ def test_espnets_modules_get_their_torch_back():
     assert module.torch is torch and module.average_nbest_models is average
 
 
+def look(folder):
+    """Return what a training left in its folder."""
+    names = ("1epoch.pth", "2epoch.pth", "valid.loss.ave.pth")
+    models = [torch.load(folder / name, weights_only=True) for name in names]
+    return {
+        "epoch": checkpoints.load(folder / "checkpoint.pth")["reporter"]["epoch"],
+        "sums": [sum(float(x.double().abs().sum()) for x in model.values()) for model in models],
+        "links": {path.name: path.exists() for path in folder.glob("*.pth") if path.is_symlink()},
+        "leftovers": list(folder.glob(".*")),
+    }
+
+
 def test_every_kill_can_be_resumed(workspace):
     """SIGKILL before each of many file operations, and at random: the end is always the same."""
-    kills = [-1, 2, 7, 12, 17, 22, 0.5]
-    arguments = workspace.arguments("killed", "--resume", "true", "--keep_nbest_models", "2")
-    result = subprocess.run(
-        [sys.executable, f"{os.path.dirname(__file__)}/repeatedly.py", json.dumps(kills), "2",
-         "--", *arguments],
-        cwd=workspace.folder, env=workspace.environment, capture_output=True, text=True,
-    )  # fmt: skip
-    assert result.returncode == 0, result.stdout + result.stderr
-    found = [json.loads(line) for line in result.stdout.splitlines()]
-    assert len(found) == len(kills)
-    assert sum(one["killed"] for one in found) > len(kills) // 2
-    for one in found:
-        whole = {**found[0], "kill": one["kill"], "killed": one["killed"]}
-        assert one == whole
-    assert found[0]["epoch"] == 2 and found[0]["dangling"] == found[0]["leftovers"] == []
+
+    def train(output, **how):
+        options = ("--resume", "true", "--keep_nbest_models", "2")
+        return workspace.start(workspace.arguments(output, *options), **how)
+
+    code, printed = train("whole").wait()
+    assert code == 0, printed
+    want = look(workspace.folder / "whole")
+    assert want["epoch"] == 2 and all(want["links"].values()) and want["leftovers"] == []
+    killed = 0
+    for kill in (2, 7, 12, 17, 22, None):
+        output = f"killed at {kill}"
+        process = train(output, kill_at=kill)
+        if kill is None:
+            time.sleep(random.Random(7).uniform(0.1, 1.0))
+            process.send_signal(signal.SIGKILL)
+        killed += process.wait()[0] == -signal.SIGKILL
+        code, printed = train(output).wait()
+        assert code == 0, printed
+        assert look(workspace.folder / output) == want, output
+    assert killed > 3

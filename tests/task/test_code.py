@@ -1,5 +1,6 @@
 """What a real training loads of this package is what it is known by."""
 
+import pytest
 import yaml
 from commands import loaded
 
@@ -22,6 +23,7 @@ OTHERS += " --decoder speech_mamba --decoder cross_mamba --decoder madeon --mode
 OTHERS += " --lm mamba --scheduler warmup_linear"
 
 
+@pytest.mark.slow
 def test_nothing_of_a_training_is_missed(workspace):
     config = workspace.folder / "code.yaml"
     options = yaml.safe_load(workspace.config.read_text()) | yaml.safe_load(OURS)

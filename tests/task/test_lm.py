@@ -120,7 +120,7 @@ def test_a_kill_and_a_resume(space):
     while not (folder / "3epoch.pth").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.wait()
     epoch = torch.load(folder / "checkpoint.pth", weights_only=True)["reporter"]["epoch"]
     more = ["--resume", "true", "--max_epoch", str(epoch + 1)]
     code, printed = space.run(lm_arguments("lm_killed", *more), command="lm_train")
@@ -134,9 +134,6 @@ def test_a_kill_and_a_resume(space):
     [
         (["--lm_conf", "unit=-1"], "lm.yaml: the model cannot be built: MambaLM: unit is -1"),
         (["--lm_conf", "mixer=mamba3"], "mixer is 'mamba3'; choose one of mamba1, mamba2"),
-        (["--token_list", "none.txt"], "--token_list none.txt: no such file"),
-        (["--train_shape_file", "none"], "--train_shape_file none: no such file"),
-        (["--train_data_path_and_name_and_type", "text"], "write path,name,type"),
         (
             ["--rir_scp", "x"],
             "unrecognized arguments: --rir_scp x; see mambaasr lm_train --help_all",
@@ -155,7 +152,6 @@ def test_wrong_options(train, more, message):
         (["--encoder", "mamba"], "there is no option --encoder"),
         (["--lm", "mamba", "--lm_conf", "units=2"], "lm_conf has no option `units`; did you mean"),
         (["--lm", "mamba", "--lm_conf", "vocab_size=2"], "lm_conf has no option `vocab_size`"),
-        (["--model", "multilingual"], "model `multilingual` is unknown"),
     ],
 )
 def test_commands_are_checked_first(arguments, message):

@@ -13,6 +13,7 @@ from mambaasr.data.folder import DataFolder
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "batch_invariance.py"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("leaks, options", [(False, OURS), (True, {})])
 def test_differences(test_data, tmp_path, leaks, options):
     files = make_experiment(tmp_path / "exp", **options)
