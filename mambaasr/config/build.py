@@ -3,6 +3,7 @@
 A constructor knows which sizes fit each other; asking it takes seconds, a stage that fails hours.
 """
 
+import inspect
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -17,8 +18,6 @@ _SLOTS = {
     "asr": ("frontend", "encoder", "postencoder", "decoder", "model", "scheduler"),
     "lm": ("lm", "scheduler"),
 }
-# Any number of tokens does: nothing depends on it.
-_VOCABULARY = 100
 # ESPnet's encoders that are 256 wide by default; of others the width is not known here.
 _WIDE_256 = ("conformer", "transformer", "branchformer", "e_branchformer")
 
@@ -33,53 +32,48 @@ def build_classes(config: Config, task: str = "asr") -> None:
     Raises:
         UserError: names where the option was written, the option and what is allowed.
     """
-    width = 80  # of what the next class gets: ESPnet's default front end; None: not known
+    width = 80  # of ESPnet's default front end; None: not known
     for slot in _SLOTS[task]:
         name, option = config.get(slot), f"{slot}_conf"
         conf = config.get(option) or {}
         if name not in CLASSES[slot]:
             if slot == "encoder":
                 width = conf.get("output_size", 256 if name in _WIDE_256 else None)
-            continue
-        if width is None and slot in ("postencoder", "decoder"):
-            continue
-        try:
-            width = _build(slot, CLASSES[slot][name], conf, width)
-        except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
-            message = " ".join(str(error).split())
-            # The option that is named first; else a default does not fit.
-            named = [
-                (match.start(), keys)
-                for keys in _keys(conf, (option,))
-                if (match := re.search(rf"\b{re.escape(keys[-1])}\b", message))
-            ]
-            keys = min(named)[1] if named else (option if conf else slot,)
-            raise UserError(
-                f"{config.where(*keys)}: {option}: {message} ({slot}: {name})"
-            ) from error
+        elif width is not None or slot not in ("postencoder", "decoder"):
+            try:
+                width = _build(slot, CLASSES[slot][name], conf, width)
+            except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+                message = " ".join(str(error).split())
+                place = _place(config, option if conf else slot, conf, message)
+                raise UserError(f"{place}: {option}: {message} ({slot}: {name})") from error
 
 
 def _build(slot, target, conf, width):
     """Build a class with what ESPnet gives it; return the width of what it hands on."""
     import torch
 
-    if slot == "model":
-        # Its parts are built by themselves.
+    if slot == "model":  # its parts are built by themselves
         check_options(**conf, complete=False)
         return width
     made = load(target)
+    given = {"input_size": width, "encoder_output_size": width, "vocab_size": 100}
     if slot == "scheduler":
-        made(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0), **conf)
-        return width
-    sizes = {} if slot == "frontend" else {"input_size": width}
-    if slot in ("decoder", "lm"):
-        sizes = {"vocab_size": _VOCABULARY}
-    if slot == "decoder":
-        sizes["encoder_output_size"] = width
+        given = {"optimizer": torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)}
+    taken = inspect.signature(made).parameters
     # A front end is small, and computes its filters here and now.
-    with torch.device("cpu" if slot == "frontend" else "meta"):
-        built = made(**sizes, **conf)
-    return width if slot in ("decoder", "lm") else built.output_size()
+    with torch.device("cpu" if slot in ("frontend", "scheduler") else "meta"):
+        built = made(**{key: given[key] for key in given if key in taken}, **conf)
+    return built.output_size() if slot in ("frontend", "encoder", "postencoder") else width
+
+
+def _place(config, key, conf, message):
+    """Return where the option that a message names first was written; else a default is wrong."""
+    found = [
+        (match.start(), keys)
+        for keys in _keys(conf, (key,))
+        if (match := re.search(rf"\b{re.escape(keys[-1])}\b", message))
+    ]
+    return config.where(*min(found, default=(0, (key,)))[1])
 
 
 def _keys(conf: Mapping[str, Any], above: tuple) -> Iterator[tuple]:

@@ -4,7 +4,6 @@ import argparse
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from mambaasr.config.criteria import NOTHING, check_criteria, model_file
 from mambaasr.config.read import Config, read
@@ -70,12 +69,11 @@ def check_command(argv: Sequence[str], task: str = "asr") -> Config:
         the config with the arguments laid over it; their single values stay texts.
 
     Raises:
-        UserError: names file and line, or the option of the command line, and what is allowed.
+        UserError: see :func:`check_training`.
     """
     given = _parse(argv, task)
     path = given.pop("config", [None])[-1]
-    config = Config("command line") if path is None else read(path)
-    whole = _lay_over(config, given, task)
+    whole = _lay_over(Config("command line") if path is None else read(path), given, task)
     _check(whole, task, is_true(whole.get("collect_stats")))
     return whole
 
@@ -90,89 +88,73 @@ def _parse(words, task):
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     options = schema(task)["options"]
     for name in options:
-        parser.add_argument(f"--{name}", action="append", nargs="*", default=argparse.SUPPRESS)
+        parser.add_argument(f"--{name}", action="extend", nargs="*", default=argparse.SUPPRESS)
     known, unknown = parser.parse_known_args(words)
     for word in unknown:
+        if not word.startswith("--"):
+            raise UserError(f"what does `{word}` belong to? Options look like --name value")
         name = word.partition("=")[0]
-        if name.startswith("--"):
-            near = _nearest(name[2:].replace("-", "_"), options, "--")
-            raise UserError(
-                f"there is no option {name}{near}; see mambaasr {task}_train --help_all"
-            )
-        raise UserError(f"what does `{word}` belong to? Options look like --name value")
-    return {
-        name: [text for texts in groups for text in texts] for name, groups in vars(known).items()
-    }
+        near = _nearest(name[2:].replace("-", "_"), options, "--")
+        raise UserError(f"there is no option {name}{near}; see mambaasr {task}_train --help_all")
+    return vars(known)
 
 
 def _lay_over(config, given, task):
     """Return a copy of a config with a command line's options over it."""
-    whole = config.copy()
+    whole, options = config.copy(), schema(task)["options"]
     for name, texts in given.items():
-        if name.endswith("_conf"):
-            for text in texts:
-                whole.lay_over(name, text)
-        elif schema(task)["options"][name]["several"]:
-            whole.put((name,), texts, f"--{name}")
-        else:
-            whole.put((name,), texts[-1] if texts else None, f"--{name}")
+        if not name.endswith("_conf"):
+            value = texts if options[name]["several"] else (texts or [None])[-1]
+            whole.put((name,), value, f"--{name}")
+        for text in texts if name.endswith("_conf") else ():
+            whole.lay_over(name, text)
     return whole
 
 
 def _check(config, task, collecting):
     """Check a whole config: its options, the classes that it chooses and their options."""
-    options = schema(task)["options"]
+    accepted = schema(task)
     for key, value in config.items():
-        if key not in options:
-            near = _nearest(key, options)
+        option = accepted["options"].get(key)
+        if option is None:
+            near = _nearest(key, accepted["options"])
             raise UserError(f"{config.where(key)}: there is no option `{key}`{near}")
-        problem = _problem(value, **options[key])
-        if problem:
+        problem = _problem(value, option["kind"] or "", option["choices"])
+        if problem and value is not None and not option["several"]:
             raise UserError(f"{config.where(key)}: `{key}` {problem}")
-    for slot, choice in schema(task)["slots"].items():
+    for slot, choice in accepted["slots"].items():
         name = config.get(slot, choice["default"])
         if str(name).lower() in NOTHING:
             continue
-        name = name.lower() if isinstance(name, str) else name
-        if not isinstance(name, str) or name not in choice["classes"]:
+        found = choice["classes"].get(name.lower()) if isinstance(name, str) else None
+        if found is None:
             near = _nearest(name, choice["classes"])
             raise UserError(f"{config.where(slot)}: {slot} `{name}` is unknown{near}")
+        option = f"{slot}_conf"
+        conf = {} if config.get(option) is None else config[option]
+        _check_keys(config, (option,), conf, found, f" ({slot}: {name})" if slot != name else "")
         # Statistics come before what is made of them: a normalisation lacks its file.
-        complete = not (collecting and slot == "normalize")
-        _check_class(config, slot, name, choice["classes"][name], complete)
+        for key in {} if collecting and slot == "normalize" else found["keys"]:
+            if found["keys"][key].get("required") and key not in conf:
+                raise UserError(f"{config.where(slot)}: {slot} `{name}` needs {option}: `{key}`")
     if task == "asr":
         check_criteria(config)
 
 
-def _check_class(config, slot, name, accepted, complete):
-    """Check the options of one chosen class: known, of the right kind, none missing."""
-    option = f"{slot}_conf"
-    chosen = f" ({slot}: {name})" if slot != name else ""
-    conf = config.get(option)
-    _check_keys(config, (option,), {} if conf is None else conf, accepted, chosen)
-    for key, each in accepted["keys"].items():
-        if each.get("required") and complete and not accepted["open"] and key not in (conf or {}):
-            raise UserError(f"{config.where(slot)}: {slot} `{name}` needs {option}: `{key}`")
-
-
 def _check_keys(config, keys, conf, accepted, chosen):
     """Check the options in a mapping, and those in the mappings below it."""
-    place, owner = config.where(*keys), ".".join(keys)
+    owner = ".".join(keys)
     if not isinstance(conf, Mapping):
-        raise UserError(f"{place}: {owner} holds `key: value` lines, found {conf!r}")
+        raise UserError(f"{config.where(*keys)}: {owner} holds `key: value` lines, found {conf!r}")
     for key, value in conf.items():
-        each, where = accepted["keys"].get(key), config.where(*keys, str(key))
-        if each is None:
-            if accepted["open"]:
-                continue
+        option, where = accepted["keys"].get(key, {}), config.where(*keys, str(key))
+        if key not in accepted["keys"] and not accepted["open"]:
             near = _nearest(key, accepted["keys"])
             raise UserError(f"{where}: {owner} has no option `{key}`{near}{chosen}")
-        if value is None:
-            continue
-        if "below" in each:
-            _check_keys(config, (*keys, key), value, each["below"], chosen)
-        kinds = each.get("kinds")
-        if kinds and not any(_is_a(value, kind) for kind in kinds):
+        if "below" in option and value is not None:
+            _check_keys(config, (*keys, key), value, option["below"], chosen)
+        kinds = option.get("kinds")
+        if kinds and value is not None and not any(_is_a(value, kind) for kind in kinds):
             allowed = " or ".join(kinds)
             raise UserError(f"{where}: {owner}: `{key}` must be {allowed}, found {value!r}")
 
@@ -181,30 +163,27 @@ def _is_a(value, kind):
     return isinstance(value, _TYPES[kind]) and (kind == "bool") == isinstance(value, bool)
 
 
-def _problem(value: Any, kind: str | None, choices: list | None, several: bool) -> str | None:
+def _problem(value, kind, choices):
     """Say what is wrong with a top-level value, which ESPnet reads as if it were a text."""
     text = str(value).lower()
-    if value is None or several or (text in NOTHING and f"{kind}".endswith("_or_none")):
+    if kind.endswith("_or_none") and text in NOTHING:
         return None
-    kind = (kind or "").removesuffix("_or_none")
-    if kind in ("int", "float"):
+    number = {"int": int, "float": float}.get(kind.removesuffix("_or_none"))
+    if number is not None:
         try:
-            if not isinstance(value, bool) and float(value) == {"int": int}.get(kind, float)(value):
-                return None
+            good = not isinstance(value, bool) and float(value) == number(value)
         except (TypeError, ValueError):
-            pass
-        return f"must be {kind}, found {value!r}"
+            good = False
+        return None if good else f"must be {number.__name__}, found {value!r}"
     if kind == "str2bool" and text not in _TRUE + _FALSE:
         return f"is true or false, found {value!r}"
     if choices and text not in [str(each).lower() for each in choices]:
-        allowed = [each for each in choices if each is not None]
-        return f"cannot be {value!r}{_nearest(str(value), allowed)}"
+        return f"cannot be {value!r}{_nearest(text, [each for each in choices if each])}"
     return None
 
 
 def _nearest(name, allowed, prefix=""):
     """Say what was probably meant, and what is allowed unless that is a very long list."""
-    allowed = [str(item) for item in allowed]
     near = difflib.get_close_matches(str(name), allowed, 1, 0.6)
     text = f"; did you mean `{prefix}{near[0]}`?" if near else ""
     if len(allowed) <= 60:

@@ -7,9 +7,7 @@ from typing import Any
 from mambaasr.config.read import Config
 from mambaasr.errors import UserError
 
-NOTHING = ("none", "null", "nil")
-# What only an attention decoder's statistics hold, in ESPnet's model.
-_OF_ATTENTION = ("acc", "cer", "wer", "loss_att")
+NOTHING = ("none", "null", "nil")  # ESPnet's texts for no class
 # ESPnet's best_model_criterion where a config has none.
 _DEFAULT = [("valid", "loss"), ("valid", "acc")]
 
@@ -32,19 +30,17 @@ def check_criteria(config: Config) -> None:
                 f"model_conf to 1.0, found {_ctc_weight(config)}"
             )
         return
-    advice = "a model without a decoder reports loss and, in validation, cer_ctc"
-    for pair in _pairs(config.get("best_model_criterion")):
+    best = "best_model_criterion"
+    pairs = [(best, pair) for pair in _pairs(config.get(best))]
+    for option in ("early_stopping_criterion", "val_scheduler_criterion"):
+        pairs += [(option, pair) for pair in _pairs([config.get(option)]) if pair]
+    for option, pair in pairs:
         if not _reported(pair, config):
             raise UserError(
-                f"{config.where('best_model_criterion')}: no epoch can be chosen by "
-                f"{' '.join(pair)}: {advice}; write best_model_criterion: [[valid, cer_ctc, min]]"
+                f"{config.where(option)}: {option}: {' '.join(pair)} is not reported: a model "
+                "without a decoder reports loss and, in validation, cer_ctc; "
+                f"write {best}: [[valid, cer_ctc, min]]"
             )
-    for option in ("early_stopping_criterion", "val_scheduler_criterion"):
-        for pair in _pairs([config.get(option)]):
-            if pair and not _reported(pair, config):
-                raise UserError(
-                    f"{config.where(option)}: {' '.join(pair)} is not reported: {advice}"
-                )
 
 
 def drop_unreported(args: argparse.Namespace) -> None:
@@ -52,11 +48,9 @@ def drop_unreported(args: argparse.Namespace) -> None:
 
     ESPnet notes nan for it, and would average epochs that nothing chose.
     """
-    config = vars(args)
-    if not has_decoder(config):
-        args.best_model_criterion = [
-            each for each in args.best_model_criterion if _reported(tuple(each[:2]), config)
-        ]
+    args.best_model_criterion = [
+        each for each in args.best_model_criterion if _reported(tuple(each[:2]), vars(args))
+    ]
 
 
 def model_file(config: Mapping[str, Any]) -> str:
@@ -66,8 +60,7 @@ def model_file(config: Mapping[str, Any]) -> str:
     first criterion of the validation.
     """
     pairs = _pairs(config.get("best_model_criterion")) or _DEFAULT
-    if not has_decoder(config):
-        pairs = [pair for pair in pairs if _reported(pair, config)] or _DEFAULT[:1]
+    pairs = [pair for pair in pairs if _reported(pair, config)] or _DEFAULT[:1]
     best = min(pairs, key=lambda pair: (pair != ("valid", "acc"), pair[0] != "valid"))
     return f"{'.'.join(best)}.ave.pth"
 
@@ -77,15 +70,17 @@ def _ctc_weight(config):
 
 
 def _reported(pair, config):
-    """Say whether a model without a decoder reports a (phase, name)."""
+    """Say whether a model reports a (phase, name); with a decoder nothing is left out."""
     phase, name = pair
+    if has_decoder(config):
+        return True
     if name == "cer_ctc":
         conf = config.get("model_conf") or {}
         return phase == "valid" and (conf.get("report_cer", True) or conf.get("report_wer", True))
-    return name not in _OF_ATTENTION
+    return name not in ("acc", "cer", "wer", "loss_att")  # of an attention decoder
 
 
 def _pairs(criteria):
     """Return (phase, name) of criteria in a config's form or a command line's."""
-    split = (each.split(",") if isinstance(each, str) else each or () for each in criteria or ())
-    return [tuple(str(word).strip(" ()[]'\"") for word in words)[:2] for words in split]
+    words = (each.split(",") if isinstance(each, str) else each or () for each in criteria or ())
+    return [tuple(str(word).strip(" ()[]'\"") for word in found[:2]) for found in words]

@@ -36,17 +36,6 @@ def merge(base: Config, blocks: Iterable[Config]) -> Config:
     return merged
 
 
-def flatten(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options inside each ``*_conf`` under names of their own: ``encoder_conf.x``."""
-    flat = {}
-    for key, value in config.items():
-        if key.endswith("_conf") and isinstance(value, dict):
-            flat |= {f"{key}.{name}": inner for name, inner in value.items()}
-        else:
-            flat[key] = value
-    return flat
-
-
 def relevant(
     config: Mapping[str, Any],
     drop: Iterable[str],
@@ -61,9 +50,15 @@ def relevant(
         keep: flat names that matter although a pattern fits.
         drop_unless_0: flat names of numbers that matter only where they are 0.
     """
+    flat = {}
+    for key, value in config.items():
+        if key.endswith("_conf") and isinstance(value, dict):
+            flat |= {f"{key}.{name}": inner for name, inner in value.items()}
+        else:
+            flat[key] = value
     return {
         key: value
-        for key, value in flatten(config).items()
+        for key, value in flat.items()
         if (key in keep or not any(fnmatchcase(key, pattern) for pattern in drop))
         and (key not in drop_unless_0 or value == 0)
     }
@@ -77,10 +72,6 @@ def dump(config: Mapping[str, Any]) -> str:
 
 
 def write(path: str | Path, config: Mapping[str, Any]) -> None:
-    """Write a config as yaml, whole or not at all.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
+    """Write a config as yaml, whole or not at all; a UserError says why it cannot be."""
     with atomic_write(path) as stream:
         stream.write(dump(config))

@@ -65,17 +65,17 @@ class Config(dict[str, Any]):
         Raises:
             UserError: the text is no such form, or yaml takes a number or ``None`` for text.
         """
-        place = f"--{option}"
+        place, source = f"--{option}", Config(f"--{option} {text}")
         key, equals, value = text.partition("=")
-        if text.lstrip().startswith("{") or not equals:
-            found = _load(text, f"{place} {text}", (option,))
-            if not isinstance(found, dict):
-                raise UserError(f"{place} {text}: write key=value")
-            for name, each in found.items():
-                self.put((option, name), each, place)
-        else:
-            found = _load(value, f"{place} {text}", (option,)) if value.strip() else value
+        if equals and not text.lstrip().startswith("{"):
+            found = _load(value, source, (option,)) if value.strip() else value
             self.put((option, *key.split(".")), found, place)
+            return
+        found = _load(text, source, (option,))
+        if not isinstance(found, dict):
+            raise UserError(f"{source.path}: write key=value")
+        for name, each in found.items():
+            self.put((option, name), each, place)
 
     def _forget(self, keys):
         for notes in (self.places, self.texts):
@@ -100,28 +100,16 @@ def read(path: str | Path) -> Config:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read: {error}") from error
     config = Config(path)
-    values = _load(text, path, (), config)
+    values = _load(text, config, ())
     if values is not None and not isinstance(values, dict):
         raise UserError(f"{path}: a config is a list of `option: value` lines")
     config.update(values or {})
     return config
 
 
-class _Loader(yaml.SafeLoader):
-    """Plain values only; a value that its type cannot hold is a yaml error with its line."""
-
-    def construct_object(self, node, deep=False):
-        try:
-            return super().construct_object(node, deep)
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-            problem = f"`{node.value}` is no {node.tag.rpartition(':')[2]} ({error})"
-            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from error
-
-
-def _load(text, source, keys, config=None):
+def _load(text, config, keys):
     """Return the value of a yaml text that stands below some keys; note its places in a config."""
-    config = Config(source) if config is None else config
-    loader = _Loader(text)
+    loader, mark = yaml.SafeLoader(text), None
     try:
         root = loader.get_single_node()
         if root is None:
@@ -129,42 +117,42 @@ def _load(text, source, keys, config=None):
         # First, for `<<` adds its keys to the mapping when that is built.
         _walk(config, root, keys)
         return loader.construct_document(root)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        problem = getattr(error, "problem", None) or " ".join(str(error).split())
-        raise UserError(f"{_at(source, mark)}: not valid yaml: {problem}") from error
+    except yaml.MarkedYAMLError as error:
+        mark, problem = error.problem_mark, error.problem
     except RecursionError:
-        raise UserError(f"{source}: not valid yaml: nested too deeply") from None
+        problem = "nested too deeply, or in itself"
+    # A special character, or a value that its type cannot hold: 2024-13-45.
+    except (yaml.YAMLError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+        problem = " ".join(str(error).split())
+    raise UserError(f"{_at(config, mark)}: not valid yaml: {problem}")
 
 
-def _at(source, mark):
+def _at(config, mark):
     """Name a place in a file, or a command line's option, which is one line."""
-    line = mark is not None and not str(source).startswith("--")
-    return f"{source}: line {mark.line + 1}" if line else str(source)
+    line = mark is not None and not str(config.path).startswith("--")
+    return f"{config.path}: line {mark.line + 1}" if line else str(config.path)
 
 
-def _walk(config, node, keys, above=()):
+def _walk(config, node, keys):
     """Note the place of every key, and refuse what yaml would read without complaint."""
-    where = _at(config.path, node.start_mark)
-    if node in above:
-        raise UserError(f"{where}: `{keys[0]}` holds itself; write it without the alias")
-    above = (*above, node)
-    if isinstance(node, yaml.ScalarNode):
-        config.texts[keys] = node.value
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
-            below, place = (*keys, str(key.value)), _at(config.path, key.start_mark)
+            below, place = (*keys, str(key.value)), _at(config, key.start_mark)
             if below in config.places:
                 first = config.places[below].rpartition(": ")[2]
                 raise UserError(f"{place}: `{key.value}` is given twice; the first is on {first}")
             config.places[below] = place
-            _walk(config, value, below, above)
+            _walk(config, value, below)
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
-            _walk(config, value, (*keys, index), above)
-    elif node.style is None and node.tag.endswith(":str") and keys and keys[0].endswith("_conf"):
+            _walk(config, value, (*keys, index))
+    else:
+        config.texts[keys] = node.value
+        if node.style or not (keys and keys[0].endswith("_conf") and node.tag.endswith(":str")):
+            return
         written = "null" if node.value == "None" else node.value
         if _NUMBER_READ_AS_TEXT.fullmatch(written):
             written = re.sub("[eE]", ".0e", written)
         if written != node.value:
-            raise UserError(f"{where}: yaml reads {node.value} as text; write {written}")
+            place = _at(config, node.start_mark)
+            raise UserError(f"{place}: yaml reads {node.value} as text; write {written}")

@@ -9,10 +9,10 @@ import functools
 import hashlib
 import importlib.util
 import json
+import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,12 @@ from typing import Any
 from mambaasr.errors import UserError
 from mambaasr.files import atomic_write
 
-TASKS = ("asr", "lm")
 _PACKAGE = Path(__file__).resolve().parent.parent
 # Where our classes and options come from.
-_SOURCES = "config/schema.py registry.py espnet_compat.py task/optim.py".split()
-_ROOMS = "frontend encoder postencoder decoder lm model optim layers".split()
+_SOURCES = [
+    f"{room}/*.py" for room in "frontend encoder postencoder decoder lm model optim".split()
+]
+_SOURCES += ["layers/*.py", "task/optim.py", "configurable.py", "espnet_compat.py", "registry.py"]
 
 # What ESPnet's build_model and main_worker give to each class themselves.
 _GIVEN = {
@@ -36,10 +37,8 @@ _GIVEN = {
     "joint_net": {"vocab_size", "encoder_size", "decoder_size"},
     "optim": {"params"},
     "scheduler": {"optimizer"},
-    "model": {
-        "vocab_size", "token_list", "frontend", "specaug", "normalize", "preencoder", "encoder",
-        "postencoder", "decoder", "ctc", "joint_network", "lm",
-    },
+    "model": set("""vocab_size token_list frontend specaug normalize preencoder encoder postencoder
+        decoder ctc joint_network lm""".split()),
 }  # fmt: skip
 
 
@@ -63,43 +62,37 @@ def schema(task: str) -> dict[str, Any]:
 
 @functools.cache
 def _schemas():
-    key = _key()
-    for path in _places():
-        with contextlib.suppress(OSError, ValueError):
-            found = json.loads(path.read_text(encoding="utf-8"))
-            if found["key"] == key:
-                return found
+    name = hashlib.sha256(f"{_PACKAGE}\0{sys.prefix}".encode()).hexdigest()[:16]
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    path, key = Path(cache, "mambaasr", f"config-{name}.json"), _key()
+    with contextlib.suppress(OSError, ValueError, LookupError):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found["key"] == key:
+            return found
     if sys.stderr.isatty():
         print("asking ESPnet for its options, once for these versions ...", file=sys.stderr)
     found = {"key": key, **_ask()}
-    for path in _places():
-        with contextlib.suppress(UserError, OSError), atomic_write(path) as stream:
+    try:
+        with atomic_write(path) as stream:
             json.dump(found, stream)
-            return found
-    print("no folder for a cache can be written: set XDG_CACHE_HOME", file=sys.stderr)
+    except (UserError, OSError) as error:
+        logging.warning(f"{error}; set XDG_CACHE_HOME, or ESPnet is asked for its options anew")
     return found
 
 
 def _key():
-    """Return what the answer depends on."""
-    digest = hashlib.sha256()
-    rooms = (path for room in _ROOMS for path in sorted((_PACKAGE / room).glob("*.py")))
-    for path in [*(_PACKAGE / name for name in _SOURCES), *rooms]:
-        digest.update(path.read_bytes())
-    key = {"python": sys.version, "sources": digest.hexdigest()}
-    for package in ("espnet", "torch"):
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            key[package] = metadata.version(package)
-    spec = importlib.util.find_spec("espnet2")
-    return key | {"espnet2": str(spec and spec.origin)}
-
-
-def _places() -> Iterator[Path]:
-    """Yield where the cache may lie, one file for each place of the package and environment."""
-    name = hashlib.sha256(f"{_PACKAGE}\0{sys.prefix}".encode()).hexdigest()[:16]
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    for folder in (Path(cache) / "mambaasr", _PACKAGE / "config" / "cache"):
-        yield folder / f"config-{name}.json"
+    """Return on what the answer depends."""
+    digest = hashlib.sha256(Path(__file__).read_bytes())
+    for pattern in _SOURCES:
+        for path in sorted(_PACKAGE.glob(pattern)):
+            digest.update(path.read_bytes())
+    espnet = importlib.util.find_spec("espnet2")  # a version may lie in several places
+    return {
+        "python": sys.version,
+        "sources": digest.hexdigest(),
+        "espnet": [metadata.version("espnet"), espnet and espnet.origin],
+        "torch": metadata.version("torch"),
+    }
 
 
 def _ask():
@@ -109,8 +102,8 @@ def _ask():
     try:
         return json.loads(done.stdout.rpartition("\n")[2])
     except ValueError:
-        last = done.stderr.strip().rpartition("\n")[2] or f"exit status {done.returncode}"
-        raise UserError(f"ESPnet cannot be asked for its options: {last}") from None
+        reason = done.stderr.strip().rpartition("\n")[2] or f"exit status {done.returncode}"
+        raise UserError(f"ESPnet cannot be asked for its options: {reason}") from None
 
 
 def _answer():
@@ -118,7 +111,7 @@ def _answer():
         from mambaasr.task.asr import ASRTask
         from mambaasr.task.lm import LMTask
 
-        found = {task: _of_task(made) for task, made in zip(TASKS, (ASRTask, LMTask), strict=True)}
+        found = {"asr": _of_task(ASRTask), "lm": _of_task(LMTask)}
     print("\n" + json.dumps(found), end="")
 
 
@@ -151,6 +144,7 @@ def _of_task(task):
 
 
 def _of_class(slot, made):
+    """Return the options of a class that a config gives."""
     found = _options(made)
     for name in _GIVEN.get(slot, ()):
         found["keys"].pop(name, None)
@@ -165,40 +159,47 @@ def _options(made):
     import inspect
 
     try:
-        parameters = inspect.signature(made, eval_str=True).parameters.values()
+        found = inspect.signature(made, eval_str=True).parameters
     except NameError:  # an annotation that only a type checker can resolve
-        parameters = inspect.signature(made).parameters.values()
-    except (TypeError, ValueError):
-        return {"open": True, "keys": {}}
-    keys = {
-        each.name: _of_annotation(each.annotation)
-        | ({"required": True} if each.default is each.empty else {})
-        for each in parameters
-        if each.kind not in (each.VAR_KEYWORD, each.VAR_POSITIONAL)
-    }
-    if not any(each.kind is each.VAR_KEYWORD for each in parameters):
+        found = inspect.signature(made).parameters
+    kinds = [each.kind for each in found.values()]
+    by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    keys = {name: _option(each) for name, each in found.items() if each.kind in by_name}
+    if "mixer_conf" in keys:
+        _add_mixer(keys, found["mixer_conf"].default)
+    if inspect.Parameter.VAR_KEYWORD not in kinds:
         return {"open": False, "keys": keys}
-    own = next((each for each in made.__mro__ if "__init__" in vars(each)), object)
-    above = made.__mro__[made.__mro__.index(own) + 1 :]
-    base = next((each for each in above if "__init__" in vars(each) and each is not object), None)
-    if base is None or base.__module__.startswith("torch."):
+    _, *above = (each for each in made.__mro__ if "__init__" in vars(each))
+    if above[0].__module__.partition(".")[0] not in ("espnet2", "mambaasr"):
         return {"open": True, "keys": keys}
-    inherited = _options(base)
+    inherited = _options(above[0])
     return {"open": inherited["open"], "keys": inherited["keys"] | keys}
 
 
-def _of_annotation(annotation):
-    """Return the plain types that an annotation allows, or the options of its dataclass."""
-    import dataclasses
+def _option(parameter):
+    """Return whether an argument must be given, and the plain types that it may have."""
     import types
     import typing
 
+    annotation, found = parameter.annotation, {}
+    if parameter.default is parameter.empty:
+        found["required"] = True
     union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
-    parts = typing.get_args(annotation) if union else (annotation,)
-    parts = [part for part in parts if part is not types.NoneType]
-    for part in parts:
-        if dataclasses.is_dataclass(part):
-            return {"below": _options(part)}
-    if parts and all(part in (int, float, bool, str) for part in parts):
-        return {"kinds": [part.__name__ for part in parts]}
-    return {}
+    parts = set(typing.get_args(annotation) if union else (annotation,)) - {types.NoneType}
+    if parts and parts <= {int, float, bool, str}:
+        found["kinds"] = sorted(part.__name__ for part in parts)
+    return found
+
+
+def _add_mixer(keys, default):
+    """Add what stands in ``mixer_conf`` and, in old yamls, beside it, whichever mixer is chosen."""
+    from mambaasr.layers.mixer_conf import MIXERS, CausalMixerConf, MixerConf
+
+    conf = MixerConf if "direction" in (default or {}) else CausalMixerConf
+    below = {}
+    for made in (*MIXERS.values(), conf):
+        below |= _options(made)["keys"]
+    below = {name: below[name] for name in below if name not in ("d_model", "options")}
+    if default:  # of a class that has them all there
+        keys["mixer_conf"]["below"] = {"open": False, "keys": below}
+    keys |= {key: below[name] for key, name in conf.flat.items() if key in keys}
