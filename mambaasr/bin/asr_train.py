@@ -50,7 +50,7 @@ def make_parser(task, description, examples):
     parser.add_argument("--config", help="yaml file of options; the command line goes over it")
     parser.add_argument("--output_dir", help="folder of the experiment or of the statistics")
     parser.add_argument("--collect_stats", metavar="BOOL", help="statistics instead of training")
-    parser.add_argument("--resume", metavar="BOOL", help="go on from OUTPUT_DIR/checkpoint.pth")
+    parser.add_argument("--resume", metavar="BOOL", help="resume from OUTPUT_DIR/checkpoint.pth")
     parser.add_argument("--ngpu", metavar="N", help="number of GPUs; 0 for the CPU")
     return parser
 
@@ -81,7 +81,7 @@ def train(task, parser, argv):
         config = check_command(argv, task)
         if not is_true(config.get("collect_stats")):
             how = "the same command" if is_true(config.get("resume")) else "with --resume true it"
-            advice = f"; {how} goes on after the last whole epoch"
+            advice = f"; {how} resumes after the last whole epoch"
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, functools.partial(_stop, os.getpid(), advice))
     if task == "asr":

@@ -87,7 +87,7 @@ def test_mistakes_on_the_command_line():
 
 def test_values_that_espnets_parser_takes():
     check_command(
-        "--log_level info --encoder MAMBA --scheduler NIL --dist_launcher none --use_amp YES".split()
+        "--log_level info --encoder MAMBA --scheduler NIL --dist_launcher none --use_amp Y".split()
     )
     check_command("--specaug none --patience none --keep_nbest_models 3 5".split())
 
