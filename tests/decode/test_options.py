@@ -12,7 +12,7 @@ from mambaasr.errors import UserError
         (
             "beam_sise: 3\n",
             [],
-            "decode.yaml: line 1: there is no option `beam_sise`; did you mean `beam_size`",
+            "decode.yaml: line 1: .* `beam_sise`; did you mean `beam_size`",
         ),
         ("beam_size: many\n", [], "decode.yaml: line 1: `beam_size` must be int, found 'many'"),
         ("dtype: half\n", [], "decode.yaml: line 1: `dtype` cannot be 'half'"),
