@@ -1,5 +1,7 @@
 """E-Branchformer with Mamba in the place of its attention, or beside it."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
@@ -10,6 +12,7 @@ from mambaasr.checks import (
     check_rates,
     check_sizes,
 )
+from mambaasr.configurable import configurable
 from mambaasr.encoder.base import StackEncoder
 from mambaasr.layers.attention import SelfAttention
 from mambaasr.layers.block import FeedForward
@@ -18,7 +21,7 @@ from mambaasr.layers.depthwise import DepthwiseConv
 from mambaasr.layers.dropout import Dropout
 from mambaasr.layers.linear import Linear
 from mambaasr.layers.masking import zero_padding
-from mambaasr.layers.mixer_conf import make_mixer, mixer_options
+from mambaasr.layers.mixer_conf import MixerConf
 from mambaasr.layers.positions import split_positions
 
 BRANCHES = ("attention", "mamba", "cgmlp")
@@ -137,6 +140,7 @@ class EBranchformerBlock(nn.Module):
         return self.norm_final(x), (merge, *after)
 
 
+@configurable()
 class MambaEBranchformerEncoder(StackEncoder):
     """E-Branchformer (arXiv 2210.00077) whose branches can be chosen.
 
@@ -160,53 +164,37 @@ class MambaEBranchformerEncoder(StackEncoder):
         use_linear_after_conv: a linear layer after its convolution.
         merge_conv_kernel: of the convolution that merges the branches, likewise.
         positions: "none", "sinusoidal" (added to the frames) or "rotary" (within the attention).
-        mixer: "mamba1" or "mamba2".
-        direction: "uni" (causal, the convolutions too), "inner" or "outer".
-        merge: how two directions meet: "sum", "mean" or "concat".
-        d_state, d_conv, expand: of the mixer; ``d_state`` null is 16 for mamba1, 128 for mamba2.
-        mixer_dropout_rate: inside the mixer, after its input and output projections.
-        mixer_conf: further options of the mixer, see :func:`mambaasr.layers.mixer_conf.make_mixer`.
+        mixer_conf: see :class:`mambaasr.layers.mixer_conf.MixerConf`; with ``direction: uni`` the
+            convolutions are causal too.
         dropout_rate: on branches, residual branches, inside feed-forward modules and after the
             input layer.
-        input_layer, stochastic_depth_rate, lookahead_kernel, interctc_layer_idx,
-            interctc_use_conditioning: see :class:`mambaasr.encoder.base.StackEncoder`.
+        **stack: further options of :class:`mambaasr.encoder.base.StackEncoder`.
 
     Raises:
         ValueError: an option is unknown or a size impossible.
     """
 
-    streams_with = "direction: uni and branches without attention"
+    streams_with = "direction: uni in mixer_conf, and branches without attention"
 
     def __init__(
         self,
-        input_size,
-        output_size=256,
-        num_blocks=12,
-        branches=("mamba", "cgmlp"),
-        attention_heads=4,
-        attention_dropout_rate=0.1,
-        linear_units=1024,
-        macaron_style=True,
-        cgmlp_linear_units=1024,
-        cgmlp_conv_kernel=31,
-        use_linear_after_conv=False,
-        merge_conv_kernel=31,
-        positions="none",
-        mixer="mamba1",
-        direction="outer",
-        merge="sum",
-        d_state=None,
-        d_conv=4,
-        expand=2,
-        mixer_dropout_rate=0.0,
-        mixer_conf=None,
-        input_layer="conv2d",
-        dropout_rate=0.1,
-        stochastic_depth_rate=0.0,
-        lookahead_kernel=0,
-        interctc_layer_idx=(),
-        interctc_use_conditioning=False,
-    ):
+        input_size: int,
+        output_size: int = 256,
+        num_blocks: int = 12,
+        branches: Sequence[str] = ("mamba", "cgmlp"),
+        attention_heads: int = 4,
+        attention_dropout_rate: float = 0.1,
+        linear_units: int = 1024,
+        macaron_style: bool = True,
+        cgmlp_linear_units: int = 1024,
+        cgmlp_conv_kernel: int = 31,
+        use_linear_after_conv: bool = False,
+        merge_conv_kernel: int = 31,
+        positions: str = "none",
+        mixer_conf: MixerConf = MixerConf(direction="outer"),
+        dropout_rate: float = 0.1,
+        **stack: object,
+    ) -> None:
         if not isinstance(branches, list | tuple) or not branches:
             raise ValueError(f"branches is {branches!r}; list some of {', '.join(BRANCHES)}")
         for branch in branches:
@@ -224,23 +212,13 @@ class MambaEBranchformerEncoder(StackEncoder):
         check_flags(use_linear_after_conv=use_linear_after_conv)
         check_sizes(type(self).__name__, attention_heads=attention_heads)
         check_rates(type(self).__name__, attention_dropout_rate=attention_dropout_rate)
-        causal = direction == "uni"
+        causal = mixer_conf.causal
 
         def attention():
             return SelfAttention(output_size, attention_heads, attention_dropout_rate, turned)
 
         def mamba():
-            return make_mixer(
-                mixer,
-                direction,
-                output_size,
-                merge,
-                d_state=d_state,
-                d_conv=d_conv,
-                expand=expand,
-                dropout_rate=mixer_dropout_rate,
-                **mixer_options(mixer_conf),
-            )
+            return mixer_conf.make(output_size)
 
         def cgmlp():
             return ConvolutionalGatingMLP(
@@ -268,11 +246,7 @@ class MambaEBranchformerEncoder(StackEncoder):
                 )
                 for _ in range(num_blocks)
             ),
-            input_layer=input_layer,
             dropout_rate=dropout_rate,
             positions=added,
-            stochastic_depth_rate=stochastic_depth_rate,
-            lookahead_kernel=lookahead_kernel,
-            interctc_layer_idx=interctc_layer_idx,
-            interctc_use_conditioning=interctc_use_conditioning,
+            **stack,
         )

@@ -4,10 +4,11 @@ import torch
 from torch import nn
 
 from mambaasr.checks import check_counts, check_flags, check_rates, check_sizes
+from mambaasr.configurable import configurable
 from mambaasr.encoder.base import StackEncoder
 from mambaasr.layers.attention import SelfAttention
 from mambaasr.layers.dropout import Dropout
-from mambaasr.layers.mixer_conf import make_mixer, mixer_options
+from mambaasr.layers.mixer_conf import MixerConf
 from mambaasr.layers.norm import RMSNorm
 from mambaasr.layers.positions import split_positions
 
@@ -78,6 +79,7 @@ class ResidualLayers(nn.ModuleList):
         return x, tuple(after)
 
 
+@configurable(input_layer="cnn64_64_64")
 class SpeechMambaEncoder(StackEncoder):
     """Blocks of [Mamba, self-attention, Mamba] without feed-forward modules (arXiv 2409.18654).
 
@@ -97,49 +99,32 @@ class SpeechMambaEncoder(StackEncoder):
             and 0 leave attention only.
         positions: "sinusoidal" (as published, added to the frames), "rotary" (within the
             attention) or "none".
-        mixer: "mamba1" or "mamba2".
-        direction: "uni", "inner" or "outer".
-        merge: how two directions meet: "sum", "mean" or "concat".
-        d_state, d_conv, expand: of the mixer.
-        mixer_dropout_rate: inside the mixer, after its input and output projections.
-        mixer_conf: further options of the mixer, see :func:`mambaasr.layers.mixer_conf.make_mixer`.
+        mixer_conf: see :class:`mambaasr.layers.mixer_conf.MixerConf`.
         dropout_rate: after the input layer and on the branch of the attention; as published,
-            Mamba layers have none but ``mixer_dropout_rate``.
-        input_layer, stochastic_depth_rate, lookahead_kernel, interctc_layer_idx,
-            interctc_use_conditioning: see :class:`mambaasr.encoder.base.StackEncoder`.
+            Mamba layers have none but that of ``mixer_conf``.
+        **stack: further options of :class:`mambaasr.encoder.base.StackEncoder`.
 
     Raises:
         ValueError: an option is unknown or a size impossible.
     """
 
-    streams_with = "use_attention: false and direction: uni"
+    streams_with = "use_attention: false, and direction: uni in mixer_conf"
 
     def __init__(
         self,
-        input_size,
-        output_size=512,
-        num_blocks=7,
-        use_attention=True,
-        attention_heads=4,
-        attention_dropout_rate=0.1,
-        mamba_before=1,
-        mamba_after=1,
-        positions="sinusoidal",
-        mixer="mamba1",
-        direction="uni",
-        merge="sum",
-        d_state=256,
-        d_conv=4,
-        expand=2,
-        mixer_dropout_rate=0.0,
-        mixer_conf=None,
-        input_layer="cnn64_64_64",
-        dropout_rate=0.1,
-        stochastic_depth_rate=0.0,
-        lookahead_kernel=0,
-        interctc_layer_idx=(),
-        interctc_use_conditioning=False,
-    ):
+        input_size: int,
+        output_size: int = 512,
+        num_blocks: int = 7,
+        use_attention: bool = True,
+        attention_heads: int = 4,
+        attention_dropout_rate: float = 0.1,
+        mamba_before: int = 1,
+        mamba_after: int = 1,
+        positions: str = "sinusoidal",
+        mixer_conf: MixerConf = MixerConf(direction="uni", d_state=256),
+        dropout_rate: float = 0.1,
+        **stack: object,
+    ) -> None:
         check_flags(use_attention=use_attention)
         check_sizes(type(self).__name__, attention_heads=attention_heads)
         check_rates(type(self).__name__, attention_dropout_rate=attention_dropout_rate)
@@ -160,29 +145,14 @@ class SpeechMambaEncoder(StackEncoder):
             return ResidualLayer(output_size, inner, dropout_rate)
 
         def mamba():
-            inner = make_mixer(
-                mixer,
-                direction,
-                output_size,
-                merge,
-                d_state=d_state,
-                d_conv=d_conv,
-                expand=expand,
-                dropout_rate=mixer_dropout_rate,
-                **mixer_options(mixer_conf),
-            )
-            return ResidualLayer(output_size, inner)
+            return ResidualLayer(output_size, mixer_conf.make(output_size))
 
         kinds = [mamba] * mamba_before + [attention] * bool(use_attention) + [mamba] * mamba_after
         super().__init__(
             input_size,
             output_size,
             (ResidualLayers(make() for make in kinds) for _ in range(num_blocks)),
-            input_layer=input_layer,
             dropout_rate=dropout_rate,
             positions=added,
-            stochastic_depth_rate=stochastic_depth_rate,
-            lookahead_kernel=lookahead_kernel,
-            interctc_layer_idx=interctc_layer_idx,
-            interctc_use_conditioning=interctc_use_conditioning,
+            **stack,
         )

@@ -7,10 +7,11 @@ of one, so a mistake in a config is reported before anything heavy is loaded.
 import ast
 import functools
 import importlib.util
+import inspect
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mambaasr.registry import of_task
+from mambaasr.registry import load, of_task
 
 ABS_TASK = "espnet2.tasks.abs_task"
 TASKS = {"asr": "espnet2.tasks.asr", "lm": "espnet2.tasks.lm"}
@@ -176,6 +177,8 @@ def signature(module, name):
     Returns:
         Signature: open where the source cannot be found or takes ``**kwargs``.
     """
+    if module.startswith("mambaasr."):
+        return _of_ours(load(f"{module}:{name}"))
     found = _class(module, name)
     if found is None:
         return Signature({}, open=True)
@@ -190,6 +193,21 @@ def signature(module, name):
     if definition.decorator_list:  # dataclasses and the like write their own constructor
         return Signature({}, open=True)
     return _inherited(module, definition)
+
+
+def _of_ours(found):
+    """Read the arguments that a class of ours shows."""
+    shown = inspect.signature(found).parameters
+    parameters = {
+        name: Parameter(each.default is each.empty, _name_of(each.annotation))
+        for name, each in shown.items()
+        if each.kind is not each.VAR_KEYWORD
+    }
+    return Signature(parameters, open=len(parameters) < len(shown))
+
+
+def _name_of(annotation):
+    return annotation.__name__ if annotation in (int, float, bool, str) else None
 
 
 def _inherited(module, definition):
