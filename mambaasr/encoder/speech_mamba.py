@@ -1,11 +1,12 @@
 """Speech-Mamba: self-attention between Mamba blocks."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mambaasr.checks import check_counts, check_flags, check_rates, check_sizes
 from mambaasr.configurable import configurable
 from mambaasr.encoder.base import StackEncoder
+from mambaasr.layers.adapter import AdapterPlaces
 from mambaasr.layers.attention import SelfAttention
 from mambaasr.layers.dropout import Dropout
 from mambaasr.layers.mixer_conf import MixerConf
@@ -13,8 +14,11 @@ from mambaasr.layers.norm import RMSNorm
 from mambaasr.layers.positions import split_positions
 
 
-class ResidualLayer(nn.Module):
+class ResidualLayer(AdapterPlaces):
     """x + dropout(inner(RMSNorm(x))), summed in at least fp32, whatever the weights are.
+
+    Behind the inner module there is a place for an adapter, ``inner``
+    (:mod:`mambaasr.layers.adapter`).
 
     Args:
         width: channels.
@@ -23,27 +27,30 @@ class ResidualLayer(nn.Module):
         dropout_rate: on the branch.
     """
 
-    def __init__(self, width, inner, dropout_rate=0.0):
+    def __init__(self, width: int, inner: nn.Module, dropout_rate: float = 0.0) -> None:
         super().__init__()
         self.norm, self.inner, self.dropout = RMSNorm(width), inner, Dropout(dropout_rate)
+        self.adapter_inner = nn.Identity()
         self.causal = inner.causal
 
-    def _add(self, x, branch, scale=1.0):
+    def _add(self, x: Tensor, branch: Tensor, scale: float = 1.0) -> Tensor:
         x = x.to(torch.promote_types(x.dtype, torch.float32))
-        return torch.add(x, self.dropout(branch), alpha=scale)
+        return torch.add(x, self.dropout(self.adapter_inner(branch)), alpha=scale)
 
-    def _enter(self, x):
+    def _enter(self, x: Tensor) -> Tensor:
         return self.norm(x).to(self.norm.weight.dtype)
 
-    def forward(self, x, lengths, scale=1.0):
+    def forward(self, x: Tensor, lengths: Tensor, scale: float = 1.0) -> Tensor:
         """(batch, time, width), zero beyond the lengths (batch) -> the same."""
         return self._add(x, self.inner(self._enter(x), lengths), scale)
 
-    def initial_state(self, batch, device=None, dtype=torch.float32):
+    def initial_state(
+        self, batch: int, device: torch.device | None = None, dtype: torch.dtype = torch.float32
+    ) -> tuple:
         """The state before the first frame, that of the inner module."""
         return self.inner.initial_state(batch, device, dtype)
 
-    def forward_chunk(self, x, state):
+    def forward_chunk(self, x: Tensor, state: tuple) -> tuple[Tensor, tuple]:
         """The next piece of each sequence (batch, time, width) -> the same, and the next state."""
         y, state = self.inner.forward_chunk(self._enter(x), state)
         return self._add(x, y), state
@@ -53,24 +60,27 @@ class ResidualLayers(nn.ModuleList):
     """Residual layers one after another, as one block of an encoder."""
 
     @property
-    def causal(self):
+    def causal(self) -> bool:
         """Whether no layer looks ahead."""
         return all(layer.causal for layer in self)
 
-    def forward(self, x, lengths, scale=1.0):
-        """(batch, time, width), zero beyond the lengths (batch) -> the same.
+    def forward(self, x: Tensor, lengths: Tensor, scale: float = 1.0) -> Tensor:
+        """(batch, time, width), lengths (batch) -> the same.
 
+        Padding that is zero stays zero, unless an adapter gives it a value; no layer looks at it.
         ``scale`` multiplies every residual branch (stochastic depth).
         """
         for layer in self:
             x = layer(x, lengths, scale)
         return x
 
-    def initial_state(self, batch, device=None, dtype=torch.float32):
+    def initial_state(
+        self, batch: int, device: torch.device | None = None, dtype: torch.dtype = torch.float32
+    ) -> tuple:
         """The state before the first frame, one a layer."""
         return tuple(layer.initial_state(batch, device, dtype) for layer in self)
 
-    def forward_chunk(self, x, state):
+    def forward_chunk(self, x: Tensor, state: tuple) -> tuple[Tensor, tuple]:
         """The next piece of each sequence (batch, time, width) -> the same, and the next state."""
         after = []
         for layer, past in zip(self, state, strict=True):

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from mambaasr.espnet_compat import TooShortUttError
+from mambaasr.layers.adapter import AdapterPlaces
 from mambaasr.registry import CLASSES, load
 
 SMALL = dict(output_size=16, num_blocks=3)
@@ -184,7 +185,9 @@ def test_causal_encoders_in_pieces_give_what_the_whole_gives(name, options, kind
     encoder, ctc = build(name, options)
     encoder.eval()
     if not encoder.causal:
-        with pytest.raises(ValueError, match="cannot take speech in pieces; it can with .*: uni"):
+        with pytest.raises(
+            ValueError, match="cannot take speech in pieces; it can with .*: uni in mixer_conf"
+        ):
             encoder.initial_state(1)
         return
     for parameter in encoder.after_norm.parameters():
@@ -288,12 +291,52 @@ def test_a_very_short_utterance_in_a_batch_is_empty_and_alone_an_error_espnet_kn
         encoder(x[:, :9], torch.tensor([6, 5]))
 
 
+@pytest.mark.parametrize(
+    "name, kinds, options",
+    [
+        ("conmamba", {"feed_forward_macaron", "mixer", "conv_module", "feed_forward"}, {}),
+        ("speech_mamba", {"inner"}, dict(input_layer="conv2d")),
+        ("speech_mamba", {"inner"}, dict(use_attention=False, input_layer="conv2d")),
+        (
+            "mamba_ebranchformer",
+            {"feed_forward_macaron", "merge", "feed_forward"},
+            dict(mixer_conf=dict(direction="uni")),
+        ),
+    ],
+)
+def test_adapters_change_every_branch_and_neither_see_padding_nor_need_the_whole(
+    name, kinds, options
+):
+    encoder, _ = build(name, options)
+    encoder.eval()
+    blocks = [each for each in encoder.modules() if isinstance(each, AdapterPlaces)]
+    assert {place for each in blocks for place in each.adapter_places()} == kinds
+    assert not [key for key in encoder.state_dict() if "adapter" in key]
+    x = torch.randn(3, 97, 80)
+    last = encoder(x, LENGTHS)[0]
+    for each in blocks:
+        for place in each.adapter_places():
+            each.set_adapter(place, torch.nn.Linear(16, 16))
+            now, lengths, _ = encoder(x, LENGTHS)
+            assert not torch.allclose(now, last, atol=1e-4), place
+            last = now
+    for b, length in enumerate(LENGTHS.tolist()):
+        alone, _, _ = encoder(x[b : b + 1, :length], LENGTHS[b : b + 1])
+        assert torch.allclose(last[b, : lengths[b]], alone[0], atol=1e-5)
+        assert (last[b, lengths[b] :] == 0).all()
+    if encoder.causal:
+        pieces = in_pieces(encoder, x[:1], itertools.repeat(13))
+        assert torch.allclose(pieces[0], last[0], atol=1e-5)
+
+
 def test_conmamba_takes_every_option_of_mamba():
     parameters = [
-        list(inspect.signature(load(CLASSES["encoder"][name])).parameters)
+        inspect.signature(load(CLASSES["encoder"][name])).parameters
         for name in ("mamba", "conmamba")
     ]
-    assert parameters[0] == parameters[1]
+    assert list(parameters[0]) == list(parameters[1])
+    other = {key for key in parameters[0] if parameters[0][key] != parameters[1][key]}
+    assert other == {"linear_units", "macaron_style", "use_cnn_module", "mixer_conf"}
 
 
 def test_impossible_options_are_named():
