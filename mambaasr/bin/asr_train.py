@@ -76,12 +76,11 @@ def train(task, parser, argv):
     args, _ = parser.parse_known_args(argv)
     advice = ""
     if not args.help_all:
-        from mambaasr.task.config import check_command, collects_statistics
+        from mambaasr.config import check_command, is_true
 
-        given = check_command(argv, task)
-        if not collects_statistics(given):
-            resumes = (given.get("resume") or ["false"])[-1] == "true"
-            how = "the same command" if resumes else "with --resume true it"
+        config = check_command(argv, task)
+        if not is_true(config.get("collect_stats")):
+            how = "the same command" if is_true(config.get("resume")) else "with --resume true it"
             advice = f"; {how} goes on after the last whole epoch"
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, functools.partial(_stop, os.getpid(), advice))

@@ -96,28 +96,25 @@ def plan(table):
     Raises:
         UserError: a row's blocks or options are wrong.
     """
-    from mambaasr.bin.merge_config import check, check_decoding
-    from mambaasr.score.tables import BLOCKS
-    from mambaasr.task.config import read
+    from mambaasr.config import check_training, read
+    from mambaasr.decode.options import check_decoding
 
     found = []
     for row in table.rows:
         for run in table.runs(row) if row.options is not None else ():
             options = table.defaults | dict(run.options)
-            paths = [options.get(name) for name in ("asr_config", *BLOCKS)]
-            paths = [str(table.recipe / path) for path in paths if path]
-            parts = [(path, read(path)) for path in paths]
             try:
-                check(parts, run.config, shlex.split(options.get("asr_args") or ""), build=True)
+                words = shlex.split(options.get("asr_args") or "")
+                check_training(run.config, words, build=True)
                 if options.get("use_lm") == "true" and options.get("lm_config"):
                     path = str(table.recipe / options["lm_config"])
-                    config, words = read(path), shlex.split(options.get("lm_args") or "")
-                    check([(path, config)], config, words, "lm", build=True)
+                    words = shlex.split(options.get("lm_args") or "")
+                    check_training(read(path), words, "lm", build=True)
                 if table.decodes:
                     path = options.get("inference_config")
                     check_decoding(
                         path and str(table.recipe / path),
-                        options.get("inference_args") or "",
+                        shlex.split(options.get("inference_args") or ""),
                         options.get("use_lm") == "true",
                     )
             except UserError as error:

@@ -34,6 +34,7 @@ import shlex
 import subprocess
 from pathlib import Path
 
+from mambaasr.config import read
 from mambaasr.errors import UserError
 from mambaasr.score.tables import (
     ARGUMENTS,
@@ -51,7 +52,6 @@ from mambaasr.score.tables import (
     combine,
     for_decoding,
 )
-from mambaasr.task.config import read
 
 CONFIGS = ("asr_config", "encoder", "decoder", "optim", "model", "lm_config", "inference_config")
 NAMES = ("asr_tag", "asr_exp", "inference_tag")
@@ -112,7 +112,7 @@ class _Reader:
 
     def fail(self, keys, message):
         """Raise an error at the line of the innermost of ``keys`` that has one."""
-        while keys and keys not in self.content.lines:
+        while keys and keys not in self.content.places:
             keys = keys[:-1]
         raise UserError(f"{self.content.where(*keys)}: {message}")
 

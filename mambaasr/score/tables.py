@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from mambaasr.config import merge
+from mambaasr.config import merge, read
 from mambaasr.errors import UserError
-from mambaasr.task.config import read
 
 # A macro rate is the mean of the languages' rates.
 OF_A_SET = ("macro WER", "macro CER", "macro TER", "WER", "CER", "TER")
@@ -143,8 +142,8 @@ class Table:
     def config(self, options):
         """Return the training config that options of run.sh make, without ``asr_args``."""
         parts = [(name, options.get(name)) for name in ("asr_config", *BLOCKS)]
-        parts = [(path, read(self.recipe / path)) for _, path in parts if path]
-        return merge(parts[0][1], parts[1:]) if parts else {}
+        parts = [read(self.recipe / path) for _, path in parts if path]
+        return merge(parts[0], parts[1:]) if parts else {}
 
     def select(self, keys):
         """Keep the rows of some keys only, in the table's order.

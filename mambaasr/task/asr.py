@@ -7,8 +7,9 @@ GPUs, and which import afresh, know them too.
 import os
 
 from mambaasr import espnet_compat, register
+from mambaasr.config.criteria import drop_unreported
 from mambaasr.errors import UserError
-from mambaasr.task import criteria, languages
+from mambaasr.task import languages
 from mambaasr.task.common import SafeTask
 
 _espnet_asr = espnet_compat.import_quietly("espnet2.tasks.asr")
@@ -21,7 +22,7 @@ class ASRTask(SafeTask, _espnet_asr.ASRTask):
     @classmethod
     def prepare(cls, args):
         """Check and name the languages of the training data; leave out what chooses no epoch."""
-        criteria.drop_unreported(args)
+        drop_unreported(args)
         _check_aggregation(args)
         _check_depth(args)
         if not args.dry_run:

@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 
 from mambaasr import espnet_compat
+from mambaasr.config.read import Config
 from mambaasr.errors import UserError
 from mambaasr.task import checkpoints, optim
-from mambaasr.task.config import lay_over
 from mambaasr.task.log import write_log
 from mambaasr.task.trainer import Trainer, brief
 
@@ -125,8 +125,9 @@ class _ConfAction(argparse.Action):
     """
 
     def __call__(self, parser, namespace, values, option_string=None):
-        conf = getattr(namespace, self.dest, None)
-        setattr(namespace, self.dest, lay_over(conf, self.dest, [values]))
+        conf = Config("command line", {self.dest: getattr(namespace, self.dest, None)}).copy()
+        conf.lay_over(self.dest, values)
+        setattr(namespace, self.dest, conf[self.dest])
 
 
 def path_name_type(text):
