@@ -123,14 +123,10 @@ def _check(config, task, collecting):
         if problem and value is not None and not option["several"]:
             raise UserError(f"{config.where(key)}: `{key}` {problem}")
     for slot, choice in accepted["slots"].items():
-        name = config.get(slot, choice["default"])
+        name, option = config.get(slot, choice["default"]), f"{slot}_conf"
         if str(name).lower() in NOTHING:
             continue
-        found = choice["classes"].get(name.lower()) if isinstance(name, str) else None
-        if found is None:
-            near = _nearest(name, choice["classes"])
-            raise UserError(f"{config.where(slot)}: {slot} `{name}` is unknown{near}")
-        option = f"{slot}_conf"
+        found = choice["classes"][name.lower()]
         conf = {} if config.get(option) is None else config[option]
         _check_keys(config, (option,), conf, found, f" ({slot}: {name})" if slot != name else "")
         # Statistics come before what is made of them: a normalisation lacks its file.
@@ -166,7 +162,7 @@ def _is_a(value, kind):
 def _problem(value, kind, choices):
     """Say what is wrong with a top-level value, which ESPnet reads as if it were a text."""
     text = str(value).lower()
-    if kind.endswith("_or_none") and text in NOTHING:
+    if text in NOTHING and (kind.endswith("_or_none") or None in (choices or ())):
         return None
     number = {"int": int, "float": float}.get(kind.removesuffix("_or_none"))
     if number is not None:

@@ -33,7 +33,7 @@ def check_criteria(config: Config) -> None:
     best = "best_model_criterion"
     pairs = [(best, pair) for pair in _pairs(config.get(best))]
     for option in ("early_stopping_criterion", "val_scheduler_criterion"):
-        pairs += [(option, pair) for pair in _pairs([config.get(option)]) if pair]
+        pairs += [(option, _pair(config[option]))] if config.get(option) else []
     for option, pair in pairs:
         if not _reported(pair, config):
             raise UserError(
@@ -71,7 +71,7 @@ def _ctc_weight(config):
 
 def _reported(pair, config):
     """Say whether a model reports a (phase, name); with a decoder nothing is left out."""
-    phase, name = pair
+    phase, name = pair[0], pair[-1]
     if has_decoder(config):
         return True
     if name == "cer_ctc":
@@ -81,6 +81,10 @@ def _reported(pair, config):
 
 
 def _pairs(criteria):
-    """Return (phase, name) of criteria in a config's form or a command line's."""
-    words = (each.split(",") if isinstance(each, str) else each or () for each in criteria or ())
-    return [tuple(str(word).strip(" ()[]'\"") for word in found[:2]) for found in words]
+    return [_pair(each) for each in criteria or ()]
+
+
+def _pair(criterion):
+    """Return (phase, name) of a criterion in a config's form or a command line's."""
+    words = [criterion] if isinstance(criterion, str) else map(str, criterion)
+    return tuple(word.strip(" ()[]'\"") for word in ",".join(words).split(","))[:2]

@@ -148,7 +148,8 @@ def _walk(config, node, keys):
             _walk(config, value, (*keys, index))
     else:
         config.texts[keys] = node.value
-        if node.style or not (keys and keys[0].endswith("_conf") and node.tag.endswith(":str")):
+        in_conf = bool(keys) and str(keys[0]).endswith("_conf")
+        if node.style or not in_conf or not node.tag.endswith(":str"):
             return
         written = "null" if node.value == "None" else node.value
         if _NUMBER_READ_AS_TEXT.fullmatch(written):

@@ -6,9 +6,9 @@ import pytest
 import torch
 from tiny_asr import OURS, TOKENS, make_experiment
 
+from mambaasr.config import check_command
 from mambaasr.errors import UserError
 from mambaasr.registry import CLASSES, load
-from mambaasr.task.config import check_command
 
 VARIANTS = {
     "uma": [
@@ -111,7 +111,7 @@ def test_a_config_names_wrong_keys(tmp_path):
     with pytest.raises(UserError, match=message):
         check_command(["--config", str(config)])
     config.write_text("postencoder: umma\n", encoding="utf-8")
-    with pytest.raises(UserError, match="line 1: postencoder `umma` is unknown"):
+    with pytest.raises(UserError, match="line 1: `postencoder` cannot be 'umma'; did you mean `uma`"):
         check_command(["--config", str(config)])
 
 
