@@ -33,7 +33,6 @@ class StackEncoder(AbsEncoder):
         output_size: width of the encoder.
         blocks: the blocks, any iterable of modules; made after the input layer.
         norm: of the output, "layer_norm" or "rms_norm".
-
         input_layer: see :func:`mambaasr.layers.subsampling.make_input_layer`.
         dropout_rate: after the input layer and after the look-ahead convolution.
         positions: "none" or "sinusoidal", which is added to the frames.
