@@ -88,7 +88,7 @@ def test_what_fits_passes(build):
         (
             "model: multilingual\nmodel_conf:\n  conditioning: dialect\n",
             "block.yaml: line 3: model_conf: ",
-            "conditioning is 'dialect'; allowed: none, language, family",
+            "conditioning is 'dialect'; choose one of none, language, family",
         ),
         (
             "scheduler: warmup_cosine\nscheduler_conf:\n  warmup_steps: -5\n",

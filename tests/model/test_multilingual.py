@@ -181,7 +181,10 @@ def test_training_without_languages_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("conf", "message"),
     [
-        ({"conditioning": "dialect"}, "conditioning is 'dialect'; allowed: none, language, family"),
+        (
+            {"conditioning": "dialect"},
+            "conditioning is 'dialect'; choose one of none, language, family",
+        ),
         ({"conditioning": "language"}, "languages is not given"),
         ({"lid_weight": 0.3}, "languages is not given"),
         (LANGUAGES | {"lid_weight": -1}, "lid_weight is -1"),
