@@ -5,6 +5,7 @@ import functools
 import os
 import signal
 import sys
+from collections.abc import Sequence
 
 from mambaasr.bin import run_main
 from mambaasr.registry import of_task
@@ -21,12 +22,12 @@ Statistics (stage 10) and training (stage 11):
 """
 
 
-def get_parser():
+def get_parser() -> argparse.ArgumentParser:
     """Return the parser of the options that are answered without ESPnet."""
     return make_parser("asr", __doc__, EXAMPLES)
 
 
-def make_parser(task, description, examples):
+def make_parser(task: str, description: str, examples: str) -> argparse.ArgumentParser:
     """Make the parser of a task's command; :func:`train` gives all else to ESPnet.
 
     Args:
@@ -55,7 +56,7 @@ def make_parser(task, description, examples):
     return parser
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Check the command and its config, then train or collect statistics.
 
     Raises:
@@ -64,7 +65,7 @@ def main(argv=None):
     return train("asr", get_parser(), argv)
 
 
-def train(task, parser, argv):
+def train(task: str, parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
     """Run a task's command; see :func:`main`.
 
     Args:
