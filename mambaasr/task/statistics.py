@@ -11,7 +11,7 @@ import torch
 from espnet2.main_funcs.collect_stats import collect_stats as espnet_collect_stats
 
 from mambaasr import provenance
-from mambaasr.data.report import Dropped, write_report
+from mambaasr.data.dropped import Dropped, write_report
 from mambaasr.errors import UserError
 from mambaasr.files import atomic_write
 from mambaasr.task.trainer import Progress, tell_start
