@@ -145,9 +145,9 @@ def check_options(config: Config, options: Mapping[str, dict]) -> None:
         if key not in options:
             near = _nearest(key, options)
             raise UserError(f"{config.where(key)}: there is no option `{key}`{near}")
-        problem = _problem(value, options[key]["kind"] or "", options[key]["choices"])
+        problem = _problem(key, value, options[key]["kind"] or "", options[key]["choices"])
         if problem and value is not None and not options[key]["several"]:
-            raise UserError(f"{config.where(key)}: `{key}` {problem}")
+            raise UserError(f"{config.where(key)}: {problem}")
 
 
 def describe_option(action: argparse.Action) -> dict[str, Any]:
@@ -181,7 +181,7 @@ def _is_a(value, kind):
     return isinstance(value, _TYPES[kind]) and (kind == "bool") == isinstance(value, bool)
 
 
-def _problem(value, kind, choices):
+def _problem(key, value, kind, choices):
     """Say what is wrong with a top-level value, which ESPnet reads as if it were a text."""
     text = str(value).lower()
     if text in NOTHING and (kind.endswith("_or_none") or None in (choices or ())):
@@ -192,11 +192,11 @@ def _problem(value, kind, choices):
             good = not isinstance(value, bool) and float(value) == number(value)
         except (TypeError, ValueError):
             good = False
-        return None if good else f"must be {number.__name__}, found {value!r}"
+        return None if good else f"`{key}` must be {number.__name__}, found {value!r}"
     if kind == "str2bool" and text not in _TRUE + _FALSE:
-        return f"is true or false, found {value!r}"
+        return f"`{key}` is true or false, found {value!r}"
     if choices and text not in [str(each).lower() for each in choices]:
-        return f"cannot be {value!r}{_nearest(text, [each for each in choices if each])}"
+        return f"{key} `{value}` is unknown{_nearest(text, [each for each in choices if each])}"
     return None
 
 

@@ -103,7 +103,7 @@ def test_bad_options(command, tmp_path, options, message):
     [
         ("no_such: 1\n", "line 1: there is no option `no_such`; allowed: .*beam_size"),
         ("beam_size: many\n", "`beam_size` must be int"),
-        ("dtype: float8\n", "`dtype` cannot be 'float8'"),
+        ("dtype: float8\n", "dtype `float8` is unknown"),
         ("beam_size: 1\nbeam_size: 2\n", "twice"),
         ("- beam_size\n", "decode.yaml"),
     ],

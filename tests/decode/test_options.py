@@ -15,7 +15,7 @@ from mambaasr.errors import UserError
             "decode.yaml: line 1: .* `beam_sise`; did you mean `beam_size`",
         ),
         ("beam_size: many\n", [], "decode.yaml: line 1: `beam_size` must be int, found 'many'"),
-        ("dtype: half\n", [], "decode.yaml: line 1: `dtype` cannot be 'half'"),
+        ("dtype: half\n", [], "decode.yaml: line 1: dtype `half` is unknown"),
         ("{}\n", ["--beam_sise", "3"], "decoding: unrecognized arguments: --beam_sise 3"),
         ("{}\n", ["--beam_size", "many"], "--beam_size: invalid int value: 'many'"),
         ("{}\n", ["--help"], "decoding: .*--help"),
