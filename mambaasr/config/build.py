@@ -30,7 +30,7 @@ def build_classes(config: Config, task: str = "asr") -> None:
     Raises:
         UserError: names where the option was written, the option and what is allowed.
     """
-    width = 80  # of ESPnet's default front end; None: not known
+    width: int | None = 80  # of ESPnet's default front end; None: not known
     for slot in _SLOTS[task]:
         name, option = config.get(slot), f"{slot}_conf"
         conf = config.get(option) or {}

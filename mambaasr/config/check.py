@@ -14,7 +14,7 @@ from mambaasr.errors import UserError
 # ESPnet's str2bool.
 _TRUE = ("y", "yes", "t", "true", "on", "1")
 _FALSE = ("n", "no", "f", "false", "off", "0")
-_TYPES = {"int": int, "float": (int, float), "bool": bool, "str": str}
+_TYPES: dict[str, Any] = {"int": int, "float": (int, float), "bool": bool, "str": str}
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ def _problem(key, value, kind, choices):
     if number is not None:
         try:
             good = not isinstance(value, bool) and float(value) == number(value)
-        except (TypeError, ValueError):
+        except (ArithmeticError, TypeError, ValueError):
             good = False
         return None if good else f"`{key}` must be {number.__name__}, found {value!r}"
     if kind == "str2bool" and text not in _TRUE + _FALSE:

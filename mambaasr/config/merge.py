@@ -22,7 +22,8 @@ def merge(base: Config, blocks: Iterable[Config]) -> Config:
     Raises:
         UserError: two blocks give one key different values.
     """
-    merged, origin = base.copy(), {}
+    merged = base.copy()
+    origin: dict[str, str | Path] = {}
     for block in blocks:
         for key, value in block.items():
             if key in origin and merged[key] != value:
@@ -50,7 +51,7 @@ def relevant(
         keep: flat names that matter although a pattern fits.
         drop_unless_0: flat names of numbers that matter only where they are 0.
     """
-    flat = {}
+    flat: dict[str, Any] = {}
     for key, value in config.items():
         if key.endswith("_conf") and isinstance(value, dict):
             flat |= {f"{key}.{name}": inner for name, inner in value.items()}

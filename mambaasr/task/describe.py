@@ -94,7 +94,8 @@ def _options(made):
 
 def _option(parameter):
     """Return whether an argument must be given, and the plain types that it may have."""
-    annotation, found = parameter.annotation, {}
+    annotation = parameter.annotation
+    found: dict[str, Any] = {}
     if parameter.default is parameter.empty:
         found["required"] = True
     union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
@@ -109,7 +110,7 @@ def _add_mixer(keys, default):
     from mambaasr.layers.mixer_conf import MIXERS, CausalMixerConf, MixerConf
 
     conf = MixerConf if "direction" in (default or {}) else CausalMixerConf
-    below = {}
+    below: dict[str, Any] = {}
     for made in (*MIXERS.values(), conf):
         below |= _options(made)["keys"]
     below = {name: below[name] for name in below if name not in ("d_model", "options")}

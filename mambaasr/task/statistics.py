@@ -65,7 +65,7 @@ class FrameCheck:
     """
 
     def __init__(self, model: torch.nn.Module) -> None:
-        self.dropped = {}
+        self.dropped: dict[str, str] = {}
         self._model = model
         self._keys = None
         self._ctc = getattr(model, "ctc", None) is not None

@@ -56,6 +56,7 @@ def test_good_config(write):
         ("max_epoch: many\n", 1, ["max_epoch", "int"]),
         ("max_epoch: 1e2\n", 1, ["max_epoch", "int"]),
         ("max_epoch: [1]\n", 1, ["max_epoch", "int"]),
+        ("max_epoch: .inf\n", 1, ["max_epoch", "int"]),
         ("use_amp: perhaps\n", 1, ["true or false"]),
         ("token_type: letters\n", 1, ["token_type", "char"]),
         ("model: multilingual\nmodel_conf:\n  langs: [en]\n", 3, ["`langs`", "languages"]),
