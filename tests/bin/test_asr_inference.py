@@ -160,6 +160,6 @@ def test_config_may_hold_what_is_required(command, tmp_path):
         f"asr_model_file: {command[1]}\noutput_dir: {tmp_path}\n"
         "data_path_and_name_and_type: ['a,speech,sound']\nlog_level: warning\n"
     )
-    args = asr_inference._parse(["--config", str(config), "--output_dir", "x"])
+    args = asr_inference.parse(["--config", str(config), "--output_dir", "x"])
     assert args.output_dir == "x" and args.asr_model_file == command[1]
     assert args.log_level == "WARNING"
