@@ -2,12 +2,13 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 
 from mambaasr.bin import run_main
 from mambaasr.errors import UserError
 
 
-def get_parser():
+def get_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
     parser = argparse.ArgumentParser(
         prog="python -m mambaasr.bin.score",
@@ -49,7 +50,7 @@ def get_parser():
     return parser
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     args = get_parser().parse_args(argv)
     if args.token_type == "bpe" and not args.bpe_model:

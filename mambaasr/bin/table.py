@@ -4,7 +4,9 @@ import argparse
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
 from mambaasr.bin import run_main
 
@@ -54,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mambaasr.recipe.options import parse_given, text_of
     from mambaasr.tables.page import table_page
     from mambaasr.tables.read import read_table
-    from mambaasr.tables.run import plan, run_calls
+    from mambaasr.tables.run import pack, plan, run_calls, unpack
 
     given = {name: text_of(value) for name, value in parse_given(rest)[0].items()}
     table = read_table(args.table, args.recipe, args.scale, given)
@@ -62,13 +64,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         table.select(args.rows.replace(",", " ").split())
     if args.plan:
         with atomic_write(args.plan, "wb") as stream:
-            for name, command in plan(table):
-                fields = [name, str(len(command)), *command]
-                stream.write("".join(f"{each}\0" for each in fields).encode())
+            stream.write(pack(plan(table)))
         return 0
     failed = []
     if args.run:
-        failed = run_calls(plan(table), args.keep_going == "true")
+        # By itself: torch, which builds the rows' models, must not stay in memory meanwhile.
+        with tempfile.TemporaryDirectory() as folder:
+            words = ["mambaasr.bin.table", *argv, "--plan", f"{folder}/plan"]
+            status = subprocess.run([sys.executable, "-m", *words], check=False).returncode
+            if status != 0:
+                return status
+            calls = unpack(Path(folder, "plan").read_bytes())
+        failed = run_calls(calls, args.keep_going == "true")
         print()
     words = [os.path.relpath(table.recipe / "../../TEMPLATE/asr1/table.sh"), args.table]
     words += ["--recipe", args.recipe] if args.recipe else []

@@ -74,6 +74,6 @@ def check_decodings(o: Options, lm: bool) -> None:
     check_decoding(o.inference_config, shlex.split(o.inference_args), lm)
 
 
-def _load(paths, arguments, task, build):
+def _load(paths: list[str], arguments: str, task: str, build: bool) -> TrainingConfig:
     values = merge(read(paths[0]), map(read, paths[1:]))
     return TrainingConfig(values, check_training(values, shlex.split(arguments), task, build))

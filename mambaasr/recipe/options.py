@@ -77,7 +77,7 @@ def _table() -> Iterator[Option]:
 
     # More jobs than cores only wait for each other; more than eight want a machine of some memory.
     jobs = str(min(usable_cores(), 8))
-    one = {"kind": "count", "minimum": 1}
+    one: dict[str, Any] = {"kind": "count", "minimum": 1}
 
     group = "What to run"
     yield run(
@@ -415,7 +415,7 @@ def check(options: Options, template: Path = TEMPLATE) -> Options:
     return o
 
 
-def _find_symbols(value, template):
+def _find_symbols(value: str, template: Path) -> str:
     """Return the path of a list of symbols; a name alone may lie in ``conf`` or the template's."""
     for path in (value, f"conf/{value}", f"{template}/conf/{value}"):
         if Path(path).is_file():

@@ -14,14 +14,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO, Any, BinaryIO
 
 from mambaasr.errors import UserError
 
 # What a command gets after SIGTERM to write what it holds, before SIGKILL.
 GRACE_SECONDS = 10
 _PR_SET_PDEATHSIG = 1
-_prctl = getattr(ctypes.CDLL(None), "prctl", None)  # Linux only
+_prctl: Any = getattr(ctypes.CDLL(None), "prctl", None)  # Linux only
 _mute = False
 
 
@@ -149,7 +149,7 @@ def execute(command: list[str], name: str, lock: BinaryIO, log: IO[bytes]) -> in
             )
         except OSError as error:
             raise UserError(f"{name}: {error}") from error
-        copier = _Copier(process.stdout, log)
+        copier = _Copier(process, log)
         try:
             status = process.wait()
         finally:
@@ -180,9 +180,11 @@ class _Copier(threading.Thread):
     Of a progress bar, which overwrites its line, the log keeps what was seen last.
     """
 
-    def __init__(self, source: IO[bytes], log: IO[bytes]) -> None:
+    def __init__(self, process: subprocess.Popen, log: IO[bytes]) -> None:
         super().__init__(daemon=True)
-        self.source, self.log, self.error = source, log, None
+        self.source: Any = process.stdout
+        self.log = log
+        self.error: OSError | None = None
         self.start()
 
     def run(self) -> None:

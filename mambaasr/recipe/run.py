@@ -73,7 +73,7 @@ def tasks(number: int, o: Options, names: Names, recipe: Recipe) -> Iterator[Tas
         yield item
 
 
-def _run(o, names, recipe, chosen):
+def _run(o: Options, names: Names, recipe: Recipe, chosen: list[int]) -> int:
     begun, times = time.monotonic(), []
     no_lm = not (o.use_lm or o.skip_train) and int(o.stage) < 9 and int(o.stop_stage) > 5
     for number in chosen:
@@ -103,8 +103,8 @@ def _run(o, names, recipe, chosen):
     return 0
 
 
-def _dry_run(o, names, recipe, chosen):
-    changing, place = [], Path.cwd()
+def _dry_run(o: Options, names: Names, recipe: Recipe, chosen: list[int]) -> int:
+    changing: list[str] = []
     for number in chosen:
         _print(f"\n== Stage {number}: {STAGES[number][0]}")
         for item in tasks(number, o, names, recipe):
@@ -113,24 +113,24 @@ def _dry_run(o, names, recipe, chosen):
                 continue
             why = would_run(item, changing)
             if why:
-                changing += [*map(str, item.outputs)]
+                changing += item.outputs
             _print(f"{item.title}: {'would run: ' + '; '.join(why) if why else 'done already'}")
             _print(f"    {shlex.join(item.command)}")
     _print("\nOn disk")
     for folder in (o.datadir, o.dumpdir, o.expdir):
         _print(f"{folder:9}{_gigabytes(_size(Path(folder)))}")
-    _print(f"{'free':9}{_gigabytes(shutil.disk_usage(place).free)}")
+    _print(f"{'free':9}{_gigabytes(shutil.disk_usage('.').free)}")
     return 0
 
 
-def _size(folder):
+def _size(folder: Path) -> int:
     files = (os.path.join(place, name) for place, _, names in os.walk(folder) for name in names)
     return sum(os.lstat(file).st_size for file in files)
 
 
-def _gigabytes(size):
+def _gigabytes(size: int) -> str:
     return f"{size / 1e9:.2f} GB"
 
 
-def _print(line):
+def _print(line: str) -> None:
     show(f"{line}\n".encode("utf-8", "surrogateescape"))

@@ -344,7 +344,7 @@ def no_model(path: str, number: int) -> str:
     return f"no such model (stage {number} makes them); there are: {there}"
 
 
-def _training(name, words, folder):
+def _training(name: str, words: list[str], folder: str) -> Task:
     return Task(
         name,
         words,
@@ -355,28 +355,28 @@ def _training(name, words, folder):
     )
 
 
-def _sets(n):
+def _sets(n: Names) -> tuple[tuple[str, str], ...]:
     return ("train", n.train), ("valid", n.valid)
 
 
-def _data(kind, text):
+def _data(kind: str, text: str) -> list[str]:
     return [f"--{kind}_data_path_and_name_and_type", text]
 
 
-def _shapes(folder, *names):
+def _shapes(folder: str, *names: str) -> list[str]:
     return [f"{folder}/{kind}/{name}" for kind in ("train", "valid") for name in names]
 
 
-def _devices(o):
+def _devices(o: Options) -> list[str]:
     # Under torchrun each process owns one GPU, and ESPnet must not start processes of its own.
     return ["--ngpu", str(min(int(o.ngpu), 1)), "--multiprocessing_distributed", "false"]
 
 
-def _nlsyms(o):
+def _nlsyms(o: Options) -> list[str]:
     return [] if o.nlsyms_txt == "none" else ["--nlsyms_txt", o.nlsyms_txt]
 
 
-def _tokens(o, n):
+def _tokens(o: Options, n: Names) -> list[str]:
     return [
         *("--use_preprocessor", "true", "--bpemodel", n.bpemodel, "--token_type", o.token_type),
         *("--token_list", n.token_list, "--non_linguistic_symbols", o.nlsyms_txt),
@@ -384,7 +384,7 @@ def _tokens(o, n):
     ]
 
 
-def _asr_training(o, n):
+def _asr_training(o: Options, n: Names) -> list[str]:
     """What statistics and training have in common."""
     words = ["mambaasr.bin.asr_train", *_tokens(o, n), "--frontend_conf", f"fs={o.fs}"]
     for kind, name in _sets(n):
@@ -393,7 +393,7 @@ def _asr_training(o, n):
     return words
 
 
-def _lm_training(o, n):
+def _lm_training(o: Options, n: Names) -> list[str]:
     """What statistics and training of the language model have in common."""
     words = ["mambaasr.bin.lm_train", *_tokens(o, n)]
     for kind in ("train", "valid"):
@@ -401,9 +401,9 @@ def _lm_training(o, n):
     return words
 
 
-def _lm_text(n, kind):
+def _lm_text(n: Names, kind: str) -> str:
     return f"{n.raw}/lm_{'train' if kind == 'train' else 'dev'}.txt"
 
 
-def _lm_as_it_is(n):
+def _lm_as_it_is(n: Names) -> str:
     return f"no --lm_config: {n.lm_exp} is taken as it is"

@@ -23,6 +23,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from mambaasr.errors import UserError
 from mambaasr.files import atomic_write
@@ -36,6 +37,9 @@ from mambaasr.fingerprint import (
 )
 from mambaasr.recipe.process import execute, locked, open_log, require_program, say, writing
 from mambaasr.source import PACKAGE, code_of
+
+Record = dict[str, Any]
+Marks = dict[str, str | None]
 
 # How many processes and devices do the work does not change what comes out.
 DEVICES = ("nj", "ngpu")
@@ -90,7 +94,7 @@ class Task:
     @property
     def marker(self) -> Path:
         """JSON file that says what the task was done with."""
-        return Path(self.folder, ".stages", f"{self._id}.json")
+        return Path(self.folder or "", ".stages", f"{self._id}.json")
 
     @property
     def begun(self) -> Path:
@@ -100,10 +104,10 @@ class Task:
     @property
     def log(self) -> Path:
         """File to which the command's output is added."""
-        return Path(self.folder, "log", f"{self._id}.log")
+        return Path(self.folder or "", "log", f"{self._id}.log")
 
     @property
-    def _id(self):
+    def _id(self) -> str:
         return f"{self.stage}_{re.sub('[^A-Za-z0-9_.-]', '_', self.title)}"
 
 
@@ -112,7 +116,7 @@ def options(command: list[str], ignore: Iterable[str] = ()) -> dict[str, list[li
 
     The order of different options does not matter to a command, that of equal ones does.
     """
-    found = {"": [[]]}
+    found: dict[str, list[list[str]]] = {"": [[]]}
     key = ""
     for word in command:
         if word.startswith("--") and len(word) > 2:
@@ -135,7 +139,7 @@ def without_launcher(command: list[str]) -> list[str]:
     return command
 
 
-def record(task: Task) -> dict:
+def record(task: Task) -> Record:
     """Return what is compared between runs: options, inputs, corpora and code."""
     words = without_launcher(task.command[: task.recorded])
     given = options(words, task.ignore)
@@ -149,10 +153,10 @@ def record(task: Task) -> dict:
     }
 
 
-def _corpora(task):
+def _corpora(task: Task) -> dict[str, str]:
     """Fingerprints of the folders that are there, less the one that holds the marker."""
     notes = os.path.realpath(task.marker)
-    found = {}
+    found: dict[str, str] = {}
     for folder in task.corpora:
         inside = os.path.commonpath([notes, os.path.realpath(folder)]) == os.path.realpath(folder)
         mark = None if inside else fingerprint_corpus(folder)
@@ -161,7 +165,7 @@ def _corpora(task):
     return found
 
 
-def changes(old: dict, new: dict) -> list[str]:
+def changes(old: Record, new: Record) -> list[str]:
     """Say in words how options and inputs of two records differ; [] where they do not."""
     if "code" not in old:
         old, new = _both_noted(old, new), _both_noted(new, old)
@@ -173,7 +177,7 @@ def changes(old: dict, new: dict) -> list[str]:
     return found + _changed_files(old["inputs"], new["inputs"])
 
 
-def _both_noted(record, other):
+def _both_noted(record: Record, other: Record) -> Record:
     """What two records have both: version 0.1.0 noted other options and inputs, and a launcher."""
     return {
         key: {name: value for name, value in record[key].items() if name and name in other[key]}
@@ -181,7 +185,7 @@ def _both_noted(record, other):
     }
 
 
-def changes_around(old: dict, new: dict) -> list[str]:
+def changes_around(old: Record, new: Record) -> list[str]:
     """Say in words how code and corpora of two records differ; [] where they do not.
 
     A corpus that is gone, to save room, is none that changed.
@@ -191,7 +195,7 @@ def changes_around(old: dict, new: dict) -> list[str]:
     return _changed_files(before, now) + _code_changes(old.get("code"), new["code"])
 
 
-def _code_changes(old, new):
+def _code_changes(old: dict[str, str] | None, new: dict[str, str]) -> list[str]:
     if old is None:
         return ["nothing says by which code it was made"]
     different = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
@@ -206,11 +210,11 @@ def _code_changes(old, new):
     return found
 
 
-def _words(values):
+def _words(values: list[list[str]] | None) -> str:
     return "not given" if values is None else " ".join(shlex.join(one) for one in values) or "given"
 
 
-def _changed_files(old, new):
+def _changed_files(old: Marks, new: Marks) -> list[str]:
     found = []
     for path in sorted(old.keys() | new.keys()):
         before, now = old.get(path), new.get(path)
@@ -220,7 +224,7 @@ def _changed_files(old, new):
     return found
 
 
-def _wrong_outputs(task, old):
+def _wrong_outputs(task: Task, old: Marks) -> list[str]:
     """Say what is missing or changed of the outputs that are asked for now."""
     if task.keep_outputs:
         return [f"{path} is missing" for path in task.outputs if not Path(path).exists()]
@@ -233,7 +237,7 @@ def _wrong_outputs(task, old):
     return found
 
 
-def load(path: str | Path) -> dict | None:
+def load(path: str | Path) -> Record | None:
     """Read a marker; None where there is none or it cannot be understood."""
     try:
         marker = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -242,7 +246,7 @@ def load(path: str | Path) -> dict | None:
     return marker if isinstance(marker, dict) and {"options", "inputs"} <= marker.keys() else None
 
 
-def reasons(task: Task, now: dict) -> list[str]:
+def reasons(task: Task, now: Record) -> list[str]:
     """Say why a task has to run; an empty list when it is done and still right."""
     old = load(task.marker)
     if old is None:
@@ -258,7 +262,7 @@ def reasons(task: Task, now: dict) -> list[str]:
     return found + changes_around(old, now)
 
 
-def _mended(task, old):
+def _mended(task: Task, old: Record) -> list[str]:
     """Outputs that were changed by hand, and may be; the audio behind them is the corpus's."""
     if not task.keep_outputs:
         return []
@@ -269,7 +273,7 @@ def _mended(task, old):
     return [path for path, mark in now.items() if mark != made.get(path, mark)]
 
 
-def _report_around(task, old, now):
+def _report_around(task: Task, old: Record, now: Record) -> None:
     """Report once what changed around a task that is kept: the marker knows the new state then."""
     around = changes_around(old, now)
     why, advice = "", "to train anew, give it a name of its own (--asr_tag or --lm_tag NAME)"
@@ -282,7 +286,7 @@ def _report_around(task, old, now):
         _write(task.marker, old | now)
 
 
-def refuse_foreign_checkpoint(task: Task, now: dict) -> None:
+def refuse_foreign_checkpoint(task: Task, now: Record) -> None:
     """Refuse to resume from a checkpoint that was made with something else.
 
     Other code is no reason, only reported: a mended program resumes from where it broke.
@@ -290,7 +294,7 @@ def refuse_foreign_checkpoint(task: Task, now: dict) -> None:
     found = next((Path(path) for path in task.resumes if Path(path).exists()), None)
     if found is None:
         return
-    old = load(task.begun)
+    old = load(task.begun) or {}
     different = changes(old, now) if old else ["nothing says how it was made"]
     if different:
         raise UserError(
@@ -304,7 +308,7 @@ def refuse_foreign_checkpoint(task: Task, now: dict) -> None:
         say(f"{task.name}: resumes from {found}, begun by another version: {'; '.join(around)}")
 
 
-def report_shorter_training(task: Task, now: dict) -> None:
+def report_shorter_training(task: Task, now: Record) -> None:
     """Say, where a training begins, that the same one is there with fewer epochs."""
     if not task.resumes or any(Path(path).exists() for path in task.resumes):
         return
@@ -327,7 +331,7 @@ def report_shorter_training(task: Task, now: dict) -> None:
         )
 
 
-def _epochs(made, folder):
+def _epochs(made: Record, folder: Path) -> tuple[str, int | None]:
     """Return a training's record without its folder and its epochs, and their number or None."""
     given = {key: value for key, value in made["options"].items() if key != "--max_epoch"}
     epochs = made["options"].get("--max_epoch", [[None]])[-1][-1]
@@ -373,7 +377,7 @@ def run(
         why = reasons(task, now)
         if not why and not force:
             say(f"{task.name}: done already")
-            _report_around(task, load(task.marker), now)
+            _report_around(task, load(task.marker) or now, now)
             return 0
         before = load(task.marker) if task.keep_outputs else None
         if before and not force and (mended := _mended(task, before)):
@@ -414,7 +418,7 @@ def run(
         return 0
 
 
-def _call(task):
+def _call(task: Task) -> int:
     """Run a command that is cheap and done each time."""
     with open(os.devnull, "ab+", buffering=0) as nothing:
         return execute(task.command, task.name, nothing, nothing)
@@ -439,26 +443,33 @@ def would_run(task: Task, changing: Iterable[str] = ()) -> list[str]:
     return [f"{path} may change" for path in sorted(read & set(changing))]
 
 
-def _text_of(path):
+def _text_of(path: str) -> str | None:
     try:
         return Path(path).read_text(encoding="utf-8")
     except (OSError, ValueError):
         return None
 
 
-def _write(path, content):
+def _write(path: Path, content: Record) -> None:
     with atomic_write(path) as stream:
         json.dump(content, stream, indent=1, ensure_ascii=False)
         stream.write("\n")
 
 
-def _cpu_seconds():
+def _cpu_seconds() -> float:
     """Processor time of all commands that have ended, their own children included."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
-def _add_timing(task, timings, begun, seconds, cpu_seconds, status):
+def _add_timing(
+    task: Task,
+    timings: str | Path | None,
+    begun: float,
+    seconds: float,
+    cpu_seconds: float,
+    status: int,
+) -> None:
     if timings is None:
         return
     path = Path(timings)

@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 from mambaasr import provenance
 from mambaasr.errors import UserError
@@ -38,7 +39,7 @@ def read_results(folder: str | Path) -> list[tuple[str, dict, dict]]:
         place = path.parent.parent
         decoding = place / "decode.json"
         name = place.relative_to(folder).as_posix()
-        found.append((name, _read(path), _read(decoding) if decoding.exists() else {}))
+        found.append((name, read_json(path), read_json(decoding) if decoding.exists() else {}))
     if not found:
         raise UserError(f"{folder}: nothing is scored in it; run stages 12 and 13")
     return found
@@ -204,7 +205,12 @@ def _how(start):
     )
 
 
-def _read(path):
+def read_json(path: Path) -> Any:
+    """Return what a file that a command of ours wrote says.
+
+    Raises:
+        UserError: it cannot be read.
+    """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

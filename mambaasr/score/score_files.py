@@ -182,5 +182,7 @@ def error_lines(
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return a table as Markdown, aligned for the eye; its first column is text."""
     alignment = ("left", *["right"] * (len(header) - 1))
-    text = tabulate(rows, header, "pipe", colalign=alignment, disable_numparse=True)
-    return f"{text}\n"
+    # A header that tabulate knows as one makes its column two wider than the widest cell.
+    text = tabulate([header, *rows], tablefmt="pipe", colalign=alignment, disable_numparse=True)
+    rule, first, *others = text.splitlines(keepends=True)
+    return "".join([first, rule, *others, "\n"])

@@ -1,7 +1,5 @@
 """What the experiments of a table's rows say; nothing but their files counts."""
 
-import csv
-import json
 import os
 import re
 import shlex
@@ -12,9 +10,9 @@ from typing import Any
 
 from mambaasr import provenance
 from mambaasr.config import dump
-from mambaasr.errors import UserError
 from mambaasr.fingerprint import fingerprint, fingerprint_bytes
-from mambaasr.recipe.task import load
+from mambaasr.recipe.task import Task, load
+from mambaasr.score.results import read_json
 from mambaasr.tables.table import PARAMETERS, RATES, Column, Row, Run, Table
 
 _EPOCH = re.compile(r"INFO: (\d+)epoch results: (.*)$", re.M)
@@ -48,11 +46,7 @@ class Measured:
 
 
 def measure(table: Table, row: Row) -> Measured:
-    """Collect what the experiments of a row say.
-
-    Raises:
-        UserError: a file of theirs cannot be read.
-    """
+    """Collect what the experiments of a row say; a file that cannot be read is a UserError."""
     found, runs = Measured(), table.runs(row)
     sets = list(dict.fromkeys(column.set for column in table.columns if column.set))
     for seed in dict.fromkeys(run.seed for run in runs):
@@ -74,7 +68,7 @@ def measure(table: Table, row: Row) -> Measured:
                 if problem := decoding_problem(run, place, table.recipe):
                     found.missing.append(name + problem)
                 else:
-                    decoded[decoding][place.name] = _read(place / "decode.json")
+                    decoded[decoding][place.name] = read_json(place / "decode.json")
         for column in table.columns:
             run = of_seed.get(column.decoding, any_run)
             value = _value(column, run, decoded[run.decoding])
@@ -95,7 +89,7 @@ def _add(found: list[str], more: Iterable[str]) -> None:
 
 def training_problem(run: Run) -> str | None:
     """Return why an experiment is not this run's finished training, or None if it is."""
-    marker = load(run.exp / ".stages/11_training.json")
+    marker = load(Task("training", [], run.exp, stage=11).marker)
     if marker is None:
         return "not finished" if run.exp.is_dir() else "not run"
     config = str(run.exp / ".stages/train.yaml")
@@ -111,9 +105,8 @@ def decoding_problem(run: Run, place: Path, recipe: Path) -> str | None:
     What stages 12 and 13 read of the experiments must be what is there now: after another
     training the old figures stay until they are made again.
     """
-    for step, done in (("12_decoding_of", "decoded"), ("13_scoring_of", "scored")):
-        name = re.sub(r"[^A-Za-z0-9_.-]", "_", f"{step}_{place.name}")
-        marker = load(place / f".stages/{name}.json")
+    for stage, task, done in ((12, "decoding", "decoded"), (13, "scoring", "scored")):
+        marker = load(Task(f"{task} of {place.name}", [], place, stage=stage).marker)
         if marker is None:
             return f"{place.name} is not {done}"
         for path, mark in marker["inputs"].items():
@@ -137,15 +130,14 @@ def _value(column: Column, run: Run, decodings: dict[str, Any]) -> float | None:
         if column.set not in decodings:
             return None
         *macro, rate = column.metric.lower().split()
-        place = run.exp / run.inference_tag / column.set
-        score = (_read(place / "score/score.json") or {}).get(rate) or {}
-        for key in macro:
-            score = score.get(key) or {}
-        return score.get("error_rate")
+        found = read_json(run.exp / run.inference_tag / column.set / "score/score.json")
+        for key in (rate, *macro):
+            found = found.get(key) or {}
+        return found.get("error_rate")
     if column.metric == "RTF":
-        found = [each for name, each in decodings.items() if column.set in (None, name)]
-        audio = sum(each["audio_seconds"] for each in found)
-        return sum(each["decoding_seconds"] for each in found) / audio if audio else None
+        several = [each for name, each in decodings.items() if column.set in (None, name)]
+        audio = sum(each["audio_seconds"] for each in several)
+        return sum(each["decoding_seconds"] for each in several) / audio if audio else None
     if column.metric == PARAMETERS:
         counts = [each["parameters"] for each in decodings.values()]
         return counts[0] / 1e6 if counts else logged_parameters(run.exp / "train.log")
@@ -156,17 +148,8 @@ def _value(column: Column, run: Run, decodings: dict[str, Any]) -> float | None:
     return total / 3600 if column.metric == "training hours" else total / 60 / len(seconds)
 
 
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read, make it anew: {error}") from error
-
-
 def _log(path: Path) -> str:
-    """Return a training's log, an empty text where there is none."""
+    """Return a log, an empty text where there is none."""
     try:
         return path.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
@@ -201,18 +184,12 @@ def cpu_seconds(exp: Path) -> float | None:
 
     The file lies beside the experiment and counts every attempt that ended by itself.
     """
-    try:
-        with open(exp.parent / "timings.tsv", encoding="utf-8", errors="replace") as stream:
-            rows = list(csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE))
-    except FileNotFoundError:
-        return None
-    found = []
-    for row in rows:
-        if row.get("step") != "stage 11: training":
-            continue
-        words = shlex.split(row.get("command") or "")
-        if "--output_dir" in words:
-            if words[words.index("--output_dir") + 1].rpartition("/")[2] == exp.name:
-                found.append(float(row.get("cpu_seconds") or "nan"))
-    total = sum(found)
-    return total if found and total == total else None
+    used = []
+    for line in _log(exp.parent / "timings.tsv").split("\n"):
+        fields = line.split("\t")
+        if fields[0] == "stage 11: training" and len(fields) == 7:
+            words = shlex.split(fields[6])
+            if "--output_dir" in words:
+                if Path(words[words.index("--output_dir") + 1]).name == exp.name:
+                    used.append(float(fields[4]))
+    return sum(used) or None

@@ -107,12 +107,11 @@ def _commits(found: Measured) -> str:
 
 
 def _head(table: Table) -> str:
-    lines, paper = [], table.paper
-    if paper:
-        said = [f"arXiv {paper['arxiv']}" if paper.get("arxiv") else "", paper.get("title")]
-        said += [f"table {paper['table']}" if paper.get("table") else ""]
-        said += [paper.get("url"), paper.get("note")]
-        lines.append("Paper: " + "; ".join(str(each) for each in said if each) + ".")
+    lines, forms = [], {"arxiv": "arXiv {}", "table": "table {}"}
+    keys = [key for key in ("arxiv", "title", "table", "url", "note") if table.paper.get(key)]
+    said = [forms.get(key, "{}").format(table.paper[key]) for key in keys]
+    if said:
+        lines.append(f"Paper: {'; '.join(said)}.")
     if table.note:
         lines.append(table.note.strip())
     if table.scale:

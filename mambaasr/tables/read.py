@@ -39,20 +39,16 @@ def run_options(recipe: Path) -> dict[str, str]:
     """Return every option of a recipe's run.sh with the value that it gives it.
 
     Raises:
-        UserError: there is no run.sh, or it does not say.
+        UserError: there is no run.sh, or it fails.
     """
     script = recipe / "run.sh"
     if not script.is_file():
         raise UserError(f"{script}: no such file; name the recipe's folder (--recipe DIR)")
-    command = [script.resolve(), "--print_options", "true"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        found = {name: text_of(value) for name, value in json.loads(done.stdout).items()}
-    except OSError as error:
-        raise UserError(f"{script}: {error.strerror}") from error
-    except ValueError:
-        said = done.stderr.strip() or "it prints no options"
-        raise UserError(f"{script} --print_options true: {said}") from None
+    command = [str(script.resolve()), "--print_options", "true"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise UserError(f"{script} --print_options true: {done.stderr.strip()}")
+    found = {name: text_of(value) for name, value in json.loads(done.stdout).items()}
     for name, option in OPTIONS.items():
         if option.kind == "yaml" and found.get(name):
             found[name] = find_yaml(name, found[name], recipe=recipe)
@@ -105,9 +101,11 @@ class _Reader:
         if not isinstance(value, (dict, type(None))):
             name = "the row" if keys[0] == "rows" and len(keys) == 2 else f"`{keys[-1]}`"
             self.fail(keys, f"{name} holds `key: value` lines, found {value!r}")
-        for key in value or () if allowed is not None else ():
-            self.check_name((*keys, str(key)), "unknown key", key, allowed)
-        return value or {}
+        value = value or {}
+        for key in value:
+            if allowed is not None:
+                self.check_name((*keys, str(key)), "unknown key", key, allowed)
+        return value
 
     def sequence(self, key: str, what: str) -> list:
         found = self.content.get(key)
@@ -166,7 +164,7 @@ class _Reader:
     def column(self, text: str, sets: list[str] | None, decodings: Iterable[str]) -> Column:
         column = f"column `{text}`"
         match = _COLUMN.fullmatch(" ".join(text.split()))
-        of, metric, decoding = match.groups() if match else (None, None, None)
+        of, metric, decoding = match.groups() if match else (None, "", None)
         # The RTF may be of a set, or of all.
         if not match or (of is None and metric in RATES) or (of and metric in OF_TRAINING):
             self.fail(
@@ -239,11 +237,12 @@ class _Reader:
         for name, cell in written.items():
             keys = (*at, name)
             cell = cell if isinstance(cell, dict) else {"value": cell}
-            value = self.mapping(cell, keys, ("value", "source")).get("value")
+            value: Any = self.mapping(cell, keys, ("value", "source")).get("value")
             if value == "unknown":
                 found[name] = Published()
                 continue
-            if type(value) not in (int, float) or not 0 <= value < float("inf"):
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not number or not 0 <= value < float("inf"):
                 self.fail(keys, f"`{name}` must be a number from 0 or unknown, found {value!r}")
             source = cell.get("source") or conf.get("source") or self.content.get("source")
             if not isinstance(source, str):
@@ -258,12 +257,11 @@ class _Reader:
 
     def check_runs(self, table: Table) -> None:
         """Read every row's blocks now, so that a table of many hours does not fail at its end."""
-        keys, made = set(), {}
+        made: dict[Any, Row] = {}
         for index, row in enumerate(table.rows):
             at, name = ("rows", index, "key"), f"row `{row.key}`"
-            if row.key in keys:
+            if made.setdefault(row.key, row) is not row:
                 self.fail(at, f"{name} is given twice")
-            keys.add(row.key)
             try:
                 runs = table.runs(row)
             except UserError as error:

@@ -62,6 +62,18 @@ def _check(table: Table, run: Run, decodes: bool) -> None:
         check_decodings(o, use_lm)
 
 
+def pack(calls: Iterable[Call]) -> bytes:
+    """Write calls down: for each its name, the number of words and the words, each ended by 0."""
+    fields = [field for name, words in calls for field in (name, str(len(words)), *words)]
+    return "".join(f"{field}\0" for field in fields).encode()
+
+
+def unpack(content: bytes) -> list[Call]:
+    """Read what :func:`pack` wrote."""
+    fields = iter(content.decode().split("\0")[:-1])
+    return [Call(name, [next(fields) for _ in range(int(next(fields)))]) for name in fields]
+
+
 def run_calls(calls: Iterable[Call], keep_going: bool = True) -> list[str]:
     """Run calls one after another; what is done is skipped by run.sh itself.
 

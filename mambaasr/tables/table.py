@@ -100,9 +100,9 @@ class Table:
         return [self._run(row, seed, name) for seed in row.seeds for name in decodings or [None]]
 
     def _run(self, row: Row, seed: int | None, decoding: str | None) -> Run:
-        how = self.decodings.get(decoding, {})
+        how = self.decodings.get(decoding or "", {})
         seeded = {} if seed is None else {"asr_args": f"--seed {seed}"}
-        options = combine(self.options, row.options, how, self.given, seeded)
+        options = combine(self.options, row.options or {}, how, self.given, seeded)
         whole = self.defaults | options
         tag = self._name("model", whole["asr_config"], options)
         inference_tag = self._name("decoding", whole["inference_config"] or "decode", options)

@@ -6,11 +6,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from mambaasr.score.table_file import read_table
-from mambaasr.score.table_page import table_page
 from recipes import environment, small_recipe
 
-from mambaasr.bin.table import plan
+from mambaasr.tables.page import table_page
+from mambaasr.tables.read import read_table
+from mambaasr.tables.run import plan
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLES = sorted(ROOT.glob("egs/*/asr1/tables/*.yaml"))

@@ -536,17 +536,20 @@ def test_command_ends_with_its_driver(tmp_path, how):
 
 
 def test_two_runs_take_turns(tmp_path):
+    """The second waits until the first, which waits for a file, has done the work."""
     out = tmp_path / "out"
-    line = [*DRIVER, str(tmp_path), str(out), "bash", "-c", 'sleep 1; echo once >> "$0"', str(out)]
+    wait = 'until [ -e "$0.ready" ]; do sleep 0.1; done; echo once >> "$0"'
+    line = [*DRIVER, str(tmp_path), str(out), "bash", "-c", wait, str(out)]
     first = subprocess.Popen(line, stdout=subprocess.PIPE, text=True)
-    wait_for(tmp_path / ".stages/0_x.json.lock")
-    time.sleep(0.3)
-    second = subprocess.run(line, capture_output=True, text=True)
-    assert first.wait() == 0 and second.returncode == 0
-    assert f"another run is at it (process {first.pid}); waiting" in second.stdout
-    assert "done already" in second.stdout
+    assert "not done yet" in first.stdout.readline()
+    second = subprocess.Popen(line, stdout=subprocess.PIPE, text=True)
+    assert f"another run is at it (process {first.pid}); waiting" in second.stdout.readline()
+    Path(f"{out}.ready").touch()
+    assert first.wait() == 0 and second.wait() == 0
+    assert "done already" in second.stdout.read()
     assert out.read_text() == "once\n"
     first.stdout.close()
+    second.stdout.close()
 
 
 def test_a_closed_terminal_stops_nothing(tmp_path):

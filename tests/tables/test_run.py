@@ -11,85 +11,74 @@ import pytest
 from mambaasr.bin.table import main
 from mambaasr.errors import UserError
 from mambaasr.tables.read import read_table
-from mambaasr.tables.run import plan
+from mambaasr.tables.run import Call, pack, plan, run_calls, unpack
 
 
-def calls(recipe):
+def called(recipe):
     """Return the --nbpe of every call of run.sh."""
     lines = (recipe / "calls").read_text().splitlines()
-    return [re.search(r"--nbpe (\d+)", line)[1] for line in lines]
+    return [line.removeprefix("--nbpe ") for line in lines]
 
 
-@pytest.fixture
-def rows(recipe, monkeypatch):
-    """Make a table of rows, each with a number of tokens; the configs' check takes seconds."""
-    monkeypatch.setattr("mambaasr.tables.run.training_config", lambda o, build: None)
-
-    def write(*numbers):
-        lines = [f"  - {{key: row{number}, options: {{nbpe: {number}}}}}" for number in numbers]
-        text = "\n".join(["title: Rows", "columns: [test WER]", "rows:", *lines])
-        (recipe / "tables/x.yaml").write_text(f"{text}\n")
-
-    return write
+def calls(*numbers):
+    return [Call(f"row {number}", ["./run.sh", "--nbpe", str(number)]) for number in numbers]
 
 
-def test_a_row_that_fails_does_not_stop_the_others(recipe, rows, capfd):
-    rows(7, 9)
-    assert main(["--run", "tables/x.yaml"]) == 1
-    assert calls(recipe) == ["7", "9"]
-    out, err = capfd.readouterr()
-    said = "\n======== row7\n======== row7: failed with exit status 3\n\n======== row9\n\n# Rows\n"
-    assert out.startswith(said)
-    assert err == "error: 1 failed: row7;\n"
+def test_a_row_that_fails_does_not_stop_the_others(recipe, capfd):
+    assert run_calls(calls(7, 9)) == ["row 7"]
+    assert called(recipe) == ["7", "9"]
+    said = "\n======== row 7\n======== row 7: failed with exit status 3\n\n======== row 9\n"
+    assert capfd.readouterr().out == said
 
 
-def test_it_stops_at_a_failure_when_asked_to(recipe, rows, capfd):
-    rows(9, 7, 10)
-    assert main(["--run", "tables/x.yaml", "--keep_going", "false"]) == 1
-    assert calls(recipe) == ["9", "7"]
-    assert main(["--run", "tables/x.yaml", "--rows", "row9,row10"]) == 0
-    assert calls(recipe)[2:] == ["9", "10"]
-    assert "# Rows" in capfd.readouterr().out
+def test_it_stops_at_a_failure_when_asked_to(recipe):
+    assert run_calls(calls(9, 7, 10), keep_going=False) == ["row 7"]
+    assert called(recipe) == ["9", "7"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_the_run_first(recipe, rows, capfd, number):
+def test_a_signal_ends_the_run_first(recipe, number):
     def stop():
         while not (recipe / "waiting").exists():
             time.sleep(0.01)
         os.kill(os.getpid(), number)
 
-    rows(8, 9)
     handler = signal.getsignal(signal.SIGTERM)
     thread = threading.Thread(target=stop, daemon=True)
     thread.start()
     with pytest.raises((SystemExit, KeyboardInterrupt)) as caught:
-        main(["--run", "tables/x.yaml"])
+        run_calls(calls(8, 9))
     thread.join()
     assert number == signal.SIGINT or caught.value.code == 143
     assert (recipe / "stopped").read_text() == "orderly\n"
-    assert calls(recipe) == ["8"]
+    assert called(recipe) == ["8"]
     assert signal.getsignal(signal.SIGTERM) == handler
 
 
-def test_the_plan_is_written_word_by_word(recipe):
+def test_a_plan_is_read_back_as_it_was_written():
+    several = [
+        Call("a (seed 1, lm)", ["./run.sh", "--asr_args", "--init 'normal' \n", "--lang", ""])
+    ]
+    assert unpack(pack(several + calls(3))) == several + calls(3)
+
+
+def test_the_plan_is_a_call_for_each_run(recipe, monkeypatch):
+    monkeypatch.setattr("mambaasr.tables.run.training_config", lambda o, build: None)
     words = ["tables/x.yaml", "--rows", "mamba", "--asr_args", "--init 'normal'", "--plan", "p"]
     assert main(words) == 0
-    fields = (recipe / "p").read_bytes().decode().split("\0")
-    name, count, words = fields[0], int(fields[1]) - 1, fields[3:]
-    assert fields[2] == "./run.sh"
-    options = dict(zip(words[:count:2], words[1:count:2], strict=True))
-    assert name == "mamba"
+    plain, lm = unpack((recipe / "p").read_bytes())
+    assert (plain.name, lm.name) == ("mamba", "mamba (lm)")
+    assert plain.command[0] == "./run.sh"
+    options = dict(zip(plain.command[1::2], plain.command[2::2], strict=True))
     assert options["--encoder"] == "conf/encoder/mamba.yaml"
     assert options["--asr_args"] == "--max_epoch 3 --init 'normal'"
-    assert words[count] == "mamba (lm)"
     assert not (recipe / "calls").exists()
 
 
-def test_where_nothing_is_decoded_it_stops_after_the_training(recipe, rows):
-    rows(9)
+def test_where_nothing_is_decoded_it_stops_after_the_training(recipe, monkeypatch):
+    monkeypatch.setattr("mambaasr.tables.run.training_config", lambda o, build: None)
     path = recipe / "tables/x.yaml"
-    path.write_text(path.read_text().replace("test WER", "training hours"))
+    path.write_text("title: x\ncolumns: [training hours]\nrows: [{key: a, options: {nbpe: 9}}]\n")
     ((_, command),) = plan(read_table(path))
     assert command[-2:] == ["--stop_stage", "11"]
     ((_, command),) = plan(read_table(path, given={"stop_stage": "10"}))
@@ -113,8 +102,7 @@ def test_a_mistake_of_any_part_is_named_before_anything_runs(recipe, edit, old, 
     (recipe / "conf/train_lm.yaml").write_text("lm: mamba\nlm_conf:\n  untis: 3\n")
     edit(old, new)
     with pytest.raises(UserError, match=message):
-        main(["--run", "tables/x.yaml"])
-    assert not (recipe / "calls").exists()
+        plan(read_table("tables/x.yaml"))
 
 
 def test_mistakes_on_the_command_line_are_named(recipe):
