@@ -8,7 +8,7 @@ from mambaasr.layers.block import FeedForward
 from mambaasr.layers.dropout import Dropout
 from mambaasr.layers.join import join
 from mambaasr.layers.norm import make_norm
-from mambaasr.layers.prefix import PrefixMixer
+from mambaasr.layers.speech_prefix import PrefixMixer
 
 
 class CrossMambaBlock(nn.Module):

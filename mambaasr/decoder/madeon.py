@@ -10,7 +10,7 @@ from mambaasr.layers.join import join, text_of
 from mambaasr.layers.linear import Linear
 from mambaasr.layers.mixer_conf import mixer_options
 from mambaasr.layers.norm import make_norm
-from mambaasr.layers.prefix import PrefixMixer
+from mambaasr.layers.speech_prefix import PrefixMixer
 
 # prefix_direction -> the order in which each layer reads the speech, in turn
 ORDERS = {"uni": ("forward",), "parallel": ("both",), "serial": ("forward", "reversed")}
