@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mambaasr.checks import check_choice
-from mambaasr.layers.linear import Linear
+from mambaasr.layers.cpu import Linear
 from mambaasr.layers.mamba import Mamba
 from mambaasr.layers.mamba2 import Mamba2
 from mambaasr.layers.mixer import BidirectionalMixer, Mixer, StateSpaceMixer

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mambaasr.checks import check_choice, check_flags, check_positive, check_rates, check_sizes
-from mambaasr.layers.linear import Linear, linear
+from mambaasr.layers.cpu import Linear, linear
 from mambaasr.layers.mixer import Parts, StateSpaceMixer, draw_step_bias
 from mambaasr.ops import selective_scan_fn, selective_state_update
 

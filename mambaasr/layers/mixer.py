@@ -14,8 +14,7 @@ from typing import NoReturn
 import torch
 from torch import Tensor, nn
 
-from mambaasr.layers.dropout import Dropout
-from mambaasr.layers.linear import Linear
+from mambaasr.layers.cpu import Dropout, Linear
 from mambaasr.ops import causal_conv1d_fn, causal_conv1d_update
 from mambaasr.ops.lengths import zero_padding
 
