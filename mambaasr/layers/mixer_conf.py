@@ -5,12 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import ClassVar, Self
 
-from torch import nn
-
 from mambaasr.checks import check_choice, check_rates
 from mambaasr.layers.bidirectional import MERGES, InnerBiMamba, InnerBiMamba2, OuterBiMamba
 from mambaasr.layers.mamba import Mamba
 from mambaasr.layers.mamba2 import Mamba2
+from mambaasr.layers.mixer import Mixer
 
 MIXERS = {"mamba1": Mamba, "mamba2": Mamba2}
 INNER = {"mamba1": InnerBiMamba, "mamba2": InnerBiMamba2}
@@ -105,13 +104,8 @@ class CausalMixerConf:
         named = {"d_conv": self.d_conv, "expand": self.expand, "dropout_rate": self.dropout_rate}
         return named | dict(self.options) | size
 
-    def make(self, d_model: int) -> nn.Module:
+    def make(self, d_model: int) -> Mixer:
         """Make a mixer of a width.
-
-        Returns:
-            a module with ``causal`` and ``forward(x (b, t, e), lengths=None) -> (b, t, e)``, zero
-            beyond the lengths. If it is causal, also with ``initial_state``, ``forward_chunk`` and
-            ``step``, see :class:`Mamba`.
 
         Raises:
             ValueError: a value is impossible.
@@ -148,7 +142,7 @@ class MixerConf(CausalMixerConf):
         """Whether the mixer sees past frames only."""
         return self.direction == "uni"
 
-    def make(self, d_model: int) -> nn.Module:
+    def make(self, d_model: int) -> Mixer:
         """See :meth:`CausalMixerConf.make`."""
         if self.direction == "uni":
             return super().make(d_model)
