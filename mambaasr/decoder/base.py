@@ -7,9 +7,9 @@ from mambaasr.checks import check_choice, check_rates
 from mambaasr.espnet_compat import AbsDecoder, BatchScorerInterface
 from mambaasr.layers.beam import Origin, Row, StepScorer
 from mambaasr.layers.dropout import Dropout
-from mambaasr.layers.masking import zero_padding
 from mambaasr.layers.mixer_conf import make_mixer, mixer_options
 from mambaasr.layers.positions import sinusoidal
+from mambaasr.ops.lengths import zero_padding
 
 POSITIONS = ("none", "sinusoidal")
 # Frames of speech that go through a mixer at once where only its last state is wanted.

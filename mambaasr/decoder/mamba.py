@@ -8,8 +8,8 @@ from mambaasr.layers.activation import ACTIVATIONS
 from mambaasr.layers.attention import CrossAttention
 from mambaasr.layers.block import FeedForward
 from mambaasr.layers.dropout import Dropout
-from mambaasr.layers.masking import valid_mask
 from mambaasr.layers.norm import make_norm
+from mambaasr.ops.lengths import valid_mask
 
 
 class DecoderBlock(nn.Module):

@@ -17,9 +17,9 @@ from mambaasr.layers.cgmlp import ConvolutionalGatingMLP
 from mambaasr.layers.depthwise import DepthwiseConv
 from mambaasr.layers.dropout import Dropout
 from mambaasr.layers.linear import Linear
-from mambaasr.layers.masking import zero_padding
 from mambaasr.layers.mixer_conf import make_mixer, mixer_options
 from mambaasr.layers.positions import split_positions
+from mambaasr.ops.lengths import zero_padding
 
 BRANCHES = ("attention", "mamba", "cgmlp")
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from mambaasr.layers.masking import valid_mask
+from mambaasr.ops.lengths import valid_mask
 
 # States of one origin that may lie in memory; beyond, old ones are let go.
 KEPT_BYTES = 1 << 26

@@ -7,7 +7,7 @@ from mambaasr.checks import check_choice
 from mambaasr.layers.linear import Linear
 from mambaasr.layers.mamba import Mamba
 from mambaasr.layers.mamba2 import Mamba2
-from mambaasr.layers.masking import zero_padding
+from mambaasr.ops.lengths import zero_padding
 
 MERGES = ("sum", "mean", "concat")
 

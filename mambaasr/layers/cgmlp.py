@@ -8,7 +8,7 @@ from mambaasr.checks import check_counts
 from mambaasr.layers.depthwise import DepthwiseConv
 from mambaasr.layers.dropout import Dropout
 from mambaasr.layers.linear import Linear
-from mambaasr.layers.masking import zero_padding
+from mambaasr.ops.lengths import zero_padding
 
 
 class ConvolutionalGatingMLP(nn.Module):

@@ -20,13 +20,13 @@ from mambaasr.checks import (
 )
 from mambaasr.layers.dropout import Dropout
 from mambaasr.layers.linear import Linear, linear
-from mambaasr.layers.masking import zero_padding
 from mambaasr.ops import (
     causal_conv1d_fn,
     causal_conv1d_update,
     selective_scan_fn,
     selective_state_update,
 )
+from mambaasr.ops.lengths import zero_padding
 
 
 class Mamba(nn.Module):

@@ -22,13 +22,13 @@ from mambaasr.checks import (
 )
 from mambaasr.layers.dropout import Dropout
 from mambaasr.layers.linear import Linear
-from mambaasr.layers.masking import zero_padding
 from mambaasr.ops import (
     causal_conv1d_fn,
     causal_conv1d_update,
     mamba_chunk_scan_combined,
     selective_state_update,
 )
+from mambaasr.ops.lengths import zero_padding
 
 
 class GatedRMSNorm(nn.Module):

@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from mambaasr.layers.dropout import Dropout
 from mambaasr.layers.linear import Linear, linear, onednn_serves, product
-from mambaasr.layers.masking import zero_padding
+from mambaasr.ops.lengths import zero_padding
 
 
 class Stage(NamedTuple):

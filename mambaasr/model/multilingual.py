@@ -9,8 +9,8 @@ from espnet2.asr.espnet_model import ESPnetASRModel
 from espnet2.torch_utils.device_funcs import force_gatherable
 from torch import nn
 
-from mambaasr.layers.masking import zero_padding
 from mambaasr.model.options import check_options
+from mambaasr.ops.lengths import zero_padding
 
 
 class MultilingualModel(ESPnetASRModel):
