@@ -6,7 +6,7 @@ from torch import nn
 from mambaasr.checks import check_choice, check_rates
 from mambaasr.espnet_compat import AbsDecoder, BatchScorerInterface
 from mambaasr.layers.beam import Origin, Row, StepScorer
-from mambaasr.layers.dropout import Dropout
+from mambaasr.layers.cpu import Dropout
 from mambaasr.layers.mixer_conf import make_mixer, mixer_options
 from mambaasr.layers.positions import sinusoidal
 from mambaasr.ops.lengths import zero_padding

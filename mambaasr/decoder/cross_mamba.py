@@ -5,10 +5,10 @@ from torch import nn
 from mambaasr.checks import check_counts, check_sizes
 from mambaasr.decoder.base import RecurrentDecoder, mixer_maker
 from mambaasr.layers.block import FeedForward
-from mambaasr.layers.dropout import Dropout
+from mambaasr.layers.cpu import Dropout
 from mambaasr.layers.join import join
 from mambaasr.layers.norm import make_norm
-from mambaasr.layers.prefix import PrefixMixer
+from mambaasr.layers.speech_prefix import PrefixMixer
 
 
 class CrossMambaBlock(nn.Module):

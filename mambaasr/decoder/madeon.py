@@ -5,12 +5,11 @@ from torch import nn
 
 from mambaasr.checks import check_choice, check_rates, check_sizes
 from mambaasr.decoder.base import RecurrentDecoder, mixer_maker
-from mambaasr.layers.dropout import Dropout
+from mambaasr.layers.cpu import Dropout, Linear
 from mambaasr.layers.join import join, text_of
-from mambaasr.layers.linear import Linear
 from mambaasr.layers.mixer_conf import mixer_options
 from mambaasr.layers.norm import make_norm
-from mambaasr.layers.prefix import PrefixMixer
+from mambaasr.layers.speech_prefix import PrefixMixer
 
 # prefix_direction -> the order in which each layer reads the speech, in turn
 ORDERS = {"uni": ("forward",), "parallel": ("both",), "serial": ("forward", "reversed")}

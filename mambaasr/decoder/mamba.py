@@ -7,7 +7,7 @@ from mambaasr.decoder.base import RecurrentDecoder, mixer_maker
 from mambaasr.layers.activation import ACTIVATIONS
 from mambaasr.layers.attention import CrossAttention
 from mambaasr.layers.block import FeedForward
-from mambaasr.layers.dropout import Dropout
+from mambaasr.layers.cpu import Dropout
 from mambaasr.layers.norm import make_norm
 from mambaasr.ops.lengths import valid_mask
 

@@ -14,9 +14,8 @@ from mambaasr.encoder.base import StackEncoder
 from mambaasr.layers.attention import SelfAttention
 from mambaasr.layers.block import FeedForward
 from mambaasr.layers.cgmlp import ConvolutionalGatingMLP
+from mambaasr.layers.cpu import Dropout, Linear
 from mambaasr.layers.depthwise import DepthwiseConv
-from mambaasr.layers.dropout import Dropout
-from mambaasr.layers.linear import Linear
 from mambaasr.layers.mixer_conf import make_mixer, mixer_options
 from mambaasr.layers.positions import split_positions
 from mambaasr.ops.lengths import zero_padding

@@ -6,7 +6,7 @@ from torch import nn
 from mambaasr.checks import check_counts, check_flags, check_rates, check_sizes
 from mambaasr.encoder.base import StackEncoder
 from mambaasr.layers.attention import SelfAttention
-from mambaasr.layers.dropout import Dropout
+from mambaasr.layers.cpu import Dropout
 from mambaasr.layers.mixer_conf import make_mixer, mixer_options
 from mambaasr.layers.norm import RMSNorm
 from mambaasr.layers.positions import split_positions

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mambaasr.checks import check_choice, check_rates
-from mambaasr.layers.linear import Linear
+from mambaasr.layers.cpu import Linear
 from mambaasr.layers.positions import rotary
 from mambaasr.ops.lengths import unpadded, valid_mask, zero_padding
 

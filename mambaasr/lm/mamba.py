@@ -7,8 +7,7 @@ from mambaasr.checks import check_counts, check_flags, check_rates, check_sizes
 from mambaasr.espnet_compat import AbsLM
 from mambaasr.layers.beam import Origin, StepScorer
 from mambaasr.layers.block import FeedForward
-from mambaasr.layers.dropout import Dropout
-from mambaasr.layers.linear import Linear, linear
+from mambaasr.layers.cpu import Dropout, Linear, linear
 from mambaasr.layers.mixer_conf import make_mixer, mixer_options
 from mambaasr.layers.norm import make_norm
 
