@@ -149,18 +149,3 @@ class MixerConf(CausalMixerConf):
         if self.direction == "outer":
             return OuterBiMamba(MIXERS[self.mixer], d_model, self.merge, **self._of_class())
         return INNER[self.mixer](d_model, self.merge, **self._of_class())
-
-
-def make_mixer(mixer, direction, d_model, merge="sum", d_state=None, **options):
-    """Make a mixer; :class:`MixerConf` replaces this."""
-    own = {"mixer": mixer, "direction": direction, "merge": merge, "d_state": d_state}
-    return MixerConf().over(own | options).make(d_model)
-
-
-def mixer_options(conf):
-    """Check what a yaml gives beside flat keys; :class:`MixerConf` replaces this."""
-    MixerConf().over(None if isinstance(conf, Mapping) else conf)
-    for name in conf or {}:
-        if name in MixerConf.flat.values():
-            raise ValueError(f"mixer_conf: {name!r} has its place beside mixer_conf")
-    return dict(conf or {})
