@@ -88,7 +88,9 @@ setup(
         "sentencepiece",
         "soundfile>=0.12",
         "soxr",
+        "tabulate",
         "tqdm",
+        "wcwidth",
     ],
     extras_require={
         "cuda": ["mamba-ssm==2.3.2.post1", "causal-conv1d==1.7.0"],

@@ -67,7 +67,7 @@ def code_of(
         target = CLASSES.get(slot.removeprefix("--"), {}).get(name)
         if target is not None:
             names.add(target.partition(":")[0])
-    return dict(_code(frozenset(names)))
+    return _code(names)
 
 
 def _given(config):
@@ -78,7 +78,6 @@ def _given(config):
                 yield str(option), value
 
 
-@functools.cache
 def _code(names):
     found, waiting, seen = {}, set(names), set()
     while waiting:
@@ -114,9 +113,14 @@ def _file(name):
     return _file(name.rpartition(".")[0])
 
 
-@functools.cache
 def _parsed(path):
     """Return the digest of a module's code, and the names of what it imports."""
+    info = path.stat()
+    return _parsed_once(path, info.st_mtime_ns, info.st_size)
+
+
+@functools.cache  # a driver runs for days, and files may change meanwhile
+def _parsed_once(path, mtime, size):
     tree = ast.parse(path.read_bytes(), filename=str(path))
     imported = set()
     for node in ast.walk(tree):

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
 ASR = ROOT / "egs/TEMPLATE/asr1/asr.sh"
 NEEDED = ["--train_set", "train", "--valid_set", "dev", "--test_sets", "test"]
@@ -91,3 +93,22 @@ def steps_of(done):
     assert done.returncode == 0, done.stdout + done.stderr
     found = re.findall(r"^\S+ stage (\d+: [^:]*): (.*)$", done.stdout, re.MULTILINE)
     return {step: said for step, said in found if not re.fullmatch(r"\d+ s", said)}
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    """A recipe folder under a name that would hurt a careless shell; its corpus is empty."""
+    folder = tmp_path / "a b,'c' \"d\" $(touch pwned) #e" / "asr1"
+    (folder / "conf").mkdir(parents=True)
+    (folder / "local").mkdir()
+    (folder / "conf/train_asr.yaml").write_text("encoder: conmamba\nmax_epoch: 1\n")
+    (folder / "conf/train_lm.yaml").write_text("lm: mamba\nmax_epoch: 1\n")
+    script = folder / "local/data.sh"
+    script.write_text(DATA_SH)
+    script.chmod(0o755)
+    for name in ("train", "dev", "test"):
+        (folder / "prepared" / name).mkdir(parents=True)
+        for file in ("wav.scp", "text", "utt2spk"):
+            (folder / "prepared" / name / file).touch()
+    yield folder
+    assert not list(tmp_path.rglob("pwned")), "a name was executed"

@@ -85,15 +85,11 @@ def package(tmp_path, monkeypatch):
 
     def write(name, text):
         (tmp_path / "mambaasr" / name).write_text(text)
-        source._parsed.cache_clear()
-        source._code.cache_clear()
         return code_of(["python", "-m", "mambaasr.bin.x"])
 
     write("__init__.py", "")
     write("bin/x.py", "from mambaasr.y import f\n")
-    yield write
-    source._parsed.cache_clear()
-    source._code.cache_clear()
+    return write
 
 
 def test_comments_and_docstrings_are_no_code(package):

@@ -2,14 +2,17 @@
 
 import logging
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from mambaasr.bin import run_main
-from mambaasr.decode.options import SEARCH, parse
+from mambaasr.decode.options import SEARCH, get_parser, parse
 from mambaasr.errors import UserError
 
+__all__ = ["get_parser", "main"]
 
-def main(argv=None):
+
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     argv = sys.argv[1:] if argv is None else list(argv)
     args = parse(argv)

@@ -59,7 +59,7 @@ def main(argv=None):
     if args.bootstrap_samples < 1:
         raise UserError("--bootstrap_samples must be at least 1")
     from mambaasr.data.tokens import read_symbols
-    from mambaasr.score import bootstrap, error_rate, report
+    from mambaasr.score import bootstrap, error_rate, score_files
 
     skip = frozenset(read_symbols(args.nlsyms_txt))
     ref, hyp = _read(args.ref, skip), _read(args.hyp, skip, empty_allowed=True)
@@ -94,9 +94,9 @@ def main(argv=None):
             "significant": result.significant,
         }
     if args.output_dir:
-        text = report.write_scores(args.output_dir, scores, speakers, details, languages)
+        text = score_files.write_scores(args.output_dir, scores, speakers, details, languages)
     else:
-        text = report.score_text(scores, speakers, details, languages)
+        text = score_files.score_text(scores, speakers, details, languages)
     print(text, end="")
     return 0
 

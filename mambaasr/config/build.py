@@ -5,8 +5,6 @@ A constructor knows which sizes fit each other; asking it takes seconds, a stage
 
 import inspect
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any
 
 from mambaasr.config.read import Config
 from mambaasr.errors import UserError
@@ -44,7 +42,7 @@ def build_classes(config: Config, task: str = "asr") -> None:
                 width = _build(slot, CLASSES[slot][name], conf, width)
             except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
                 message = " ".join(str(error).split())
-                place = _place(config, option if conf else slot, conf, message)
+                place = _place(config, option if conf else slot, message)
                 raise UserError(f"{place}: {option}: {message} ({slot}: {name})") from error
 
 
@@ -66,19 +64,11 @@ def _build(slot, target, conf, width):
     return built.output_size() if slot in ("frontend", "encoder", "postencoder") else width
 
 
-def _place(config, key, conf, message):
+def _place(config, option, message):
     """Return where the option that a message names first was written; else a default is wrong."""
     found = [
         (match.start(), keys)
-        for keys in _keys(conf, (key,))
-        if (match := re.search(rf"\b{re.escape(keys[-1])}\b", message))
+        for keys in config.places
+        if keys[0] == option and (match := re.search(rf"\b{re.escape(keys[-1])}\b", message))
     ]
-    return config.where(*min(found, default=(0, (key,)))[1])
-
-
-def _keys(conf: Mapping[str, Any], above: tuple) -> Iterator[tuple]:
-    """Yield the keys down to every value of nested mappings, and to the mappings."""
-    for key, value in conf.items():
-        yield (*above, str(key))
-        if isinstance(value, dict):
-            yield from _keys(value, (*above, str(key)))
+    return config.where(*min(found, default=(0, (option,)))[1])

@@ -4,6 +4,7 @@ import argparse
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from mambaasr.config.criteria import NOTHING, check_criteria, model_file
 from mambaasr.config.read import Config, read
@@ -114,14 +115,7 @@ def _lay_over(config, given, task):
 def _check(config, task, collecting):
     """Check a whole config: its options, the classes that it chooses and their options."""
     accepted = schema(task)
-    for key, value in config.items():
-        option = accepted["options"].get(key)
-        if option is None:
-            near = _nearest(key, accepted["options"])
-            raise UserError(f"{config.where(key)}: there is no option `{key}`{near}")
-        problem = _problem(value, option["kind"] or "", option["choices"])
-        if problem and value is not None and not option["several"]:
-            raise UserError(f"{config.where(key)}: `{key}` {problem}")
+    check_options(config, accepted["options"])
     for slot, choice in accepted["slots"].items():
         name, option = config.get(slot, choice["default"]), f"{slot}_conf"
         if str(name).lower() in NOTHING:
@@ -135,6 +129,34 @@ def _check(config, task, collecting):
                 raise UserError(f"{config.where(slot)}: {slot} `{name}` needs {option}: `{key}`")
     if task == "asr":
         check_criteria(config)
+
+
+def check_options(config: Config, options: Mapping[str, dict]) -> None:
+    """Check the top level of a config: known options, values that their types take.
+
+    Args:
+        config: of any command.
+        options: name -> :func:`describe_option` of what it takes.
+
+    Raises:
+        UserError: names file and line, and what is allowed.
+    """
+    for key, value in config.items():
+        if key not in options:
+            near = _nearest(key, options)
+            raise UserError(f"{config.where(key)}: there is no option `{key}`{near}")
+        problem = _problem(key, value, options[key]["kind"] or "", options[key]["choices"])
+        if problem and value is not None and not options[key]["several"]:
+            raise UserError(f"{config.where(key)}: {problem}")
+
+
+def describe_option(action: argparse.Action) -> dict[str, Any]:
+    """Return the name of an option's type, its choices, and whether it takes several values."""
+    return {
+        "kind": getattr(action.type, "__name__", None),
+        "choices": action.choices and list(action.choices),
+        "several": action.nargs is not None or "Append" in type(action).__name__,
+    }
 
 
 def _check_keys(config, keys, conf, accepted, chosen):
@@ -159,7 +181,7 @@ def _is_a(value, kind):
     return isinstance(value, _TYPES[kind]) and (kind == "bool") == isinstance(value, bool)
 
 
-def _problem(value, kind, choices):
+def _problem(key, value, kind, choices):
     """Say what is wrong with a top-level value, which ESPnet reads as if it were a text."""
     text = str(value).lower()
     if text in NOTHING and (kind.endswith("_or_none") or None in (choices or ())):
@@ -170,11 +192,11 @@ def _problem(value, kind, choices):
             good = not isinstance(value, bool) and float(value) == number(value)
         except (TypeError, ValueError):
             good = False
-        return None if good else f"must be {number.__name__}, found {value!r}"
+        return None if good else f"`{key}` must be {number.__name__}, found {value!r}"
     if kind == "str2bool" and text not in _TRUE + _FALSE:
-        return f"is true or false, found {value!r}"
+        return f"`{key}` is true or false, found {value!r}"
     if choices and text not in [str(each).lower() for each in choices]:
-        return f"cannot be {value!r}{_nearest(text, [each for each in choices if each])}"
+        return f"{key} `{value}` is unknown{_nearest(text, [each for each in choices if each])}"
     return None
 
 

@@ -48,7 +48,7 @@ class Config(dict[str, Any]):
             below = below[key]
         below[keys[-1]] = value
         self._forget(keys)
-        self.places[keys] = place
+        self._note(keys, value, place)
 
     def remove(self, key: str) -> None:
         """Take a top-level key away."""
@@ -76,6 +76,11 @@ class Config(dict[str, Any]):
             raise UserError(f"{source.path}: write key=value")
         for name, each in found.items():
             self.put((option, name), each, place)
+
+    def _note(self, keys, value, place):
+        self.places[keys] = place
+        for key in value if isinstance(value, dict) else ():
+            self._note((*keys, str(key)), value[key], place)
 
     def _forget(self, keys):
         for notes in (self.places, self.texts):

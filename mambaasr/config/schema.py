@@ -24,7 +24,7 @@ _ANSWER = "mambaasr.task.describe"
 _PACKAGE = Path(__file__).resolve().parent.parent
 # What the answer depends on, besides the versions: our classes and options.
 _SOURCES = """frontend/*.py encoder/*.py postencoder/*.py decoder/*.py lm/*.py model/*.py optim/*.py
-    layers/*.py task/optim.py task/describe.py configurable.py espnet_compat.py registry.py"""
+    layers/*.py task/*.py config/*.py configurable.py espnet_compat.py registry.py"""
 
 
 def schema(task: str) -> dict[str, Any]:

@@ -3,10 +3,10 @@
 import math
 
 from mambaasr.data.audio import AudioError
+from mambaasr.data.dropped import Dropped, carry_rows, write_report
 from mambaasr.data.folder import DataFolder
 from mambaasr.data.format import dropped_summary
 from mambaasr.data.prefix import make_prefixes
-from mambaasr.data.report import Dropped, carry_rows, write_report
 from mambaasr.errors import UserError
 
 

@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from mambaasr.data.dropped import Dropped, read_report, write_report
 from mambaasr.data.kaldi_file import (
     Problem,
     Table,
@@ -34,7 +35,6 @@ from mambaasr.data.kaldi_file import (
     read_table,
     write_table,
 )
-from mambaasr.data.report import Dropped, read_report, write_report
 from mambaasr.errors import UserError
 
 REQUIRED = ("wav.scp", "text", "utt2spk")

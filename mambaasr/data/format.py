@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mambaasr.data.audio import AudioError, finished_samples, read_audio, resample, write_audio
+from mambaasr.data.dropped import Dropped, carry_rows, write_report
 from mambaasr.data.folder import DataFolder
-from mambaasr.data.report import Dropped, carry_rows, write_report
 from mambaasr.errors import UserError
 from mambaasr.parallel import map_items
 from mambaasr.source import code_of

@@ -6,6 +6,7 @@ Recordings are played faster or slower, as by sox ``speed``: tempo and pitch cha
 import math
 from pathlib import Path
 
+from mambaasr.data.dropped import Dropped, carry_rows, write_report
 from mambaasr.data.folder import DataFolder, Segment
 from mambaasr.data.format import (
     Job,
@@ -15,7 +16,6 @@ from mambaasr.data.format import (
     remove_leftovers,
     run_jobs,
 )
-from mambaasr.data.report import Dropped, carry_rows, write_report
 from mambaasr.errors import UserError
 
 MIN_FACTOR, MAX_FACTOR = 0.1, 10.0

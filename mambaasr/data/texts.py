@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from mambaasr.data.dropped import Dropped, write_report
 from mambaasr.data.kaldi_file import bad_id, parse_text
-from mambaasr.data.report import Dropped, write_report
 from mambaasr.errors import UserError
 from mambaasr.files import atomic_write
 

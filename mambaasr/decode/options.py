@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mambaasr.config import read
+from mambaasr.config.check import check_options, describe_option
 from mambaasr.errors import UserError
 
 # What Speech2Text takes; the rest of the options is ours.
@@ -69,7 +70,7 @@ def get_parser() -> argparse.ArgumentParser:
     )
     add("--minlenratio", type=float, default=0.0, help="shortest output to frames")
     add("--nbest", type=int, default=1, help="hypotheses to write")
-    add("--normalize_length", type=_boolean, default=False, help="divide scores by the length")
+    add("--normalize_length", type=str2bool, default=False, help="divide scores by the length")
     add(
         "--ctc_window_margin",
         type=int,
@@ -104,10 +105,20 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     """
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--config")
-    config = first.parse_known_args(argv)[0].config
+    path = first.parse_known_args(argv)[0].config
     parser = get_parser()
-    if config and not {"-h", "--help"} & set(argv):
-        _set_defaults(parser, config)
+    if path and not {"-h", "--help"} & set(argv):
+        config = read(path)
+        actions = [each for each in parser._actions if each.dest not in ("help", "config")]
+        check_options(config, {each.dest: describe_option(each) for each in actions})
+        for action in actions:
+            value = config.get(action.dest)
+            if value is not None:
+                several = isinstance(action, argparse._AppendAction)
+                listed = value if isinstance(value, list) else [value]
+                # Its type is argparse's work.
+                action.default = listed if several else str(value)
+                action.required = False
     return parser.parse_args(argv)
 
 
@@ -138,31 +149,8 @@ def check_decoding(path: str | Path | None, words: Sequence[str], lm: bool = Fal
         )
 
 
-def _set_defaults(parser, path):
-    known = {action.dest: action for action in parser._actions if action.dest != "help"}
-    for name, value in read(path).items():
-        if name not in known or name == "config":
-            raise UserError(
-                f"{path}: there is no option `{name}`; known: {', '.join(sorted(known))}"
-            )
-        if value is None:
-            continue
-        action = known[name]
-        try:
-            values = [(action.type or str)(str(v)) for v in _listed(value)]
-        except (argparse.ArgumentTypeError, ValueError) as error:
-            raise UserError(f"{path}: {name}: {value!r} is no such value: {error}") from error
-        if action.choices and not set(values) <= set(action.choices):
-            raise UserError(f"{path}: {name}: {value!r} is not in {', '.join(action.choices)}")
-        action.default = values if isinstance(action, argparse._AppendAction) else values[0]
-        action.required = False
-
-
-def _listed(value):
-    return value if isinstance(value, list) else [value]
-
-
-def _boolean(text):
+def str2bool(text: str) -> bool:
+    """Return the value of a switch."""
     values = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
     if text.lower() not in values:
         raise argparse.ArgumentTypeError(f"{text!r} is not true or false")

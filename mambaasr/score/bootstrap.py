@@ -1,8 +1,10 @@
 """Is one system better than another, or was the test set kind to it?"""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from mambaasr.errors import UserError
+from mambaasr.score.error_rate import Utterance
 
 
 class Comparison(NamedTuple):
@@ -25,12 +27,17 @@ class Comparison(NamedTuple):
     samples: int
 
     @property
-    def significant(self):
+    def significant(self) -> bool:
         """Whether the interval leaves zero out."""
         return self.low > 0 or self.high < 0
 
 
-def paired_bootstrap(utterances, others, samples=10000, seed=0):
+def paired_bootstrap(
+    utterances: Sequence[Utterance],
+    others: Sequence[Utterance],
+    samples: int = 10000,
+    seed: int = 0,
+) -> Comparison:
     """Compare two systems by drawing utterances with replacement (Bisani and Ney, 2004).
 
     Args:

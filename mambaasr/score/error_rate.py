@@ -2,7 +2,9 @@
 
 import dataclasses
 from collections import Counter
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from mambaasr.errors import UserError
 
@@ -30,24 +32,24 @@ class Counts:
     insertions: int = 0
 
     @property
-    def errors(self):
+    def errors(self) -> int:
         return self.substitutions + self.deletions + self.insertions
 
     @property
-    def error_rate(self):
+    def error_rate(self) -> float | None:
         """Errors in percent of the references' units; None where there are no units."""
         return 100 * self.errors / self.units if self.units else None
 
     @property
-    def sentence_error_rate(self):
+    def sentence_error_rate(self) -> float | None:
         """Wrong utterances in percent; None where there are none at all."""
         return 100 * self.wrong_sentences / self.sentences if self.sentences else None
 
-    def __add__(self, other):
+    def __add__(self, other: "Counts") -> "Counts":
         mine, others = dataclasses.astuple(self), dataclasses.astuple(other)
         return Counts(*(a + b for a, b in zip(mine, others, strict=True)))
 
-    def as_dict(self):
+    def as_dict(self) -> dict[str, Any]:
         """Return counts and rates as plain values."""
         rates = ("errors", "error_rate", "sentence_error_rate")
         return dataclasses.asdict(self) | {name: getattr(self, name) for name in rates}
@@ -68,24 +70,24 @@ class Pair(NamedTuple):
 
 
 class Utterance(NamedTuple):
-    """An utterance's id, its alignment (a list of :class:`Pair`), and its :class:`Counts`."""
+    """An utterance's id, its alignment, and its counts."""
 
     utt: str
-    pairs: list
+    pairs: list[Pair]
     counts: Counts
 
 
-def words(text):
+def words(text: str) -> list[str]:
     """Split at white space."""
     return text.split()
 
 
-def characters(text):
+def characters(text: str) -> list[str]:
     """Split into characters; a stretch of white space counts as one character, ``<space>``."""
     return [SPACE if c == " " else c for c in " ".join(text.split())]
 
 
-def bpe_tokens(model_file):
+def bpe_tokens(model_file: str | Path) -> Callable[[str], list[str]]:
     """Return a function that splits a text into the tokens of a sentencepiece model.
 
     Raises:
@@ -100,7 +102,9 @@ def bpe_tokens(model_file):
     return lambda text: model.encode(text, out_type=str)
 
 
-def check_ids(references, hypotheses, name="the hypotheses"):
+def check_ids(
+    references: Iterable[str], hypotheses: Iterable[str], name: str = "the hypotheses"
+) -> None:
     """Refuse hypotheses of utterances that no reference knows.
 
     They belong to another test set, or ids were changed on the way: a rate would be wrong.
@@ -117,7 +121,11 @@ def check_ids(references, hypotheses, name="the hypotheses"):
         )
 
 
-def align(references, hypotheses, split):
+def align(
+    references: Mapping[str, str],
+    hypotheses: Mapping[str, str],
+    split: Callable[[str], list[str]],
+) -> list[Utterance]:
     """Align every reference with its hypothesis by the least number of errors.
 
     A missing hypothesis is an empty one: all of its reference is deleted. Where several
@@ -150,12 +158,12 @@ def align(references, hypotheses, split):
     return utterances
 
 
-def total(utterances):
+def total(utterances: Iterable[Utterance]) -> Counts:
     """Return the :class:`Counts` of all utterances together."""
     return sum((utterance.counts for utterance in utterances), Counts())
 
 
-def check_groups(ids, groups, what):
+def check_groups(ids: Iterable[str], groups: Mapping[str, str], what: str) -> None:
     """Refuse an utterance without a group.
 
     Raises:
@@ -166,7 +174,9 @@ def check_groups(ids, groups, what):
             raise UserError(f"utterance {utt!r} has no {what} in utt2{_FILES[what]}")
 
 
-def by_group(utterances, groups, what="speaker"):
+def by_group(
+    utterances: Sequence[Utterance], groups: Mapping[str, str], what: str = "speaker"
+) -> dict[str, Counts]:
     """Return a dict of group -> :class:`Counts`, sorted by group.
 
     Args:
@@ -185,11 +195,11 @@ def by_group(utterances, groups, what="speaker"):
     return dict(sorted(found.items()))
 
 
-def macro_average(rows):
+def macro_average(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any] | None:
     """Return the mean of error rates over groups, each group counting the same.
 
     Args:
-        rows: list of :meth:`Counts.as_dict`; those without units have no rate and are left out.
+        rows: of :meth:`Counts.as_dict`; those without units have no rate and are left out.
 
     Returns:
         dict: ``groups`` that were averaged, ``sentences`` and ``units`` of all, and the means of
@@ -208,7 +218,9 @@ def macro_average(rows):
     return mean
 
 
-def confusions(utterances, kind):
+def confusions(
+    utterances: Iterable[Utterance], kind: str
+) -> list[tuple[tuple[str | None, str | None], int]]:
     """Return (ref, hyp) pairs of one kind of error and how often each occurs, commonest first."""
     counter = Counter(
         (pair.ref, pair.hyp) for each in utterances for pair in each.pairs if pair.kind == kind

@@ -6,18 +6,18 @@ from pathlib import Path
 
 from mambaasr import provenance
 from mambaasr.errors import UserError
-from mambaasr.score.report import (
+from mambaasr.score.score_files import (
     UNIT_NAMES,
-    align_table,
     cells,
     describe,
     language_rows,
+    markdown_table,
 )
 
 TITLES = {"wer": "WER", "cer": "CER", "ter": "TER"}
 
 
-def read_results(folder):
+def read_results(folder: str | Path) -> list[tuple[str, dict, dict]]:
     """Collect the scores of an experiment.
 
     Args:
@@ -44,7 +44,7 @@ def read_results(folder):
     return found
 
 
-def results_page(folder):
+def results_page(folder: str | Path) -> str:
     """Return RESULTS.md of an experiment as text; see :func:`read_results` for the errors."""
     folder = Path(folder)
     results = read_results(folder)
@@ -57,7 +57,7 @@ def results_page(folder):
         ]
         if rows:
             columns = ("Snt", UNIT_NAMES[rate], "Corr", "Sub", "Del", "Ins", "Err", "S.Err", "RTF")
-            sections.append(f"## {title}\n\n" + align_table(("Test set", *columns), rows))
+            sections.append(f"## {title}\n\n" + markdown_table(("Test set", *columns), rows))
         rows = [
             row
             for name, found in _languages(results, rate).items()
@@ -65,11 +65,11 @@ def results_page(folder):
         ]
         if rows:
             header = ("Test set and language", *columns[:-1])
-            sections.append(f"## {title} by language\n\n" + align_table(header, rows))
+            sections.append(f"## {title} by language\n\n" + markdown_table(header, rows))
     rows = _lid_rows(results)
     if rows:
         header = ("Test set", "Snt", "Right", "Right in %")
-        sections.append("## Languages found\n\n" + align_table(header, rows))
+        sections.append("## Languages found\n\n" + markdown_table(header, rows))
     comparisons = [
         f"- {name}: {describe(score['compare'])}\n"
         for name, score, _ in results

@@ -8,6 +8,8 @@ import types
 import typing
 from typing import Any
 
+from mambaasr.config.check import describe_option
+
 # What ESPnet's build_model and main_worker give to each class themselves.
 _GIVEN = {
     "encoder": {"input_size"},
@@ -40,14 +42,7 @@ def _of_task(task):
     from mambaasr.espnet_compat import choices
 
     parser = task.get_parser()
-    options = {
-        action.dest: {
-            "kind": getattr(action.type, "__name__", None),
-            "choices": action.choices and list(action.choices),
-            "several": action.nargs is not None or "Append" in type(action).__name__,
-        }
-        for action in parser._actions
-    }
+    options = {action.dest: describe_option(action) for action in parser._actions}
     found = {each.name: (each.default, each.classes) for each in task.class_choices_list}
     for slot in ("optim", "scheduler"):
         found[slot] = (parser.get_default(slot), choices(slot))

@@ -4,7 +4,7 @@ import soundfile
 
 from mambaasr.bin import format_audio
 from mambaasr.bin.check_data import main
-from mambaasr.data.report import read_report
+from mambaasr.data.dropped import read_report
 from mambaasr.errors import UserError
 
 

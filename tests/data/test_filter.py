@@ -1,10 +1,10 @@
 import pytest
 import soundfile
 
+from mambaasr.data.dropped import read_report
 from mambaasr.data.filter import filter_folder
 from mambaasr.data.folder import DataFolder, fix
 from mambaasr.data.format import format_folder
-from mambaasr.data.report import read_report
 from mambaasr.data.speed import perturb_folder
 from mambaasr.errors import UserError
 

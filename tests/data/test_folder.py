@@ -2,8 +2,8 @@ import os
 
 import pytest
 
+from mambaasr.data.dropped import Dropped, read_report, write_report
 from mambaasr.data.folder import DataFolder, Segment, fix
-from mambaasr.data.report import Dropped, read_report, write_report
 from mambaasr.errors import UserError
 
 

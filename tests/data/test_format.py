@@ -6,9 +6,9 @@ import pytest
 import soundfile
 
 from mambaasr.data import format as data_format
+from mambaasr.data.dropped import read_report
 from mambaasr.data.folder import DataFolder
 from mambaasr.data.format import audio_path, format_folder
-from mambaasr.data.report import read_report
 from mambaasr.errors import UserError
 
 

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from mambaasr.data.dropped import read_report
 from mambaasr.data.folder import DataFolder, Segment
 from mambaasr.data.format import change_speed, format_folder
-from mambaasr.data.report import read_report
 from mambaasr.data.speed import parse_factors, perturb_folder
 from mambaasr.errors import UserError
 

@@ -1,7 +1,7 @@
 import pytest
 
 from mambaasr.bin.join_texts import main
-from mambaasr.data.report import read_report
+from mambaasr.data.dropped import read_report
 from mambaasr.data.texts import join_texts
 from mambaasr.errors import UserError
 

@@ -12,131 +12,6 @@ import pytest
 from recipes import ASR, NEEDED, ROOT, call, environment, some_of_an4, steps_of
 
 RECIPES = sorted(ROOT.glob("egs/*/asr1/run.sh"))
-LM = ["--use_lm", "true", "--lm_config", "conf/train_lm.yaml"]
-# What the users of ESPnet2's asr.sh type.
-ESPNET = """stage stop_stage skip_data_prep skip_train skip_eval ngpu nj inference_nj gpu_inference
-dumpdir expdir local_data_opts speed_perturb_factors audio_format fs min_wav_duration
-max_wav_duration token_type nbpe bpemode bpe_char_cover bpe_input_sentence_size bpe_nlsyms
-use_lm lm_config lm_args lm_tag lm_exp lm_stats_dir
-lm_train_text lm_dev_text lm_test_text inference_lm asr_tag asr_exp asr_stats_dir asr_config
-asr_args pretrained_model ignore_init_mismatch feats_normalize inference_tag inference_config
-inference_args inference_asr_model train_set valid_set test_sets nlsyms_txt lang""".split()
-OURS = """encoder decoder model optim skip_stages datadir bad_audio force resume_changed
-bpe_byte_fallback text_prefix""".split()
-
-
-def error_of(done):
-    """Return the one line that a refused call prints."""
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
-    return done.stderr
-
-
-def test_help_lists_every_option(recipe):
-    begun = time.time()
-    done = call(recipe, "--nbpe", "77", "--help")
-    assert time.time() - begun < 2
-    assert (done.returncode, done.stderr) == (0, "")
-    listed = re.findall(r"^  --(\w+) ", done.stdout, re.MULTILINE)
-    assert set(ESPNET + OURS) <= set(listed)
-    assert len(listed) == len(set(listed))
-    assert re.search(r"--nbpe .*\[77\]", done.stdout)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--stage", "16"], "--stage '16': stages are numbers from 1 to 15"),
-        (["--stage", "0"], "stages are numbers from 1 to 15"),
-        (["--stage", "ten"], "--stage 'ten'"),
-        (["--stop_stage", "-1"], "--stop_stage '-1'"),
-        (["--stage", "a[$(touch pwned)]"], "stages are numbers"),
-        (["--skip_stages", "2 x"], "--skip_stages 'x'"),
-        (["--stage", "11", "--stop_stage", "10"], "--stage 11 comes after --stop_stage 10"),
-        (["--stage", "14"], "not built yet"),
-        (["--stop_stage", "15"], "not built yet"),
-        (["--stage", "6", "--stop_stage", "8"], "stages 6 to 8 are the language model's: --use_lm"),
-        (["--stage", "9"], "stage 9 (n-gram) is not built yet"),
-        (["--stop_stage", "9", "--use_lm", "true"], "stage 9 (n-gram) is not built yet"),
-        (["--use_lm", "true"], "--use_lm true needs --lm_config, or --lm_exp"),
-        (["--lm_config", "conf/x.yaml"], "--lm_config conf/x.yaml: no such file"),
-        ([*LM, "--lm_args", "--lm transformr"], "lm `transformr` is unknown; did you mean `tran"),
-        ([*LM, "--lm_args", "--encoder mamba"], "there is no option --encoder"),
-        (
-            [*LM, "--lm_args", "--lm_conf units=3"],
-            "lm_conf has no option `units`; did you mean `un",
-        ),
-        ([*LM, "--lm_tag", "x,y"], "--lm_tag 'x,y'"),
-        ([*LM, "--lm_train_text", "'a"], "a quotation mark is not closed"),
-        ([*LM, "--inference_args", "--lm_weight 0"], "the language model would not be used"),
-        (["--asr_confg", "x"], "did you mean --asr_config"),
-        (["--zzzz", "x"], "unknown option --zzzz"),
-        (["--stage stop_stage", "x"], "unknown option"),
-        (["--x[$(touch pwned)]", "1"], "unknown option"),
-        (["--PATH", "x"], "unknown option"),
-        (["--nj"], "--nj needs a value"),
-        (["stage"], "'stage' is not an option"),
-        (["--skip_train", "--stage", "3"], "--skip_train takes true or false, not '--stage'"),
-        (["--nj", "two"], "--nj 'two' is not a whole number"),
-        (["--ngpu", "a[$(touch pwned)]"], "is not a whole number"),
-        (["--ngpu", "08"], "is not a whole number"),
-        (["--nj", "0"], "--nj 0: must be at least 1"),
-        (["--inference_nj", "0"], "--inference_nj 0: must be at least 1"),
-        (["--nbpe", "0"], "--nbpe 0: must be at least 1"),
-        (["--fs", "0"], "--fs 0: must be at least 1"),
-        (["--max_wav_duration", "x"], "is not a number"),
-        (["--min_wav_duration", "10.5", "--max_wav_duration", "9.5"], "10.5 is above --max_wav"),
-        (["--speed_perturb_factors", "0.9 0.0"], "'0.0' is not a number above 0"),
-        (["--speed_perturb_factors", "0.9,1.1"], "'0.9,1.1' is not a number above 0"),
-        (["--fs", "fast"], "--fs 'fast'"),
-        (["--token_type", "phn"], "choose one of: char bpe word"),
-        (["--feats_normalize", "x"], "choose one of: global_mvn utterance_mvn none"),
-        (["--train_set="], "--train_set is required"),
-        (["--test_sets", " "], "--test_sets is required"),
-        (["--pretrained_model", "old.pth:a:b"], "no such file: old.pth"),
-        (["--inference_args", "--beam_sise 3"], "unrecognized arguments: --beam_sise 3"),
-        (["--inference_args=--nonsense"], "unrecognized arguments: --nonsense"),
-        (["--inference_config", "conf/train_asr.yaml"], "there is no option `encoder`"),
-        (["--asr_args=--nonsense"], "there is no option --nonsense"),
-        (
-            ["--asr_config", "conf/x.yaml"],
-            "--asr_config conf/x.yaml: no such file; there are: train_asr",
-        ),
-        (["--encoder", "conf/x.yaml"], "--encoder conf/x.yaml: no such file"),
-        (["--nlsyms_txt", "nowhere"], "--nlsyms_txt nowhere: no such file"),
-        (["--text_prefix", "<|en|>"], "its words must be in a file --nlsyms_txt"),
-        (["--bpe_char_cover", "all"], "--bpe_char_cover 'all' is not a number"),
-        (["--bpe_input_sentence_size", "1e6"], "--bpe_input_sentence_size '1e6' is not a whole"),
-        (["--asr_args", "--max_epoch '3"], "a quotation mark is not closed"),
-        (["--asr_args", "--max_epochs 3"], "did you mean `--max_epoch`"),
-        (["--asr_args", "--encoder mambo"], "encoder `mambo` is unknown"),
-        (["--asr_args", "--decoder none"], "without a decoder CTC is alone"),
-        (["--model", "conf/x.yaml"], "--model conf/x.yaml: no such file"),
-        (["--encoder", "conmamba_xs"], "no such file (did you mean conmamba_s"),
-        (["--encoder", f"{ASR.parent}/conf/decoder/mamba_6.yaml"], "has neither 'encoder:'"),
-        (["--inference_args", "--lm_weight 0.3 --lm_file x --oops 1"], "arguments: --oops 1"),
-        (["--inference_args", "--lm_weight 0.3"], "--lm_weight 0.3 has no effect without a lang"),
-        # A name alone is a block of the recipe or of TEMPLATE.
-        (["--encoder", "conmamba_s", "--asr_args=--nonsense"], "there is no option --nonsense"),
-        (["--optim", "cosine.yaml", "--asr_args=--nonsense"], "there is no option --nonsense"),
-        (["--dumpdir", "a,b"], "--dumpdir 'a,b'"),
-        (["--expdir", "a#b"], "--expdir 'a#b'"),
-        (["--asr_tag", "$(touch pwned)"], "--asr_tag '$(touch pwned)'"),
-        (["--asr_tag", "x" * 200], "--asr_tag is too long"),
-        (["--lang", "x,y"], "--lang 'x,y'"),
-    ],
-)
-def test_mistakes_are_refused_at_once(recipe, options, message):
-    assert message in error_of(call(recipe, *NEEDED, *options))
-    assert not (recipe / "exp").exists() and not (recipe / "data").exists()
-
-
-def test_options_in_both_forms_and_the_last_wins(recipe):
-    options = ["--nj=3", "--nj", "5", "--asr-tag=a=b", "--asr_args", "--max_epoch 1", "--help"]
-    text = call(recipe, *options).stdout
-    assert re.search(r"--nj .*\[5\]$", text, re.MULTILINE)
-    assert re.search(r"--asr_tag .*\[a=b\]$", text, re.MULTILINE)
-    assert re.search(r"--asr_args .*\[--max_epoch 1\]$", text, re.MULTILINE)
 
 
 def test_words_reach_local_data_sh_unharmed(recipe):
@@ -307,7 +182,8 @@ def test_without_an_environment_it_says_how_to_get_one(tmp_path):
         capture_output=True,
         text=True,
     )
-    assert f'run "make env" in {tmp_path}' in error_of(done)
+    assert done.returncode == 2 and done.stderr.startswith("error: ")
+    assert f'run "make env" in {tmp_path}' in done.stderr
 
 
 @pytest.mark.parametrize("script", RECIPES, ids=lambda path: path.parts[-3])

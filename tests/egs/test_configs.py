@@ -17,7 +17,7 @@ import yaml
 import mambaasr
 from mambaasr import espnet_compat
 from mambaasr.config import check_training, merge, read
-from mambaasr.score.table_file import read_table, run_options
+from mambaasr.tables.read import read_table, run_options
 
 EGS = Path(__file__).resolve().parents[2] / "egs"
 TEMPLATE = EGS / "TEMPLATE/asr1/conf"

@@ -2,16 +2,15 @@
 
 import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+from mambaasr.score.table_file import read_table
+from mambaasr.score.table_page import table_page
 from recipes import environment, small_recipe
 
 from mambaasr.bin.table import plan
-from mambaasr.score.table_file import read_table
-from mambaasr.score.table_page import table_page
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLES = sorted(ROOT.glob("egs/*/asr1/tables/*.yaml"))
@@ -104,17 +103,3 @@ def test_a_table_from_nothing_to_its_figures(recipe):
     steps = re.findall(r"^\S+ stage \d+: [^:]*: (.*)$", again.stdout, re.MULTILINE)
     assert set(steps) == {"done already"}
     assert "Not run" not in again.stdout
-
-
-def test_it_stops_at_a_failure_when_asked_to(recipe):
-    shutil.rmtree(recipe / "prepared")
-    done = call(recipe, "--keep_going", "false")
-    assert done.returncode == 1 and "======== good" not in done.stdout
-    assert done.stderr.endswith("error: 1 failed: broken;\n")
-
-
-def test_a_mistake_in_any_row_stops_it_before_the_first(recipe):
-    (recipe / "tables/x.yaml").write_text(TABLE.replace("options: {}", "options: {encoder: nix}"))
-    done = call(recipe)
-    assert done.returncode == 2 and "stage" not in done.stdout
-    assert "tables/x.yaml: line 9: encoder `nix`: no such block" in done.stderr

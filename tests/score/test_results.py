@@ -6,8 +6,8 @@ import pytest
 
 from mambaasr.errors import UserError
 from mambaasr.score.error_rate import align, characters, words
-from mambaasr.score.report import write_scores
 from mambaasr.score.results import results_page
+from mambaasr.score.score_files import write_scores
 
 DECODING = {
     "command": "python -m mambaasr.bin.asr_inference --nj 2",

@@ -7,7 +7,7 @@ import numpy
 import pytest
 import torch
 
-from mambaasr.data.report import read_report
+from mambaasr.data.dropped import read_report
 from mambaasr.task import statistics
 
 

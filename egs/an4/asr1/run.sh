@@ -10,6 +10,6 @@ exec ../../TEMPLATE/asr1/asr.sh \
     --test_sets "train_dev test" \
     --speed_perturb_factors "0.9 1.0 1.1" \
     --token_type char \
-    --asr_config conf/train_asr.yaml \
-    --inference_config conf/decode_asr.yaml \
+    --asr_config train_asr \
+    --inference_config decode_asr \
     "$@"

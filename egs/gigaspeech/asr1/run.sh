@@ -4,16 +4,15 @@
 # publish. No speed perturbation: there is enough speech.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
-blocks=../../TEMPLATE/asr1/conf
 
 exec ../../TEMPLATE/asr1/asr.sh \
     --train_set train_xl \
     --valid_set dev \
     --test_sets "dev test" \
     --token_type bpe --nbpe 5000 \
-    --asr_config "${blocks}/train_asr.yaml" \
-    --encoder "${blocks}/encoder/conextbimamba.yaml" \
-    --decoder "${blocks}/decoder/transformer_6.yaml" \
-    --optim "${blocks}/optim/cosine.yaml" \
-    --inference_config "${blocks}/decode_asr.yaml" \
+    --asr_config train_asr \
+    --encoder conextbimamba \
+    --decoder transformer_6 \
+    --optim cosine \
+    --inference_config decode_asr \
     "$@"

@@ -3,7 +3,6 @@
 # The blocks in ../../TEMPLATE/asr1/conf swap any part; tables/ lists what papers publish.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
-blocks=../../TEMPLATE/asr1/conf
 
 exec ../../TEMPLATE/asr1/asr.sh \
     --train_set train_960 \
@@ -12,9 +11,9 @@ exec ../../TEMPLATE/asr1/asr.sh \
     --speed_perturb_factors "0.95 1.0 1.05" \
     --max_wav_duration 30 \
     --token_type bpe --nbpe 5000 \
-    --asr_config "${blocks}/train_slytherin_s.yaml" \
-    --encoder "${blocks}/encoder/conmamba_s.yaml" \
-    --decoder "${blocks}/decoder/transformer_4.yaml" \
-    --optim "${blocks}/optim/slytherin_s.yaml" \
-    --inference_config "${blocks}/decode_asr.yaml" \
+    --asr_config train_slytherin_s \
+    --encoder conmamba_s \
+    --decoder transformer_4 \
+    --optim slytherin_s \
+    --inference_config decode_asr \
     "$@"

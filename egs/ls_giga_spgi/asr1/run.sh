@@ -4,7 +4,6 @@
 # lists what is published.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
-blocks=../../TEMPLATE/asr1/conf
 
 exec ../../TEMPLATE/asr1/asr.sh \
     --train_set train \
@@ -13,12 +12,12 @@ exec ../../TEMPLATE/asr1/asr.sh \
     --max_wav_duration 30 \
     --token_type bpe --nbpe 5000 --bpemode bpe --bpe_byte_fallback true --bpe_char_cover 0.9995 \
     --bpe_input_sentence_size 2000000 \
-    --nlsyms_txt "${blocks}/task_tokens.txt" \
+    --nlsyms_txt task_tokens.txt \
     --text_prefix "<|en|> <|transcribe|>" \
     --feats_normalize none \
-    --asr_config "${blocks}/train_samba.yaml" \
-    --encoder "${blocks}/encoder/samba_base.yaml" \
-    --decoder "${blocks}/decoder/samba_base.yaml" \
-    --optim "${blocks}/optim/samba.yaml" \
-    --inference_config "${blocks}/decode_attention.yaml" \
+    --asr_config train_samba \
+    --encoder samba_base \
+    --decoder samba_base \
+    --optim samba \
+    --inference_config decode_attention \
     "$@"

@@ -4,7 +4,6 @@
 # any part: --model language_embedding tells it the language, --model lid asks it for it.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
-blocks=../../TEMPLATE/asr1/conf
 
 exec ../../TEMPLATE/asr1/asr.sh \
     --train_set train \
@@ -12,8 +11,8 @@ exec ../../TEMPLATE/asr1/asr.sh \
     --test_sets test \
     --max_wav_duration 30 \
     --token_type char \
-    --asr_config "${blocks}/train_mlma.yaml" \
-    --encoder "${blocks}/encoder/mlma_18.yaml" \
-    --optim "${blocks}/optim/slytherin_ctc.yaml" \
-    --inference_config "${blocks}/decode_ctc.yaml" \
+    --asr_config train_mlma \
+    --encoder mlma_18 \
+    --optim slytherin_ctc \
+    --inference_config decode_ctc \
     "$@"

@@ -9,6 +9,6 @@ exec ../../TEMPLATE/asr1/asr.sh \
     --valid_set dev \
     --test_sets "test_en" \
     --token_type char \
-    --asr_config conf/train_asr.yaml \
-    --inference_config conf/decode_asr.yaml \
+    --asr_config train_asr \
+    --inference_config decode_asr \
     "$@"

@@ -1,4 +1,4 @@
-"""Steps of a recipe: skipped when done and still right, redone and resumed otherwise."""
+"""Tasks of a recipe: skipped when done and still right, redone and resumed otherwise."""
 
 import csv
 import json
@@ -13,33 +13,39 @@ from pathlib import Path
 
 import pytest
 
-from mambaasr import stage
 from mambaasr.errors import UserError
 from mambaasr.fingerprint import fingerprint
-from mambaasr.stage import Step, changes, options, run, without_launcher
+from mambaasr.recipe import task as module
+from mambaasr.recipe.task import Task, changes, options, run, without_launcher, would_run
 
-STAGE = [sys.executable, "-m", "mambaasr.bin.stage"]
+# Runs a task as the driver does: its folder, what it writes or "", and its command.
+RUN = """import sys
+from mambaasr.recipe.task import Task, run
+folder, out, *command = sys.argv[1:]
+sys.exit(run(Task("x", command, folder, outputs=[out] if out else [])))
+"""
+DRIVER = [sys.executable, "-c", RUN]
 
 
 @pytest.fixture
 def copy(tmp_path, monkeypatch):
-    """A step that copies a file, in a folder whose name would hurt a careless shell."""
+    """A task that copies a file, in a folder whose name would hurt a careless shell."""
     folder = tmp_path / "a b,'c' $(touch pwned)"
     folder.mkdir()
     monkeypatch.chdir(folder)
     (folder / "in").write_text("one\n")
 
     def make(**changed):
-        given = {"name": "copy", "marker": folder / ".stages/copy.json", "inputs": ["in"]}
+        given = {"title": "copy", "folder": folder, "inputs": ["in"]}
         given |= {"command": ["cp", "in", "out"], "outputs": ["out"]}
-        return Step(**given | changed)
+        return Task(**given | changed)
 
     return make
 
 
-def message_of(step, capsys, **how):
-    """Run a step and return what it said."""
-    assert run(step, **how) == 0
+def message_of(task, capsys, **how):
+    """Run a task and return what it said."""
+    assert run(task, **how) == 0
     return capsys.readouterr().out
 
 
@@ -60,16 +66,16 @@ def test_changed_input_output_and_option_are_named(copy, capsys, tmp_path):
         assert stream.read() == "two\n"
     os.unlink("out")
     assert "out is missing" in message_of(copy(), capsys)
-    step = copy(command=["cp", "--backup=none", "in", "out"])
-    assert "--backup: not given, now none" in message_of(step, capsys)
+    task = copy(command=["cp", "--backup=none", "in", "out"])
+    assert "--backup: not given, now none" in message_of(task, capsys)
 
 
 def test_optional_input_that_appears_counts(copy, capsys):
-    step = copy(inputs=["in", "segments"])
-    message_of(step, capsys)
-    assert "done already" in message_of(step, capsys)
+    task = copy(inputs=["in", "segments"])
+    message_of(task, capsys)
+    assert "done already" in message_of(task, capsys)
     open("segments", "w").close()
-    assert "segments is new" in message_of(step, capsys)
+    assert "segments is new" in message_of(task, capsys)
 
 
 def test_an_input_without_a_name_is_not_the_folder(copy, capsys):
@@ -79,11 +85,11 @@ def test_an_input_without_a_name_is_not_the_folder(copy, capsys):
 
 
 def test_ignored_options_do_not_count(copy, capsys):
-    def step(n):
+    def task(n):
         return copy(command=["env", f"--chdir={n}", "true"], outputs=[], ignore=["chdir"])
 
-    message_of(step("."), capsys)
-    assert "done already" in message_of(step("/"), capsys)
+    message_of(task("."), capsys)
+    assert "done already" in message_of(task("/"), capsys)
 
 
 def test_touched_but_equal_files_change_nothing(copy, capsys):
@@ -105,15 +111,15 @@ def test_only_outputs_asked_for_now_count(copy, capsys):
 
 
 def test_kept_outputs_may_be_changed_by_hand(copy, capsys):
-    step = copy(keep_outputs=True)
-    message_of(step, capsys)
+    task = copy(keep_outputs=True)
+    message_of(task, capsys)
     with open("out", "w") as stream:
         stream.write("mended\n")
-    assert "done already" in message_of(step, capsys)
+    assert "done already" in message_of(task, capsys)
     with open("out") as stream:
         assert stream.read() == "mended\n"
     os.unlink("out")
-    assert "out is missing" in message_of(step, capsys)
+    assert "out is missing" in message_of(task, capsys)
 
 
 def test_changed_audio_behind_a_wav_scp_is_noticed(copy, capsys):
@@ -123,65 +129,65 @@ def test_changed_audio_behind_a_wav_scp_is_noticed(copy, capsys):
         os.utime(name, (1, 1))
     with open("wav.scp", "w") as stream:
         stream.write("1 a b.wav\n2\tc.wav\n")
-    step = copy(inputs=["wav.scp"])
-    message_of(step, capsys)
-    assert "done already" in message_of(step, capsys)
+    task = copy(inputs=["wav.scp"])
+    message_of(task, capsys)
+    assert "done already" in message_of(task, capsys)
     for change in (
         lambda: os.utime("a b.wav", (2, 2)),
         lambda: open("a b.wav", "a").write("more"),
         lambda: os.unlink("c.wav"),
     ):
         change()
-        said = message_of(step, capsys)
+        said = message_of(task, capsys)
         assert "copy: the audio of wav.scp changed" in said and " wav.scp changed;" not in said
-        assert "done already" in message_of(step, capsys)
+        assert "done already" in message_of(task, capsys)
 
 
 def test_a_file_that_the_command_names_is_an_input(copy, capsys):
     open("more", "w").close()
-    step = copy(command=["env", "F=more", "cp", "in", "out"], inputs=[])
-    message_of(step, capsys)
-    assert "done already" in message_of(step, capsys)
+    task = copy(command=["env", "F=more", "cp", "in", "out"], inputs=[])
+    message_of(task, capsys)
+    assert "done already" in message_of(task, capsys)
     for name in ("in", "more"):
         with open(name, "a") as stream:
             stream.write("changed\n")
-        assert f"copy: {name} changed" in message_of(step, capsys)
+        assert f"copy: {name} changed" in message_of(task, capsys)
 
 
 def test_a_corpus_may_come_with_the_step_and_counts_from_then_on(copy, capsys):
     command = ["bash", "-c", "mkdir -p corpus; touch corpus/text out"]
-    step = copy(command=command, corpora=["corpus"])
-    message_of(step, capsys)
-    assert "done already" in message_of(step, capsys)
+    task = copy(command=command, corpora=["corpus"])
+    message_of(task, capsys)
+    assert "done already" in message_of(task, capsys)
     with open("corpus/text", "w") as stream:
         stream.write("corrected\n")
-    assert "copy: corpus changed" in message_of(step, capsys)
-    assert "done already" in message_of(step, capsys)
+    assert "copy: corpus changed" in message_of(task, capsys)
+    assert "done already" in message_of(task, capsys)
     shutil.rmtree("corpus")  # to save room
-    assert "done already" in message_of(step, capsys)
+    assert "done already" in message_of(task, capsys)
 
 
 def test_words_that_are_no_corpus(copy, capsys):
-    """A file, nothing, and the folder of the step's own notes."""
-    step = copy(corpora=["in", "nothing", "."])
-    message_of(step, capsys)
+    """A file, nothing, and the folder of the task's own notes."""
+    task = copy(corpora=["in", "nothing", "."])
+    message_of(task, capsys)
     open("more", "w").close()
-    assert "done already" in message_of(step, capsys)
+    assert "done already" in message_of(task, capsys)
 
 
 def test_words_for_which_an_input_stands(copy, capsys):
-    def step(last):
+    def task(last):
         return copy(command=["bash", "-c", "cp in out", "x", "--lr", last], recorded=4)
 
-    message_of(step("1"), capsys)
-    assert "done already" in message_of(step("2"), capsys)
+    message_of(task("1"), capsys)
+    assert "done already" in message_of(task("2"), capsys)
 
 
 @pytest.fixture
 def code(monkeypatch):
     """The code of every command, to be changed."""
     found = {"mambaasr/a.py": "1", "torch": "2.11.0"}
-    monkeypatch.setattr(stage, "code_of", lambda command, programs, configs: dict(found))
+    monkeypatch.setattr(module, "code_of", lambda command, programs, configs: dict(found))
     return found
 
 
@@ -212,17 +218,17 @@ def test_what_the_version_before_did(copy, capsys, code):
     message_of(copy(), capsys)
     of_the_version_before(copy().marker)
     assert message_of(copy(), capsys).count("copy: nothing says by which code it was made\n") == 1
-    step = trainer(copy, 1, marker=Path(".stages/train.json").absolute())
-    assert run(step) == 9
-    of_the_version_before(step.begun)
-    said = message_of(step, capsys)
+    task = trainer(copy, 1, title="train")
+    assert run(task) == 9
+    of_the_version_before(task.begun)
+    said = message_of(task, capsys)
     assert "begun by another version: nothing says by which code it was made" in said
-    of_the_version_before(step.marker)
-    assert "stays as it is, though nothing says by which code" in message_of(step, capsys)
-    assert message_of(step, capsys).count("\n") == 1
+    of_the_version_before(task.marker)
+    assert "stays as it is, though nothing says by which code" in message_of(task, capsys)
+    assert message_of(task, capsys).count("\n") == 1
     with pytest.raises(UserError, match="--epochs: 1, now 2"):
-        of_the_version_before(step.begun)
-        run(trainer(copy, 2, marker=step.marker))
+        of_the_version_before(task.begun)
+        run(trainer(copy, 2, title="train"))
 
 
 def test_other_code_is_told_of_a_training_and_leaves_it(copy, capsys, code):
@@ -230,7 +236,7 @@ def test_other_code_is_told_of_a_training_and_leaves_it(copy, capsys, code):
     capsys.readouterr()
     code["mambaasr/a.py"] = "2"
     said = message_of(trainer(copy, 1), capsys)
-    assert "goes on from ckpt, begun by another version: its code changed (mambaasr/a.py)" in said
+    assert "resumes from ckpt, begun by another version: its code changed (mambaasr/a.py)" in said
     assert message_of(trainer(copy, 1), capsys).count("\n") == 1
     code["torch"] = "3.0"
     said = message_of(trainer(copy, 1), capsys)
@@ -240,20 +246,20 @@ def test_other_code_is_told_of_a_training_and_leaves_it(copy, capsys, code):
 
 
 def test_outputs_mended_by_hand_outlive_other_code(copy, capsys, code):
-    step = copy(keep_outputs=True)
-    message_of(step, capsys)
+    task = copy(keep_outputs=True)
+    message_of(task, capsys)
     with open("out", "w") as stream:
         stream.write("mended\n")
     code["mambaasr/a.py"] = "2"
-    said = message_of(step, capsys)
+    said = message_of(task, capsys)
     assert (
         "stays as it is, for out changed by hand, though its code changed (mambaasr/a.py)" in said
     )
     assert "to make it anew all the same: --force true" in said
-    assert message_of(step, capsys).count("\n") == 1
+    assert message_of(task, capsys).count("\n") == 1
     with open("in", "w") as stream:
         stream.write("two\n")
-    assert "for out changed by hand, though in changed;" in message_of(step, capsys)
+    assert "for out changed by hand, though in changed;" in message_of(task, capsys)
     assert Path("out").read_text() == "mended\n"
     other = copy(keep_outputs=True, command=["cp", "--backup=none", "in", "out"])
     with pytest.raises(UserError, match="(?s)--backup: .*out changed by hand.*--force true"):
@@ -269,12 +275,12 @@ def test_another_corpus_is_no_mending_by_hand(copy, capsys):
     Path("corpus").mkdir()
     Path("corpus/a.wav").write_text("RIFF")
     Path("in").write_text("a corpus/a.wav\n")
-    step = copy(command=["cp", "in", "wav.scp"], outputs=["wav.scp"], keep_outputs=True)
-    step.corpora = ["corpus"]
-    message_of(step, capsys)
+    task = copy(command=["cp", "in", "wav.scp"], outputs=["wav.scp"], keep_outputs=True)
+    task.corpora = ["corpus"]
+    message_of(task, capsys)
     Path("corpus/a.wav").write_text("RIFF again")
     Path("corpus/text").write_text("a corrected\n")
-    assert "copy: corpus changed" in message_of(step, capsys)
+    assert "copy: corpus changed" in message_of(task, capsys)
 
 
 def test_a_failure_that_touched_nothing_leaves_kept_outputs_known(copy, capsys):
@@ -305,8 +311,7 @@ def longer(copy, name, epochs, config="c.yaml", **more):
     line = f"mkdir -p exp/{name}/; touch exp/{name}/checkpoint.pth out"
     command = ["bash", "-c", line, "--output_dir", f"exp/{name}", "--config", config]
     command += ["--max_epoch", str(epochs)] if epochs else []
-    marker = f"exp/{name}/.stages/11_training.json"
-    given = {"name": "stage 11: training", "marker": Path(marker), "command": command}
+    given = {"title": "training", "stage": 11, "folder": f"exp/{name}", "command": command}
     return copy(**given | {"resumes": [f"exp/{name}/checkpoint.pth"]} | more)
 
 
@@ -349,40 +354,56 @@ def test_command_that_cannot_begin_keeps_the_marker(copy, capsys):
         with pytest.raises(UserError, match=f"{message}: {program}"):
             run(copy(command=[program]))
     with pytest.raises(UserError, match="cannot be written"):
-        run(copy(command=["cp", "-f", "in", "out"], log="in/x.log"))
+        closed(copy().log)
+        run(copy(command=["cp", "-f", "in", "out"]))
+    opened(copy().log)
     assert "done already" in message_of(copy(), capsys)
+
+
+def closed(path):
+    """Put something in the way of a file."""
+    path.unlink(missing_ok=True)
+    path.mkdir()
+
+
+def opened(path):
+    path.rmdir()
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
-def test_full_disk_is_told_with_the_path(copy, capsys, tmp_path):
-    full = tmp_path / "full"
+def test_full_disk_is_reported_with_the_path(copy, capsys, tmp_path):
+    full, task = tmp_path / "full", copy()
     full.symlink_to("/dev/full")
-    with pytest.raises(UserError, match="full: cannot be written: No space left"):
-        run(copy(log=full))
+    task.log.parent.mkdir()
+    task.log.symlink_to("/dev/full")
+    with pytest.raises(UserError, match="0_copy.log: cannot be written: No space left"):
+        run(task)
     assert not os.path.exists("out")
+    task.log.unlink()
     # The work is done and marked: what failed is the table of times.
     with pytest.raises(UserError, match="full: cannot be written: No space left"):
-        run(copy(timings=full))
-    assert "done already" in message_of(copy(), capsys)
-    step = copy(marker=tmp_path / "other.json")
-    (tmp_path / "other.json.lock").symlink_to("/dev/full")
-    with pytest.raises(UserError, match="other.json.lock: cannot be written"):
-        run(step)
+        run(task, timings=full)
+    assert "done already" in message_of(task, capsys)
+    other = copy(folder=tmp_path / "other")
+    other.marker.parent.mkdir(parents=True)
+    Path(f"{other.marker}.lock").symlink_to("/dev/full")
+    with pytest.raises(UserError, match="json.lock: cannot be written"):
+        run(other)
 
 
 def test_failing_command_leaves_no_marker(copy, capsys):
-    step = copy(command=["cp", "nowhere", "out"])
-    assert run(step) == 1
+    task = copy(command=["cp", "nowhere", "out"])
+    assert run(task) == 1
     assert "failed with exit status 1" in capsys.readouterr().out
-    assert not step.marker.exists()
-    assert run(step) == 1
+    assert not task.marker.exists()
+    assert run(task) == 1
 
 
 def test_missing_output_is_an_error(copy):
-    step = copy(command=["true"])
+    task = copy(command=["true"])
     with pytest.raises(UserError, match="ended without writing out"):
-        run(step)
-    assert not step.marker.exists()
+        run(task)
+    assert not task.marker.exists()
 
 
 def test_failed_redo_takes_the_old_marker_away(copy, capsys):
@@ -405,7 +426,7 @@ def test_missing_program(copy):
 def test_arguments_are_never_run(copy, capsys):
     argument = "$(touch pwned); touch pwned `touch pwned` '"
     message_of(copy(command=["cp", "in", argument], outputs=[argument]), capsys)
-    assert sorted(os.listdir(".")) == sorted([argument, ".stages", "in"])
+    assert sorted(os.listdir(".")) == sorted([argument, ".stages", "in", "log"])
 
 
 def trainer(copy, epochs, **more):
@@ -439,28 +460,28 @@ def test_no_resume_from_checkpoint_of_unknown_origin(copy):
 
 
 def test_log_keeps_the_last_of_a_progress_bar(copy, capsys, tmp_path):
-    step = copy(command=["printf", "10%%\\r90%%\\nend"], outputs=[], log=tmp_path / "l/x.log")
-    assert run(step) == 0
-    head, *lines = step.log.read_text().splitlines()
+    task = copy(command=["printf", "10%%\\r90%%\\nend"], outputs=[])
+    assert run(task) == 0
+    head, *lines = task.log.read_text().splitlines()
     assert head.endswith("printf '10%%\\r90%%\\nend'")
     assert lines == ["90%", "end"]
 
 
 def test_timings(copy, capsys, tmp_path):
-    step = copy(timings=tmp_path / "timings.tsv")
-    message_of(step, capsys)
-    message_of(step, capsys)
-    head, *lines = [line.split("\t") for line in step.timings.read_text().splitlines()]
-    assert head == ["step", "start", "end", "seconds", "cpu_seconds", "exit", "command"]
-    assert [(line[0], line[5], line[6]) for line in lines] == [("copy", "0", "cp in out")]
+    timings = tmp_path / "timings.tsv"
+    message_of(copy(), capsys, timings=timings)
+    message_of(copy(), capsys, timings=timings)
+    head, *lines = [line.split("\t") for line in timings.read_text().splitlines()]
+    assert head == ["task", "start", "end", "seconds", "cpu_seconds", "exit", "command"]
+    assert [(line[0], line[5], line[6]) for line in lines] == [("stage 0: copy", "0", "cp in out")]
 
 
 def test_timings_count_the_work_of_all_processes(copy, capsys, tmp_path):
     burn = "import time\nwhile time.process_time() < 0.3: pass"
     child = ("sh", "-c", '"$0" -c "$1"; cp in out', sys.executable, burn)
-    step = copy(timings=tmp_path / "timings.tsv", command=child)
-    message_of(step, capsys)
-    (row,) = csv.DictReader(step.timings.open(), delimiter="\t")
+    timings = tmp_path / "timings.tsv"
+    message_of(copy(command=child), capsys, timings=timings)
+    (row,) = csv.DictReader(timings.open(), delimiter="\t")
     assert float(row["cpu_seconds"]) >= 0.3
 
 
@@ -496,31 +517,29 @@ def is_alive(pid):
 @pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="reads /proc")
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_command_ends_with_its_driver(tmp_path, how):
-    """A shell that is killed leaves neither its command nor anything that looks finished."""
+    """A driver that is killed leaves neither its command nor anything that looks finished."""
     pid = tmp_path / "pid"
-    line = [*STAGE, "--name", "x", "--marker", str(tmp_path / "m.json"), "--"]
+    line = [*DRIVER, str(tmp_path), ""]
     line += ["bash", "-c", 'echo $$ > "$0.new"; mv "$0.new" "$0"; exec sleep 60', str(pid)]
-    # "; true" keeps the shell from replacing itself by the command.
-    shell = subprocess.Popen(["bash", "-c", '"$@"; true', "driver", *line])
+    driver = subprocess.Popen(line)
     wait_for(pid)
     command = int(pid.read_text())
     assert is_alive(command)
-    shell.send_signal(how)
-    shell.wait()
+    driver.send_signal(how)
+    driver.wait()
     for _ in range(100):
         if not is_alive(command):
             break
         time.sleep(0.1)
     assert not is_alive(command)
-    assert not (tmp_path / "m.json").exists()
+    assert not (tmp_path / ".stages/0_x.json").exists()
 
 
 def test_two_runs_take_turns(tmp_path):
     out = tmp_path / "out"
-    line = [*STAGE, "--name", "x", "--marker", str(tmp_path / "m.json"), "--output", str(out)]
-    line += ["--", "bash", "-c", 'sleep 1; echo once >> "$0"', str(out)]
+    line = [*DRIVER, str(tmp_path), str(out), "bash", "-c", 'sleep 1; echo once >> "$0"', str(out)]
     first = subprocess.Popen(line, stdout=subprocess.PIPE, text=True)
-    wait_for(tmp_path / "m.json.lock")
+    wait_for(tmp_path / ".stages/0_x.json.lock")
     time.sleep(0.3)
     second = subprocess.run(line, capture_output=True, text=True)
     assert first.wait() == 0 and second.returncode == 0
@@ -530,16 +549,45 @@ def test_two_runs_take_turns(tmp_path):
     first.stdout.close()
 
 
-def test_command_line(tmp_path):
-    line = [*STAGE, "--name", "x", "--marker", str(tmp_path / "m.json")]
-    bare = subprocess.run(line, capture_output=True, text=True)
-    assert bare.returncode == 2 and bare.stderr.startswith("error: no command")
-    done = subprocess.run([*line, "--", "bash", "-c", "exit 7"], capture_output=True, text=True)
-    assert done.returncode == 7
-    begun = time.time()
-    assert subprocess.run([*STAGE, "--help"], capture_output=True).returncode == 0
-    assert time.time() - begun < 2
-    assert not (tmp_path / "m.json").exists()
+def test_a_closed_terminal_stops_nothing(tmp_path):
+    """As in ``run.sh | head -1``: the command is read to its end, and the log has all of it."""
+    command = ["bash", "-c", "for i in $(seq 20000); do echo line $i; done; touch done"]
+    driver = subprocess.Popen(
+        [*DRIVER, str(tmp_path), "done", *command],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    driver.stdout.readline()
+    driver.stdout.close()
+    assert (driver.wait(), driver.stderr.read()) == (0, "")
+    driver.stderr.close()
+    assert (tmp_path / "log/0_x.log").read_text().splitlines()[-1] == "line 20000"
+    assert (tmp_path / ".stages/0_x.json").exists()
+
+
+def test_what_is_needed_and_what_is_generated(copy, capsys):
+    task = copy(needs={"first": "no such thing: run stage 1"}, generated={"c/x.yaml": "a: 1\n"})
+    task.inputs.append("c/x.yaml")
+    with pytest.raises(UserError, match="first: no such thing: run stage 1"):
+        run(task)
+    open("first", "w").close()
+    message_of(task, capsys)
+    assert Path("c/x.yaml").read_text() == "a: 1\n" and would_run(task) == []
+    task.generated["c/x.yaml"] = "a: 2\n"
+    assert would_run(task) == ["c/x.yaml changed"]
+    assert Path("c/x.yaml").read_text() == "a: 1\n"
+    assert "c/x.yaml changed" in message_of(task, capsys)
+    assert would_run(task, ["in", "other"]) == ["in may change"]
+
+
+def test_a_task_without_a_folder_always_runs(copy, capfd):
+    task = copy(folder=None, command=["echo", "hello"], outputs=[])
+    for _ in range(2):
+        assert run(task) == 0
+    assert capfd.readouterr().out == "hello\nhello\n"
+    assert os.listdir(".") == ["in"]
 
 
 def test_marker_is_plain_json(copy, capsys):

@@ -1,26 +1,37 @@
 """Scores as files: score.json for programs, score.txt and errors_*.txt for people."""
 
 import json
-import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+from wcwidth import wcswidth
 
 from mambaasr.files import atomic_write
 from mambaasr.score import error_rate
+from mambaasr.score.error_rate import Utterance
 
 UNIT_NAMES = {"cer": "Chr", "wer": "Wrd", "ter": "Tok"}
 PARTS = ("correct", "substitutions", "deletions", "insertions", "errors")
 COLUMNS = ("Snt", "Unit", "Corr", "Sub", "Del", "Ins", "Err", "S.Err")
 
 
-def write_scores(folder, scores, speakers, details, languages=None):
+def write_scores(
+    folder: str | Path,
+    scores: Mapping[str, Sequence[Utterance]],
+    speakers: Mapping[str, str] | None,
+    details: Mapping[str, Any],
+    languages: Mapping[str, str] | None = None,
+) -> str:
     """Write score.json, score.txt and, for each rate, errors_<rate>.txt.
 
     Args:
         folder: where to.
-        scores: dict of "wer", "cer", "ter" -> aligned utterances.
-        speakers: dict of utterance -> speaker, or None.
+        scores: "wer", "cer", "ter" -> aligned utterances.
+        speakers: utterance -> speaker.
         details: plain values that go into score.json as they are (paths, missing utterances).
-        languages: dict of utterance -> language, or None. With several, the mean of their rates
+        languages: utterance -> language. With several, the mean of their rates
             is given too.
 
     Returns:
@@ -49,17 +60,22 @@ def write_scores(folder, scores, speakers, details, languages=None):
     return text
 
 
-def score_text(scores, speakers, details, languages=None):
+def score_text(
+    scores: Mapping[str, Sequence[Utterance]],
+    speakers: Mapping[str, str] | None,
+    details: Mapping[str, Any],
+    languages: Mapping[str, str] | None = None,
+) -> str:
     """Return a table for each rate, and what else there is to say; see :func:`write_scores`."""
     sections = []
     for name, utterances in scores.items():
         header = (name.upper(), *(UNIT_NAMES[name] if c == "Unit" else c for c in COLUMNS))
         table = [(who, *cells(counts.as_dict())) for who, counts in _rows(utterances, speakers)]
-        sections.append(align_table(header, table))
+        sections.append(markdown_table(header, table))
         found = _by_language(utterances, languages) if languages is not None else {}
         if len(found) > 1:
             header = (f"{name.upper()} by language", *header[1:])
-            sections.append(align_table(header, language_rows(found)))
+            sections.append(markdown_table(header, language_rows(found)))
     missing = details.get("missing")
     if missing:
         sections.append(f"Utterances without a hypothesis, counted as deleted: {len(missing)}.\n")
@@ -82,11 +98,13 @@ def _by_language(utterances, languages):
     return {language: counts.as_dict() for language, counts in found.items()}
 
 
-def language_rows(found, prefix=""):
+def language_rows(
+    found: Mapping[str, Mapping[str, Any]], prefix: str = ""
+) -> list[tuple[str, ...]]:
     """Return rows of a table: every language, then the mean over them.
 
     Args:
-        found: dict of language -> counts and rates.
+        found: language -> counts and rates.
         prefix: of every row's name.
     """
     rows = [(f"{prefix}{language}", *cells(values)) for language, values in found.items()]
@@ -98,7 +116,7 @@ def language_rows(found, prefix=""):
     return [*rows, (name, *cells(mean | percent))]
 
 
-def cells(values):
+def cells(values: Mapping[str, Any]) -> tuple[str, ...]:
     """Return a row of the table: counts, then Corr, Sub, Del, Ins, Err in % of the units, S.Err."""
     row = [str(values["sentences"]), str(values["units"])]
     for name in PARTS:
@@ -107,7 +125,7 @@ def cells(values):
     return (*row, "-" if rate is None else f"{rate:.1f}")
 
 
-def describe_lid(lid):
+def describe_lid(lid: Mapping[str, Any]) -> str:
     """Say in a sentence how often the language was found (a dict of counts)."""
     rate = 100 * lid["correct"] / lid["utterances"]
     return (
@@ -116,7 +134,7 @@ def describe_lid(lid):
     )
 
 
-def describe(comparison):
+def describe(comparison: Mapping[str, Any]) -> str:
     """Say in a sentence what a comparison (a dict) shows."""
     c = comparison
     verdict = (
@@ -131,7 +149,9 @@ def describe(comparison):
     )
 
 
-def error_lines(utterances, speakers=None):
+def error_lines(
+    utterances: Sequence[Utterance], speakers: Mapping[str, str] | None = None
+) -> Iterator[str]:
     """Yield lines: every utterance with an error, aligned, then the commonest errors."""
     for utterance in utterances:
         if not utterance.counts.errors:
@@ -145,9 +165,9 @@ def error_lines(utterances, speakers=None):
         rows = {"REF": [], "HYP": [], "   ": []}
         for pair in utterance.pairs:
             units = (pair.ref or "*", pair.hyp or "*", "" if pair.kind == "C" else pair.kind)
-            width = max(_width(unit) for unit in units)
+            width = max(map(wcswidth, units))
             for row, unit in zip(rows.values(), units, strict=True):
-                row.append(unit + " " * (width - _width(unit)))
+                row.append(unit + " " * (width - wcswidth(unit)))
         for label, row in rows.items():
             yield f"  {label} {' '.join(row)}".rstrip() + "\n"
         yield "\n"
@@ -159,24 +179,8 @@ def error_lines(utterances, speakers=None):
             yield f"{count:7d}  {what}\n"
 
 
-def align_table(header, rows):
-    """Return a table as Markdown with columns of equal width; the first is text."""
-    widths = [max(_width(row[i]) for row in (header, *rows)) for i in range(len(header))]
-
-    def line(row):
-        padded = [
-            " " * (width - _width(cell)) + cell if i else cell + " " * (width - _width(cell))
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        return "| " + " | ".join(padded) + " |\n"
-
-    rule = [":" + "-" * (w - 1) if i == 0 else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
-    return line(header) + "| " + " | ".join(rule) + " |\n" + "".join(line(row) for row in rows)
-
-
-def _width(text):
-    """Return how many columns a terminal gives a text: two for wide, none for combining."""
-    return sum(
-        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
-        for c in text
-    )
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table as Markdown, aligned for the eye; its first column is text."""
+    alignment = ("left", *["right"] * (len(header) - 1))
+    text = tabulate(rows, header, "pipe", colalign=alignment, disable_numparse=True)
+    return f"{text}\n"

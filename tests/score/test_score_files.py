@@ -1,9 +1,9 @@
-"""Tests of mambaasr.score.report."""
+"""Tests of mambaasr.score.score_files."""
 
 import json
 
 from mambaasr.score.error_rate import align, characters, words
-from mambaasr.score.report import error_lines, write_scores
+from mambaasr.score.score_files import error_lines, write_scores
 
 REFS = {"a1": "guten tag", "b1": "一 二 三", "c1": "stimmt"}
 HYPS = {"a1": "guten morgen tag", "b1": "一 四 三", "c1": "stimmt"}

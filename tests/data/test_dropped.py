@@ -1,6 +1,6 @@
 import pytest
 
-from mambaasr.data.report import Dropped, carry_rows, read_report, write_report
+from mambaasr.data.dropped import Dropped, carry_rows, read_report, write_report
 from mambaasr.errors import UserError
 
 

@@ -1,0 +1,1 @@
+"""The driver of recipes: from a corpus to its error rates, with ESPnet2's stages and options."""

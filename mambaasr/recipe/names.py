@@ -1,0 +1,172 @@
+"""Where a recipe's files lie, and how its experiments are called: ESPnet2's names."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from mambaasr.errors import UserError
+from mambaasr.recipe.options import BLOCKS, Options, check_name
+
+# Blocks of one name in different slots are different models.
+_SHORT = {"encoder": "enc", "decoder": "dec", "model": "model", "optim": "opt"}
+DATA_FILES = ("wav.scp", "text", "utt2spk")
+
+
+def plain(text: str) -> str:
+    """Return options as part of a file name."""
+    return re.sub(r"[^A-Za-z0-9_.+-]", "", text.replace("--", "_"))
+
+
+def stem(path: str) -> str:
+    """Return a path's file name without its suffix, as part of a file name."""
+    return plain(Path(path).stem)
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Folders and files of a recipe, relative to its own folder.
+
+    Attributes:
+        train: the training set, at all its speeds.
+        valid: the validation set.
+        tests: the test sets.
+        datadir, raw: data folders as the corpus gives them, and formatted.
+        token_dir, token_list, bpemodel: the tokens; bpemodel is "none" for other token types.
+        tokens: the token type, with what tells BPE models apart.
+        asr_stats_dir, asr_exp: statistics and experiment.
+        asr_model: the file to decode with.
+        decode_dir: what is decoded, a folder a test set.
+        lm_stats_dir, lm_exp, lm_model: the language model's.
+        lm_text: for each of "train", "valid" and "test" the text files, quoted as in a shell.
+        other_speeds: prefixes of utterances that repeat a transcript at another speed.
+    """
+
+    train: str
+    valid: str
+    tests: tuple[str, ...]
+    datadir: str
+    dumpdir: str
+    raw: str
+    tokens: str
+    token_dir: str
+    asr_stats_dir: str
+    asr_exp: str
+    asr_model: str
+    decode_dir: str
+    lm_stats_dir: str
+    lm_exp: str
+    lm_model: str
+    lm_text: dict[str, str]
+    other_speeds: tuple[str, ...]
+
+    @property
+    def token_list(self) -> str:
+        return f"{self.token_dir}/tokens.txt"
+
+    @property
+    def bpemodel(self) -> str:
+        return f"{self.token_dir}/bpe.model" if self.tokens.startswith("bpe") else "none"
+
+    def data(self, name: str) -> str:
+        """A set as the corpus gives it."""
+        return f"{self.datadir}/{name}"
+
+    def formatted(self, name: str) -> str:
+        """A set with its audio formatted, before any filter.
+
+        Training and validation sets are filtered into another folder; where they are tested
+        too, this one counts: no test loses utterances.
+        """
+        filtered = name in (self.train, self.valid)
+        return f"{self.raw}/org/{name}" if filtered else f"{self.raw}/{name}"
+
+    def filtered(self, name: str) -> str:
+        """A training or validation set after the filter."""
+        return f"{self.raw}/{name}"
+
+    def decoded(self, name: str) -> str:
+        """What was decoded of a test set."""
+        return f"{self.decode_dir}/{name}"
+
+
+def make_names(o: Options, model_file: str) -> Names:
+    """Derive all names from checked options.
+
+    Args:
+        o: of :func:`mambaasr.recipe.options.check`.
+        model_file: what the training averages its best epochs into, such as
+            ``valid.acc.ave.pth``.
+
+    Raises:
+        UserError: a name that results cannot be one of a file.
+    """
+    bpe = o.token_type == "bpe"
+    speeds = "_sp" if o.speed_perturb_factors.split() else ""
+    language = "" if o.lang == "noinfo" else o.lang
+    raw = f"{o.dumpdir}/raw"
+    tokens = f"bpe_{o.bpemode}{o.nbpe}" if bpe else o.token_type
+    suffix = "_".join(filter(None, (language, o.token_type + (o.nbpe if bpe else ""))))
+    encoder = f"_enc_{stem(o.encoder)}" if o.encoder else ""
+    blocks = "".join(f"_{_SHORT[name]}_{stem(o[name])}" for name in BLOCKS if o[name])
+    asr_tag = o.asr_tag or (
+        f"{stem(o.asr_config)}{blocks}_raw_{suffix}{plain(o.asr_args.replace(' ', ''))}{speeds}"
+    )
+    asr_exp = o.asr_exp or f"{o.expdir}/asr_{asr_tag}"
+    lm_tag = o.lm_tag or (
+        f"{stem(o.lm_config or 'lm')}_{suffix}{plain(o.lm_args.replace(' ', ''))}"
+    )
+    lm_exp = o.lm_exp or f"{o.expdir}/lm_{lm_tag}"
+    asr_model = o.inference_asr_model or model_file
+    inference_tag = o.inference_tag
+    if not inference_tag:
+        inference_tag = stem(o.inference_config or "inference")
+        inference_tag += plain(o.inference_args.replace(" ", ""))
+        if o.use_lm:
+            inference_tag += f"_lm_{plain(Path(lm_exp).name)}_{stem(o.inference_lm)}"
+        inference_tag += f"_asr_model_{stem(asr_model)}"
+    made = {"asr_tag": asr_tag, "lm_tag": lm_tag, "inference_tag": inference_tag}
+    for option, value in made.items():
+        if len(value) >= 200:
+            raise UserError(f"--{option} is too long for a file name: give a shorter one")
+    # Another encoder may drop other utterances, so that two recipes at once must not share a
+    # folder.
+    asr_stats_dir = o.asr_stats_dir or f"{o.expdir}/asr_stats_raw_{suffix}{speeds}{encoder}"
+    lm_stats_dir = o.lm_stats_dir or f"{o.expdir}/lm_stats_{suffix}"
+    folders = {"asr_exp": asr_exp, "asr_stats_dir": asr_stats_dir, "lm_exp": lm_exp}
+    for option, value in (made | folders | {"lm_stats_dir": lm_stats_dir}).items():
+        check_name(option, value)
+    train, tests = f"{o.train_set}{speeds}", tuple(o.test_sets.split())
+    names = Names(
+        train=train,
+        valid=o.valid_set,
+        tests=tests,
+        datadir=o.datadir,
+        dumpdir=o.dumpdir,
+        raw=raw,
+        tokens=tokens,
+        token_dir=f"{o.datadir}/{language}{'_' if language else ''}token_list/{tokens}",
+        asr_stats_dir=asr_stats_dir,
+        asr_exp=asr_exp,
+        asr_model=f"{asr_exp}/{asr_model}",
+        decode_dir=f"{asr_exp}/{inference_tag}",
+        lm_stats_dir=lm_stats_dir,
+        lm_exp=lm_exp,
+        lm_model=f"{lm_exp}/{o.inference_lm}",
+        lm_text={},
+        other_speeds=() if o.lm_train_text else _other_speeds(o.speed_perturb_factors.split()),
+    )
+    test = next((name for name in tests if name != o.valid_set), tests[-1])
+    names.lm_text.update(
+        train=o.lm_train_text or f"'{names.filtered(train)}/text'",
+        valid=o.lm_dev_text or f"'{names.filtered(o.valid_set)}/text'",
+        test=o.lm_test_text or f"{names.formatted(test)}/text",
+    )
+    return names
+
+
+def _other_speeds(factors: list[str]) -> tuple[str, ...]:
+    """Every speed has the same words: the original's, or else the first one's, are enough."""
+    kept = next(
+        (factor for factor in reversed(factors) if float(factor) == 1), *factors[:1] or [""]
+    )
+    return tuple(f"sp{factor}-" for factor in factors if factor != kept)

@@ -1,0 +1,209 @@
+"""A task's command as a process: its lock, its output in terminal and log, its end."""
+
+import ctypes
+import errno
+import fcntl
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, BinaryIO
+
+from mambaasr.errors import UserError
+
+# What a command gets after SIGTERM to write what it holds, before SIGKILL.
+GRACE_SECONDS = 10
+_PR_SET_PDEATHSIG = 1
+_prctl = getattr(ctypes.CDLL(None), "prctl", None)  # Linux only
+_mute = False
+
+
+def say(message: str) -> None:
+    """Print a line with the time; a terminal that was closed stops nothing."""
+    show(f"{time.strftime('%H:%M:%S')} {message}\n".encode("utf-8", "surrogateescape"))
+
+
+def show(content: bytes) -> None:
+    """Write to the terminal, or nowhere once its reader has gone (``run.sh | head``)."""
+    global _mute
+    if _mute:
+        return
+    try:
+        sys.stdout.flush()
+        stream = getattr(sys.stdout, "buffer", None)
+        if stream is None:  # a test's
+            sys.stdout.write(content.decode("utf-8", "replace"))
+        else:
+            stream.write(content)
+        sys.stdout.flush()
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.EIO):
+            raise
+        _mute = True
+        # The interpreter's own flush at exit must not complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """Give the path to what goes wrong with it: a full disk, a folder that is closed."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+@contextmanager
+def locked(path: Path, name: str) -> Iterator[BinaryIO]:
+    """Hold a lock file: of two runs in one recipe the second waits, and finds the work done.
+
+    Args:
+        path: of the lock file, which stays.
+        name: of the task, for messages.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Unbuffered, so that nothing is left to be written when it is closed.
+        lock = path.open("ab+", buffering=0)
+    with lock:
+        with writing(path):
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.seek(0)
+                other = lock.read().decode().strip()
+                say(f"{name}: another run is at it (process {other}); waiting")
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            lock.truncate(0)
+            lock.write(b"%d\n" % os.getpid())
+        yield lock
+
+
+@contextmanager
+def open_log(path: str | Path | None, command: list[str]) -> Iterator[BinaryIO]:
+    """Open a log to be added to, with a head that names time and command; None for no log.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    path = Path(path or os.devnull)
+    head = f"# {time.strftime('%Y-%m-%dT%H:%M:%S%z')} {shlex.join(command)}\n"
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as log:
+            log.write(head.encode("utf-8", "surrogateescape"))
+            log.flush()
+            yield log
+
+
+def require_program(program: str, name: str) -> None:
+    """Check that a command can begin.
+
+    Raises:
+        UserError: there is no such program, or it is not executable.
+    """
+    if shutil.which(program) is None:
+        what = "is not executable" if Path(program).exists() else "no such program"
+        raise UserError(f"{name}: {what}: {program}")
+
+
+def execute(command: list[str], name: str, lock: BinaryIO, log: IO[bytes]) -> int:
+    """Run a command, its output to the terminal and to the log; return its exit status.
+
+    It gets SIGTERM when this process ends, however that is, so that a recipe that was killed
+    leaves no training behind. The lock goes on to the command: should it outlive this process,
+    nobody else starts the task meanwhile.
+
+    Args:
+        command: program and arguments; run as they are, never through a shell.
+        name: of the task, for messages.
+        lock, log: of :func:`locked` and :func:`open_log`.
+
+    Returns:
+        0 to 255; 128 + the signal's number of one that was killed.
+
+    Raises:
+        UserError: it cannot be started, or the log cannot be written.
+    """
+    previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        try:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env=os.environ | {"PYTHONUNBUFFERED": "1"},
+                pass_fds=(lock.fileno(),),
+                preexec_fn=_end_with_parent if _prctl else None,
+            )
+        except OSError as error:
+            raise UserError(f"{name}: {error}") from error
+        copier = _Copier(process.stdout, log)
+        try:
+            status = process.wait()
+        finally:
+            _end(process)
+            copier.finish()
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    return status if status >= 0 else 128 - status
+
+
+def _end_with_parent() -> None:
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _end(process: subprocess.Popen) -> None:
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(timeout=GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+class _Copier(threading.Thread):
+    """Copies a command's output to the terminal as it comes, and line by line to the log.
+
+    Of a progress bar, which overwrites its line, the log keeps what was seen last.
+    """
+
+    def __init__(self, source: IO[bytes], log: IO[bytes]) -> None:
+        super().__init__(daemon=True)
+        self.source, self.log, self.error = source, log, None
+        self.start()
+
+    def run(self) -> None:
+        rest = b""
+        while block := self.source.read1(2**16):
+            show(block)
+            *lines, rest = (rest + block).split(b"\n")
+            self._keep(lines)
+        self._keep([rest] if rest else [])
+
+    def _keep(self, lines: list[bytes]) -> None:
+        try:
+            for line in lines:
+                self.log.write(line.rstrip(b"\r").rpartition(b"\r")[2] + b"\n")
+            self.log.flush()
+        except OSError as error:
+            # The command must go on being read, or it would block; raised at the end.
+            self.error = error
+
+    def finish(self) -> None:
+        # A grandchild may hold the pipe open after the command itself has ended.
+        self.join(timeout=5)
+        if self.error:
+            raise self.error

@@ -1,0 +1,136 @@
+"""Run a recipe: options, checks, and the chosen stages one after the other."""
+
+import json
+import os
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from mambaasr.recipe import options as table
+from mambaasr.recipe.configs import check_decodings, lm_config, training_config
+from mambaasr.recipe.names import Names, make_names
+from mambaasr.recipe.options import Options
+from mambaasr.recipe.process import show
+from mambaasr.recipe.stages import STAGES, Recipe
+from mambaasr.recipe.task import Task, run, would_run
+
+LM_STAGES = range(6, 9)
+_NO_LM = "\n== Stages 6 to 8: no language model (--use_lm false)"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the recipe in the current folder.
+
+    Args:
+        argv: folder of ``asr.sh``, and the options of ``run.sh``.
+
+    Returns:
+        The exit status: 0, or that of the task that failed.
+
+    Raises:
+        UserError: an option, a config or a file is wrong.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    template, words = Path(argv[0]), argv[1:]
+    given, help_wanted = table.parse(words)
+    if help_wanted:
+        print(table.help_text(given), end="")
+        return 0
+    if given.print_options:
+        print(json.dumps(given, indent=1, ensure_ascii=False))
+        return 0
+    o = table.check(given, template)
+    chosen = list(chosen_stages(o))
+    # Whether the classes can be built takes seconds: asked where a training follows.
+    build = bool({10, 11} & set(chosen)) and not o.dry_run
+    asr = training_config(o, build)
+    check_decodings(o, o.use_lm and bool({12, 13} & set(chosen)))
+    lm = lm_config(o, build) if o.use_lm and o.lm_config else None
+    names, recipe = make_names(o, asr.model_file), Recipe(template, asr, lm)
+    if o.dry_run:
+        return _dry_run(o, names, recipe, chosen)
+    return _run(o, names, recipe, chosen)
+
+
+def chosen_stages(o: Options) -> Iterator[int]:
+    """Yield the numbers of the stages that options choose, in their order."""
+    skipped = {int(word) for word in o.skip_stages.split()}
+    for number in STAGES:
+        skip = o.skip_data_prep if number <= 5 else o.skip_train if number <= 11 else o.skip_eval
+        wanted = int(o.stage) <= number <= int(o.stop_stage) and number not in skipped
+        if wanted and not skip and (o.use_lm or number not in LM_STAGES):
+            yield number
+
+
+def tasks(number: int, o: Options, names: Names, recipe: Recipe) -> Iterator[Task | str]:
+    """Yield the tasks of a stage, with its number, and what it has to say."""
+    for item in STAGES[number][1](o, names, recipe):
+        if isinstance(item, Task):
+            item.stage = number
+        yield item
+
+
+def _run(o, names, recipe, chosen):
+    begun, times = time.monotonic(), []
+    no_lm = not (o.use_lm or o.skip_train) and int(o.stage) < 9 and int(o.stop_stage) > 5
+    for number in chosen:
+        title, since = STAGES[number][0], time.monotonic()
+        if no_lm and number > 8:
+            _print(_NO_LM)
+            no_lm = False
+        _print(f"\n== Stage {number}: {title}")
+        for item in tasks(number, o, names, recipe):
+            if isinstance(item, str):
+                _print(item)
+                continue
+            status = run(item, o.resume_changed, o.force, f"{o.expdir}/timings.tsv")
+            if status:
+                return status
+        times.append((number, title, time.monotonic() - since))
+    if no_lm:
+        _print(_NO_LM)
+    _print(f"\nStage  {'':22} {'time':>8}")
+    for number, title, seconds in times:
+        _print(f"{number:5}  {title:22} {seconds:6.0f} s")
+    _print(f"all      {time.monotonic() - begun:.0f} s (each command: {o.expdir}/timings.tsv)")
+    log, results = f"{names.asr_exp}/train.log", f"{names.asr_exp}/RESULTS.md"
+    for what, path in (("model", names.asr_model), ("log", log), ("results", results)):
+        if os.path.exists(path):
+            _print(f"{what:9}{path}")
+    return 0
+
+
+def _dry_run(o, names, recipe, chosen):
+    changing, place = [], Path.cwd()
+    for number in chosen:
+        _print(f"\n== Stage {number}: {STAGES[number][0]}")
+        for item in tasks(number, o, names, recipe):
+            if isinstance(item, str):
+                _print(item)
+                continue
+            why = would_run(item, changing)
+            if why:
+                changing += [*map(str, item.outputs)]
+            _print(f"{item.title}: {'would run: ' + '; '.join(why) if why else 'done already'}")
+            _print(f"    {shlex.join(item.command)}")
+    _print("\nOn disk")
+    for folder in (o.datadir, o.dumpdir, o.expdir):
+        _print(f"{folder:9}{_gigabytes(_size(Path(folder)))}")
+    _print(f"{'free':9}{_gigabytes(shutil.disk_usage(place).free)}")
+    return 0
+
+
+def _size(folder):
+    files = (os.path.join(place, name) for place, _, names in os.walk(folder) for name in names)
+    return sum(os.lstat(file).st_size for file in files)
+
+
+def _gigabytes(size):
+    return f"{size / 1e9:.2f} GB"
+
+
+def _print(line):
+    show(f"{line}\n".encode("utf-8", "surrogateescape"))

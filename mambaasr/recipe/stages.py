@@ -1,0 +1,409 @@
+"""The stages: each one function that yields the tasks of which it consists.
+
+A stage gets the checked options ``o`` and the names ``n``. It yields a :class:`Task` for each
+command, or a text for the user.
+"""
+
+import os
+import re
+import shlex
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mambaasr.recipe.configs import TrainingConfig
+from mambaasr.recipe.names import DATA_FILES, Names
+from mambaasr.recipe.options import Options
+from mambaasr.recipe.task import DEVICES, Task
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What the stages know: where the template lies, and the trainings' configs."""
+
+    template: Path
+    asr: TrainingConfig
+    lm: TrainingConfig | None = None
+
+
+Stage = Callable[[Options, Names, Recipe], Iterator[Task | str]]
+STAGES: dict[int, tuple[str, Stage]] = {}
+
+# All that a data folder is known by; some may be absent.
+ALL_DATA_FILES = (*DATA_FILES, "segments", "utt2lang", "utt2num_samples")
+# Of a training's config these do not change its statistics. Of the encoder its class and input
+# layer matter: they say whether a text fits its frames; and whether there is CTC, for which it
+# must fit.
+WITHOUT_STATISTICS = """
+    encoder_conf.* decoder* ctc_conf* specaug* normalize* optim* scheduler* exclude_weight_decay*
+    init init_param freeze_param ignore_init_mismatch max_epoch patience accum_grad grad_* batch_*
+    valid_batch_* num_iters_per_epoch seed unused_parameters use_amp train_dtype ngpu num_workers
+    cudnn_* log_* num_att_plot use_tensorboard use_wandb wandb_* keep_* nbest_*
+    best_model_criterion val_scheduler_criterion early_stopping_criterion resume
+    model_conf.lsm_weight model_conf.length_normalized_loss model_conf.report_* model
+    model_conf.languages model_conf.conditioning model_conf.families model_conf.lid_weight
+""".split()
+
+
+def stage(number: int, title: str) -> Callable[[Stage], Stage]:
+    """Register a function as the stage of a number."""
+
+    def register(function: Stage) -> Stage:
+        STAGES[number] = title, function
+        return function
+
+    return register
+
+
+def command(name: str, *words: str) -> list[str]:
+    """Return the words that call one of the package's commands."""
+    return ["python", "-m", f"mambaasr.bin.{name}", *words]
+
+
+def in_folder(folder: str, *names: str) -> list[str]:
+    """Return the paths of files in a folder."""
+    return [f"{folder}/{name}" for name in names]
+
+
+def switch(value: bool) -> str:
+    """Return a switch as a command line gives it."""
+    return "true" if value else "false"
+
+
+@stage(1, "data preparation")
+def prepare_data(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
+    words = o.words("local_data_opts")
+    variables = corpus_variables(recipe.template / "db.sh")
+    # What db.sh says of the corpora that local/ asks for, and those that are named by hand.
+    named = (re.sub("^--[^=]*=", "", word) for word in words)
+    corpora = [*variables.values(), *(word for word in named if not word.startswith("--"))]
+    place = [] if o.datadir == "data" else ["--data_dir", o.datadir]
+    sets = (o.train_set, n.valid, *n.tests)
+    yield Task(
+        "data",
+        ["local/data.sh", f"--nj={o.nj}", *place, *words],
+        n.datadir,
+        inputs=["local"],
+        programs=Path("local"),
+        variables=variables,
+        corpora=list(filter(None, corpora)),
+        # check_data --fix mends these folders in place; that must last.
+        keep_outputs=True,
+        outputs=[path for name in sets for path in in_folder(n.data(name), *DATA_FILES)],
+    )
+
+
+def corpus_variables(db: Path) -> dict[str, str]:
+    """Return the variables of ``db.sh`` that the recipe's ``local`` names, with their values.
+
+    ``asr.sh`` has read the file, so the values are those of the environment.
+    """
+    text = db.read_text(encoding="utf-8") if db.is_file() else ""
+    names = re.findall(r"^ *(?:export )?([A-Za-z_]\w*)=", text, re.MULTILINE)
+    sources = [path for path in sorted(Path("local").rglob("*")) if path.is_file()]
+    said = {word for path in sources for word in re.findall(rb"\w+", path.read_bytes())}
+    return {name: os.environ.get(name, "") for name in names if name.encode() in said}
+
+
+@stage(2, "speed perturbation")
+def perturb_speed(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
+    if not o.speed_perturb_factors:
+        yield "no --speed_perturb_factors: nothing to do"
+        return
+    source, target = n.data(o.train_set), n.data(n.train)
+    yield Task(
+        f"speed perturbation of {o.train_set}",
+        command("perturb_speed", source, target, "--factors", o.speed_perturb_factors)
+        + ["--nj", o.nj, "--bad_audio", o.bad_audio],
+        n.datadir,
+        inputs=in_folder(source, *ALL_DATA_FILES),
+        outputs=in_folder(target, *DATA_FILES),
+    )
+
+
+@stage(3, "format audio")
+def format_audio(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
+    for name in dict.fromkeys((n.train, n.valid, *n.tests)):
+        source, target = n.data(name), n.formatted(name)
+        # An utterance whose audio is bad stays in the error rate.
+        keep = ["--keep_bad"] if name in n.tests else []
+        yield Task(
+            f"format audio of {name}",
+            command("format_audio", source, target, "--fs", o.fs, "--nj", o.nj, *keep)
+            + ["--audio_format", o.audio_format, "--bad_audio", o.bad_audio],
+            n.dumpdir,
+            inputs=in_folder(source, *ALL_DATA_FILES),
+            outputs=in_folder(target, *DATA_FILES, "utt2num_samples"),
+        )
+
+
+@stage(4, "filter")
+def filter_sets(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
+    prefix = []
+    if o.text_prefix:
+        prefix = ["--text_prefix", o.text_prefix, "--nlsyms_txt", o.nlsyms_txt]
+    for name in (n.train, n.valid):
+        source, target = n.formatted(name), n.filtered(name)
+        yield Task(
+            f"filter {name}",
+            command("filter_data", source, target, *prefix)
+            + ["--min_wav_duration", o.min_wav_duration, "--max_wav_duration", o.max_wav_duration],
+            n.dumpdir,
+            inputs=in_folder(source, *ALL_DATA_FILES),
+            outputs=in_folder(target, *DATA_FILES),
+        )
+
+
+@stage(5, "token list")
+def make_tokens(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
+    words = command("make_tokens", "--token_type", o.token_type, "--out", n.token_dir)
+    words += ["--text", f"{n.filtered(n.train)}/text"]
+    outputs = [n.token_list]
+    if o.token_type == "bpe":
+        words += ["--nbpe", o.nbpe, "--bpemode", o.bpemode]
+        words += ["--character_coverage", o.bpe_char_cover]
+        words += ["--input_sentence_size", o.bpe_input_sentence_size]
+        words += ["--byte_fallback"] if o.bpe_byte_fallback else []
+        words += ["--bpe_nlsyms", o.bpe_nlsyms] if o.bpe_nlsyms else []
+        words += ["--text_prefix", o.text_prefix] if o.text_prefix else []
+        outputs.append(n.bpemodel)
+    words += _nlsyms(o)
+    folder = str(Path(n.token_dir).parent)
+    yield Task(f"token list {n.tokens}", words, folder, outputs=outputs)
+
+
+@stage(6, "LM statistics")
+def lm_statistics(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
+    if recipe.lm is None:
+        yield _lm_as_it_is(n)
+        return
+    copies = ["--leave_out", *n.other_speeds] if n.other_speeds else []
+    for kind, name, more in (("train", "training", copies), ("valid", "validation", [])):
+        out = _lm_text(n, kind)
+        words = command("join_texts", "--out", out, "--text", *shlex.split(n.lm_text[kind]), *more)
+        yield Task(f"text for {name}", words, n.dumpdir, outputs=[out])
+    inputs = f"{n.lm_stats_dir}/.stages/inputs.yaml"
+    words = ["python", "-m", *_lm_training(o, n), "--collect_stats", "true"]
+    words += ["--output_dir", n.lm_stats_dir]
+    words += ["--train_shape_file", _lm_text(n, "train")]
+    words += ["--valid_shape_file", _lm_text(n, "valid")]
+    yield Task(
+        "statistics of the texts",
+        [*words, "--config", o.lm_config, *o.words("lm_args")],
+        n.lm_stats_dir,
+        # Only what makes tokens of a text matters here: models share one folder.
+        generated={inputs: recipe.lm.reduced(["*"], ["cleaner", "g2p", "use_preprocessor"])},
+        recorded=len(words),
+        inputs=[inputs],
+        outputs=_shapes(n.lm_stats_dir, f"text_shape.{o.token_type}"),
+    )
+
+
+@stage(7, "LM training")
+def lm_training(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
+    if recipe.lm is None:
+        yield _lm_as_it_is(n)
+        return
+    words = [*launcher(o), *_lm_training(o, n), *_devices(o), "--config", o.lm_config]
+    words += ["--resume", "true", "--fold_length", "150", "--output_dir", n.lm_exp]
+    for kind in ("train", "valid"):
+        words += [f"--{kind}_shape_file", f"{n.lm_stats_dir}/{kind}/text_shape.{o.token_type}"]
+    words += o.words("lm_args")
+    yield _training("training of the language model", words, n.lm_exp)
+
+
+@stage(8, "LM perplexity")
+def perplexity(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
+    out = f"{n.lm_exp}/perplexity_test"
+    yield Task(
+        "perplexity",
+        command("lm_calc_perplexity", "--train_config", f"{n.lm_exp}/config.yaml")
+        + ["--model_file", n.lm_model, "--output_dir", out, "--ngpu", str(int(int(o.ngpu) > 0))]
+        + ["--data_path_and_name_and_type", f"{n.lm_text['test']},text,text"],
+        out,
+        needs={n.lm_model: no_model(n.lm_model, 7)},
+        inputs=[n.bpemodel],
+        outputs=in_folder(out, "ppl", "perplexity.json"),
+    )
+
+
+@stage(10, "statistics")
+def statistics(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
+    folder = f"{n.asr_stats_dir}/.stages"
+    config, inputs = f"{folder}/train.yaml", f"{folder}/inputs.yaml"
+    words = ["python", "-m", *_asr_training(o, n), "--collect_stats", "true"]
+    words += ["--normalize", "none", "--output_dir", n.asr_stats_dir]
+    for kind, name in _sets(n):
+        words += [f"--{kind}_shape_file", f"{n.filtered(name)}/wav.scp"]
+    # Experiments that differ only in what is known not to matter here share one folder.
+    reduced = recipe.asr.reduced(
+        WITHOUT_STATISTICS, ["encoder_conf.input_layer"], ["model_conf.ctc_weight"]
+    )
+    yield Task(
+        "statistics",
+        [*words, "--config", config, *o.words("asr_args")],
+        n.asr_stats_dir,
+        generated={config: recipe.asr.text, inputs: reduced},
+        recorded=len(words),
+        inputs=[f"{n.filtered(name)}/utt2num_samples" for _, name in _sets(n)] + [inputs],
+        outputs=_shapes(n.asr_stats_dir, "speech_shape", f"text_shape.{o.token_type}")
+        + [f"{n.asr_stats_dir}/train/feats_stats.npz"],
+    )
+
+
+@stage(11, "training")
+def train(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
+    config, stats = f"{n.asr_exp}/.stages/train.yaml", n.asr_stats_dir
+    if o.ngpu == "0" and has_gpu():
+        yield "a GPU is here and not used: --ngpu 1 --gpu_inference true"
+    yield f"log: {n.asr_exp}/train.log"
+    words = [*launcher(o), *_asr_training(o, n), *_devices(o)]
+    words += ["--config", config, "--resume", "true", "--fold_length", "80000"]
+    words += ["--fold_length", "150", "--output_dir", n.asr_exp]
+    words += ["--ignore_init_mismatch", switch(o.ignore_init_mismatch)]
+    words += ["--normalize", o.feats_normalize]
+    for kind, _ in _sets(n):
+        for shape in ("speech_shape", f"text_shape.{o.token_type}"):
+            words += [f"--{kind}_shape_file", f"{stats}/{kind}/{shape}"]
+    if o.feats_normalize == "global_mvn":
+        words += ["--normalize_conf", f"stats_file={stats}/train/feats_stats.npz"]
+    if o.pretrained_model:
+        words += ["--init_param", o.pretrained_model]
+    if recipe.asr.model == "multilingual":
+        for kind, name in _sets(n):
+            words += _data(kind, f"{n.filtered(name)}/utt2lang,lang,text")
+    task = _training("training", [*words, *o.words("asr_args")], n.asr_exp)
+    task.generated[config] = recipe.asr.text
+    task.needs[f"{stats}/train/speech_shape"] = "no statistics: run stage 10"
+    yield task
+
+
+@stage(12, "decoding")
+def decode(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
+    needs = {n.asr_model: no_model(n.asr_model, 11)}
+    words = command("asr_inference", "--asr_train_config", f"{n.asr_exp}/config.yaml")
+    words += ["--asr_model_file", n.asr_model, "--nj", o.inference_nj]
+    words += ["--ngpu", "1" if o.gpu_inference else "0"]
+    words += ["--config", o.inference_config] if o.inference_config else []
+    words += ["--bpemodel", n.bpemodel] if o.token_type == "bpe" else []
+    if o.use_lm:
+        needs[n.lm_model] = no_model(n.lm_model, 7)
+        words += ["--lm_train_config", f"{n.lm_exp}/config.yaml", "--lm_file", n.lm_model]
+    for name in n.tests:
+        data, out = n.formatted(name), n.decoded(name)
+        own = ["--data_path_and_name_and_type", f"{data}/wav.scp,speech,sound"]
+        own += ["--key_file", f"{data}/wav.scp", "--output_dir", out]
+        if recipe.asr.model == "multilingual":
+            own += ["--utt2lang", f"{data}/utt2lang"]
+        yield Task(
+            f"decoding of {name}",
+            [*words, *own, *o.words("inference_args")],
+            out,
+            needs=needs,
+            outputs=in_folder(out, "text", "decode.json"),
+        )
+
+
+@stage(13, "scoring")
+def score(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
+    for name in n.tests:
+        data, out = n.formatted(name), n.decoded(name)
+        words = command("score", "--ref", f"{data}/text", "--hyp", f"{out}/text")
+        words += ["--utt2spk", f"{data}/utt2spk", "--token_type", o.token_type]
+        words += ["--output_dir", f"{out}/score", *_nlsyms(o)]
+        words += ["--bpe_model", n.bpemodel] if o.token_type == "bpe" else []
+        for option, path in (("--utt2lang", f"{data}/utt2lang"), ("--hyp_lang", f"{out}/lang")):
+            words += [option, path] if os.path.isfile(path) else []
+        scores = in_folder(f"{out}/score", "score.json", "score.txt")
+        yield Task(f"scoring of {name}", words, out, outputs=scores)
+    page = f"{n.asr_exp}/RESULTS.md"
+    yield Task("results", command("show_results", n.asr_exp, "--output", page))
+
+
+def launcher(o: Options) -> list[str]:
+    """Return how a training begins: in one process, or in one a GPU."""
+    if int(o.ngpu) > 1:
+        torchrun = ["torch.distributed.run", "--standalone", "--nproc_per_node", o.ngpu]
+        return ["python", "-m", *torchrun, "-m"]
+    return ["python", "-m"]
+
+
+def has_gpu() -> bool:
+    """Whether the driver of a GPU names one."""
+    try:
+        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, timeout=30)
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return done.returncode == 0 and bool(done.stdout.strip())
+
+
+def no_model(path: str, number: int) -> str:
+    """Say of a model that is not there which stage makes it, and which others there are."""
+    there = " ".join(sorted(map(str, Path(path).parent.glob("*.pth"))))
+    return f"no such model (stage {number} makes them); there are: {there}"
+
+
+def _training(name, words, folder):
+    return Task(
+        name,
+        words,
+        folder,
+        ignore=[*DEVICES, "config", "num_workers", "log_interval", "log_level"],
+        resumes=in_folder(folder, "checkpoint.pth", "checkpoint.prev.pth"),
+        outputs=[f"{folder}/config.yaml"],
+    )
+
+
+def _sets(n):
+    return ("train", n.train), ("valid", n.valid)
+
+
+def _data(kind, text):
+    return [f"--{kind}_data_path_and_name_and_type", text]
+
+
+def _shapes(folder, *names):
+    return [f"{folder}/{kind}/{name}" for kind in ("train", "valid") for name in names]
+
+
+def _devices(o):
+    # Under torchrun each process owns one GPU, and ESPnet must not start processes of its own.
+    return ["--ngpu", str(min(int(o.ngpu), 1)), "--multiprocessing_distributed", "false"]
+
+
+def _nlsyms(o):
+    return [] if o.nlsyms_txt == "none" else ["--nlsyms_txt", o.nlsyms_txt]
+
+
+def _tokens(o, n):
+    return [
+        *("--use_preprocessor", "true", "--bpemodel", n.bpemodel, "--token_type", o.token_type),
+        *("--token_list", n.token_list, "--non_linguistic_symbols", o.nlsyms_txt),
+        *("--cleaner", "none", "--g2p", "none"),
+    ]
+
+
+def _asr_training(o, n):
+    """What statistics and training have in common."""
+    words = ["mambaasr.bin.asr_train", *_tokens(o, n), "--frontend_conf", f"fs={o.fs}"]
+    for kind, name in _sets(n):
+        words += _data(kind, f"{n.filtered(name)}/wav.scp,speech,sound")
+        words += _data(kind, f"{n.filtered(name)}/text,text,text")
+    return words
+
+
+def _lm_training(o, n):
+    """What statistics and training of the language model have in common."""
+    words = ["mambaasr.bin.lm_train", *_tokens(o, n)]
+    for kind in ("train", "valid"):
+        words += _data(kind, f"{_lm_text(n, kind)},text,text")
+    return words
+
+
+def _lm_text(n, kind):
+    return f"{n.raw}/lm_{'train' if kind == 'train' else 'dev'}.txt"
+
+
+def _lm_as_it_is(n):
+    return f"no --lm_config: {n.lm_exp} is taken as it is"

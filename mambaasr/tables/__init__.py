@@ -1,0 +1,1 @@
+"""Tables of papers and of our own ablations: read, run, measure and print them."""

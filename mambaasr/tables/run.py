@@ -1,0 +1,100 @@
+"""Run what is missing of a table, row by row, with the run.sh of its recipe."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from mambaasr.errors import UserError
+from mambaasr.recipe.configs import check_decodings, lm_config, training_config
+from mambaasr.recipe.options import OPTIONS, Options
+from mambaasr.tables.table import Run, Table
+
+
+class Call(NamedTuple):
+    """A call of run.sh: for people the row, its seed and its decoding; and the command."""
+
+    name: str
+    command: list[str]
+
+
+def plan(table: Table) -> list[Call]:
+    """Return a call for every run of a table's rows.
+
+    The configs of every row's training, language model and decoding are checked first: a mistake
+    in the last one is named before the first one has taken its hours. Where no column wants more
+    than a training, nothing is decoded.
+
+    Raises:
+        UserError: a row's blocks or options are wrong.
+    """
+    calls, decodes = [], any(column.decodes for column in table.columns)
+    for row in table.rows:
+        for run in table.runs(row):
+            try:
+                _check(table, run, decodes)
+            except UserError as error:
+                raise UserError(f"{table.path}: row `{row.key}`: {error}") from None
+            details = [f"seed {run.seed}"] if run.seed is not None else []
+            details += [run.decoding] if run.decoding else []
+            name = row.key + (f" ({', '.join(details)})" if details else "")
+            command = [f"{table.recipe}/run.sh"]
+            for option, value in run.options.items():
+                command += [f"--{option}", value]
+            if not decodes and "stop_stage" not in table.given:
+                command += ["--stop_stage", "11"]
+            calls.append(Call(name, command))
+    return calls
+
+
+def _check(table: Table, run: Run, decodes: bool) -> None:
+    """Check the configs of a run's training, language model and decoding."""
+    o = Options(table.defaults | run.options)
+    for name, option in OPTIONS.items():
+        if option.kind == "yaml" and o[name]:
+            o[name] = str(table.recipe / o[name])
+    training_config(o, build=True)
+    use_lm = o.use_lm == "true"
+    if use_lm and o.lm_config:
+        lm_config(o, build=True)
+    if decodes:
+        check_decodings(o, use_lm)
+
+
+def run_calls(calls: Iterable[Call], keep_going: bool = True) -> list[str]:
+    """Run calls one after another; what is done is skipped by run.sh itself.
+
+    Args:
+        calls: of :func:`plan`.
+        keep_going: whether a call that fails does not stop the others.
+
+    Returns:
+        The names of those that failed.
+    """
+    failed = []
+    for name, command in calls:
+        print(f"\n======== {name}", flush=True)
+        status = _call(command)
+        if status != 0:
+            failed.append(name)
+            print(f"======== {name}: failed with exit status {status}", flush=True)
+            if not keep_going:
+                break
+    return failed
+
+
+def _call(command: list[str]) -> int:
+    """Run a command and return its exit status; when this process is stopped, end it first."""
+    previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+        try:
+            status = process.wait()
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                process.wait()
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    return status if status >= 0 else 128 - status

@@ -1,0 +1,5 @@
+"""A recipe for the driver."""
+
+from recipes import recipe
+
+__all__ = ["recipe"]

@@ -1,0 +1,167 @@
+"""The driver, in-process: options, what is refused, which stages run, what a dry run says."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from recipes import NEEDED, ROOT
+
+from mambaasr.errors import UserError
+from mambaasr.recipe.options import OPTIONS, check, help_text, parse
+from mambaasr.recipe.run import chosen_stages, main
+
+TEMPLATE = ROOT / "egs/TEMPLATE/asr1"
+FROZEN = Path(__file__).with_name("options.txt")
+LM = ["--use_lm", "true", "--lm_config", "conf/train_lm.yaml"]
+
+
+@pytest.fixture(autouse=True)
+def in_recipe(recipe, monkeypatch):
+    monkeypatch.chdir(recipe)
+
+
+def test_options_are_frozen():
+    """What users type stays: ``options.txt`` has each option with its default."""
+    text = "".join(
+        f"--{name} {option.default if name not in ('nj', 'inference_nj') else 'CORES'}\n"
+        for name, option in OPTIONS.items()
+    )
+    assert text == FROZEN.read_text()
+
+
+def test_help_lists_every_option_with_its_value(capsys):
+    assert main([str(TEMPLATE), "--nbpe", "77", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert re.findall(r"^  --(\w+) ", text, re.MULTILINE) == list(OPTIONS)
+    assert re.search(r"--nbpe .*\[77\]$", text, re.MULTILINE)
+    assert max(map(len, text.splitlines())) < 300
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--stage", "16"], "--stage '16': stages are numbers from 1 to 15"),
+        (["--stage", "0"], "stages are numbers from 1 to 15"),
+        (["--stage", "ten"], "--stage 'ten'"),
+        (["--stop_stage", "-1"], "--stop_stage '-1'"),
+        (["--stage", "a[$(touch pwned)]"], "stages are numbers"),
+        (["--skip_stages", "2 x"], "--skip_stages 'x'"),
+        (["--stage", "11", "--stop_stage", "10"], "--stage 11 comes after --stop_stage 10"),
+        (["--stage", "14"], "not built yet"),
+        (["--stop_stage", "15"], "not built yet"),
+        (["--stage", "6", "--stop_stage", "8"], "stages 6 to 8 are the language model's: --use_lm"),
+        (["--stage", "9"], "stage 9 (n-gram) is not built yet"),
+        (["--stop_stage", "9", "--use_lm", "true"], "stage 9 (n-gram) is not built yet"),
+        (["--use_lm", "true"], "--use_lm true needs --lm_config, or --lm_exp"),
+        (["--lm_config", "conf/x.yaml"], "--lm_config conf/x.yaml: no such file"),
+        ([*LM, "--lm_args", "--lm transformr"], "lm `transformr` is unknown; did you mean `tran"),
+        ([*LM, "--lm_args", "--encoder mamba"], "there is no option --encoder"),
+        (
+            [*LM, "--lm_args", "--lm_conf units=3"],
+            "lm_conf has no option `units`; did you mean `un",
+        ),
+        ([*LM, "--lm_tag", "x,y"], "--lm_tag 'x,y'"),
+        ([*LM, "--lm_train_text", "'a"], "a quotation mark is not closed"),
+        ([*LM, "--inference_args", "--lm_weight 0"], "the language model would not be used"),
+        (["--asr_confg", "x"], "did you mean --asr_config"),
+        (["--zzzz", "x"], "unknown option --zzzz"),
+        (["--stage stop_stage", "x"], "unknown option"),
+        (["--x[$(touch pwned)]", "1"], "unknown option"),
+        (["--PATH", "x"], "unknown option"),
+        (["--nj"], "--nj needs a value"),
+        (["stage"], "'stage' is not an option"),
+        (["--skip_train", "--stage", "3"], "--skip_train takes true or false, not '--stage'"),
+        (["--nj", "two"], "--nj 'two' is not a whole number"),
+        (["--ngpu", "a[$(touch pwned)]"], "is not a whole number"),
+        (["--ngpu", "08"], "is not a whole number"),
+        (["--nj", "0"], "--nj 0: must be at least 1"),
+        (["--inference_nj", "0"], "--inference_nj 0: must be at least 1"),
+        (["--nbpe", "0"], "--nbpe 0: must be at least 1"),
+        (["--fs", "0"], "--fs 0: must be at least 1"),
+        (["--max_wav_duration", "x"], "is not a number"),
+        (["--min_wav_duration", "10.5", "--max_wav_duration", "9.5"], "10.5 is above --max_wav"),
+        (["--speed_perturb_factors", "0.9 0.0"], "'0.0' is not a number above 0"),
+        (["--speed_perturb_factors", "0.9,1.1"], "'0.9,1.1' is not a number above 0"),
+        (["--fs", "fast"], "--fs 'fast'"),
+        (["--token_type", "phn"], "choose one of: char bpe word"),
+        (["--feats_normalize", "x"], "choose one of: global_mvn utterance_mvn none"),
+        (["--train_set="], "--train_set is required"),
+        (["--test_sets", " "], "--test_sets is required"),
+        (["--pretrained_model", "old.pth:a:b"], "no such file: old.pth"),
+        (["--inference_args", "--beam_sise 3"], "unrecognized arguments: --beam_sise 3"),
+        (["--inference_args=--nonsense"], "unrecognized arguments: --nonsense"),
+        (["--inference_config", "conf/train_asr.yaml"], "there is no option `encoder`"),
+        (["--asr_args=--nonsense"], "there is no option --nonsense"),
+        (
+            ["--asr_config", "conf/x.yaml"],
+            "--asr_config conf/x.yaml: no such file; there are: train_asr",
+        ),
+        (["--encoder", "conf/x.yaml"], "--encoder conf/x.yaml: no such file"),
+        (["--nlsyms_txt", "nowhere"], "--nlsyms_txt nowhere: no such file"),
+        (["--text_prefix", "<|en|>"], "its words must be in a file --nlsyms_txt"),
+        (["--bpe_char_cover", "all"], "--bpe_char_cover 'all' is not a number"),
+        (["--bpe_input_sentence_size", "1e6"], "--bpe_input_sentence_size '1e6' is not a whole"),
+        (["--asr_args", "--max_epoch '3"], "a quotation mark is not closed"),
+        (["--asr_args", "--max_epochs 3"], "did you mean `--max_epoch`"),
+        (["--asr_args", "--encoder mambo"], "encoder `mambo` is unknown"),
+        (["--asr_args", "--decoder none"], "without a decoder CTC is alone"),
+        (["--model", "conf/x.yaml"], "--model conf/x.yaml: no such file"),
+        (["--encoder", "conmamba_xs"], "no such file (did you mean conmamba_s"),
+        (["--encoder", f"{TEMPLATE}/conf/decoder/mamba_6.yaml"], "has neither 'encoder:'"),
+        (["--inference_args", "--lm_weight 0.3 --lm_file x --oops 1"], "arguments: --oops 1"),
+        (["--inference_args", "--lm_weight 0.3"], "--lm_weight 0.3 has no effect without a lang"),
+        # A name alone is a block of the recipe or of TEMPLATE.
+        (["--encoder", "conmamba_s", "--asr_args=--nonsense"], "there is no option --nonsense"),
+        (["--optim", "cosine.yaml", "--asr_args=--nonsense"], "there is no option --nonsense"),
+        (["--dumpdir", "a,b"], "--dumpdir 'a,b'"),
+        (["--expdir", "a#b"], "--expdir 'a#b'"),
+        (["--asr_tag", "$(touch pwned)"], "--asr_tag '$(touch pwned)'"),
+        (["--asr_tag", "x" * 200], "--asr_tag is too long"),
+        (["--lang", "x,y"], "--lang 'x,y'"),
+    ],
+)
+def test_mistakes_are_refused_at_once(recipe, options, message):
+    with pytest.raises(UserError) as error:
+        main([str(TEMPLATE), *NEEDED, *options])
+    assert message in str(error.value) and "\n" not in str(error.value)
+    assert not (recipe / "exp").exists() and not (recipe / "data").exists()
+
+
+def test_options_in_both_forms_and_the_last_wins():
+    options, _ = parse(["--nj=3", "--nj", "5", "--asr-tag=a=b", "--asr_args", "--max_epoch 1"])
+    assert (options.nj, options.asr_tag, options.asr_args) == ("5", "a=b", "--max_epoch 1")
+    assert re.search(r"--asr_args .*\[--max_epoch 1\]$", help_text(options), re.MULTILINE)
+
+
+def test_print_options_gives_every_value(capsys):
+    assert main([str(TEMPLATE), *NEEDED, "--print_options", "true"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert list(printed) == list(OPTIONS)
+    assert (printed["train_set"], printed["use_lm"]) == ("train", False)
+
+
+@pytest.mark.parametrize(
+    ("options", "stages"),
+    [
+        ([], [1, 2, 3, 4, 5, 10, 11, 12, 13]),
+        (["--use_lm", "true", "--lm_exp", "exp/x"], [*range(1, 9), 10, 11, 12, 13]),
+        (["--stage", "4", "--stop_stage", "10"], [4, 5, 10]),
+        (["--skip_data_prep", "true", "--skip_eval", "true"], [10, 11]),
+        (["--skip_train", "true", "--skip_stages", "2 13"], [1, 3, 4, 5, 12]),
+    ],
+)
+def test_chosen_stages(options, stages):
+    assert list(chosen_stages(check(parse([*NEEDED, *options])[0], TEMPLATE))) == stages
+
+
+def test_dry_run_touches_nothing(recipe, capsys):
+    before = sorted(recipe.rglob("*"))
+    assert main([str(TEMPLATE), *NEEDED, *LM, "--dry_run", "true"]) == 0
+    text = capsys.readouterr().out
+    assert re.findall(r"^== Stage (\d+)", text, re.MULTILINE) == list(
+        map(str, [*range(1, 9), 10, 11, 12, 13])
+    )
+    assert "data: would run: it was not done yet\n    local/data.sh --nj=" in text
+    assert "decoding of test: would run: " in text and re.search(r"^free +\d", text, re.MULTILINE)
+    assert sorted(recipe.rglob("*")) == before
