@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from mambaasr.checks import check_choice, check_flags, check_sizes
 from mambaasr.espnet_compat import CTC, AbsEncoder, TooShortUttError
 from mambaasr.layers.conv_module import LookAhead
-from mambaasr.layers.masking import zero_padding
 from mambaasr.layers.norm import make_norm
 from mambaasr.layers.positions import sinusoidal
 from mambaasr.layers.subsampling import make_input_layer
+from mambaasr.ops.lengths import zero_padding
 
 POSITIONS = ("none", "sinusoidal")
 

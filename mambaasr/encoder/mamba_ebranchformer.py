@@ -18,12 +18,11 @@ from mambaasr.layers.adapter import AdapterPlaces
 from mambaasr.layers.attention import SelfAttention
 from mambaasr.layers.block import FeedForward
 from mambaasr.layers.cgmlp import ConvolutionalGatingMLP
+from mambaasr.layers.cpu import Dropout, Linear
 from mambaasr.layers.depthwise import DepthwiseConv
-from mambaasr.layers.dropout import Dropout
-from mambaasr.layers.linear import Linear
-from mambaasr.layers.masking import zero_padding
 from mambaasr.layers.mixer_conf import MixerConf
 from mambaasr.layers.positions import split_positions
+from mambaasr.ops.lengths import zero_padding
 
 BRANCHES = ("attention", "mamba", "cgmlp")
 

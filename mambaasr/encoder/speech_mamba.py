@@ -8,7 +8,7 @@ from mambaasr.configurable import configurable
 from mambaasr.encoder.base import StackEncoder
 from mambaasr.layers.adapter import AdapterPlaces
 from mambaasr.layers.attention import SelfAttention
-from mambaasr.layers.dropout import Dropout
+from mambaasr.layers.cpu import Dropout
 from mambaasr.layers.mixer_conf import MixerConf
 from mambaasr.layers.norm import RMSNorm
 from mambaasr.layers.positions import split_positions

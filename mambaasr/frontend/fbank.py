@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mambaasr.errors import UserError
 from mambaasr.espnet_compat import AbsFrontend
-from mambaasr.layers.masking import zero_padding
+from mambaasr.ops.lengths import zero_padding
 
 # Frames that are transformed at once; bounds the memory of a long recording.
 BLOCK = 16384

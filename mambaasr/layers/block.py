@@ -9,10 +9,9 @@ from mambaasr.checks import check_choice, check_counts
 from mambaasr.layers.activation import ACTIVATIONS, make_activation
 from mambaasr.layers.adapter import AdapterPlaces
 from mambaasr.layers.conv_module import NORMS, ConvolutionModule
-from mambaasr.layers.dropout import Dropout
-from mambaasr.layers.linear import Linear
-from mambaasr.layers.masking import zero_padding
+from mambaasr.layers.cpu import Dropout, Linear
 from mambaasr.layers.norm import make_norm
+from mambaasr.ops.lengths import zero_padding
 
 
 class FeedForward(nn.Sequential):

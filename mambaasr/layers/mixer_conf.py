@@ -5,12 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import ClassVar, Self
 
-from torch import nn
-
 from mambaasr.checks import check_choice, check_rates
 from mambaasr.layers.bidirectional import MERGES, InnerBiMamba, InnerBiMamba2, OuterBiMamba
 from mambaasr.layers.mamba import Mamba
 from mambaasr.layers.mamba2 import Mamba2
+from mambaasr.layers.mixer import Mixer
 
 MIXERS = {"mamba1": Mamba, "mamba2": Mamba2}
 INNER = {"mamba1": InnerBiMamba, "mamba2": InnerBiMamba2}
@@ -105,13 +104,8 @@ class CausalMixerConf:
         named = {"d_conv": self.d_conv, "expand": self.expand, "dropout_rate": self.dropout_rate}
         return named | dict(self.options) | size
 
-    def make(self, d_model: int) -> nn.Module:
+    def make(self, d_model: int) -> Mixer:
         """Make a mixer of a width.
-
-        Returns:
-            a module with ``causal`` and ``forward(x (b, t, e), lengths=None) -> (b, t, e)``, zero
-            beyond the lengths. If it is causal, also with ``initial_state``, ``forward_chunk`` and
-            ``step``, see :class:`Mamba`.
 
         Raises:
             ValueError: a value is impossible.
@@ -148,25 +142,10 @@ class MixerConf(CausalMixerConf):
         """Whether the mixer sees past frames only."""
         return self.direction == "uni"
 
-    def make(self, d_model: int) -> nn.Module:
+    def make(self, d_model: int) -> Mixer:
         """See :meth:`CausalMixerConf.make`."""
         if self.direction == "uni":
             return super().make(d_model)
         if self.direction == "outer":
             return OuterBiMamba(MIXERS[self.mixer], d_model, self.merge, **self._of_class())
         return INNER[self.mixer](d_model, self.merge, **self._of_class())
-
-
-def make_mixer(mixer, direction, d_model, merge="sum", d_state=None, **options):
-    """Make a mixer; :class:`MixerConf` replaces this."""
-    own = {"mixer": mixer, "direction": direction, "merge": merge, "d_state": d_state}
-    return MixerConf().over(own | options).make(d_model)
-
-
-def mixer_options(conf):
-    """Check what a yaml gives beside flat keys; :class:`MixerConf` replaces this."""
-    MixerConf().over(None if isinstance(conf, Mapping) else conf)
-    for name in conf or {}:
-        if name in MixerConf.flat.values():
-            raise ValueError(f"mixer_conf: {name!r} has its place beside mixer_conf")
-    return dict(conf or {})

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from mambaasr.configurable import configurable
-from mambaasr.layers.masking import zero_padding
 from mambaasr.model.base import ASRModel, Encoded, LossPart, Statistics
 from mambaasr.model.options import check_options
+from mambaasr.ops.lengths import zero_padding
 
 
 def lid_loss(model: "MultilingualModel", batch: Encoded) -> tuple[Tensor, Statistics]:

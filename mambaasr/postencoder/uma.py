@@ -7,10 +7,10 @@ from mambaasr.checks import check_counts, check_rates, check_sizes
 from mambaasr.espnet_compat import AbsPostEncoder
 from mambaasr.layers.attention import SelfAttention
 from mambaasr.layers.block import EncoderBlock
-from mambaasr.layers.dropout import Dropout
-from mambaasr.layers.masking import zero_padding
+from mambaasr.layers.cpu import Dropout
 from mambaasr.layers.positions import sinusoidal, split_positions
 from mambaasr.layers.uma import UnimodalAggregation
+from mambaasr.ops.lengths import zero_padding
 
 
 class UMAPostEncoder(AbsPostEncoder):

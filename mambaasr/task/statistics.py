@@ -14,6 +14,7 @@ from mambaasr import provenance
 from mambaasr.data.dropped import Dropped, write_report
 from mambaasr.errors import UserError
 from mambaasr.files import atomic_write
+from mambaasr.ops.lengths import valid_mask
 from mambaasr.task.trainer import Progress, tell_start
 
 
@@ -27,7 +28,7 @@ def frames_needed(tokens: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Te
     Returns:
         two (batch,) tensors, tokens plus repeats, and the repeats alone.
     """
-    inside = torch.arange(1, tokens.size(1), device=tokens.device) < lengths[:, None]
+    inside = valid_mask(lengths - 1, tokens.size(1) - 1)
     repeats = ((tokens[:, 1:] == tokens[:, :-1]) & inside).sum(1)
     return lengths + repeats, repeats
 

@@ -150,7 +150,7 @@ def classes():
 
 def parse(task, config, folder, tokens):
     path = folder / "config.yaml"
-    path.write_text(yaml.safe_dump(config), encoding="utf-8")
+    path.write_text(yaml.safe_dump(dict(config)), encoding="utf-8")
     args = task.get_parser().parse_args(["--config", str(path), "--output_dir", str(folder)])
     args.token_type, args.token_list, args.normalize = "char", tokens, "utterance_mvn"
     if vars(args).get("model") == "multilingual":

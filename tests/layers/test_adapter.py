@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from mambaasr.layers.block import EncoderBlock
-from mambaasr.layers.mixer_conf import make_mixer
+from mambaasr.layers.mixer_conf import MixerConf
 
 PLACES = ("feed_forward_macaron", "mixer", "conv_module", "feed_forward")
 
@@ -21,7 +21,7 @@ class Bottleneck(nn.Module):
 
 def make():
     torch.manual_seed(0)
-    mixer = make_mixer("mamba1", "uni", 8)
+    mixer = MixerConf().make(8)
     return EncoderBlock(
         8, mixer, hidden=12, macaron=True, kernel_size=3, causal=True, dropout_rate=0.0
     )
@@ -33,7 +33,7 @@ def test_empty_places_hold_no_parameter():
     assert not [name for name in block.state_dict() if "adapter" in name]
     with pytest.raises(ValueError, match="place of an adapter is 'ff'; choose one of feed_forward"):
         block.set_adapter("ff", nn.Identity())
-    plain = EncoderBlock(8, make_mixer("mamba1", "uni", 8))
+    plain = EncoderBlock(8, MixerConf().make(8))
     assert plain.adapter_places() == ("mixer",)
 
 
