@@ -1,9 +1,10 @@
 """Options that a yaml gives: an impossible one is named, with its value and what is allowed."""
 
 import math
+from collections.abc import Collection
 
 
-def check_positive(owner, **values):
+def check_positive(owner: str, **values: object) -> None:
     """Check numbers.
 
     Args:
@@ -18,7 +19,7 @@ def check_positive(owner, **values):
             raise ValueError(f"{owner}: {name} is {value!r}; it must be positive")
 
 
-def check_sizes(owner, **values):
+def check_sizes(owner: str, **values: object) -> None:
     """Check whole numbers; as :func:`check_positive`.
 
     Raises:
@@ -30,7 +31,7 @@ def check_sizes(owner, **values):
             raise ValueError(f"{owner}: {name} is {value!r}; it must be a whole number")
 
 
-def check_counts(**values):
+def check_counts(**values: object) -> None:
     """Check whole numbers that may be 0.
 
     Args:
@@ -46,7 +47,7 @@ def check_counts(**values):
             raise ValueError(f"{name} is {value}; it must not be negative")
 
 
-def check_flags(**values):
+def check_flags(**values: object) -> None:
     """Check switches: the text 'false' would count as true.
 
     Raises:
@@ -57,7 +58,7 @@ def check_flags(**values):
             raise ValueError(f"{name} is {value!r}; it must be true or false")
 
 
-def check_choice(name, value, choices):
+def check_choice(name: str, value: object, choices: Collection[str]) -> None:
     """Check a name.
 
     Args:
@@ -72,7 +73,7 @@ def check_choice(name, value, choices):
         raise ValueError(f"{name} is {value!r}; choose one of {', '.join(choices)}")
 
 
-def check_rates(owner, **values):
+def check_rates(owner: str, **values: object) -> None:
     """Check shares, such as dropout's; as :func:`check_positive`.
 
     Raises:
@@ -83,7 +84,9 @@ def check_rates(owner, **values):
             raise ValueError(f"{owner}: {name} is {value!r}; it must lie in [0, 1)")
 
 
-def check_range(owner, name, value, above=-math.inf):
+def check_range(
+    owner: str, name: str, value: object, above: float = -math.inf
+) -> tuple[float, float]:
     """Check a pair of numbers.
 
     Args:

@@ -2,7 +2,7 @@
 
 import importlib
 
-CLASSES = {
+CLASSES: dict[str, dict[str, str]] = {
     "frontend": {"fbank": "mambaasr.frontend.fbank:Fbank"},
     "encoder": {
         "mamba": "mambaasr.encoder.mamba:MambaEncoder",
@@ -28,20 +28,20 @@ CLASSES = {
 _OF_LM = ("lm", "optim", "scheduler")
 
 
-def of_task(task):
+def of_task(task: str) -> dict[str, dict[str, str]]:
     """Return the part of :data:`CLASSES` that configs of a task may name, "asr" or "lm"."""
     if task == "lm":
         return {slot: found for slot, found in CLASSES.items() if slot in _OF_LM}
     return {slot: found for slot, found in CLASSES.items() if slot != "lm"}
 
 
-def load(target):
+def load(target: str) -> type:
     """Import ``"module:Class"`` and return the class."""
     module, _, name = target.partition(":")
     return getattr(importlib.import_module(module), name)
 
 
-def register():
+def register() -> None:
     """Put every class into ESPnet's choices; a second call changes nothing.
 
     ESPnet reads its choices when a parser is built and again in ``build_model``, so call this

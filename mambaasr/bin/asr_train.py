@@ -5,6 +5,7 @@ import functools
 import os
 import signal
 import sys
+from collections.abc import Sequence
 
 from mambaasr.bin import run_main
 from mambaasr.registry import of_task
@@ -21,12 +22,12 @@ Statistics (stage 10) and training (stage 11):
 """
 
 
-def get_parser():
+def get_parser() -> argparse.ArgumentParser:
     """Return the parser of the options that are answered without ESPnet."""
     return make_parser("asr", __doc__, EXAMPLES)
 
 
-def make_parser(task, description, examples):
+def make_parser(task: str, description: str, examples: str) -> argparse.ArgumentParser:
     """Make the parser of a task's command; :func:`train` gives all else to ESPnet.
 
     Args:
@@ -50,12 +51,12 @@ def make_parser(task, description, examples):
     parser.add_argument("--config", help="yaml file of options; the command line goes over it")
     parser.add_argument("--output_dir", help="folder of the experiment or of the statistics")
     parser.add_argument("--collect_stats", metavar="BOOL", help="statistics instead of training")
-    parser.add_argument("--resume", metavar="BOOL", help="go on from OUTPUT_DIR/checkpoint.pth")
+    parser.add_argument("--resume", metavar="BOOL", help="resume from OUTPUT_DIR/checkpoint.pth")
     parser.add_argument("--ngpu", metavar="N", help="number of GPUs; 0 for the CPU")
     return parser
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Check the command and its config, then train or collect statistics.
 
     Raises:
@@ -64,7 +65,7 @@ def main(argv=None):
     return train("asr", get_parser(), argv)
 
 
-def train(task, parser, argv):
+def train(task: str, parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
     """Run a task's command; see :func:`main`.
 
     Args:
@@ -76,13 +77,12 @@ def train(task, parser, argv):
     args, _ = parser.parse_known_args(argv)
     advice = ""
     if not args.help_all:
-        from mambaasr.task.config import check_command, collects_statistics
+        from mambaasr.config import check_command, is_true
 
-        given = check_command(argv, task)
-        if not collects_statistics(given):
-            resumes = (given.get("resume") or ["false"])[-1] == "true"
-            how = "the same command" if resumes else "with --resume true it"
-            advice = f"; {how} goes on after the last whole epoch"
+        config = check_command(argv, task)
+        if not is_true(config.get("collect_stats")):
+            how = "the same command" if is_true(config.get("resume")) else "with --resume true it"
+            advice = f"; {how} resumes after the last whole epoch"
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, functools.partial(_stop, os.getpid(), advice))
     if task == "asr":

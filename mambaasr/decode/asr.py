@@ -273,7 +273,7 @@ def _fingerprint(model):
 
 def _bpemodel_sha256(model):
     """Return the digest of the option's sentencepiece model, or else of the config's."""
-    from mambaasr.task.config import read
+    from mambaasr.config import read
 
     given, trained = dict(model.options), read(model.train_config)
     kind, path = (given.get(key) or trained.get(key) for key in ("token_type", "bpemodel"))

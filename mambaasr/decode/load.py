@@ -25,9 +25,9 @@ def load_speech2text(
         UserError: a file is missing or unreadable, the config builds no model, or the
             checkpoint's keys or shapes are not the model's.
     """
+    from mambaasr.config import read
     from mambaasr.espnet_compat import import_quietly
     from mambaasr.registry import register
-    from mambaasr.task.config import read
 
     check_device(device)
     if (lm_train_config is None) != (lm_file is None):

@@ -120,8 +120,8 @@ def _read(path, key_file):
 
 def _load(model_file, config, device):
     """Return the model with its weights, and the preprocessor that makes tokens of a text."""
+    from mambaasr.config import read
     from mambaasr.decode.load import check_device, fill, read_weights
-    from mambaasr.task.config import read
     from mambaasr.task.lm import LMTask
 
     check_device(device)

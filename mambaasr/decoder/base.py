@@ -1,64 +1,53 @@
-"""What our decoders share: embedding, output layer, and recurrent states in ESPnet's search."""
+"""What our decoders share: embedding, output layer, hypothesis states."""
+
+from collections.abc import Iterable, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mambaasr.checks import check_choice, check_rates
 from mambaasr.espnet_compat import AbsDecoder, BatchScorerInterface
-from mambaasr.layers.beam import Origin, Row, StepScorer
-from mambaasr.layers.dropout import Dropout
-from mambaasr.layers.masking import zero_padding
-from mambaasr.layers.mixer_conf import make_mixer, mixer_options
+from mambaasr.layers.cpu import Dropout
+from mambaasr.layers.espnet_scorer import ESPnetScorer
+from mambaasr.layers.mixer import State
+from mambaasr.layers.output import LinearOutput
 from mambaasr.layers.positions import sinusoidal
+from mambaasr.layers.stateful import RecurrentScorer, RecurrentState
+from mambaasr.ops.lengths import valid_mask, zero_padding
 
 POSITIONS = ("none", "sinusoidal")
-# Frames of speech that go through a mixer at once where only its last state is wanted.
-PIECE = 4096
 
 
-def mixer_maker(mixer, width, conf, **options):
-    """Return a function that makes a causal mixer.
-
-    Args:
-        mixer: "mamba1" or "mamba2".
-        width: of input and output.
-        conf: the yaml's ``mixer_conf``.
-        **options: of :func:`mambaasr.layers.mixer_conf.make_mixer`.
-
-    Raises:
-        ValueError: see :func:`mambaasr.layers.mixer_conf.mixer_options`.
-    """
-    conf = mixer_options(conf)
-    return lambda: make_mixer(mixer, "uni", width, **options, **conf)
-
-
-class RecurrentDecoder(StepScorer, AbsDecoder, BatchScorerInterface):
+class RecurrentDecoder(ESPnetScorer, RecurrentScorer, AbsDecoder, BatchScorerInterface):
     """Embedding, blocks that a subclass runs, LayerNorm, output layer.
 
-    One step costs the same at any length of the prefix. A subclass gives three methods:
-
-    - ``_run(x, lengths, speech, speech_lengths)``: whole texts x (batch, text, width) through all
-      blocks; speech (batch, time, encoder_output_size) is zero beyond its lengths.
-    - ``_start(speech)``: speech (1, time, encoder_output_size), which may have no frame, -> the
-      state of every mixer before the first token, as a list of tuples of tensors (1, ...), all
-      mixers alike; and a list of tensors (1, ..., time, channel) that do not change while the text
-      grows.
-    - ``_advance(x, states, memory, mask)``: one token of each hypothesis x (hypothesis, width);
-      states as ``_start`` gave them, with a row for each hypothesis, updated in place; memory and
-      mask as in :class:`mambaasr.layers.beam.Batch`.
+    A :class:`mambaasr.layers.stateful.StatefulScorer`, whose step costs the same at any length of
+    the text; and a scorer of ESPnet's searches. A subclass gives :meth:`run_blocks`,
+    :meth:`start_blocks` and :meth:`step_blocks`.
 
     Args:
         vocab_size: tokens, blank and <sos/eos> included.
         width: of the blocks.
-        blocks: an iterable of modules, made after the embedding.
+        blocks: modules, made after the embedding.
         positions: added to the embeddings: "none" or "sinusoidal" (computed for any length).
         dropout_rate: on the embedding, and whatever a subclass does with ``self.dropout``.
+
+    Attributes:
+        output_layer: a module that is called for logits (..., vocab_size); another one, such as a
+            :class:`mambaasr.layers.output.SoftmaxOutput`, may take its place.
 
     Raises:
         ValueError: positions are unknown or do not fit the width; the rate is impossible.
     """
 
-    def __init__(self, vocab_size, width, blocks, positions="none", dropout_rate=0.1):
+    def __init__(
+        self,
+        vocab_size: int,
+        width: int,
+        blocks: Iterable[nn.Module],
+        positions: str = "none",
+        dropout_rate: float = 0.1,
+    ) -> None:
         super().__init__()
         check_choice("positions", positions, POSITIONS)
         check_rates(type(self).__name__, dropout_rate=dropout_rate)
@@ -69,16 +58,81 @@ class RecurrentDecoder(StepScorer, AbsDecoder, BatchScorerInterface):
         self.dropout = Dropout(dropout_rate)
         self.blocks = nn.ModuleList(blocks)
         self.after_norm = nn.LayerNorm(width)
-        self.output_layer = nn.Linear(width, vocab_size)
+        self.output_layer = LinearOutput(width, vocab_size)
 
-    def _embed(self, tokens, offset=0):
-        """tokens (batch, text), the first at position ``offset`` -> (batch, text, width)."""
+    def run_blocks(
+        self, x: Tensor, lengths: Tensor, speech: Tensor, speech_lengths: Tensor
+    ) -> Tensor:
+        """Run whole texts through all blocks.
+
+        Args:
+            x: embedded tokens (batch, text, width).
+            lengths: (batch) valid tokens.
+            speech: (batch, time, encoder_output_size), zero beyond its lengths.
+            speech_lengths: (batch) valid frames.
+
+        Returns:
+            (batch, text, width); what lies beyond the lengths is not looked at.
+        """
+        raise NotImplementedError
+
+    def start_blocks(self, speech: Tensor, lengths: Tensor) -> tuple[list[State], list[Tensor]]:
+        """Let all blocks hear the speech.
+
+        Args:
+            speech: (utterance, time, encoder_output_size), zero beyond the lengths, of which the
+                longest is ``time``; it may be 0.
+            lengths: (utterance) valid frames.
+
+        Returns:
+            the state of every mixer before the first token, tensors (utterance, ...), all mixers
+            alike; and keys and values (utterance, heads, time, width / heads), where speech
+            without a frame has one of zeros.
+        """
+        raise NotImplementedError
+
+    def step_blocks(
+        self, x: Tensor, states: list[State], memory: Sequence[Tensor], mask: Tensor | None
+    ) -> Tensor:
+        """Run one token of each hypothesis through all blocks.
+
+        Args:
+            x: embedded tokens (hypothesis, width), utterance by utterance, of each as many.
+            states: as :meth:`start_blocks` gave them, a row for each hypothesis; updated in place.
+            memory: as :meth:`start_blocks` gave it.
+            mask: (utterance, time), true at frames to attend to; None if all are.
+
+        Returns:
+            (hypothesis, width).
+        """
+        raise NotImplementedError
+
+    def _embed(self, tokens: Tensor, offset: int | Tensor = 0, time: int | None = None) -> Tensor:
+        """Embed tokens (batch, any); the position of the first, and how many there are."""
         x = self.embed(tokens)
         if self.positions == "sinusoidal":
-            x = x + sinusoidal(*x.shape[1:], offset, x.device, x.dtype)
+            time = x.shape[1] if time is None else time
+            x = x + sinusoidal(time, x.shape[-1], offset, x.device, x.dtype)
         return x
 
-    def forward(self, hs_pad, hlens, ys_in_pad, ys_in_lens):
+    def hidden(
+        self, hs_pad: Tensor, hlens: Tensor, ys_in_pad: Tensor, ys_in_lens: Tensor
+    ) -> Tensor:
+        """Return what the output layer reads, for a loss that needs no logits of all tokens.
+
+        Args:
+            hs_pad, hlens, ys_in_pad, ys_in_lens: as in :meth:`forward`.
+
+        Returns:
+            (batch, text, width); what lies beyond the lengths is not to be looked at.
+        """
+        hlens, ys_in_lens = hlens.to(hs_pad.device), ys_in_lens.to(hs_pad.device)
+        x = self.dropout(self._embed(ys_in_pad))
+        return self.after_norm(self.run_blocks(x, ys_in_lens, zero_padding(hs_pad, hlens), hlens))
+
+    def forward(
+        self, hs_pad: Tensor, hlens: Tensor, ys_in_pad: Tensor, ys_in_lens: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Score whole texts.
 
         Args:
@@ -90,46 +144,42 @@ class RecurrentDecoder(StepScorer, AbsDecoder, BatchScorerInterface):
         Returns:
             logits (batch, text, vocab_size), zero beyond the lengths, and the lengths (batch).
         """
-        hlens, ys_in_lens = hlens.to(hs_pad.device), ys_in_lens.to(hs_pad.device)
-        x = self.dropout(self._embed(ys_in_pad))
-        x = self._run(x, ys_in_lens, zero_padding(hs_pad, hlens), hlens)
-        logits = self.output_layer(self.after_norm(x))
+        logits = self.output_layer(self.hidden(hs_pad, hlens, ys_in_pad, ys_in_lens))
+        ys_in_lens = ys_in_lens.to(hs_pad.device)
         return zero_padding(logits, ys_in_lens), ys_in_lens
 
     @torch.no_grad()
-    def init_state(self, x):
-        """The state before the first token of an utterance x (time, encoder_output_size)."""
-        return Origin(*self._start(x.unsqueeze(0)), frames=len(x)).first()
-
-    @torch.no_grad()
-    def batch_init_state(
-        self, x: torch.Tensor, xs_lengths: torch.Tensor | None = None
-    ) -> Row | list[Row]:
-        """The states before the first token of a batch of utterances, as ESPnet's search asks.
+    def start(self, speech: Tensor, lengths: Tensor | None = None) -> RecurrentState:
+        """Return the state before the first token, one hypothesis an utterance.
 
         Args:
-            x: speech (utterance, time, width), or that of one utterance (time, width).
-            xs_lengths: (utterance) valid frames; None if all are.
+            speech: (u, time, encoder_output_size).
+            lengths: (u) valid frames, none allowed; None if all are.
+        """
+        if lengths is None:
+            lengths = torch.full((len(speech),), speech.shape[1])
+        shortest, longest = int(lengths.min()), int(lengths.max())
+        lengths = lengths.to(speech.device)
+        speech = zero_padding(speech[:, :longest], lengths)
+        states, memory = self.start_blocks(speech, lengths)
+        mask = None
+        if memory and shortest < longest:
+            mask = valid_mask(lengths.clamp(min=1), longest)
+        return RecurrentState.of_mixers(states, memory, mask)
+
+    @torch.no_grad()
+    def step(self, tokens: Tensor, state: RecurrentState) -> tuple[Tensor, RecurrentState]:
+        """Read one token of each hypothesis.
+
+        Args:
+            tokens: (u, k).
+            state: updated in place and returned; :meth:`reorder` makes copies.
 
         Returns:
-            a :class:`mambaasr.layers.beam.Row`, or a list with one for each utterance; the search
-            gives the list to :meth:`batch_score` for each hypothesis.
+            logits of the next token (u, k, vocab_size), and the state.
         """
-        if x.dim() == 2:
-            return self.init_state(x)
-        lengths = [x.shape[1]] * len(x) if xs_lengths is None else xs_lengths.tolist()
-        return [self.init_state(each[:length]) for each, length in zip(x, lengths, strict=True)]
-
-    @staticmethod
-    def _absorb(mixer, x):
-        """The state of a causal mixer after x (1, time, width), which may have no frame."""
-        state = mixer.initial_state(1, x.device, x.dtype)
-        for piece in x.split(PIECE, dim=1) if x.shape[1] else ():
-            _, state = mixer.forward_chunk(piece, state)
-        return state
-
-    def _step(self, tokens, batch):
-        """tokens (hypothesis) -> logits (hypothesis, vocab_size); updates the batch's states."""
-        x = self._embed(tokens.unsqueeze(1), batch.length).squeeze(1)
-        x = self._advance(x, batch.states(), batch.memory, batch.mask)
-        return self.output_layer(self.after_norm(x))
+        # All hypotheses of an utterance are at one position.
+        x = self._embed(tokens, state.position, time=1).flatten(0, 1)
+        x = self.step_blocks(x, state.of_each_mixer(), state.memory, state.mask)
+        state.position = state.position + 1
+        return self.output_layer(self.after_norm(x)).unflatten(0, tokens.shape), state

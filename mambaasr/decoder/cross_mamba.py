@@ -1,22 +1,34 @@
 """A decoder without attention: Mamba over speech and text."""
 
-from torch import nn
+from collections.abc import Callable, Sequence
+
+from torch import Tensor, nn
 
 from mambaasr.checks import check_counts, check_sizes
-from mambaasr.decoder.base import RecurrentDecoder, mixer_maker
+from mambaasr.configurable import configurable
+from mambaasr.decoder.base import RecurrentDecoder
+from mambaasr.layers.adapter import AdapterPlaces
 from mambaasr.layers.block import FeedForward
-from mambaasr.layers.dropout import Dropout
+from mambaasr.layers.cpu import Dropout
 from mambaasr.layers.join import join
+from mambaasr.layers.mixer import Mixer, State
+from mambaasr.layers.mixer_conf import CausalMixerConf
 from mambaasr.layers.norm import make_norm
-from mambaasr.layers.prefix import PrefixMixer
+from mambaasr.layers.speech_prefix import PrefixMixer
+
+# Frames of speech that go through a mixer at once where only its last state is wanted.
+PIECE = 4096
 
 
-class CrossMambaBlock(nn.Module):
+class CrossMambaBlock(AdapterPlaces):
     """Mamba over the text, Mamba over speech and text, an optional feed-forward module.
 
         x += Mixer(norm x)
         x += the text's part of CrossMixer([speech; norm x])
         x += FFN(norm x)                          only if hidden > 0
+
+    Behind each branch there is a place for an adapter (:mod:`mambaasr.layers.adapter`):
+    ``mixer``, ``cross_mixer``, ``feed_forward``.
 
     Args:
         width: channels of speech and text.
@@ -27,34 +39,63 @@ class CrossMambaBlock(nn.Module):
         activation: in the feed-forward module.
     """
 
-    def __init__(self, width, hidden, norm, dropout_rate, mixer, activation="swish"):
+    def __init__(
+        self,
+        width: int,
+        hidden: int,
+        norm: str,
+        dropout_rate: float,
+        mixer: Callable[[], Mixer],
+        activation: str = "swish",
+    ) -> None:
         super().__init__()
         self.norm_mixer, self.mixer = make_norm(norm, width), mixer()
+        self.adapter_mixer = nn.Identity()
         self.norm_cross, self.cross_mixer = make_norm(norm, width), PrefixMixer(mixer())
+        self.adapter_cross_mixer = nn.Identity()
         self.feed_forward = None
         if hidden > 0:
             self.norm_ff = make_norm(norm, width)
             self.feed_forward = FeedForward(width, hidden, dropout_rate, activation)
+            self.adapter_feed_forward = nn.Identity()
         self.dropout = Dropout(dropout_rate)
 
-    def _finish(self, x):
+    def _feed(self, x: Tensor) -> Tensor:
         if self.feed_forward is None:
             return x
-        return x + self.dropout(self.feed_forward(self.norm_ff(x)))
+        return x + self.dropout(self.adapter_feed_forward(self.feed_forward(self.norm_ff(x))))
 
-    def forward(self, x, lengths, speech, speech_lengths):
+    def forward(self, x: Tensor, lengths: Tensor, speech: Tensor, speech_lengths: Tensor) -> Tensor:
         """x (batch, text, width), speech (batch, time, width) -> (batch, text, width)."""
-        x = x + self.dropout(self.mixer(self.norm_mixer(x), lengths))
+        x = x + self.dropout(self.adapter_mixer(self.mixer(self.norm_mixer(x), lengths)))
         joint = join(speech, speech_lengths, self.norm_cross(x), lengths)
         y = self.cross_mixer(*joint, speech_lengths, tokens=x.shape[1])
-        return self._finish(x + self.dropout(y))
+        return self._feed(x + self.dropout(self.adapter_cross_mixer(y)))
 
-    def step(self, x, state, cross_state):
-        """One token of each hypothesis: x (hypothesis, width); states are updated in place."""
-        x = x + self.mixer.step(self.norm_mixer(x), state)
-        return self._finish(x + self.cross_mixer.step(self.norm_cross(x), cross_state))
+    def start(self, speech: Tensor, lengths: Tensor) -> tuple[State, State]:
+        """Return the states of both mixers before the first token.
+
+        Args:
+            speech: (utterance, time, width), which may have no frame.
+            lengths: (utterance) valid frames.
+        """
+        first = (len(speech), speech.device, speech.dtype)
+        mixer = self.cross_mixer.mixer
+        state = mixer.initial_state(*first)
+        for begin in range(0, speech.shape[1], PIECE):
+            piece = speech[:, begin : begin + PIECE]
+            left = (lengths - begin).clamp(0, piece.shape[1])
+            _, state = mixer.mix(mixer.project_in(piece), lengths=left, state=state)
+        return self.mixer.initial_state(*first), state
+
+    def step(self, x: Tensor, state: State, cross_state: State) -> Tensor:
+        """Read one token of each hypothesis: x (hypothesis, width); updates states in place."""
+        x = x + self.adapter_mixer(self.mixer.step(self.norm_mixer(x), state))
+        y = self.cross_mixer.step(self.norm_cross(x), cross_state)
+        return self._feed(x + self.adapter_cross_mixer(y))
 
 
+@configurable()
 class CrossMambaDecoder(RecurrentDecoder):
     """Attention-free: the text's state has run over the speech before it meets the first token.
 
@@ -72,14 +113,11 @@ class CrossMambaDecoder(RecurrentDecoder):
         encoder_output_size: width of the speech, and of the decoder.
         num_blocks: number of blocks.
         linear_units: width inside the feed-forward module; 0 leaves it out.
-        mixer: "mamba1" or "mamba2", of both mixers.
-        d_state, d_conv, expand: of the mixers, see :func:`mambaasr.layers.mixer_conf.make_mixer`.
-        mixer_conf: a mapping of further options of the mixers.
+        mixer_conf: of both mixers, see :class:`mambaasr.layers.mixer_conf.CausalMixerConf`.
         norm: "layer_norm" or "rms_norm" in the blocks; the last norm is a LayerNorm.
         positions: added to the embeddings: "none" or "sinusoidal".
         activation_type: in the feed-forward modules, "swish", "gelu" or "relu".
         dropout_rate: on residual branches, the embedding and inside feed-forward modules.
-        mixer_dropout_rate: inside the mixers, after their input and output projections.
 
     Raises:
         ValueError: an option is unknown or a size impossible.
@@ -87,52 +125,48 @@ class CrossMambaDecoder(RecurrentDecoder):
 
     def __init__(
         self,
-        vocab_size,
-        encoder_output_size,
-        num_blocks=6,
-        linear_units=2048,
-        mixer="mamba1",
-        d_state=None,
-        d_conv=4,
-        expand=2,
-        mixer_conf=None,
-        norm="layer_norm",
-        positions="none",
-        activation_type="swish",
-        dropout_rate=0.1,
-        mixer_dropout_rate=0.0,
-    ):
+        vocab_size: int,
+        encoder_output_size: int,
+        num_blocks: int = 6,
+        linear_units: int = 2048,
+        mixer_conf: CausalMixerConf = CausalMixerConf(),
+        norm: str = "layer_norm",
+        positions: str = "none",
+        activation_type: str = "swish",
+        dropout_rate: float = 0.1,
+    ) -> None:
         check_sizes(type(self).__name__, num_blocks=num_blocks)
         check_counts(linear_units=linear_units)
         width = encoder_output_size
-        make = mixer_maker(
-            mixer,
-            width,
-            mixer_conf,
-            d_state=d_state,
-            d_conv=d_conv,
-            expand=expand,
-            dropout_rate=mixer_dropout_rate,
-        )
         blocks = (
-            CrossMambaBlock(width, linear_units, norm, dropout_rate, make, activation_type)
+            CrossMambaBlock(
+                width,
+                linear_units,
+                norm,
+                dropout_rate,
+                lambda: mixer_conf.make(width),
+                activation_type,
+            )
             for _ in range(num_blocks)
         )
         super().__init__(vocab_size, width, blocks, positions, dropout_rate)
 
-    def _run(self, x, lengths, speech, speech_lengths):
+    def run_blocks(
+        self, x: Tensor, lengths: Tensor, speech: Tensor, speech_lengths: Tensor
+    ) -> Tensor:
+        """See :meth:`RecurrentDecoder.run_blocks`."""
         for block in self.blocks:
             x = block(x, lengths, speech, speech_lengths)
         return x
 
-    def _start(self, speech):
-        states = []
-        for block in self.blocks:
-            states.append(block.mixer.initial_state(1, speech.device, speech.dtype))
-            states.append(self._absorb(block.cross_mixer.mixer, speech))
-        return states, []
+    def start_blocks(self, speech: Tensor, lengths: Tensor) -> tuple[list[State], list[Tensor]]:
+        """See :meth:`RecurrentDecoder.start_blocks`."""
+        return [state for block in self.blocks for state in block.start(speech, lengths)], []
 
-    def _advance(self, x, states, memory, mask):
+    def step_blocks(
+        self, x: Tensor, states: list[State], memory: Sequence[Tensor], mask: Tensor | None
+    ) -> Tensor:
+        """See :meth:`RecurrentDecoder.step_blocks`."""
         for index, block in enumerate(self.blocks):
             x = block.step(x, *states[2 * index : 2 * index + 2])
         return x

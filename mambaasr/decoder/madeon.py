@@ -1,23 +1,30 @@
 """Decoder-only recognition: one stack of Mamba blocks over speech and text."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mambaasr.checks import check_choice, check_rates, check_sizes
-from mambaasr.decoder.base import RecurrentDecoder, mixer_maker
-from mambaasr.layers.dropout import Dropout
+from mambaasr.configurable import configurable
+from mambaasr.decoder.base import RecurrentDecoder
+from mambaasr.layers.adapter import AdapterPlaces
+from mambaasr.layers.cpu import Dropout, Linear
 from mambaasr.layers.join import join, text_of
-from mambaasr.layers.linear import Linear
-from mambaasr.layers.mixer_conf import mixer_options
+from mambaasr.layers.mixer import State
+from mambaasr.layers.mixer_conf import CausalMixerConf
 from mambaasr.layers.norm import make_norm
-from mambaasr.layers.prefix import PrefixMixer
+from mambaasr.layers.speech_prefix import PrefixMixer
 
 # prefix_direction -> the order in which each layer reads the speech, in turn
 ORDERS = {"uni": ("forward",), "parallel": ("both",), "serial": ("forward", "reversed")}
 
 
-class PrefixBlock(nn.Module):
+class PrefixBlock(AdapterPlaces):
     """x += PrefixMixer(norm x), over [speech; text].
+
+    Behind the branch there is a place for an adapter (:mod:`mambaasr.layers.adapter`): ``mixer``.
 
     Args:
         norm: a norm.
@@ -25,24 +32,27 @@ class PrefixBlock(nn.Module):
         dropout_rate: on the residual branch.
     """
 
-    def __init__(self, norm, mixer, dropout_rate):
+    def __init__(self, norm: nn.Module, mixer: PrefixMixer, dropout_rate: float) -> None:
         super().__init__()
         self.norm, self.mixer, self.dropout = norm, mixer, Dropout(dropout_rate)
+        self.adapter_mixer = nn.Identity()
 
-    def forward(self, x, lengths, speech_lengths):
+    def forward(self, x: Tensor, lengths: Tensor, speech_lengths: Tensor) -> Tensor:
         """(batch, time, width) -> the same."""
-        return x + self.dropout(self.mixer(self.norm(x), lengths, speech_lengths))
+        y = self.mixer(self.norm(x), lengths, speech_lengths)
+        return x + self.dropout(self.adapter_mixer(y))
 
-    def start(self, speech):
-        """Speech (1, time, width) -> the same, and the state at its end."""
-        y, state = self.mixer.start(self.norm(speech))
-        return speech + y, state
+    def start(self, speech: Tensor, lengths: Tensor) -> tuple[Tensor, State]:
+        """Mix speech (utterance, time, width); return the same, and the state at its end."""
+        y, state = self.mixer.start(self.norm(speech), lengths)
+        return speech + self.adapter_mixer(y), state
 
-    def step(self, x, state):
-        """One token: x (hypothesis, width); the state is updated in place."""
-        return x + self.mixer.step(self.norm(x), state)
+    def step(self, x: Tensor, state: State) -> Tensor:
+        """Read one token of each hypothesis: x (hypothesis, width); updates the state in place."""
+        return x + self.adapter_mixer(self.mixer.step(self.norm(x), state))
 
 
+@configurable()
 class MadeonDecoder(RecurrentDecoder):
     """MADEON (arXiv 2411.06968): the speech is a prefix, <sos/eos> parts it from the text.
 
@@ -69,14 +79,10 @@ class MadeonDecoder(RecurrentDecoder):
         prefix_direction: "uni" (causal), "parallel" (every layer reads the speech in both orders
             between shared projections) or "serial" (layers read it forwards and backwards in
             turn). The text is always causal.
-        mixer: "mamba1" or "mamba2".
-        d_state, d_conv, expand: of the mixer, see :func:`mambaasr.layers.mixer_conf.make_mixer`;
-            d_state is each direction's own.
-        mixer_conf: a mapping of further options of the mixer; for "mamba2" ``rmsnorm`` is false
-            unless it says otherwise.
+        mixer_conf: see :class:`mambaasr.layers.mixer_conf.CausalMixerConf`; d_state is each
+            direction's own; for "mamba2" ``rmsnorm`` is false unless it says otherwise.
         norm: "layer_norm" or "rms_norm" in the blocks; the last norm is a LayerNorm.
         dropout_rate: on residual branches and on the embeddings of speech and text.
-        mixer_dropout_rate: inside the mixers, after their input and output projections.
         prefix_mask_rate: share of the prefix's frames that are set to zero in training.
 
     Raises:
@@ -85,43 +91,28 @@ class MadeonDecoder(RecurrentDecoder):
 
     def __init__(
         self,
-        vocab_size,
-        encoder_output_size,
-        num_blocks=16,
-        d_model=None,
-        prefix_direction="parallel",
-        mixer="mamba1",
-        d_state=None,
-        d_conv=4,
-        expand=4,
-        mixer_conf=None,
-        norm="rms_norm",
-        dropout_rate=0.1,
-        mixer_dropout_rate=0.0,
-        prefix_mask_rate=0.0,
-    ):
+        vocab_size: int,
+        encoder_output_size: int,
+        num_blocks: int = 16,
+        d_model: int | None = None,
+        prefix_direction: str = "parallel",
+        mixer_conf: CausalMixerConf = CausalMixerConf(expand=4),
+        norm: str = "rms_norm",
+        dropout_rate: float = 0.1,
+        prefix_mask_rate: float = 0.0,
+    ) -> None:
         check_sizes(type(self).__name__, num_blocks=num_blocks)
         check_choice("prefix_direction", prefix_direction, ORDERS)
         check_rates(type(self).__name__, prefix_mask_rate=prefix_mask_rate)
         width = encoder_output_size if d_model is None else d_model
         check_sizes(type(self).__name__, d_model=width)
-        conf = mixer_options(mixer_conf)
-        if mixer == "mamba2":
-            conf = {"rmsnorm": False} | conf
-        make = mixer_maker(
-            mixer,
-            width,
-            conf,
-            d_state=d_state,
-            d_conv=d_conv,
-            expand=expand,
-            dropout_rate=mixer_dropout_rate,
-        )
+        if mixer_conf.mixer == "mamba2":
+            mixer_conf = replace(mixer_conf, options={"rmsnorm": False, **mixer_conf.options})
         orders = ORDERS[prefix_direction]
         blocks = (
             PrefixBlock(
                 make_norm(norm, width),
-                PrefixMixer(make(), orders[index % len(orders)]),
+                PrefixMixer(mixer_conf.make(width), orders[index % len(orders)]),
                 dropout_rate,
             )
             for index in range(num_blocks)
@@ -130,7 +121,10 @@ class MadeonDecoder(RecurrentDecoder):
         self.prefix = Linear(encoder_output_size, width)
         self.prefix_mask_rate = prefix_mask_rate
 
-    def _run(self, x, lengths, speech, speech_lengths):
+    def run_blocks(
+        self, x: Tensor, lengths: Tensor, speech: Tensor, speech_lengths: Tensor
+    ) -> Tensor:
+        """See :meth:`RecurrentDecoder.run_blocks`."""
         speech = self.dropout(self.prefix(speech))
         if self.training and self.prefix_mask_rate > 0:
             frames = torch.rand(speech.shape[:2], device=speech.device)
@@ -140,14 +134,18 @@ class MadeonDecoder(RecurrentDecoder):
             joint = block(joint, joint_lengths, speech_lengths)
         return text_of(joint, speech_lengths, lengths, x.shape[1])
 
-    def _start(self, speech):
+    def start_blocks(self, speech: Tensor, lengths: Tensor) -> tuple[list[State], list[Tensor]]:
+        """See :meth:`RecurrentDecoder.start_blocks`."""
         speech, states = self.prefix(speech), []
         for block in self.blocks:
-            speech, state = block.start(speech)
+            speech, state = block.start(speech, lengths)
             states.append(state)
         return states, []
 
-    def _advance(self, x, states, memory, mask):
+    def step_blocks(
+        self, x: Tensor, states: list[State], memory: Sequence[Tensor], mask: Tensor | None
+    ) -> Tensor:
+        """See :meth:`RecurrentDecoder.step_blocks`."""
         for block, state in zip(self.blocks, states, strict=True):
             x = block.step(x, state)
         return x

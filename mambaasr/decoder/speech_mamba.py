@@ -1,8 +1,19 @@
 """The decoder of Speech-Mamba."""
 
+from mambaasr.configurable import configurable
 from mambaasr.decoder.mamba import MambaDecoder
+from mambaasr.layers.mixer_conf import CausalMixerConf
 
 
+@configurable(
+    num_blocks=3,
+    linear_units=0,
+    mamba_after=1,
+    mixer_conf=CausalMixerConf(d_state=256),
+    norm="rms_norm",
+    positions="sinusoidal",
+    src_attention_dropout_rate=0.1,
+)
 class SpeechMambaDecoder(MambaDecoder):
     """Speech-Mamba's (arXiv 2409.18654): 3 x [Mamba, cross-attention, Mamba], LayerNorm.
 
@@ -15,44 +26,4 @@ class SpeechMambaDecoder(MambaDecoder):
     the mixers' branches alone.
     """
 
-    _drop_mixers = False
-
-    def __init__(
-        self,
-        vocab_size,
-        encoder_output_size,
-        num_blocks=3,
-        attention_heads=4,
-        linear_units=0,
-        mixer="mamba1",
-        mamba_before=1,
-        mamba_after=1,
-        d_state=256,
-        d_conv=4,
-        expand=2,
-        mixer_conf=None,
-        norm="rms_norm",
-        positions="sinusoidal",
-        dropout_rate=0.1,
-        mixer_dropout_rate=0.0,
-        src_attention_dropout_rate=0.1,
-    ):
-        super().__init__(
-            vocab_size,
-            encoder_output_size,
-            num_blocks=num_blocks,
-            attention_heads=attention_heads,
-            linear_units=linear_units,
-            mixer=mixer,
-            mamba_before=mamba_before,
-            mamba_after=mamba_after,
-            d_state=d_state,
-            d_conv=d_conv,
-            expand=expand,
-            mixer_conf=mixer_conf,
-            norm=norm,
-            positions=positions,
-            dropout_rate=dropout_rate,
-            mixer_dropout_rate=mixer_dropout_rate,
-            src_attention_dropout_rate=src_attention_dropout_rate,
-        )
+    drop_mixers = False

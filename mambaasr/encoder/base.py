@@ -1,15 +1,17 @@
 """What all our encoders share: everything but their blocks."""
 
+from collections.abc import Iterable, Sequence
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mambaasr.checks import check_choice, check_flags, check_sizes
-from mambaasr.espnet_compat import AbsEncoder, TooShortUttError
+from mambaasr.espnet_compat import CTC, AbsEncoder, TooShortUttError
 from mambaasr.layers.conv_module import LookAhead
-from mambaasr.layers.masking import zero_padding
 from mambaasr.layers.norm import make_norm
 from mambaasr.layers.positions import sinusoidal
 from mambaasr.layers.subsampling import make_input_layer
+from mambaasr.ops.lengths import zero_padding
 
 POSITIONS = ("none", "sinusoidal")
 
@@ -23,14 +25,17 @@ class StackEncoder(AbsEncoder):
     ``forward_chunk(x, state) -> (x, state)``. If all blocks are so, the encoder takes speech in
     pieces, see :meth:`forward_chunk`.
 
+    What can be given by keyword is an option of every encoder of ours, see
+    :func:`mambaasr.configurable.configurable`.
+
     Args:
         input_size: width of the features.
         output_size: width of the encoder.
-        blocks: the blocks, any iterable of modules.
+        blocks: the blocks, any iterable of modules; made after the input layer.
+        norm: of the output, "layer_norm" or "rms_norm".
         input_layer: see :func:`mambaasr.layers.subsampling.make_input_layer`.
         dropout_rate: after the input layer and after the look-ahead convolution.
         positions: "none" or "sinusoidal", which is added to the frames.
-        norm: of the output, "layer_norm" or "rms_norm".
         stochastic_depth_rate: in training, leave out the last block with this probability and
             earlier ones with less, growing linearly with depth (arXiv 1603.09382, section 3); what
             stays is scaled up. A list gives each block's own rate (ESPnet's encoders take one
@@ -46,23 +51,24 @@ class StackEncoder(AbsEncoder):
     """
 
     # What a yaml has to say so that the encoder takes speech in pieces, for the error message.
-    streams_with = "direction: uni"
+    streams_with = "direction: uni in mixer_conf"
 
     def __init__(
         self,
-        input_size,
-        output_size,
-        blocks,
+        input_size: int,
+        output_size: int,
+        blocks: Iterable[nn.Module],
+        norm: str = "layer_norm",
+        /,
         *,
-        input_layer="conv2d",
-        dropout_rate=0.1,
-        positions="none",
-        norm="layer_norm",
-        stochastic_depth_rate=0.0,
-        lookahead_kernel=0,
-        interctc_layer_idx=(),
-        interctc_use_conditioning=False,
-    ):
+        input_layer: str = "conv2d",
+        dropout_rate: float = 0.1,
+        positions: str = "none",
+        stochastic_depth_rate: float | Sequence[float] = 0.0,
+        lookahead_kernel: int = 0,
+        interctc_layer_idx: Sequence[int] = (),
+        interctc_use_conditioning: bool = False,
+    ) -> None:
         super().__init__()
         check_sizes(type(self).__name__, output_size=output_size)
         check_choice("positions", positions, POSITIONS)
@@ -98,15 +104,15 @@ class StackEncoder(AbsEncoder):
         self.conditioning_layer = None
 
     @property
-    def causal(self):
+    def causal(self) -> bool:
         """Whether every block sees past frames only, so that speech may come in pieces."""
         return all(block.causal for block in self.blocks)
 
-    def output_size(self):
+    def output_size(self) -> int:
         """Width of the output."""
         return self._output_size
 
-    def output_lengths(self, lengths):
+    def output_lengths(self, lengths: Tensor) -> Tensor:
         """Feature frames (batch) -> encoder frames (batch), by formula."""
         return self.embed.output_lengths(lengths)
 
@@ -126,7 +132,14 @@ class StackEncoder(AbsEncoder):
         """Norm what comes out of a block, whose residual may be wider than the weights."""
         return self.after_norm(x.to(self.after_norm.weight.dtype))
 
-    def forward(self, xs_pad, ilens, prev_states=None, ctc=None, condition=None):
+    def forward(
+        self,
+        xs_pad: Tensor,
+        ilens: Tensor,
+        prev_states: None = None,
+        ctc: CTC | None = None,
+        condition: Tensor | None = None,
+    ) -> tuple[Tensor | tuple[Tensor, list[tuple[int, Tensor]]], Tensor, None]:
         """Encode a batch.
 
         Args:
@@ -171,7 +184,9 @@ class StackEncoder(AbsEncoder):
             x = self.lookahead(x, lengths)
         return ((x, intermediate) if intermediate else x), lengths, None
 
-    def initial_state(self, batch, device=None, dtype=torch.float32):
+    def initial_state(
+        self, batch: int, device: torch.device | None = None, dtype: torch.dtype = torch.float32
+    ) -> tuple:
         """The state before the first piece of speech.
 
         Args:
@@ -187,14 +202,21 @@ class StackEncoder(AbsEncoder):
         if not self.causal:
             raise ValueError(
                 f"{type(self).__name__} looks ahead in its blocks, so it cannot take speech in "
-                f"pieces; it can with {self.streams_with} in encoder_conf"
+                f"pieces; it can with {self.streams_with}"
             )
         own = (batch, device, dtype)
         ahead = None if self.lookahead is None else self.lookahead.initial_state(*own)
         blocks = tuple(block.initial_state(*own) for block in self.blocks)
         return self.embed.initial_state(*own), 0, blocks, ahead
 
-    def forward_chunk(self, xs, state, last=False, ctc=None, condition=None):
+    def forward_chunk(
+        self,
+        xs: Tensor,
+        state: tuple,
+        last: bool = False,
+        ctc: CTC | None = None,
+        condition: Tensor | None = None,
+    ) -> tuple[Tensor, tuple | None]:
         """Encode the next piece of each utterance; pieces of any size give what the whole gives.
 
         Args:

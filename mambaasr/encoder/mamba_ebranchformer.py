@@ -1,7 +1,9 @@
 """E-Branchformer with Mamba in the place of its attention, or beside it."""
 
+from collections.abc import Iterable, Sequence
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mambaasr.checks import (
     check_choice,
@@ -10,21 +12,22 @@ from mambaasr.checks import (
     check_rates,
     check_sizes,
 )
+from mambaasr.configurable import configurable
 from mambaasr.encoder.base import StackEncoder
+from mambaasr.layers.adapter import AdapterPlaces
 from mambaasr.layers.attention import SelfAttention
 from mambaasr.layers.block import FeedForward
 from mambaasr.layers.cgmlp import ConvolutionalGatingMLP
+from mambaasr.layers.cpu import Dropout, Linear
 from mambaasr.layers.depthwise import DepthwiseConv
-from mambaasr.layers.dropout import Dropout
-from mambaasr.layers.linear import Linear
-from mambaasr.layers.masking import zero_padding
-from mambaasr.layers.mixer_conf import make_mixer, mixer_options
+from mambaasr.layers.mixer_conf import MixerConf
 from mambaasr.layers.positions import split_positions
+from mambaasr.ops.lengths import zero_padding
 
 BRANCHES = ("attention", "mamba", "cgmlp")
 
 
-class EBranchformerBlock(nn.Module):
+class EBranchformerBlock(AdapterPlaces):
     """Parallel branches between feed-forward modules (arXiv 2210.00077, section 3).
 
         x += 1/2 FFN(LN x)                      only if hidden > 0 and macaron
@@ -32,6 +35,9 @@ class EBranchformerBlock(nn.Module):
         x += Linear(y + DepthwiseConv(y))
         x += 1/2 FFN(LN x)                      only if hidden > 0; whole unless macaron
         x  = LN(x)
+
+    Behind each residual branch there is a place for an adapter (:mod:`mambaasr.layers.adapter`):
+    ``feed_forward_macaron``, ``merge``, ``feed_forward``.
 
     Args:
         width: channels.
@@ -49,14 +55,14 @@ class EBranchformerBlock(nn.Module):
 
     def __init__(
         self,
-        width,
-        branches,
-        merge_kernel=3,
-        causal=False,
-        hidden=0,
-        macaron=True,
-        dropout_rate=0.1,
-    ):
+        width: int,
+        branches: Iterable[nn.Module],
+        merge_kernel: int = 3,
+        causal: bool = False,
+        hidden: int = 0,
+        macaron: bool = True,
+        dropout_rate: float = 0.1,
+    ) -> None:
         super().__init__()
         check_counts(linear_units=hidden)
         check_flags(macaron_style=macaron)
@@ -64,56 +70,69 @@ class EBranchformerBlock(nn.Module):
             raise ValueError("macaron_style needs linear_units > 0")
         self.dropout = Dropout(dropout_rate)
         self.ff_scale = 0.5 if macaron else 1.0
-        self.norm_macaron = self.feed_forward_macaron = self.norm_ff = self.feed_forward = None
-        if macaron:
+        self.has_macaron, self.has_ff = macaron, hidden > 0
+        if self.has_macaron:
             self.norm_macaron = nn.LayerNorm(width)
             self.feed_forward_macaron = FeedForward(width, hidden, dropout_rate)
+            self.adapter_feed_forward_macaron = nn.Identity()
         self.branches = nn.ModuleList(branches)
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in self.branches)
         joint = width * len(self.branches)
         self.merge_conv = DepthwiseConv(joint, merge_kernel, causal, "merge_conv_kernel")
         self.merge_linear = Linear(joint, width)
-        if hidden > 0:
+        self.adapter_merge = nn.Identity()
+        if self.has_ff:
             self.norm_ff = nn.LayerNorm(width)
             self.feed_forward = FeedForward(width, hidden, dropout_rate)
+            self.adapter_feed_forward = nn.Identity()
         self.norm_final = nn.LayerNorm(width)
 
     @property
-    def causal(self):
+    def causal(self) -> bool:
         """Whether no part looks ahead."""
         return self.merge_conv.causal and all(branch.causal for branch in self.branches)
 
-    def _feed(self, x, norm, feed_forward, scale):
-        if feed_forward is None:
+    def _feed_macaron(self, x: Tensor, scale: float = 1.0) -> Tensor:
+        if not self.has_macaron:
             return x
-        return self._add(x, feed_forward(norm(x)), self.ff_scale * scale)
+        y = self.adapter_feed_forward_macaron(self.feed_forward_macaron(self.norm_macaron(x)))
+        return self._add(x, y, self.ff_scale * scale)
 
-    def _add(self, x, branch, scale):
+    def _feed(self, x: Tensor, scale: float = 1.0) -> Tensor:
+        if not self.has_ff:
+            return x
+        y = self.adapter_feed_forward(self.feed_forward(self.norm_ff(x)))
+        return self._add(x, y, self.ff_scale * scale)
+
+    def _merge(self, x: Tensor, y: Tensor, convolved: Tensor, scale: float = 1.0) -> Tensor:
+        return self._add(x, self.adapter_merge(self.merge_linear(y + convolved)), scale)
+
+    def _add(self, x: Tensor, branch: Tensor, scale: float) -> Tensor:
         return torch.add(x, self.dropout(branch), alpha=scale)
 
-    def forward(self, x, lengths, scale=1.0):
+    def forward(self, x: Tensor, lengths: Tensor, scale: float = 1.0) -> Tensor:
         """(batch, time, width), lengths (batch) -> the same, zero beyond the lengths.
 
         ``scale`` multiplies every residual branch (stochastic depth).
         """
-        x = self._feed(x, self.norm_macaron, self.feed_forward_macaron, scale)
-        y = torch.cat(
-            [
-                self.dropout(branch(norm(x), lengths))
-                for norm, branch in zip(self.norms, self.branches, strict=True)
-            ],
-            dim=-1,
-        )
-        x = self._add(x, self.merge_linear(y + self.merge_conv(y)), scale)
-        x = self._feed(x, self.norm_ff, self.feed_forward, scale)
+        x = self._feed_macaron(x, scale)
+        outs = [
+            self.dropout(branch(norm(x), lengths))
+            for norm, branch in zip(self.norms, self.branches, strict=True)
+        ]
+        y = torch.cat(outs, dim=-1)
+        x = self._merge(x, y, self.merge_conv(y), scale)
+        x = self._feed(x, scale)
         return zero_padding(self.norm_final(x), lengths)
 
-    def initial_state(self, batch, device=None, dtype=torch.float32):
+    def initial_state(
+        self, batch: int, device: torch.device | None = None, dtype: torch.dtype = torch.float32
+    ) -> tuple:
         """The state before the first frame: of the merging convolution and of each branch."""
         own = (batch, device, dtype)
         return self.merge_conv.initial_state(*own), *(b.initial_state(*own) for b in self.branches)
 
-    def forward_chunk(self, x, state):
+    def forward_chunk(self, x: Tensor, state: tuple) -> tuple[Tensor, tuple]:
         """The next piece of each sequence; pieces of any size give what the whole gives.
 
         Args:
@@ -124,19 +143,19 @@ class EBranchformerBlock(nn.Module):
             (batch, time, width) and the next state. Gradients flow through both.
         """
         merge, *states = state
-        x = self._feed(x, self.norm_macaron, self.feed_forward_macaron, 1.0)
+        x = self._feed_macaron(x)
         outs, after = [], []
         for norm, branch, past in zip(self.norms, self.branches, states, strict=True):
             y, past = branch.forward_chunk(norm(x), past)
             outs.append(self.dropout(y))
             after.append(past)
         y = torch.cat(outs, dim=-1)
-        merged, merge = self.merge_conv.forward_chunk(y, merge)
-        x = self._add(x, self.merge_linear(y + merged), 1.0)
-        x = self._feed(x, self.norm_ff, self.feed_forward, 1.0)
+        convolved, merge = self.merge_conv.forward_chunk(y, merge)
+        x = self._feed(self._merge(x, y, convolved))
         return self.norm_final(x), (merge, *after)
 
 
+@configurable()
 class MambaEBranchformerEncoder(StackEncoder):
     """E-Branchformer (arXiv 2210.00077) whose branches can be chosen.
 
@@ -160,53 +179,37 @@ class MambaEBranchformerEncoder(StackEncoder):
         use_linear_after_conv: a linear layer after its convolution.
         merge_conv_kernel: of the convolution that merges the branches, likewise.
         positions: "none", "sinusoidal" (added to the frames) or "rotary" (within the attention).
-        mixer: "mamba1" or "mamba2".
-        direction: "uni" (causal, the convolutions too), "inner" or "outer".
-        merge: how two directions meet: "sum", "mean" or "concat".
-        d_state, d_conv, expand: of the mixer; ``d_state`` null is 16 for mamba1, 128 for mamba2.
-        mixer_dropout_rate: inside the mixer, after its input and output projections.
-        mixer_conf: further options of the mixer, see :func:`mambaasr.layers.mixer_conf.make_mixer`.
+        mixer_conf: see :class:`mambaasr.layers.mixer_conf.MixerConf`; with ``direction: uni`` the
+            convolutions are causal too.
         dropout_rate: on branches, residual branches, inside feed-forward modules and after the
             input layer.
-        input_layer, stochastic_depth_rate, lookahead_kernel, interctc_layer_idx,
-            interctc_use_conditioning: see :class:`mambaasr.encoder.base.StackEncoder`.
+        **stack: further options of :class:`mambaasr.encoder.base.StackEncoder`.
 
     Raises:
         ValueError: an option is unknown or a size impossible.
     """
 
-    streams_with = "direction: uni and branches without attention"
+    streams_with = "direction: uni in mixer_conf, and branches without attention"
 
     def __init__(
         self,
-        input_size,
-        output_size=256,
-        num_blocks=12,
-        branches=("mamba", "cgmlp"),
-        attention_heads=4,
-        attention_dropout_rate=0.1,
-        linear_units=1024,
-        macaron_style=True,
-        cgmlp_linear_units=1024,
-        cgmlp_conv_kernel=31,
-        use_linear_after_conv=False,
-        merge_conv_kernel=31,
-        positions="none",
-        mixer="mamba1",
-        direction="outer",
-        merge="sum",
-        d_state=None,
-        d_conv=4,
-        expand=2,
-        mixer_dropout_rate=0.0,
-        mixer_conf=None,
-        input_layer="conv2d",
-        dropout_rate=0.1,
-        stochastic_depth_rate=0.0,
-        lookahead_kernel=0,
-        interctc_layer_idx=(),
-        interctc_use_conditioning=False,
-    ):
+        input_size: int,
+        output_size: int = 256,
+        num_blocks: int = 12,
+        branches: Sequence[str] = ("mamba", "cgmlp"),
+        attention_heads: int = 4,
+        attention_dropout_rate: float = 0.1,
+        linear_units: int = 1024,
+        macaron_style: bool = True,
+        cgmlp_linear_units: int = 1024,
+        cgmlp_conv_kernel: int = 31,
+        use_linear_after_conv: bool = False,
+        merge_conv_kernel: int = 31,
+        positions: str = "none",
+        mixer_conf: MixerConf = MixerConf(direction="outer"),
+        dropout_rate: float = 0.1,
+        **stack: object,
+    ) -> None:
         if not isinstance(branches, list | tuple) or not branches:
             raise ValueError(f"branches is {branches!r}; list some of {', '.join(BRANCHES)}")
         for branch in branches:
@@ -224,23 +227,13 @@ class MambaEBranchformerEncoder(StackEncoder):
         check_flags(use_linear_after_conv=use_linear_after_conv)
         check_sizes(type(self).__name__, attention_heads=attention_heads)
         check_rates(type(self).__name__, attention_dropout_rate=attention_dropout_rate)
-        causal = direction == "uni"
+        causal = mixer_conf.causal
 
         def attention():
             return SelfAttention(output_size, attention_heads, attention_dropout_rate, turned)
 
         def mamba():
-            return make_mixer(
-                mixer,
-                direction,
-                output_size,
-                merge,
-                d_state=d_state,
-                d_conv=d_conv,
-                expand=expand,
-                dropout_rate=mixer_dropout_rate,
-                **mixer_options(mixer_conf),
-            )
+            return mixer_conf.make(output_size)
 
         def cgmlp():
             return ConvolutionalGatingMLP(
@@ -268,11 +261,7 @@ class MambaEBranchformerEncoder(StackEncoder):
                 )
                 for _ in range(num_blocks)
             ),
-            input_layer=input_layer,
             dropout_rate=dropout_rate,
             positions=added,
-            stochastic_depth_rate=stochastic_depth_rate,
-            lookahead_kernel=lookahead_kernel,
-            interctc_layer_idx=interctc_layer_idx,
-            interctc_use_conditioning=interctc_use_conditioning,
+            **stack,
         )

@@ -1,19 +1,24 @@
 """Speech-Mamba: self-attention between Mamba blocks."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mambaasr.checks import check_counts, check_flags, check_rates, check_sizes
+from mambaasr.configurable import configurable
 from mambaasr.encoder.base import StackEncoder
+from mambaasr.layers.adapter import AdapterPlaces
 from mambaasr.layers.attention import SelfAttention
-from mambaasr.layers.dropout import Dropout
-from mambaasr.layers.mixer_conf import make_mixer, mixer_options
+from mambaasr.layers.cpu import Dropout
+from mambaasr.layers.mixer_conf import MixerConf
 from mambaasr.layers.norm import RMSNorm
 from mambaasr.layers.positions import split_positions
 
 
-class ResidualLayer(nn.Module):
+class ResidualLayer(AdapterPlaces):
     """x + dropout(inner(RMSNorm(x))), summed in at least fp32, whatever the weights are.
+
+    Behind the inner module there is a place for an adapter, ``inner``
+    (:mod:`mambaasr.layers.adapter`).
 
     Args:
         width: channels.
@@ -22,27 +27,30 @@ class ResidualLayer(nn.Module):
         dropout_rate: on the branch.
     """
 
-    def __init__(self, width, inner, dropout_rate=0.0):
+    def __init__(self, width: int, inner: nn.Module, dropout_rate: float = 0.0) -> None:
         super().__init__()
         self.norm, self.inner, self.dropout = RMSNorm(width), inner, Dropout(dropout_rate)
+        self.adapter_inner = nn.Identity()
         self.causal = inner.causal
 
-    def _add(self, x, branch, scale=1.0):
+    def _add(self, x: Tensor, branch: Tensor, scale: float = 1.0) -> Tensor:
         x = x.to(torch.promote_types(x.dtype, torch.float32))
-        return torch.add(x, self.dropout(branch), alpha=scale)
+        return torch.add(x, self.dropout(self.adapter_inner(branch)), alpha=scale)
 
-    def _enter(self, x):
+    def _enter(self, x: Tensor) -> Tensor:
         return self.norm(x).to(self.norm.weight.dtype)
 
-    def forward(self, x, lengths, scale=1.0):
+    def forward(self, x: Tensor, lengths: Tensor, scale: float = 1.0) -> Tensor:
         """(batch, time, width), zero beyond the lengths (batch) -> the same."""
         return self._add(x, self.inner(self._enter(x), lengths), scale)
 
-    def initial_state(self, batch, device=None, dtype=torch.float32):
+    def initial_state(
+        self, batch: int, device: torch.device | None = None, dtype: torch.dtype = torch.float32
+    ) -> tuple:
         """The state before the first frame, that of the inner module."""
         return self.inner.initial_state(batch, device, dtype)
 
-    def forward_chunk(self, x, state):
+    def forward_chunk(self, x: Tensor, state: tuple) -> tuple[Tensor, tuple]:
         """The next piece of each sequence (batch, time, width) -> the same, and the next state."""
         y, state = self.inner.forward_chunk(self._enter(x), state)
         return self._add(x, y), state
@@ -52,24 +60,27 @@ class ResidualLayers(nn.ModuleList):
     """Residual layers one after another, as one block of an encoder."""
 
     @property
-    def causal(self):
+    def causal(self) -> bool:
         """Whether no layer looks ahead."""
         return all(layer.causal for layer in self)
 
-    def forward(self, x, lengths, scale=1.0):
-        """(batch, time, width), zero beyond the lengths (batch) -> the same.
+    def forward(self, x: Tensor, lengths: Tensor, scale: float = 1.0) -> Tensor:
+        """(batch, time, width), lengths (batch) -> the same.
 
+        Padding that is zero stays zero, unless an adapter gives it a value; no layer looks at it.
         ``scale`` multiplies every residual branch (stochastic depth).
         """
         for layer in self:
             x = layer(x, lengths, scale)
         return x
 
-    def initial_state(self, batch, device=None, dtype=torch.float32):
+    def initial_state(
+        self, batch: int, device: torch.device | None = None, dtype: torch.dtype = torch.float32
+    ) -> tuple:
         """The state before the first frame, one a layer."""
         return tuple(layer.initial_state(batch, device, dtype) for layer in self)
 
-    def forward_chunk(self, x, state):
+    def forward_chunk(self, x: Tensor, state: tuple) -> tuple[Tensor, tuple]:
         """The next piece of each sequence (batch, time, width) -> the same, and the next state."""
         after = []
         for layer, past in zip(self, state, strict=True):
@@ -78,6 +89,7 @@ class ResidualLayers(nn.ModuleList):
         return x, tuple(after)
 
 
+@configurable(input_layer="cnn64_64_64")
 class SpeechMambaEncoder(StackEncoder):
     """Blocks of [Mamba, self-attention, Mamba] without feed-forward modules (arXiv 2409.18654).
 
@@ -97,49 +109,32 @@ class SpeechMambaEncoder(StackEncoder):
             and 0 leave attention only.
         positions: "sinusoidal" (as published, added to the frames), "rotary" (within the
             attention) or "none".
-        mixer: "mamba1" or "mamba2".
-        direction: "uni", "inner" or "outer".
-        merge: how two directions meet: "sum", "mean" or "concat".
-        d_state, d_conv, expand: of the mixer.
-        mixer_dropout_rate: inside the mixer, after its input and output projections.
-        mixer_conf: further options of the mixer, see :func:`mambaasr.layers.mixer_conf.make_mixer`.
+        mixer_conf: see :class:`mambaasr.layers.mixer_conf.MixerConf`.
         dropout_rate: after the input layer and on the branch of the attention; as published,
-            Mamba layers have none but ``mixer_dropout_rate``.
-        input_layer, stochastic_depth_rate, lookahead_kernel, interctc_layer_idx,
-            interctc_use_conditioning: see :class:`mambaasr.encoder.base.StackEncoder`.
+            Mamba layers have none but that of ``mixer_conf``.
+        **stack: further options of :class:`mambaasr.encoder.base.StackEncoder`.
 
     Raises:
         ValueError: an option is unknown or a size impossible.
     """
 
-    streams_with = "use_attention: false and direction: uni"
+    streams_with = "use_attention: false, and direction: uni in mixer_conf"
 
     def __init__(
         self,
-        input_size,
-        output_size=512,
-        num_blocks=7,
-        use_attention=True,
-        attention_heads=4,
-        attention_dropout_rate=0.1,
-        mamba_before=1,
-        mamba_after=1,
-        positions="sinusoidal",
-        mixer="mamba1",
-        direction="uni",
-        merge="sum",
-        d_state=256,
-        d_conv=4,
-        expand=2,
-        mixer_dropout_rate=0.0,
-        mixer_conf=None,
-        input_layer="cnn64_64_64",
-        dropout_rate=0.1,
-        stochastic_depth_rate=0.0,
-        lookahead_kernel=0,
-        interctc_layer_idx=(),
-        interctc_use_conditioning=False,
-    ):
+        input_size: int,
+        output_size: int = 512,
+        num_blocks: int = 7,
+        use_attention: bool = True,
+        attention_heads: int = 4,
+        attention_dropout_rate: float = 0.1,
+        mamba_before: int = 1,
+        mamba_after: int = 1,
+        positions: str = "sinusoidal",
+        mixer_conf: MixerConf = MixerConf(direction="uni", d_state=256),
+        dropout_rate: float = 0.1,
+        **stack: object,
+    ) -> None:
         check_flags(use_attention=use_attention)
         check_sizes(type(self).__name__, attention_heads=attention_heads)
         check_rates(type(self).__name__, attention_dropout_rate=attention_dropout_rate)
@@ -160,29 +155,14 @@ class SpeechMambaEncoder(StackEncoder):
             return ResidualLayer(output_size, inner, dropout_rate)
 
         def mamba():
-            inner = make_mixer(
-                mixer,
-                direction,
-                output_size,
-                merge,
-                d_state=d_state,
-                d_conv=d_conv,
-                expand=expand,
-                dropout_rate=mixer_dropout_rate,
-                **mixer_options(mixer_conf),
-            )
-            return ResidualLayer(output_size, inner)
+            return ResidualLayer(output_size, mixer_conf.make(output_size))
 
         kinds = [mamba] * mamba_before + [attention] * bool(use_attention) + [mamba] * mamba_after
         super().__init__(
             input_size,
             output_size,
             (ResidualLayers(make() for make in kinds) for _ in range(num_blocks)),
-            input_layer=input_layer,
             dropout_rate=dropout_rate,
             positions=added,
-            stochastic_depth_rate=stochastic_depth_rate,
-            lookahead_kernel=lookahead_kernel,
-            interctc_layer_idx=interctc_layer_idx,
-            interctc_use_conditioning=interctc_use_conditioning,
+            **stack,
         )

@@ -3,10 +3,11 @@
 import torch
 import torch.nn.functional as F
 import torchaudio
+from torch import Tensor
 
 from mambaasr.errors import UserError
 from mambaasr.espnet_compat import AbsFrontend
-from mambaasr.layers.masking import zero_padding
+from mambaasr.ops.lengths import zero_padding
 
 # Frames that are transformed at once; bounds the memory of a long recording.
 BLOCK = 16384
@@ -34,7 +35,14 @@ class Fbank(AbsFrontend):
         ValueError: an option is unknown or not positive.
     """
 
-    def __init__(self, fs=16000, n_mels=80, convention="kaldi", win_length=None, hop_length=None):
+    def __init__(
+        self,
+        fs: int | str = 16000,
+        n_mels: int = 80,
+        convention: str = "kaldi",
+        win_length: int | None = None,
+        hop_length: int | None = None,
+    ) -> None:
         super().__init__()
         fs = _hertz(fs)
         if convention not in ("kaldi", "whisper"):
@@ -60,11 +68,11 @@ class Fbank(AbsFrontend):
         self.register_buffer("window", window, persistent=False)
         self.register_buffer("mel", mel.contiguous(), persistent=False)  # (n_fft / 2 + 1, n_mels)
 
-    def output_size(self):
+    def output_size(self) -> int:
         """Number of mel bins."""
         return self.n_mels
 
-    def output_lengths(self, lengths):
+    def output_lengths(self, lengths: Tensor) -> Tensor:
         """Samples (batch) -> frames (batch), by formula."""
         if self.convention == "whisper":
             # Reflection needs more samples than half a window.
@@ -72,7 +80,7 @@ class Fbank(AbsFrontend):
         frames = torch.div(lengths - self.win_length, self.hop_length, rounding_mode="floor") + 1
         return frames.clamp(min=0)
 
-    def forward(self, input, input_lengths):
+    def forward(self, input: Tensor, input_lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Compute features.
 
         Args:
@@ -116,7 +124,7 @@ class Fbank(AbsFrontend):
                 feats = (torch.maximum(feats, floor) + 4.0) / 4.0
             return zero_padding(feats, lengths).to(input.dtype), lengths
 
-    def _log_mel(self, frames):
+    def _log_mel(self, frames: Tensor) -> Tensor:
         """(batch, frames, win_length) -> (batch, frames, n_mels)."""
         if self.convention == "kaldi":
             frames = frames * 32768.0
@@ -130,7 +138,7 @@ class Fbank(AbsFrontend):
         return mel.clamp(min=1e-10).log10()
 
 
-def _hertz(fs):
+def _hertz(fs: int | str) -> int:
     text = str(fs).strip().lower().removesuffix("hz")
     factor = 1
     if text.endswith("k"):

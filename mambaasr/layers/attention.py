@@ -1,13 +1,12 @@
 """Attention within a sequence, and from text to speech."""
 
-import torch
 import torch.nn.functional as F
 from torch import nn
 
 from mambaasr.checks import check_choice, check_rates
-from mambaasr.layers.linear import Linear
-from mambaasr.layers.masking import valid_mask, zero_padding
+from mambaasr.layers.cpu import Linear
 from mambaasr.layers.positions import rotary
+from mambaasr.ops.lengths import unpadded, valid_mask, zero_padding
 
 POSITIONS = ("none", "rotary")
 
@@ -80,11 +79,8 @@ class SelfAttention(nn.Module):
     @staticmethod
     def _mask(lengths, x):
         """True at keys to attend to: (b, 1, 1, t); None where that is all and cheap to know."""
-        if lengths is None:
+        if lengths is None or unpadded(lengths, x.shape[1]):
             return None
-        if lengths.device.type == "cpu" and not torch.compiler.is_compiling():
-            if len(lengths) == 0 or int(lengths.min()) >= x.shape[1]:
-                return None
         # A softmax over no key at all would be NaN.
         return valid_mask(lengths.to(x.device).clamp(min=1), x.shape[1])[:, None, None, :]
 

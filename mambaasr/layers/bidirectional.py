@@ -1,35 +1,26 @@
-"""Two ways to look both ways with a mixer of one direction."""
+"""Two ways to look both ways with mixers of one direction."""
+
+from collections.abc import Callable
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor
 
 from mambaasr.checks import check_choice
-from mambaasr.layers.linear import Linear
+from mambaasr.layers.cpu import Linear
 from mambaasr.layers.mamba import Mamba
 from mambaasr.layers.mamba2 import Mamba2
-from mambaasr.layers.masking import zero_padding
+from mambaasr.layers.mixer import BidirectionalMixer, Mixer, StateSpaceMixer
+from mambaasr.ops.lengths import zero_padding
 
 MERGES = ("sum", "mean", "concat")
 
 
-class _BothWays:
-    """What needs the whole sequence, and says so."""
-
-    causal = False
-
-    def _refuse(self, *_, **__):
-        raise ValueError(
-            f"{type(self).__name__} looks both ways and cannot run in pieces; direction: uni can"
-        )
-
-    initial_state = forward_chunk = step = _refuse
-
-
-class OuterBiMamba(_BothWays, nn.Module):
+class OuterBiMamba(BidirectionalMixer):
     """Two whole mixers, one for each direction: "ExtBiMamba" of arXiv 2405.12609.
 
     Args:
-        mixer: class of the mixers, :class:`Mamba` or :class:`Mamba2`.
+        mixer: class of the mixers, such as :class:`Mamba` or :class:`Mamba2`.
         d_model: width of input and output.
         merge: "sum" (algorithm 2 of the paper), "mean", or "concat" followed by a linear layer
             (the paper's published code).
@@ -39,18 +30,20 @@ class OuterBiMamba(_BothWays, nn.Module):
         ValueError: the merge is unknown, or the mixer refuses an option.
     """
 
-    def __init__(self, mixer, d_model, merge="sum", **options):
+    def __init__(
+        self, mixer: Callable[..., Mixer], d_model: int, merge: str = "sum", **options: Any
+    ) -> None:
         super().__init__()
         check_choice("merge", merge, MERGES)
-        self.merge = merge
+        self.d_model, self.merge = d_model, merge
         self.forward_mixer = mixer(d_model, **options)
         self.backward_mixer = mixer(d_model, **options)
         self.linear = Linear(2 * d_model, d_model) if merge == "concat" else None
 
-    def forward(self, hidden, lengths=None):
-        """Mix whole sequences in both directions; see :meth:`Mamba.forward`."""
-        forward = self.forward_mixer(hidden, lengths)
-        backward = self.backward_mixer(hidden, lengths, reverse=True)
+    def forward(self, x: Tensor, lengths: Tensor | None = None, reverse: bool = False) -> Tensor:
+        """Mix whole sequences in both directions, exchanged by ``reverse``; see :class:`Mixer`."""
+        forward = self.forward_mixer(x, lengths, reverse=reverse)
+        backward = self.backward_mixer(x, lengths, reverse=not reverse)
         merged = _merge(self.merge, forward, backward)
         if self.linear is None:
             return merged
@@ -58,30 +51,30 @@ class OuterBiMamba(_BothWays, nn.Module):
         return merged if lengths is None else zero_padding(merged, lengths)
 
 
-class _Inner(_BothWays):
+class _Inner(BidirectionalMixer, StateSpaceMixer):
     """Adds a second direction to a mixer, between its input and output projections."""
 
-    def __init__(self, d_model, merge="mean", **options):
+    def __init__(self, d_model: int, merge: str = "mean", **options: Any) -> None:
         super().__init__(d_model, **options)
         check_choice("merge", merge, MERGES)
         self.merge = merge
-        self._add_direction("_b")
+        self.add_direction("_b")
         if merge == "concat":
             single = self.out_proj
             width = single.in_features + self.d_ssm
             self.out_proj = Linear(width, d_model, bias=single.bias is not None)
 
-    def espnet_initialization_fn(self):
-        """See :meth:`Mamba.espnet_initialization_fn`."""
+    def espnet_initialization_fn(self) -> None:
+        """See :meth:`StateSpaceMixer.espnet_initialization_fn`."""
         super().espnet_initialization_fn()
-        self._restore_direction("_b")
+        self.reset_direction("_b")
 
-    def forward(self, hidden, lengths=None):
-        """Mix whole sequences in both directions; see :meth:`Mamba.forward`."""
-        parts = self._enter(hidden)
-        forward, _ = self._mix(parts, "", lengths)
-        backward, _ = self._mix(parts, "_b", lengths, reverse=True)
-        return self._leave(_merge(self.merge, forward, backward), parts, lengths)
+    def forward(self, x: Tensor, lengths: Tensor | None = None, reverse: bool = False) -> Tensor:
+        """Mix whole sequences in both directions, exchanged by ``reverse``; see :class:`Mixer`."""
+        parts = self.project_in(x)
+        forward, _ = self.mix(parts, "", lengths, reverse)
+        backward, _ = self.mix(parts, "_b", lengths, not reverse)
+        return self.project_out(_merge(self.merge, forward, backward), parts, lengths)
 
 
 class InnerBiMamba(_Inner, Mamba):
@@ -121,7 +114,7 @@ class InnerBiMamba2(_Inner, Mamba2):
     """
 
 
-def _merge(merge, forward, backward):
+def _merge(merge: str, forward: Tensor, backward: Tensor) -> Tensor:
     if merge == "concat":
         return torch.cat([forward, backward], dim=-1)
     total = forward + backward

@@ -1,21 +1,25 @@
 """Blocks of an encoder: a mixer with the feed-forward and convolution modules around it."""
 
+from typing import Any
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mambaasr.checks import check_choice, check_counts
 from mambaasr.layers.activation import ACTIVATIONS, make_activation
+from mambaasr.layers.adapter import AdapterPlaces
 from mambaasr.layers.conv_module import NORMS, ConvolutionModule
-from mambaasr.layers.dropout import Dropout
-from mambaasr.layers.linear import Linear
-from mambaasr.layers.masking import zero_padding
+from mambaasr.layers.cpu import Dropout, Linear
 from mambaasr.layers.norm import make_norm
+from mambaasr.ops.lengths import zero_padding
 
 
 class FeedForward(nn.Sequential):
     """Linear, activation, dropout, linear."""
 
-    def __init__(self, width, hidden, dropout_rate, activation="swish"):
+    def __init__(
+        self, width: int, hidden: int, dropout_rate: float, activation: str = "swish"
+    ) -> None:
         super().__init__(
             Linear(width, hidden),
             make_activation(activation),
@@ -24,7 +28,7 @@ class FeedForward(nn.Sequential):
         )
 
 
-class EncoderBlock(nn.Module):
+class EncoderBlock(AdapterPlaces):
     """Pre-norm residual block; with every part it is the ConMamba block (arXiv 2407.09732).
 
         x += 1/2 FFN(LN x)     only if macaron
@@ -32,6 +36,9 @@ class EncoderBlock(nn.Module):
         x += Conv(LN x)        only if kernel_size > 0
         x += 1/2 FFN(LN x)     only if hidden > 0; whole instead of half unless macaron
         x  = LN(x)             only with a convolution module, as in Conformer
+
+    Behind each branch there is a place for an adapter (:mod:`mambaasr.layers.adapter`):
+    ``feed_forward_macaron``, ``mixer``, ``conv_module``, ``feed_forward``.
 
     Args:
         width: channels.
@@ -51,17 +58,17 @@ class EncoderBlock(nn.Module):
 
     def __init__(
         self,
-        width,
-        mixer,
-        hidden=0,
-        macaron=False,
-        kernel_size=0,
-        conv_norm="layer_norm",
-        causal=False,
-        dropout_rate=0.1,
-        norm="layer_norm",
-        activation="swish",
-    ):
+        width: int,
+        mixer: nn.Module,
+        hidden: int = 0,
+        macaron: bool = False,
+        kernel_size: int = 0,
+        conv_norm: str = "layer_norm",
+        causal: bool = False,
+        dropout_rate: float = 0.1,
+        norm: str = "layer_norm",
+        activation: str = "swish",
+    ) -> None:
         super().__init__()
         check_counts(linear_units=hidden)
         # Also where no part asks for them.
@@ -71,50 +78,71 @@ class EncoderBlock(nn.Module):
             raise ValueError("macaron_style needs linear_units > 0")
         self.scale = 0.5 if macaron else 1.0
         self.dropout = Dropout(dropout_rate)
-        if macaron:
+        self.has_macaron, self.has_conv, self.has_ff = macaron, kernel_size > 0, hidden > 0
+        if self.has_macaron:
             self.norm_macaron = make_norm(norm, width)
             self.feed_forward_macaron = FeedForward(width, hidden, dropout_rate, activation)
+            self.adapter_feed_forward_macaron = nn.Identity()
         self.norm_mixer = make_norm(norm, width)
         self.mixer = mixer
-        if kernel_size > 0:
+        self.adapter_mixer = nn.Identity()
+        if self.has_conv:
             self.norm_conv = make_norm(norm, width)
             self.conv_module = ConvolutionModule(width, kernel_size, conv_norm, causal, activation)
+            self.adapter_conv_module = nn.Identity()
             self.norm_final = make_norm(norm, width)
-        if hidden > 0:
+        if self.has_ff:
             self.norm_ff = make_norm(norm, width)
             self.feed_forward = FeedForward(width, hidden, dropout_rate, activation)
-        self.has = dict(macaron=macaron, conv=kernel_size > 0, ff=hidden > 0)
+            self.adapter_feed_forward = nn.Identity()
 
     @property
-    def causal(self):
+    def causal(self) -> bool:
         """Whether no part looks ahead."""
-        return self.mixer.causal and (not self.has["conv"] or self.conv_module.causal)
+        return bool(self.mixer.causal) and (not self.has_conv or self.conv_module.causal)
 
-    def forward(self, x, lengths, scale=1.0):
+    def _add(self, x: Tensor, branch: Tensor, scale: float) -> Tensor:
+        return torch.add(x, self.dropout(branch), alpha=scale)
+
+    def _feed_macaron(self, x: Tensor, scale: float = 1.0) -> Tensor:
+        if not self.has_macaron:
+            return x
+        y = self.adapter_feed_forward_macaron(self.feed_forward_macaron(self.norm_macaron(x)))
+        return self._add(x, y, self.scale * scale)
+
+    def _feed(self, x: Tensor, scale: float = 1.0) -> Tensor:
+        if not self.has_ff:
+            return x
+        y = self.adapter_feed_forward(self.feed_forward(self.norm_ff(x)))
+        return self._add(x, y, self.scale * scale)
+
+    def forward(self, x: Tensor, lengths: Tensor, scale: float = 1.0) -> Tensor:
         """(batch, time, width), lengths (batch) -> the same, zero beyond the lengths.
 
         ``scale`` multiplies every residual branch (stochastic depth).
         """
-        half = self.scale * scale
-        if self.has["macaron"]:
-            x = self._add(x, self.feed_forward_macaron(self.norm_macaron(x)), half)
-        x = self._add(x, self.mixer(self.norm_mixer(x), lengths), scale)
-        if self.has["conv"]:
-            x = self._add(x, self.conv_module(self.norm_conv(x), lengths), scale)
-        if self.has["ff"]:
-            x = self._add(x, self.feed_forward(self.norm_ff(x)), half)
-        return zero_padding(self.norm_final(x) if self.has["conv"] else x, lengths)
+        x = self._feed_macaron(x, scale)
+        x = self._add(x, self.adapter_mixer(self.mixer(self.norm_mixer(x), lengths)), scale)
+        if self.has_conv:
+            y = self.conv_module(self.norm_conv(x), lengths)
+            x = self._add(x, self.adapter_conv_module(y), scale)
+        x = self._feed(x, scale)
+        return zero_padding(self.norm_final(x) if self.has_conv else x, lengths)
 
-    def _add(self, x, branch, scale):
-        return torch.add(x, self.dropout(branch), alpha=scale)
-
-    def initial_state(self, batch, device=None, dtype=torch.float32):
+    def initial_state(
+        self,
+        batch: int,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> tuple[Any, Tensor | None]:
         """The state before the first frame: of the mixer, and of the convolution module or None."""
         own = (batch, device, dtype)
-        conv = self.conv_module.initial_state(*own) if self.has["conv"] else None
+        conv = self.conv_module.initial_state(*own) if self.has_conv else None
         return self.mixer.initial_state(*own), conv
 
-    def forward_chunk(self, x, state):
+    def forward_chunk(
+        self, x: Tensor, state: tuple[Any, Tensor | None]
+    ) -> tuple[Tensor, tuple[Any, Tensor | None]]:
         """The next piece of each sequence; pieces of any size give what the whole gives.
 
         Args:
@@ -125,13 +153,11 @@ class EncoderBlock(nn.Module):
             (batch, time, width) and the next state. Gradients flow through both.
         """
         mixer, conv = state
-        if self.has["macaron"]:
-            x = self._add(x, self.feed_forward_macaron(self.norm_macaron(x)), self.scale)
+        x = self._feed_macaron(x)
         y, mixer = self.mixer.forward_chunk(self.norm_mixer(x), mixer)
-        x = self._add(x, y, 1.0)
-        if self.has["conv"]:
+        x = self._add(x, self.adapter_mixer(y), 1.0)
+        if self.has_conv:
             y, conv = self.conv_module.forward_chunk(self.norm_conv(x), conv)
-            x = self._add(x, y, 1.0)
-        if self.has["ff"]:
-            x = self._add(x, self.feed_forward(self.norm_ff(x)), self.scale)
-        return self.norm_final(x) if self.has["conv"] else x, (mixer, conv)
+            x = self._add(x, self.adapter_conv_module(y), 1.0)
+        x = self._feed(x)
+        return self.norm_final(x) if self.has_conv else x, (mixer, conv)

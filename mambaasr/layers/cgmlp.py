@@ -5,10 +5,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from mambaasr.checks import check_counts
+from mambaasr.layers.cpu import Dropout, Linear
 from mambaasr.layers.depthwise import DepthwiseConv
-from mambaasr.layers.dropout import Dropout
-from mambaasr.layers.linear import Linear
-from mambaasr.layers.masking import zero_padding
+from mambaasr.ops.lengths import zero_padding
 
 
 class ConvolutionalGatingMLP(nn.Module):

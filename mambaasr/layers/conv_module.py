@@ -6,10 +6,9 @@ from torch import nn
 
 from mambaasr.checks import check_choice, check_counts
 from mambaasr.layers.activation import make_activation
+from mambaasr.layers.cpu import Dropout, Linear
 from mambaasr.layers.depthwise import DepthwiseConv
-from mambaasr.layers.dropout import Dropout
-from mambaasr.layers.linear import Linear
-from mambaasr.layers.masking import valid_mask, zero_padding
+from mambaasr.ops.lengths import valid_mask, zero_padding
 
 
 class MaskedBatchNorm(nn.BatchNorm1d):

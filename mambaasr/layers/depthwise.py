@@ -1,11 +1,10 @@
 """A convolution of each channel over time."""
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from mambaasr.checks import check_counts
-from mambaasr.ops import causal_conv1d_fn
+from mambaasr.layers.cpu import depthwise_conv
 
 
 class DepthwiseConv(nn.Conv1d):
@@ -33,13 +32,7 @@ class DepthwiseConv(nn.Conv1d):
     def forward(self, x):
         """(batch, time, channels), zero at padding -> the same shape; padding is not zeroed."""
         past = self.kernel_size[0] - 1 - self.future
-        if x.device.type != "cpu":
-            x = F.pad(x.transpose(1, 2), (past, self.future))
-            return super().forward(x).transpose(1, 2)
-        # A causal convolution, `future` frames late; its gradient takes half of torch's time.
-        x = F.pad(x, (0, 0, 0, self.future)) if self.future else x
-        y = causal_conv1d_fn(x.transpose(1, 2), self.weight.squeeze(1), self.bias)
-        return y.transpose(1, 2)[:, self.future :]
+        return depthwise_conv(x, self.weight, self.bias, past, self.future)
 
     def initial_state(self, batch, device=None, dtype=torch.float32):
         """The frames before the first one, zeros: (batch, kernel_size - 1, channels)."""

@@ -2,7 +2,7 @@
 
 import torch
 
-from mambaasr.layers.masking import zero_padding
+from mambaasr.ops.lengths import reverse, take, zero_padding
 
 
 def _order(speech_lengths, text_lengths, speech_time, text_time):
@@ -18,10 +18,6 @@ def _order(speech_lengths, text_lengths, speech_time, text_time):
     rest = place - spoken - written  # padding frames, counted from 0: first the speech's
     padding = torch.where(rest < gap, spoken + rest, written + rest + spoken)
     return torch.where(rest < 0, shifted, padding)
-
-
-def _read(x, order):
-    return x.gather(1, order[..., None].expand(*order.shape, x.shape[-1]))
 
 
 def join(speech, speech_lengths, text, text_lengths):
@@ -42,7 +38,7 @@ def join(speech, speech_lengths, text, text_lengths):
     """
     order = _order(speech_lengths, text_lengths, speech.shape[1], text.shape[1])
     lengths = speech_lengths + text_lengths
-    return zero_padding(_read(torch.cat([speech, text], dim=1), order), lengths), lengths
+    return zero_padding(take(torch.cat([speech, text], dim=1), order), lengths), lengths
 
 
 def text_of(joint, speech_lengths, text_lengths, tokens):
@@ -57,7 +53,7 @@ def text_of(joint, speech_lengths, text_lengths, tokens):
         (batch, tokens, width), zero beyond the text lengths.
     """
     place = torch.arange(tokens, device=joint.device) + speech_lengths[:, None]
-    text = _read(joint, place.clamp(max=joint.shape[1] - 1))
+    text = take(joint, place.clamp(max=joint.shape[1] - 1))
     return zero_padding(text, text_lengths)
 
 
@@ -71,6 +67,4 @@ def reverse_speech(joint, speech_lengths):
     Returns:
         the same shape.
     """
-    place = torch.arange(joint.shape[1], device=joint.device)
-    spoken = speech_lengths[:, None]
-    return _read(joint, torch.where(place < spoken, spoken - 1 - place, place))
+    return reverse(joint, speech_lengths)

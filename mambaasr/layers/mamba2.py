@@ -7,28 +7,14 @@ Symbols: b batch, t time, e d_model, d d_inner = expand * d_model, s d_ssm, h he
 g group, n d_state, c = s + 2 g n channels of the convolution.
 """
 
-import math
-
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
-from mambaasr.checks import (
-    check_flags,
-    check_positive,
-    check_range,
-    check_rates,
-    check_sizes,
-)
-from mambaasr.layers.dropout import Dropout
-from mambaasr.layers.linear import Linear
-from mambaasr.layers.masking import zero_padding
-from mambaasr.ops import (
-    causal_conv1d_fn,
-    causal_conv1d_update,
-    mamba_chunk_scan_combined,
-    selective_state_update,
-)
+from mambaasr.checks import check_flags, check_positive, check_range, check_rates, check_sizes
+from mambaasr.layers.mixer import Parts, StateSpaceMixer, draw_step_bias
+from mambaasr.ops import mamba_chunk_scan_combined, selective_state_update
+from mambaasr.ops.lengths import zero_padding
 
 
 class GatedRMSNorm(nn.Module):
@@ -41,14 +27,16 @@ class GatedRMSNorm(nn.Module):
         eps: added to the mean square.
     """
 
-    def __init__(self, width, group_size, norm_before_gate=False, eps=1e-5):
+    def __init__(
+        self, width: int, group_size: int, norm_before_gate: bool = False, eps: float = 1e-5
+    ) -> None:
         super().__init__()
         self.group_size, self.norm_before_gate, self.eps = group_size, norm_before_gate, eps
         self.weight = nn.Parameter(torch.ones(width))
         # ESPnet's list of norms that take no weight decay does not know this class.
-        self.weight._no_weight_decay = True
+        self.weight._no_weight_decay = True  # type: ignore[attr-defined]
 
-    def forward(self, x, z):
+    def forward(self, x: Tensor, z: Tensor) -> Tensor:
         """x, z (..., width) -> the same, computed in at least fp32."""
         dtype = torch.promote_types(x.dtype, torch.float32)
         y, gate = x.to(dtype), F.silu(z.to(dtype))
@@ -61,7 +49,7 @@ class GatedRMSNorm(nn.Module):
         return y.to(x.dtype)
 
 
-class Mamba2(nn.Module):
+class Mamba2(StateSpaceMixer):
     """The mixer of Mamba-2 (arXiv 2405.21060, section 7), causal, or anti-causal by ``reverse``.
 
     Args:
@@ -91,31 +79,29 @@ class Mamba2(nn.Module):
         ValueError: a number is out of range, or a size that must divide another does not.
     """
 
-    causal = True
-
     def __init__(
         self,
-        d_model,
-        d_state=128,
-        d_conv=4,
-        conv_init=None,
-        expand=2,
-        headdim=64,
-        d_ssm=None,
-        ngroups=1,
-        A_init_range=(1, 16),
-        D_has_hdim=False,
-        rmsnorm=True,
-        norm_before_gate=False,
-        dt_min=0.001,
-        dt_max=0.1,
-        dt_init_floor=1e-4,
-        dt_limit=(0.0, float("inf")),
-        bias=False,
-        conv_bias=True,
-        chunk_size=256,
-        dropout_rate=0.0,
-    ):
+        d_model: int,
+        d_state: int = 128,
+        d_conv: int = 4,
+        conv_init: float | None = None,
+        expand: float = 2,
+        headdim: int = 64,
+        d_ssm: int | None = None,
+        ngroups: int = 1,
+        A_init_range: tuple[float, float] = (1, 16),
+        D_has_hdim: bool = False,
+        rmsnorm: bool = True,
+        norm_before_gate: bool = False,
+        dt_min: float = 0.001,
+        dt_max: float = 0.1,
+        dt_init_floor: float = 1e-4,
+        dt_limit: tuple[float, float] = (0.0, float("inf")),
+        bias: bool = False,
+        conv_bias: bool = True,
+        chunk_size: int = 256,
+        dropout_rate: float = 0.0,
+    ) -> None:
         super().__init__()
         check_sizes("Mamba2", d_model=d_model, d_state=d_state, d_conv=d_conv, headdim=headdim)
         check_sizes("Mamba2", ngroups=ngroups, chunk_size=chunk_size)
@@ -145,123 +131,86 @@ class Mamba2(nn.Module):
             raise ValueError(
                 f"Mamba2: ngroups is {ngroups}; it must divide the {self.nheads} heads"
             )
-        A_init_range = check_range("Mamba2", "A_init_range", A_init_range, above=0)
+        self._A_range = check_range("Mamba2", "A_init_range", A_init_range, above=0)
         self.dt_limit = check_range("Mamba2", "dt_limit", dt_limit)
-        self._init = dict(
-            A=A_init_range, low=dt_min, high=dt_max, floor=dt_init_floor, conv=conv_init
-        )
-        self._has = dict(
-            conv_bias=conv_bias, D_hdim=D_has_hdim, norm=rmsnorm, norm_first=norm_before_gate
-        )
+        self._dt_steps, self._conv_init = (dt_min, dt_max, dt_init_floor), conv_init
+        self._D_has_hdim = D_has_hdim
+        self._rmsnorm, self._norm_before_gate = rmsnorm, norm_before_gate
+        self.conv_bias, self.state_shape = conv_bias, (self.nheads, headdim, d_state)
+        self.conv_channels = self.d_ssm + 2 * ngroups * d_state  # x, B, C
         self.d_mlp = self.d_inner - self.d_ssm
-        self._mixed = self.d_ssm + 2 * ngroups * d_state  # x, B, C
-        self.in_proj = Linear(
-            d_model, 2 * self.d_mlp + self.d_ssm + self._mixed + self.nheads, bias=bias
-        )
-        self._add_direction("")
-        self.out_proj = Linear(self.d_inner, d_model, bias=bias)
-        self.dropout = Dropout(dropout_rate)
+        projected = 2 * self.d_mlp + self.d_ssm + self.conv_channels + self.nheads
+        self.add_layers(projected, bias, dropout_rate)
 
-    def _names(self, suffix):
+    def add_ssm(self, suffix: str) -> None:
+        """Add the parameters of a direction's state-space model, not yet initialised, and norm."""
+        skips = self.d_ssm if self._D_has_hdim else self.nheads
         # The suffix lies inside "A_log", as in Mamba.
-        return {
-            "conv": f"conv1d{suffix}",
-            "dt": f"dt_bias{suffix}",
-            "A": f"A{suffix}_log",
-            "D": f"D{suffix}",
-            "norm": f"norm{suffix}",
-        }
-
-    def _add_direction(self, suffix):
-        """Add the parameters of one direction's convolution, state-space model and norm."""
-        names, has, c = self._names(suffix), self._has, self._mixed
-        conv = nn.Conv1d(
-            c, c, self.d_conv, groups=c, padding=self.d_conv - 1, bias=has["conv_bias"]
-        )
-        setattr(self, names["conv"], conv)
-        skips = self.d_ssm if has["D_hdim"] else self.nheads
-        for name, size in (("dt", self.nheads), ("A", self.nheads), ("D", skips)):
+        for name, size in (
+            (f"dt_bias{suffix}", self.nheads),
+            (f"A{suffix}_log", self.nheads),
+            (f"D{suffix}", skips),
+        ):
             parameter = nn.Parameter(torch.empty(size))
-            parameter._no_weight_decay = True
-            setattr(self, names[name], parameter)
+            parameter._no_weight_decay = True  # type: ignore[attr-defined]
+            setattr(self, name, parameter)
         norm = None
-        if has["norm"]:
-            norm = GatedRMSNorm(self.d_ssm, self.d_ssm // self.ngroups, has["norm_first"])
-        setattr(self, names["norm"], norm)
-        self._reset_direction(suffix)
+        if self._rmsnorm:
+            group = self.d_ssm // self.ngroups
+            norm = GatedRMSNorm(self.d_ssm, group, self._norm_before_gate)
+        setattr(self, f"norm{suffix}", norm)
+
+    def _ssm(
+        self, suffix: str
+    ) -> tuple[nn.Parameter, nn.Parameter, nn.Parameter, GatedRMSNorm | None]:
+        names = (f"dt_bias{suffix}", f"A{suffix}_log", f"D{suffix}", f"norm{suffix}")
+        dt_bias, A_log, D, norm = (getattr(self, name) for name in names)
+        return dt_bias, A_log, D, norm
 
     @torch.no_grad()
-    def _reset_direction(self, suffix):
-        conv, dt_bias, A_log, D, norm = self._direction(suffix)
-        init = self._init
-        A_log.uniform_(*init["A"]).log_()
+    def reset_ssm(self, suffix: str) -> None:
+        """Initialise the parameters of a direction's state-space model and norm."""
+        dt_bias, A_log, D, norm = self._ssm(suffix)
+        A_log.uniform_(*self._A_range).log_()
         D.fill_(1.0)
-        # The bias is the inverse softplus of a step size drawn log-uniformly.
-        low, high = math.log(init["low"]), math.log(init["high"])
-        step = torch.exp(torch.rand(self.nheads) * (high - low) + low).clamp(min=init["floor"])
-        dt_bias.copy_(step + torch.log(-torch.expm1(-step)))
-        if init["conv"] is not None:
-            nn.init.uniform_(conv.weight, -init["conv"], init["conv"])
+        dt_bias.copy_(draw_step_bias(self.nheads, *self._dt_steps))
+        if self._conv_init is not None:
+            nn.init.uniform_(self.conv(suffix).weight, -self._conv_init, self._conv_init)
         if norm is not None:
             norm.weight.fill_(1.0)
 
-    def espnet_initialization_fn(self):
-        """See :meth:`mambaasr.layers.mamba.Mamba.espnet_initialization_fn`."""
-        self._restore_direction("")
+    def project_in(self, x: Tensor) -> Parts:
+        """x (..., e) -> xBC (..., c), z (..., s), dt (..., h), mlp (..., 2 d_mlp)."""
+        sizes = [2 * self.d_mlp, self.d_ssm, self.conv_channels, self.nheads]
+        mlp, z, xBC, dt = self.dropout(self.in_proj(x)).split(sizes, dim=-1)
+        return xBC, z, dt, mlp
 
-    def _restore_direction(self, suffix):
-        getattr(self, self._names(suffix)["conv"]).reset_parameters()
-        self._reset_direction(suffix)
-
-    def _direction(self, suffix):
-        names = self._names(suffix)
-        return [getattr(self, names[key]) for key in ("conv", "dt", "A", "D", "norm")]
-
-    def _enter(self, hidden):
-        """hidden (..., e) -> mlp (..., 2 d_mlp), z (..., s), xBC (..., c), dt (..., h)."""
-        sizes = [2 * self.d_mlp, self.d_ssm, self._mixed, self.nheads]
-        return self.dropout(self.in_proj(hidden)).split(sizes, dim=-1)
-
-    def _split(self, xBC):
+    def _split(self, xBC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """xBC (..., c) -> x (..., h, p), B (..., g, n), C (..., g, n)."""
         size = self.ngroups * self.d_state
         x, B, C = xBC.split([self.d_ssm, size, size], dim=-1)
         groups = (self.ngroups, self.d_state)
         return x.unflatten(-1, (-1, self.headdim)), B.unflatten(-1, groups), C.unflatten(-1, groups)
 
-    def _skip(self, D):
+    def _skip(self, D: Tensor) -> Tensor:
         D = D.float()
         return D if D.numel() == self.nheads else D.view(self.nheads, self.headdim)
 
-    def _mix(self, parts, suffix="", lengths=None, reverse=False, state=None):
-        """Convolution, scan, gate and norm in one direction.
-
-        Args:
-            parts: of :meth:`_enter`, (b, t, ...).
-            suffix: of the direction's parameters.
-            state: None, or (conv (b, c, d_conv - 1), ssm (b, h, p, n)).
-
-        Returns:
-            (b, t, s) and the new state (Nones without a state).
-        """
-        _, z, xBC, dt = parts
-        conv, dt_bias, A_log, D, norm = self._direction(suffix)
-        onwards = state is not None  # mamba_ssm's kernels cannot train through a state
-        conv_state, ssm_state = state if onwards else (None, None)
-        xBC = causal_conv1d_fn(
-            xBC.transpose(1, 2),
-            conv.weight.squeeze(1),
-            conv.bias,
-            initial_states=conv_state,
-            return_final_states=onwards,
-            activation="silu",
-            lengths=lengths,
-            reverse=reverse,
-        )
-        if onwards:
-            xBC, conv_state = xBC
-        x, B, C = self._split(xBC.transpose(1, 2))
-        y = mamba_chunk_scan_combined(
+    def scan(
+        self,
+        x: Tensor,
+        parts: Parts,
+        suffix: str,
+        lengths: Tensor | None,
+        reverse: bool,
+        state: Tensor | None,
+        resume: bool,
+    ) -> tuple[Tensor, Tensor | None]:
+        """x (b, c, t) -> (b, t, s) after gate and norm; see :meth:`StateSpaceMixer.scan`."""
+        _, z, dt, _ = parts
+        dt_bias, A_log, D, norm = self._ssm(suffix)
+        x, B, C = self._split(x.transpose(1, 2))
+        out = mamba_chunk_scan_combined(
             x,
             dt,
             -torch.exp(A_log.float()),
@@ -271,90 +220,28 @@ class Mamba2(nn.Module):
             D=self._skip(D),
             z=None if norm is not None else z.unflatten(-1, (-1, self.headdim)),
             dt_bias=dt_bias.float(),
-            initial_states=ssm_state,
+            initial_states=state,
             dt_softplus=True,
             dt_limit=self.dt_limit,
-            return_final_states=onwards,
+            return_final_states=resume,
             lengths=lengths,
             reverse=reverse,
         )
-        if onwards:
-            y, ssm_state = y
+        y, state = out if isinstance(out, tuple) else (out, None)
         y = y.flatten(-2)
-        return y if norm is None else norm(y, z), (conv_state, ssm_state)
+        return y if norm is None else norm(y, z), state
 
-    def _leave(self, y, parts, lengths=None):
-        """Gated linear unit and output projection: y (..., s) -> (..., e)."""
-        if self.d_mlp > 0:
-            gate, x = parts[0].chunk(2, dim=-1)
-            y = torch.cat([F.silu(gate) * x, y], dim=-1)
-        y = self.dropout(self.out_proj(y))
-        return y if lengths is None else zero_padding(y, lengths)
-
-    def forward(self, hidden, lengths=None, reverse=False):
-        """Mix a batch of whole sequences.
-
-        Args:
-            hidden: (batch, time, d_model).
-            lengths: (batch) valid frames. Finite values beyond have no effect and get no
-                gradient.
-            reverse: run from each sequence's own last frame to its first.
-
-        Returns:
-            (batch, time, d_model), zero beyond the lengths.
-        """
-        parts = self._enter(hidden)
-        y, _ = self._mix(parts, lengths=lengths, reverse=reverse)
-        return self._leave(y, parts, lengths)
-
-    def initial_state(self, batch, device=None, dtype=torch.float32):
-        """The state before the first frame: (conv (b, c, d_conv - 1), ssm (b, h, p, n)), zeros."""
-        conv = torch.zeros(batch, self._mixed, self.d_conv - 1, device=device, dtype=dtype)
-        ssm = torch.zeros(batch, self.nheads, self.headdim, self.d_state, device=device)
-        return conv, ssm
-
-    def forward_chunk(self, hidden, state):
-        """Mix the next piece of each sequence; pieces of any size give what the whole gives.
-
-        Args:
-            hidden: (batch, time, d_model).
-            state: of :meth:`initial_state` or of the previous piece; not changed.
-
-        Returns:
-            (batch, time, d_model) and the next state. Gradients flow through both.
-        """
-        parts = self._enter(hidden)
-        y, state = self._mix(parts, state=state)
-        return self._leave(y, parts), state
-
-    @torch.no_grad()
-    def step(self, hidden, state):
-        """Mix one frame, for decoding; no gradients.
-
-        Args:
-            hidden: (batch, d_model).
-            state: as in :meth:`forward_chunk`; updated in place.
-
-        Returns:
-            (batch, d_model).
-        """
-        parts = self._enter(hidden)
-        return self._leave(self._mix_frame(parts, state), parts)
-
-    def _mix_frame(self, parts, state, suffix=""):
-        """As :meth:`_mix` for one frame, (b, ...) each; the state is updated in place."""
-        conv, dt_bias, A_log, D, norm = self._direction(suffix)
-        conv_state, ssm_state = state
-        _, z, xBC, dt = parts
-        weight = conv.weight.squeeze(1)
-        xBC = causal_conv1d_update(xBC, conv_state, weight, conv.bias, "silu")
-        x, B, C = self._split(xBC)
+    def scan_step(self, x: Tensor, parts: Parts, suffix: str, state: Tensor) -> Tensor:
+        """x (b, c) -> (b, s) after gate and norm; updates the state in place."""
+        _, z, dt, _ = parts
+        dt_bias, A_log, D, norm = self._ssm(suffix)
+        x, B, C = self._split(x)
         dt = F.softplus(dt.float() + dt_bias.float()).clamp(*self.dt_limit)
         p = self.headdim
         A = -torch.exp(A_log.float()).repeat_interleave(p)
         # A head of p channels is p channels of the Mamba-1 step with equal steps and decays.
         y = selective_state_update(
-            ssm_state.view(len(ssm_state), self.d_ssm, self.d_state),
+            state.view(len(state), self.d_ssm, self.d_state),
             x.flatten(1),
             dt.repeat_interleave(p, dim=1),
             A.unsqueeze(1).expand(-1, self.d_state),
@@ -364,3 +251,11 @@ class Mamba2(nn.Module):
             None if norm is not None else z,
         )
         return y if norm is None else norm(y, z)
+
+    def project_out(self, y: Tensor, parts: Parts, lengths: Tensor | None = None) -> Tensor:
+        """Gated linear unit and output projection: y (..., s) -> (..., e)."""
+        if self.d_mlp > 0:
+            gate, x = parts[3].chunk(2, dim=-1)
+            y = torch.cat([F.silu(gate) * x, y], dim=-1)
+        y = self.dropout(self.out_proj(y))
+        return y if lengths is None else zero_padding(y, lengths)

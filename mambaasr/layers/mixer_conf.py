@@ -1,89 +1,151 @@
-"""The mixers that a yaml can name, by kind and direction."""
+"""Options of a mixer, in one place for all classes that have one."""
 
 import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import ClassVar, Self
 
-from mambaasr.checks import check_choice
+from mambaasr.checks import check_choice, check_rates
 from mambaasr.layers.bidirectional import MERGES, InnerBiMamba, InnerBiMamba2, OuterBiMamba
 from mambaasr.layers.mamba import Mamba
 from mambaasr.layers.mamba2 import Mamba2
+from mambaasr.layers.mixer import Mixer
 
 MIXERS = {"mamba1": Mamba, "mamba2": Mamba2}
 INNER = {"mamba1": InnerBiMamba, "mamba2": InnerBiMamba2}
 DIRECTIONS = ("uni", "inner", "outer")
-# What make_mixer takes by name, and what is a module's own.
-_NAMED = ("self", "d_model", "d_state", "d_conv", "expand", "dropout_rate")
 
 
-def make_mixer(
-    mixer,
-    direction,
-    d_model,
-    merge="sum",
-    d_state=None,
-    d_conv=4,
-    expand=2,
-    dropout_rate=0.0,
-    **conf,
-):
-    """Make the mixer that a yaml's ``mixer`` and ``direction`` name.
+@dataclass(frozen=True)
+class CausalMixerConf:
+    """Options of a causal mixer: the ``mixer_conf`` of decoders and language models.
 
-    Args:
+    Attributes:
         mixer: "mamba1" (:class:`Mamba`) or "mamba2" (:class:`Mamba2`).
-        direction: "uni" (causal), "inner" (shared projections) or "outer" (two whole mixers).
-        d_model: width of input and output.
-        merge: how two directions meet, "sum", "mean" or "concat"; unused by "uni".
         d_state: states of each channel; None for the mixer's own default, 16 or 128.
         d_conv: width of the causal convolution.
         expand: inner width / d_model.
-        dropout_rate: after the input and before the output leaves.
-        **conf: further options of the mixer's class.
-
-    Returns:
-        a module with ``causal`` and ``forward(x (b, t, e), lengths=None) -> (b, t, e)``, zero
-        beyond the lengths. If it is causal, also with ``initial_state``, ``forward_chunk`` and
-        ``step``, see :class:`Mamba`.
+        dropout_rate: after the input and before the output projection.
+        options: further options of the mixer's class, such as ``headdim``; in a yaml they stand
+            beside the others.
 
     Raises:
-        ValueError: an option is unknown, or its value impossible.
+        ValueError: a name is unknown, or the dropout rate impossible. Sizes are checked by
+            :meth:`make`, which knows how they fit each other.
     """
-    check_choice("mixer", mixer, MIXERS)
-    check_choice("direction", direction, DIRECTIONS)
-    check_choice("merge", merge, MERGES)
-    made = MIXERS[mixer]
-    allowed = [name for name in inspect.signature(made).parameters if name not in _NAMED]
-    for name in conf:
-        if name not in allowed:
-            raise ValueError(
-                f"mixer_conf: {name!r} is no option of {mixer}; choose among {', '.join(allowed)}"
-            )
-    options = dict(d_conv=d_conv, expand=expand, dropout_rate=dropout_rate, **conf)
-    if d_state is not None:
-        options["d_state"] = d_state
-    if direction == "uni":
-        return made(d_model, **options)
-    if direction == "outer":
-        return OuterBiMamba(made, d_model, merge, **options)
-    return INNER[mixer](d_model, merge, **options)
+
+    mixer: str = "mamba1"
+    d_state: int | None = None
+    d_conv: int = 4
+    expand: float = 2
+    dropout_rate: float = 0.0
+    options: Mapping[str, object] = field(default_factory=dict)
+
+    # Keys that yamls may have beside ``mixer_conf``, as they did before it held them all.
+    flat: ClassVar[dict[str, str]] = {
+        "mixer": "mixer",
+        "d_state": "d_state",
+        "d_conv": "d_conv",
+        "expand": "expand",
+        "mixer_dropout_rate": "dropout_rate",
+    }
+
+    def __post_init__(self) -> None:
+        check_choice("mixer", self.mixer, MIXERS)
+        check_rates("mixer_conf", dropout_rate=self.dropout_rate)
+        taken = inspect.signature(MIXERS[self.mixer]).parameters
+        own = self._names()
+        allowed = own + [name for name in taken if name not in (*own, "d_model")]
+        for name in self.options:
+            if name in own or name not in allowed:
+                raise ValueError(
+                    f"mixer_conf: {name!r} is no option of {self.mixer}; "
+                    f"choose among {', '.join(allowed)}"
+                )
+
+    @classmethod
+    def _names(cls) -> list[str]:
+        return [each.name for each in fields(cls) if each.name != "options"]
+
+    def over(self, conf: Mapping[str, object] | Self | None, **flat: object) -> Self:
+        """Lay what a yaml gives over these values.
+
+        Args:
+            conf: the yaml's ``mixer_conf``, whose keys are the attributes and the further options
+                of the mixer's class; None for nothing, an instance for its own values.
+            **flat: what the yaml has beside it, see :attr:`flat`.
+
+        Raises:
+            ValueError: ``conf`` is no mapping, an option is given twice or unknown.
+        """
+        if isinstance(conf, CausalMixerConf):
+            return conf.over(None, **flat)
+        if not isinstance(conf, Mapping | None):
+            raise ValueError(f"mixer_conf is {conf!r}; it must be a mapping of a mixer's options")
+        given = dict(conf or {})
+        for key, value in flat.items():
+            name = self.flat[key]
+            if name in given:
+                raise ValueError(
+                    f"mixer_conf: {name!r} is {given[name]!r}, and {key} beside it is {value!r}; "
+                    f"give it once, in mixer_conf (mixer_conf.{name}={value} on a command line)"
+                )
+            given[name] = value
+        own = {name: given.pop(name) for name in self._names() if name in given}
+        return replace(self, **own, options={**self.options, **given})
+
+    def as_mapping(self) -> dict[str, object]:
+        """Return the values as a yaml writes them."""
+        return {name: getattr(self, name) for name in self._names()} | dict(self.options)
+
+    def _of_class(self) -> dict[str, object]:
+        """Return the options of the mixer's class."""
+        size = {} if self.d_state is None else {"d_state": self.d_state}
+        named = {"d_conv": self.d_conv, "expand": self.expand, "dropout_rate": self.dropout_rate}
+        return named | dict(self.options) | size
+
+    def make(self, d_model: int) -> Mixer:
+        """Make a mixer of a width.
+
+        Raises:
+            ValueError: a value is impossible.
+        """
+        return MIXERS[self.mixer](d_model, **self._of_class())
 
 
-def mixer_options(conf):
-    """Check the mapping that a yaml gives as ``mixer_conf``, for :func:`make_mixer`'s ``conf``.
+@dataclass(frozen=True)
+class MixerConf(CausalMixerConf):
+    """Options of a mixer of any direction: the ``mixer_conf`` of encoders.
 
-    Args:
-        conf: a mapping, or None.
+    Attributes:
+        direction: "uni" (causal), "inner" (shared projections) or "outer" (two whole mixers).
+        merge: how two directions meet, "sum", "mean" or "concat"; unused by "uni".
 
-    Returns:
-        dict.
-
-    Raises:
-        ValueError: it is no mapping, or names an option that has its place beside it.
+    Further attributes and errors: see :class:`CausalMixerConf`.
     """
-    if conf is None:
-        return {}
-    if not isinstance(conf, dict):
-        raise ValueError(f"mixer_conf is {conf!r}; it must be a mapping of a mixer's options")
-    for name in conf:
-        if name in inspect.signature(make_mixer).parameters and name != "conf":
-            place = "mixer_dropout_rate" if name == "dropout_rate" else name
-            raise ValueError(f"mixer_conf: {name!r} has its place beside mixer_conf, as {place}")
-    return dict(conf)
+
+    direction: str = "uni"
+    merge: str = "sum"
+
+    flat: ClassVar[dict[str, str]] = CausalMixerConf.flat | {
+        "direction": "direction",
+        "merge": "merge",
+    }
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("direction", self.direction, DIRECTIONS)
+        check_choice("merge", self.merge, MERGES)
+
+    @property
+    def causal(self) -> bool:
+        """Whether the mixer sees past frames only."""
+        return self.direction == "uni"
+
+    def make(self, d_model: int) -> Mixer:
+        """See :meth:`CausalMixerConf.make`."""
+        if self.direction == "uni":
+            return super().make(d_model)
+        if self.direction == "outer":
+            return OuterBiMamba(MIXERS[self.mixer], d_model, self.merge, **self._of_class())
+        return INNER[self.mixer](d_model, self.merge, **self._of_class())

@@ -11,11 +11,9 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.autograd.function import once_differentiable
 
-from mambaasr.layers.dropout import Dropout
-from mambaasr.layers.linear import Linear, linear, onednn_serves, product
-from mambaasr.layers.masking import zero_padding
+from mambaasr.layers.cpu import Dropout, Linear, conv2d, linear, tuned
+from mambaasr.ops.lengths import zero_padding
 
 
 class Stage(NamedTuple):
@@ -99,47 +97,6 @@ def make_input_layer(name, input_size, output_size, dropout_rate):
     raise ValueError(f"input_layer is {name!r}; choose one of {known}, linear, none")
 
 
-class _Convolution(torch.autograd.Function):
-    """Convolution of channels that lie side by side, with the gradients that are fast for it.
-
-    oneDNN takes four times as long for the gradient of such a weight as for the convolution, so
-    that this one is a product for each of the kernel's taps.
-    """
-
-    @staticmethod
-    def forward(ctx, x, weight, bias, stride):
-        ctx.save_for_backward(x, weight)
-        ctx.stride = stride
-        return F.conv2d(x, weight, bias, stride)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad):
-        x, weight = ctx.saved_tensors
-        grad = grad.contiguous(memory_format=torch.channels_last)
-        dx = dweight = dbias = None
-        if ctx.needs_input_grad[0]:
-            dx, _, _ = torch.ops.aten.convolution_backward(
-                *(grad, x, weight, None, ctx.stride, (0, 0), (1, 1), False, (0, 0), 1),
-                (True, False, False),
-            )
-        rows = grad.permute(0, 2, 3, 1).flatten(0, 2)  # (b t' f', c)
-        if ctx.needs_input_grad[1]:
-            down, across = ctx.stride
-            height, width = (
-                (n - 1) * s + 1 for n, s in zip(grad.shape[2:], ctx.stride, strict=True)
-            )
-            dweight, turned = torch.empty_like(weight), rows.t().contiguous()
-            for i in range(weight.shape[2]):
-                for j in range(weight.shape[3]):
-                    seen = x[:, :, i : i + height : down, j : j + width : across]
-                    seen = seen.permute(0, 2, 3, 1).flatten(0, 2)
-                    dweight[:, :, i, j] = product(turned, seen.t())
-        if ctx.needs_input_grad[2]:
-            dbias = rows.sum(0)
-        return dx, dweight, dbias, None
-
-
 class InputLayer(nn.Module):
     """Layers that make each frame of ``minimum`` feature frames, ``stride`` after the last.
 
@@ -172,7 +129,7 @@ class InputLayer(nn.Module):
         frames = int(lengths.max())
         piece = max(frames, 1)
         whole = torch.is_grad_enabled() or torch.compiler.is_compiling()
-        if self.wide and x.device.type == "cpu" and not whole:
+        if self.wide and tuned(x) and not whole:
             piece = min(piece, max(PIECE // len(x), 16))
         pieces, frame_maker = [], self._frame_maker(len(x) * frames)
         for start in range(0, max(frames, 1), piece):
@@ -242,10 +199,7 @@ class Convolution(nn.Conv2d):
         if self.kernel_size == (1, 1):
             x = x[:, :, ::down, ::across].permute(0, 2, 3, 1)
             return linear(x, self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
-        weight = self.weight.contiguous(memory_format=torch.channels_last)
-        if onednn_serves(x, weight):
-            return _Convolution.apply(x, weight, self.bias, self.stride)
-        return F.conv2d(x, weight, self.bias, self.stride)
+        return conv2d(x, self.weight, self.bias, self.stride)
 
     def _normed(self, x):
         x = self._convolve(x)

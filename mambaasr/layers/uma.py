@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from mambaasr.checks import check_counts
-from mambaasr.layers.masking import valid_mask, zero_padding
+from mambaasr.ops.lengths import valid_mask, zero_padding
 
 # A minimum must lie this much below its neighbours, in logits. Where weights hardly change, as in
 # digital silence, rounding would else decide, and with it the batch.

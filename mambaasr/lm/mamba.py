@@ -1,62 +1,83 @@
 """A language model of Mamba blocks."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mambaasr.checks import check_counts, check_flags, check_rates, check_sizes
+from mambaasr.configurable import configurable
 from mambaasr.espnet_compat import AbsLM
-from mambaasr.layers.beam import Origin, StepScorer
+from mambaasr.layers.adapter import AdapterPlaces
 from mambaasr.layers.block import FeedForward
-from mambaasr.layers.dropout import Dropout
-from mambaasr.layers.linear import Linear, linear
-from mambaasr.layers.mixer_conf import make_mixer, mixer_options
+from mambaasr.layers.cpu import Dropout, Linear, linear
+from mambaasr.layers.espnet_scorer import ESPnetScorer
+from mambaasr.layers.mixer import Mixer, State
+from mambaasr.layers.mixer_conf import CausalMixerConf
 from mambaasr.layers.norm import make_norm
+from mambaasr.layers.output import SoftmaxOutput
+from mambaasr.layers.stateful import RecurrentScorer, RecurrentState
 
 
-class Embedding(nn.Embedding):
-    """Small initial values: the same matrix may give the logits."""
+class Embedding(SoftmaxOutput, nn.Embedding):
+    """Vectors of tokens whose matrix may give the logits too; small initial values."""
 
-    def reset_parameters(self):
+    def reset_parameters(self) -> None:
         """Draw the values; ESPnet's ``init`` calls this too."""
         nn.init.normal_(self.weight, std=0.02)
 
     espnet_initialization_fn = reset_parameters
 
+    def logits(self, x: Tensor) -> Tensor:
+        """x (..., width) -> (..., vocab_size)."""
+        return linear(x, self.weight)
 
-class LMBlock(nn.Module):
-    """x += Mixer(norm x); x += FFN(norm x), the second only with ``hidden > 0``."""
 
-    def __init__(self, width, mixer, hidden, norm, dropout_rate):
+class LinearOutput(SoftmaxOutput, Linear):
+    """A matrix of its own for the logits."""
+
+
+class LMBlock(AdapterPlaces):
+    """x += Mixer(norm x); x += FFN(norm x), the second only with ``hidden > 0``.
+
+    Behind each branch there is a place for an adapter (:mod:`mambaasr.layers.adapter`): ``mixer``,
+    ``feed_forward``.
+    """
+
+    def __init__(
+        self, width: int, mixer: Mixer, hidden: int, norm: str, dropout_rate: float
+    ) -> None:
         super().__init__()
         self.norm_mixer = make_norm(norm, width)
         self.mixer = mixer
+        self.adapter_mixer = nn.Identity()
         self.feed_forward = None
         if hidden > 0:
             self.norm_ff = make_norm(norm, width)
             self.feed_forward = FeedForward(width, hidden, dropout_rate)
+            self.adapter_feed_forward = nn.Identity()
         self.dropout = Dropout(dropout_rate)
 
-    def _after(self, x, mixed):
-        x = x + self.dropout(mixed)
+    def _after(self, x: Tensor, mixed: Tensor) -> Tensor:
+        x = x + self.dropout(self.adapter_mixer(mixed))
         if self.feed_forward is not None:
-            x = x + self.dropout(self.feed_forward(self.norm_ff(x)))
+            x = x + self.dropout(self.adapter_feed_forward(self.feed_forward(self.norm_ff(x))))
         return x
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         """x (batch, time, width) -> the same."""
         return self._after(x, self.mixer(self.norm_mixer(x)))
 
-    def forward_chunk(self, x, state):
-        """The next piece x (batch, time, width) -> the same, and the next state."""
+    def forward_chunk(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """Read the next piece x (batch, time, width); return the same, and the next state."""
         mixed, state = self.mixer.forward_chunk(self.norm_mixer(x), state)
         return self._after(x, mixed), state
 
-    def step(self, x, state):
-        """One token: x (batch, width); the state is updated in place."""
+    def step(self, x: Tensor, state: State) -> Tensor:
+        """Read one token of each hypothesis: x (hypothesis, width); updates the state in place."""
         return self._after(x, self.mixer.step(self.norm_mixer(x), state))
 
 
-class MambaLM(StepScorer, AbsLM):
+@configurable()
+class MambaLM(ESPnetScorer, RecurrentScorer, AbsLM):
     """Embedding, blocks of a norm and a causal mixer, a norm, and logits.
 
     The model of arXiv 2312.00752 (its released language models: RMSNorm, no feed-forward
@@ -71,65 +92,50 @@ class MambaLM(StepScorer, AbsLM):
         unit: width of the embedding and of the blocks.
         num_blocks: number of blocks.
         linear_units: width inside the feed-forward modules; 0 leaves them out.
-        mixer, d_state, d_conv, expand: see :func:`mambaasr.layers.mixer_conf.make_mixer`.
-        mixer_conf: the mixer's further options.
+        mixer_conf: see :class:`mambaasr.layers.mixer_conf.CausalMixerConf`.
         norm: "rms_norm" or "layer_norm".
         tie_weights: take the embedding's matrix for the logits, else a matrix of their own.
         dropout_rate: on residual branches, the embedding and inside feed-forward modules.
-        mixer_dropout_rate: inside the mixer, after its input and output projections.
+
+    Attributes:
+        output_layer: a module that is called for logits (..., vocab_size); None where the
+            embedding's matrix gives them. Another one, such as a
+            :class:`mambaasr.layers.output.SoftmaxOutput`, may take its place.
 
     Raises:
         ValueError: a size is impossible, or a name or an option of the mixer is unknown.
     """
 
+    hears_speech = False
+
     def __init__(
         self,
-        vocab_size,
-        unit=512,
-        num_blocks=6,
-        linear_units=0,
-        mixer="mamba1",
-        d_state=None,
-        d_conv=4,
-        expand=2,
-        mixer_conf=None,
-        norm="rms_norm",
-        tie_weights=True,
-        dropout_rate=0.1,
-        mixer_dropout_rate=0.0,
-    ):
+        vocab_size: int,
+        unit: int = 512,
+        num_blocks: int = 6,
+        linear_units: int = 0,
+        mixer_conf: CausalMixerConf = CausalMixerConf(),
+        norm: str = "rms_norm",
+        tie_weights: bool = True,
+        dropout_rate: float = 0.1,
+    ) -> None:
         super().__init__()
         check_sizes("MambaLM", unit=unit, num_blocks=num_blocks)
         check_counts(linear_units=linear_units)
-        check_rates("MambaLM", dropout_rate=dropout_rate, mixer_dropout_rate=mixer_dropout_rate)
+        check_rates("MambaLM", dropout_rate=dropout_rate)
         check_flags(tie_weights=tie_weights)
         self.embed = Embedding(vocab_size, unit)
         self.dropout = Dropout(dropout_rate)
         self.blocks = nn.ModuleList(
-            LMBlock(
-                unit,
-                make_mixer(
-                    mixer,
-                    "uni",
-                    unit,
-                    d_state=d_state,
-                    d_conv=d_conv,
-                    expand=expand,
-                    dropout_rate=mixer_dropout_rate,
-                    **mixer_options(mixer_conf),
-                ),
-                linear_units,
-                norm,
-                dropout_rate,
-            )
+            LMBlock(unit, mixer_conf.make(unit), linear_units, norm, dropout_rate)
             for _ in range(num_blocks)
         )
         self.after_norm = make_norm(norm, unit)
-        self.output_layer = None if tie_weights else Linear(unit, vocab_size, bias=False)
+        self.output_layer = None if tie_weights else LinearOutput(unit, vocab_size, bias=False)
         self._reset_residual()
 
     @torch.no_grad()
-    def _reset_residual(self):
+    def _reset_residual(self) -> None:
         """Scale what enters the residual stream by 1 / sqrt(its branches), as mamba_ssm does."""
         branches = sum(1 + (block.feed_forward is not None) for block in self.blocks)
         for block in self.blocks:
@@ -137,22 +143,24 @@ class MambaLM(StepScorer, AbsLM):
             if block.feed_forward is not None:
                 block.feed_forward[-1].weight.mul_(branches**-0.5)
 
-    def espnet_initialization_fn(self):
+    def espnet_initialization_fn(self) -> None:
         """Scale the new values of ESPnet's ``init`` as the first ones."""
         self._reset_residual()
 
-    def _logits(self, x):
+    def _logits(self, x: Tensor) -> Tensor:
         x = self.after_norm(x)
-        return linear(x, self.embed.weight) if self.output_layer is None else self.output_layer(x)
+        return self.embed.logits(x) if self.output_layer is None else self.output_layer(x)
 
-    def zero_state(self, batch=1):
-        """The state before the first token: for each block its mixer's state."""
+    def zero_state(self, batch: int = 1) -> tuple[State, ...]:
+        """Return the state before the first token: for each block its mixer's state."""
         weight = self.embed.weight
         return tuple(
             block.mixer.initial_state(batch, weight.device, weight.dtype) for block in self.blocks
         )
 
-    def forward(self, input, hidden=None):
+    def forward(
+        self, input: Tensor, hidden: tuple[State, ...] | None = None
+    ) -> tuple[Tensor, tuple[State, ...] | None]:
         """Score whole sequences, or the next pieces of them.
 
         Args:
@@ -176,12 +184,29 @@ class MambaLM(StepScorer, AbsLM):
         return self._logits(x), tuple(states)
 
     @torch.no_grad()
-    def init_state(self, x=None):
-        """The state of a hypothesis before its first token; the speech x is not looked at."""
-        return Origin(self.zero_state()).first()
+    def start(self, speech: Tensor | int, lengths: Tensor | None = None) -> RecurrentState:
+        """Return the state before the first token, one hypothesis an utterance.
 
-    def _step(self, tokens, batch):
-        x = self.embed(tokens)
-        for block, state in zip(self.blocks, batch.states(), strict=True):
-            x = block.step(x, state)
-        return self._logits(x)
+        Args:
+            speech: the number of utterances u, or their speech (u, ...), which is not looked at.
+            lengths: not looked at.
+        """
+        count = speech if isinstance(speech, int) else len(speech)
+        return RecurrentState.of_mixers(self.zero_state(count))
+
+    @torch.no_grad()
+    def step(self, tokens: Tensor, state: RecurrentState) -> tuple[Tensor, RecurrentState]:
+        """Read one token of each hypothesis.
+
+        Args:
+            tokens: (u, k).
+            state: updated in place and returned; :meth:`reorder` makes copies.
+
+        Returns:
+            logits of the next token (u, k, vocab_size), and the state.
+        """
+        x = self.embed(tokens.flatten())
+        for block, own in zip(self.blocks, state.of_each_mixer(), strict=True):
+            x = block.step(x, own)
+        state.position = state.position + 1
+        return self._logits(x).unflatten(0, tokens.shape), state

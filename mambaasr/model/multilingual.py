@@ -1,27 +1,37 @@
-"""One model for several languages: told the language, left to find it, or neither."""
+"""One model for several languages: given the language, left to find it, or neither."""
 
 import contextlib
 import inspect
 import logging
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
-from espnet2.asr.espnet_model import ESPnetASRModel
-from espnet2.torch_utils.device_funcs import force_gatherable
-from torch import nn
+from torch import Tensor, nn
 
-from mambaasr.layers.masking import zero_padding
+from mambaasr.configurable import configurable
+from mambaasr.model.base import ASRModel, Encoded, LossPart, Statistics
 from mambaasr.model.options import check_options
+from mambaasr.ops.lengths import zero_padding
 
 
-class MultilingualModel(ESPnetASRModel):
+def lid_loss(model: "MultilingualModel", batch: Encoded) -> tuple[Tensor, Statistics]:
+    """Return the cross-entropy of the language-ID head; reported is its accuracy too."""
+    # Made by encode(), as decoding wants it without a loss.
+    logits, truth = model._found, batch.data["lang"].flatten()
+    accuracy = (logits.argmax(-1) == truth).float().mean()
+    return nn.functional.cross_entropy(logits, truth), {"lid_acc": accuracy}
+
+
+@configurable()
+class MultilingualModel(ASRModel):
     """ESPnet's model with a language embedding, a language family's, or a language-ID head.
 
     These are the ways of arXiv 2607.01502: a vector of the utterance's language, or of its
     family, is added to every down-sampled acoustic frame; or a second head names the language.
     The paper's sizes and weights are not known to us. Ours: vectors as wide as the encoder that
     start from zero, so that training starts from the model without them; the head is one linear
-    layer on the mean of the encoder's valid frames, its cross-entropy is added to ESPnet's loss
-    with a weight. With neither, all is as in ESPnet's model.
+    layer on the mean of the encoder's valid frames, its cross-entropy is a further part of the
+    loss. With neither, all is as in ESPnet's model.
 
     The training data has a further name, ``lang``: an utterance's index in ``languages``. It is
     made of ``<folder>/utt2lang,lang,text`` by :mod:`mambaasr.task.languages`. For decoding,
@@ -44,19 +54,18 @@ class MultilingualModel(ESPnetASRModel):
     def __init__(
         self,
         *,
-        encoder,
-        ctc,
-        languages=None,
-        conditioning="none",
-        families=None,
-        lid_weight=0.0,
-        **options,
-    ):
+        encoder: nn.Module,
+        ctc: nn.Module,
+        languages: Sequence[str] | None = None,
+        conditioning: str = "none",
+        families: Mapping[str, str] | None = None,
+        lid_weight: float = 0.0,
+        **options: object,
+    ) -> None:
         check_options(languages, conditioning, families, lid_weight)
         super().__init__(encoder=encoder, ctc=ctc, **options)
         self.languages = list(languages or ())
         self.conditioning = conditioning
-        self.lid_weight = lid_weight
         self.language_embedding = self.lid = None
         self._languages = self._found = None
         if conditioning != "none":
@@ -69,13 +78,23 @@ class MultilingualModel(ESPnetASRModel):
             self.language_embedding = _ZeroEmbedding(len(names), encoder.output_size())
         if lid_weight:
             self.lid = nn.Linear(ctc.ctc_lo.in_features, len(self.languages))
+            self.losses.append(LossPart("lid", lid_weight, lid_loss))
 
-    def forward(self, speech, speech_lengths, text, text_lengths, lang=None, **kwargs):
+    def forward(
+        self,
+        speech: Tensor,
+        speech_lengths: Tensor,
+        text: Tensor,
+        text_lengths: Tensor,
+        lang: Tensor | None = None,
+        **data: object,
+    ) -> tuple[Tensor, Statistics, Tensor]:
         """Return loss, statistics and weight of a batch, as ESPnet's model does.
 
         Args:
             speech, speech_lengths, text, text_lengths: as in ESPnet's model.
             lang: (batch, 1) indices in ``languages``; needed with an embedding or a head.
+            **data: what else the batch holds.
 
         Raises:
             ValueError: ``lang`` is needed and not there.
@@ -87,25 +106,13 @@ class MultilingualModel(ESPnetASRModel):
             )
         before, self._languages = self._languages, None if lang is None else lang.flatten()
         try:
-            loss, stats, weight = super().forward(
-                speech, speech_lengths, text, text_lengths, **kwargs
-            )
-            logits = self._found
+            return super().forward(speech, speech_lengths, text, text_lengths, lang=lang, **data)
         finally:
             self._languages, self._found = before, None
-        if self.lid is None:
-            return loss, stats, weight
-        truth = lang.flatten()
-        loss_lid = nn.functional.cross_entropy(logits, truth)
-        loss = loss + self.lid_weight * loss_lid
-        stats |= {
-            "loss": loss.detach(),
-            "loss_lid": loss_lid.detach(),
-            "lid_acc": (logits.argmax(-1) == truth).float().mean(),
-        }
-        return force_gatherable((loss, stats, weight), loss.device)
 
-    def encode(self, speech, speech_lengths):
+    def encode(
+        self, speech: Tensor, speech_lengths: Tensor
+    ) -> tuple[Tensor | tuple[Tensor, list[tuple[int, Tensor]]], Tensor]:
         """Encode a batch, with its languages' vectors added where they are known.
 
         Args:
@@ -122,7 +129,7 @@ class MultilingualModel(ESPnetASRModel):
             self._found = self.lid(sums / lengths.clamp(min=1)[:, None].to(sums))
         return found, lengths
 
-    def set_languages(self, codes):
+    def set_languages(self, codes: Sequence[str] | str | None) -> None:
         """Name the languages of the utterances that :meth:`encode` gets from now on.
 
         Args:
@@ -144,14 +151,14 @@ class MultilingualModel(ESPnetASRModel):
             indices = [self.languages.index(code) for code in codes]
             self._languages = torch.tensor(indices, device=device)
 
-    def found_languages(self):
+    def found_languages(self) -> list[str] | None:
         """Return the codes that the head found in the last :meth:`encode`; None without a head."""
         if self._found is None:
             return None
         return [self.languages[index] for index in self._found.argmax(-1).tolist()]
 
     @contextlib.contextmanager
-    def _condition(self):
+    def _condition(self) -> Iterator[None]:
         """Lay the batch's vectors where the encoder's hook finds them."""
         if self.language_embedding is None:
             yield

@@ -1,11 +1,21 @@
 """What the options of ``model: multilingual`` may be."""
 
+from collections.abc import Mapping, Sequence
+
+from mambaasr.checks import check_choice
+
 CONDITIONING = ("none", "language", "family")
 
 
 def check_options(
-    languages=None, conditioning="none", families=None, lid_weight=0.0, *, complete=True, **others
-):
+    languages: Sequence[str] | None = None,
+    conditioning: str = "none",
+    families: Mapping[str, str] | None = None,
+    lid_weight: float = 0.0,
+    *,
+    complete: bool = True,
+    **others: object,
+) -> None:
     """Refuse what cannot be, importing nothing.
 
     Args:
@@ -16,8 +26,7 @@ def check_options(
     Raises:
         ValueError: names the option and what is allowed.
     """
-    if conditioning not in CONDITIONING:
-        raise ValueError(f"conditioning is {conditioning!r}; allowed: {', '.join(CONDITIONING)}")
+    check_choice("conditioning", conditioning, CONDITIONING)
     if isinstance(lid_weight, bool) or not isinstance(lid_weight, (int, float)) or lid_weight < 0:
         raise ValueError(f"lid_weight is {lid_weight!r}; it must be a number of at least 0")
     if complete and languages is None and (conditioning != "none" or lid_weight):
@@ -35,7 +44,7 @@ def check_options(
     if conditioning == "language" and lid_weight:
         raise ValueError(
             f"lid_weight is {lid_weight} with conditioning: language; a head would only read "
-            "the language that it was told: choose one of them"
+            "the language that it is given: choose one of them"
         )
     if conditioning == "family":
         if not isinstance(families, dict):

@@ -52,26 +52,3 @@ def triton_unavailable(tensor):
             "`pip install triton`"
         )
     return None
-
-
-def reversal(lengths, batch, time, device):
-    """(b, t) index that turns each sequence round within its length; its own inverse."""
-    frames = torch.arange(time, device=device).expand(batch, time)
-    if lengths is None:
-        return frames.flip(1)
-    return torch.where(frames < lengths[:, None], lengths[:, None] - 1 - frames, frames)
-
-
-def take(x, index):
-    """Frames of x (b, ..., t), or None, in the order of ``index`` (b, t)."""
-    if x is None:
-        return None
-    return x.gather(-1, index.view(len(index), *(1,) * (x.dim() - 2), -1).expand_as(x))
-
-
-def keep(x, mask, fill=0.0):
-    """x (b, ..., t), or None, with ``fill`` where ``mask`` (b, t) is false; None keeps all."""
-    if x is None or mask is None:
-        return x
-    fill = torch.full((), fill, dtype=x.dtype, device=x.device)
-    return torch.where(mask.view(len(mask), *(1,) * (x.dim() - 2), -1), x, fill)

@@ -13,11 +13,12 @@ Both step at every update, as ESPnet's ``warmuplr`` does. With t the number of t
 
 import math
 
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from mambaasr.espnet_compat import AbsBatchStepScheduler
 
-# What a training goes on from; all else is the config's, also when that has been changed since.
+# What a training resumes from; all else is the config's, also when that has been changed since.
 _PLACE = ("last_epoch", "_step_count", "_last_lr")
 
 
@@ -35,7 +36,13 @@ class _WarmupDecay(LRScheduler, AbsBatchStepScheduler):
         ValueError: an option is out of range.
     """
 
-    def __init__(self, optimizer, warmup_steps: int, total_steps=None, min_lr_ratio: float = 0.0):
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        warmup_steps: int,
+        total_steps: int | None = None,
+        min_lr_ratio: float = 0.0,
+    ) -> None:
         self._check("warmup_steps", warmup_steps, _is_count(warmup_steps), "a whole number from 0")
         fits = not isinstance(min_lr_ratio, bool) and isinstance(min_lr_ratio, (int, float))
         fits = fits and 0.0 <= min_lr_ratio <= 1.0
@@ -47,13 +54,13 @@ class _WarmupDecay(LRScheduler, AbsBatchStepScheduler):
             self.total_steps = total_steps
         super().__init__(optimizer)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return (
             f"{type(self).__name__}(warmup_steps={self.warmup_steps}, "
             f"total_steps={self.total_steps}, min_lr_ratio={self.min_lr_ratio})"
         )
 
-    def set_total_steps(self, total_steps):
+    def set_total_steps(self, total_steps: int) -> None:
         """Give the number of updates that the config left open.
 
         Raises:
@@ -63,16 +70,16 @@ class _WarmupDecay(LRScheduler, AbsBatchStepScheduler):
         self.total_steps = total_steps
         self._apply()
 
-    def get_lr(self):
+    def get_lr(self) -> list[float]:
         """Return each group's rate at the next update."""
         return [lr * self._factor(self.last_epoch + 1) for lr in self.base_lrs]
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, object]:
         """Return the place in the schedule, not its shape."""
         return {name: getattr(self, name) for name in _PLACE}
 
-    def load_state_dict(self, state_dict):
-        """Go on from a place; the shape stays the config's."""
+    def load_state_dict(self, state_dict: dict[str, object]) -> None:
+        """Resume at a place; the shape stays the config's."""
         for name in _PLACE:
             setattr(self, name, state_dict[name])
         if self.total_steps is not None:

@@ -1,16 +1,16 @@
 """Unimodal aggregation between an encoder and CTC."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mambaasr.checks import check_counts, check_rates, check_sizes
 from mambaasr.espnet_compat import AbsPostEncoder
 from mambaasr.layers.attention import SelfAttention
 from mambaasr.layers.block import EncoderBlock
-from mambaasr.layers.dropout import Dropout
-from mambaasr.layers.masking import zero_padding
+from mambaasr.layers.cpu import Dropout
 from mambaasr.layers.positions import sinusoidal, split_positions
 from mambaasr.layers.uma import UnimodalAggregation
+from mambaasr.ops.lengths import zero_padding
 
 
 class UMAPostEncoder(AbsPostEncoder):
@@ -45,15 +45,15 @@ class UMAPostEncoder(AbsPostEncoder):
 
     def __init__(
         self,
-        input_size,
-        max_frames=None,
-        num_blocks=0,
-        attention_heads=4,
-        attention_dropout_rate=0.1,
-        linear_units=2048,
-        positions="sinusoidal",
-        dropout_rate=0.1,
-    ):
+        input_size: int,
+        max_frames: int | None = None,
+        num_blocks: int = 0,
+        attention_heads: int = 4,
+        attention_dropout_rate: float = 0.1,
+        linear_units: int = 2048,
+        positions: str = "sinusoidal",
+        dropout_rate: float = 0.1,
+    ) -> None:
         super().__init__()
         check_counts(num_blocks=num_blocks, linear_units=linear_units)
         check_sizes("UMAPostEncoder", attention_heads=attention_heads)
@@ -78,11 +78,13 @@ class UMAPostEncoder(AbsPostEncoder):
         )
         self.after_norm = nn.LayerNorm(input_size)
 
-    def output_size(self):
+    def output_size(self) -> int:
         """Width of the output."""
         return self._output_size
 
-    def initial_state(self, batch, device=None, dtype=torch.float32):
+    def initial_state(
+        self, batch: int, device: torch.device | None = None, dtype: torch.dtype = torch.float32
+    ) -> tuple:
         """The state before the first piece of speech, for :meth:`forward_chunk` only.
 
         Raises:
@@ -95,7 +97,9 @@ class UMAPostEncoder(AbsPostEncoder):
             )
         return self.aggregation.initial_state(batch, device, dtype)
 
-    def forward_chunk(self, xs, state, last=False):
+    def forward_chunk(
+        self, xs: Tensor, state: tuple, last: bool = False
+    ) -> tuple[Tensor, Tensor, tuple | None]:
         """Aggregate the next piece of each utterance; pieces of any size give what the whole gives.
 
         Args, returns: see :meth:`mambaasr.layers.uma.UnimodalAggregation.forward_chunk`.
@@ -103,7 +107,7 @@ class UMAPostEncoder(AbsPostEncoder):
         x, counts, state = self.aggregation.forward_chunk(xs, state, last)
         return zero_padding(self.after_norm(x), counts), counts, state
 
-    def forward(self, xs_pad, ilens):
+    def forward(self, xs_pad: Tensor, ilens: Tensor) -> tuple[Tensor, Tensor]:
         """Aggregate a batch.
 
         Args:

@@ -3,14 +3,10 @@
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import yaml
-
-from mambaasr.bin.merge_config import check, check_decoding, flatten_options, shown
-from mambaasr.config import drop, dump, flatten, merge
+from mambaasr.config import Config, Facts, check_training, dump, merge, read, relevant
+from mambaasr.decode.options import check_decoding
 from mambaasr.recipe.options import BLOCKS, Options
-from mambaasr.task.config import read
 
 
 @dataclass(frozen=True)
@@ -19,15 +15,21 @@ class TrainingConfig:
 
     Attributes:
         values: the merged options.
-        given: option -> words, of the command line that goes over them.
-        model: name of the model's class.
-        model_file: what the best epochs are averaged into.
+        facts: what is known of it with the command line's options over it.
     """
 
-    values: dict[str, Any]
-    given: dict[str, list[str]]
-    model: str
-    model_file: str
+    values: Config
+    facts: Facts
+
+    @property
+    def model(self) -> str:
+        """Name of the model's class."""
+        return self.facts.model
+
+    @property
+    def model_file(self) -> str:
+        """Name of the file that the best epochs are averaged into."""
+        return self.facts.model_file
 
     @property
     def text(self) -> str:
@@ -37,21 +39,8 @@ class TrainingConfig:
     def reduced(
         self, drop_names: Sequence[str], keep: Sequence[str] = (), zeros: Sequence[str] = ()
     ) -> str:
-        """Return what is left of config and options without some of them, as flat yaml.
-
-        Args:
-            drop_names: patterns of flat names, such as ``optim*`` or ``encoder_conf.*``.
-            keep: names that stay although they fit a pattern.
-            zeros: names of numbers that count only where they are 0.
-        """
-        found = drop(flatten(self.values), drop_names, keep)
-        options = drop(flatten_options(self.given), drop_names, keep)
-        for key in zeros:
-            if key in options:
-                found[key] = yaml.safe_load(options.pop(key)[-1].partition("=")[2])
-            if found.get(key) != 0:
-                found.pop(key, None)
-        return dump(found | {f"--{name}": options[name] for name in sorted(options)})
+        """Return what a result depends on as flat yaml; see :func:`mambaasr.config.relevant`."""
+        return dump(relevant(self.facts.config, drop_names, keep, zeros))
 
 
 def training_config(o: Options, build: bool = False) -> TrainingConfig:
@@ -82,14 +71,9 @@ def check_decodings(o: Options, lm: bool) -> None:
     Raises:
         UserError: an option is unknown or impossible.
     """
-    check_decoding(o.inference_config, o.inference_args, lm)
+    check_decoding(o.inference_config, shlex.split(o.inference_args), lm)
 
 
 def _load(paths: list[str], arguments: str, task: str, build: bool) -> TrainingConfig:
-    parts = [(path, read(path)) for path in paths]
-    values = merge(parts[0][1], parts[1:])
-    given = check(parts, values, shlex.split(arguments), task, build)
-    if task == "lm":
-        return TrainingConfig(values, given, "lm", "")
-    model, file = (shown(name, values, given) for name in ("model", "model_file"))
-    return TrainingConfig(values, given, model, file)
+    values = merge(read(paths[0]), map(read, paths[1:]))
+    return TrainingConfig(values, check_training(values, shlex.split(arguments), task, build))

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
+from mambaasr.config import Config, read
 from mambaasr.errors import UserError
 from mambaasr.recipe.options import OPTIONS, find_yaml, near_words, parse_given, text_of
 from mambaasr.tables.table import (
@@ -24,7 +25,6 @@ from mambaasr.tables.table import (
     Table,
     combine,
 )
-from mambaasr.task.config import Config, read
 
 # Of a whole training, and of no test set.
 OF_TRAINING = (PARAMETERS, "training hours", "epoch minutes")
@@ -88,8 +88,6 @@ class _Reader:
 
     def fail(self, keys: tuple, message: str) -> NoReturn:
         """Raise an error at the line of the innermost of ``keys`` that has one."""
-        while keys and keys not in self.content.lines:
-            keys = keys[:-1]
         raise UserError(f"{self.content.where(*keys)}: {message}")
 
     def check_name(self, keys: tuple, what: str, name: Any, known: Iterable[str]) -> None:

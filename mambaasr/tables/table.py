@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mambaasr.config import merge
+from mambaasr.config import merge, read
 from mambaasr.errors import UserError
 from mambaasr.recipe.options import BLOCKS, OPTIONS
-from mambaasr.task.config import read
 
 # A macro rate is the mean of the languages' rates.
 RATES = ("macro WER", "macro CER", "macro TER", "WER", "CER", "TER")
@@ -110,8 +109,8 @@ class Table:
         options |= {"asr_tag": tag, "inference_tag": inference_tag}
         exp = self.recipe / whole["expdir"] / f"asr_{tag}"
         paths = [whole[name] for name in ("asr_config", *BLOCKS) if whole[name]]
-        parts = [(path, read(self.recipe / path)) for path in paths]
-        config = merge(parts[0][1], parts[1:]) if parts else {}
+        parts = [read(self.recipe / path) for path in paths]
+        config = merge(parts[0], parts[1:]) if parts else {}
         return Run(seed, decoding, exp, inference_tag, options, config)
 
     def _name(self, decides: str, config: str, options: Mapping[str, str]) -> str:

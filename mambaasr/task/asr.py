@@ -4,11 +4,14 @@ Importing this module registers our names, so that the processes which ESPnet sp
 GPUs, and which import afresh, know them too.
 """
 
+import argparse
 import os
+from collections.abc import Callable
 
 from mambaasr import espnet_compat, register
+from mambaasr.config.criteria import drop_unreported
 from mambaasr.errors import UserError
-from mambaasr.task import criteria, languages
+from mambaasr.task import languages
 from mambaasr.task.common import SafeTask
 
 _espnet_asr = espnet_compat.import_quietly("espnet2.tasks.asr")
@@ -19,21 +22,21 @@ class ASRTask(SafeTask, _espnet_asr.ASRTask):
     """ESPnet's ASR task; options, config files and experiment folder stay its own."""
 
     @classmethod
-    def prepare(cls, args):
+    def prepare(cls, args: argparse.Namespace) -> None:
         """Check and name the languages of the training data; leave out what chooses no epoch."""
-        criteria.drop_unreported(args)
+        drop_unreported(args)
         _check_aggregation(args)
         _check_depth(args)
         if not args.dry_run:
             languages.prepare(args)
 
     @classmethod
-    def optional_data_names(cls, train=True, inference=False):
+    def optional_data_names(cls, train: bool = True, inference: bool = False) -> tuple[str, ...]:
         """Return ESPnet's names of data that need not be there, and that of languages."""
         return (*super().optional_data_names(train, inference), languages.NAME)
 
     @classmethod
-    def build_preprocess_fn(cls, args, train):
+    def build_preprocess_fn(cls, args: argparse.Namespace, train: bool) -> Callable | None:
         """Return ESPnet's preprocessor; it turns a language into an index where there is one."""
         found = super().build_preprocess_fn(args, train)
         if args.model != languages.MODEL or not languages.needed(args.model_conf):

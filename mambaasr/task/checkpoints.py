@@ -7,7 +7,9 @@ import os
 import pickle
 import types
 import zipfile
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -18,7 +20,7 @@ CHECKPOINT = "checkpoint.pth"
 PREVIOUS = "checkpoint.prev.pth"
 
 
-def save(value, path):
+def save(value: Any, path: str | Path) -> None:
     """Save like ``torch.save``, but whole or not at all; the checkpoint before is kept.
 
     Args:
@@ -29,7 +31,7 @@ def save(value, path):
         UserError: the disk is full or the folder cannot be written; the old files are untouched.
     """
     path = Path(path)
-    advice = "earlier checkpoints are whole: make room, then run the same command to go on"
+    advice = "earlier checkpoints are whole: make room, then run the same command to resume"
     try:
         with atomic_write(path, "wb") as stream:
             torch.save(value, stream)
@@ -45,7 +47,7 @@ def save(value, path):
         raise UserError(f"{path}: cannot be written (is the disk full?); {advice}") from error
 
 
-def load(path, map_location="cpu"):
+def load(path: str | Path, map_location: str | torch.device = "cpu") -> Any:
     """Load a checkpoint as plain values; no code in it is run.
 
     Args:
@@ -66,7 +68,7 @@ def load(path, map_location="cpu"):
 
 
 @contextlib.contextmanager
-def guarded():
+def guarded() -> Iterator[None]:
     """Let ESPnet's trainer save with :func:`save` and average as below inside the block.
 
     ``Trainer.run`` is one long method that calls ``torch.save`` in place; giving its module a
@@ -88,7 +90,7 @@ def guarded():
         trainer.torch, trainer.average_nbest_models = torch, average
 
 
-def mend(folder, criteria):
+def mend(folder: str | Path, criteria: Iterable[Sequence[str]]) -> int:
     """Make an experiment folder fit to resume from, whatever moment the last run was killed at.
 
     A torn or missing ``checkpoint.pth`` is replaced by the one before; the model file of the
@@ -99,7 +101,7 @@ def mend(folder, criteria):
         criteria: ESPnet's ``best_model_criterion``, triples of phase, value and min or max.
 
     Returns:
-        int: the last finished epoch, 0 where training starts from the beginning.
+        the last finished epoch, 0 where training starts from the beginning.
 
     Raises:
         UserError: a whole ``checkpoint.pth`` holds something else, such as a model's weights.
@@ -125,7 +127,7 @@ def mend(folder, criteria):
         return 0
     if name == PREVIOUS:
         epoch = state["reporter"]["epoch"]
-        logging.warning(f"going on from {path}, written after epoch {epoch}")
+        logging.warning(f"resuming from {path}, written after epoch {epoch}")
         _replace_by_link(path, folder / CHECKPOINT)
     return _mend_models(folder, state, criteria)
 
@@ -144,7 +146,7 @@ def _check_state(path, state):
     )
     if not good:
         raise UserError(
-            f"{path}: not a trainer's checkpoint; move it away to go on without it, or give "
+            f"{path}: not a trainer's checkpoint; move it away to train without it, or give "
             f"another --output_dir (weights to start from belong to --init_param)"
         )
 
@@ -172,8 +174,13 @@ def _mend_models(folder, state, criteria):
 
 @torch.no_grad()
 def average_nbest_models(
-    output_dir, reporter, best_model_criterion, nbest, suffix=None, use_deepspeed=False
-):
+    output_dir: str | Path,
+    reporter: Any,
+    best_model_criterion: Iterable[Sequence[str]],
+    nbest: int | Iterable[int],
+    suffix: str | None = None,
+    use_deepspeed: bool = False,
+) -> None:
     """Average the best models as ESPnet does, under its file names.
 
     An epoch whose file is missing or torn is left out with a warning, where ESPnet's own ends the

@@ -8,14 +8,15 @@ import multiprocessing
 import os
 import platform
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from mambaasr import espnet_compat
+from mambaasr.config.read import Config
 from mambaasr.errors import UserError
 from mambaasr.task import checkpoints, optim
-from mambaasr.task.config import lay_over
 from mambaasr.task.log import write_log
 from mambaasr.task.trainer import Trainer, brief
 
@@ -35,7 +36,7 @@ _COMMAND = re.compile(r"\s*\||.*\|\s*(:[\s\d_+-]*)?(\[[^\[]*)?$", re.DOTALL)
 
 
 class SafeTask:
-    """Goes before one of ESPnet's tasks among the bases of a task of ours.
+    """Base of our tasks, before ESPnet's task among the bases.
 
     Options, config files and experiment folder stay ESPnet's own.
     """
@@ -43,7 +44,7 @@ class SafeTask:
     trainer = Trainer
 
     @classmethod
-    def get_parser(cls):
+    def get_parser(cls) -> argparse.ArgumentParser:
         """Return ESPnet's parser; its errors are one line, and data paths may hold commas."""
         parser = super().get_parser()
         for action in parser._actions:
@@ -61,7 +62,7 @@ class SafeTask:
         return parser
 
     @classmethod
-    def main(cls, args=None, cmd=None):
+    def main(cls, args: argparse.Namespace | None = None, cmd: Sequence[str] | None = None) -> None:
         """Run training or statistics in this process, or in one process a GPU as ESPnet does."""
         if args is None:
             args = cls.get_parser().parse_args(cmd)
@@ -87,11 +88,11 @@ class SafeTask:
                 child.terminate()
 
     @classmethod
-    def prepare(cls, args):
+    def prepare(cls, args: argparse.Namespace) -> None:
         """Check and complete the options of one task, before a model is built."""
 
     @classmethod
-    def main_worker(cls, args):
+    def main_worker(cls, args: argparse.Namespace) -> None:
         """Train or collect statistics in this process, with its log in the output folder."""
         with contextlib.ExitStack() as stack:
             stack.enter_context(write_log(args))
@@ -103,13 +104,15 @@ class SafeTask:
             super().main_worker(args)
 
     @classmethod
-    def build_model(cls, args):
+    def build_model(cls, args: argparse.Namespace) -> torch.nn.Module:
         """Build the model; what a class refuses is reported with the config's name."""
         with _building(args, "model"):
             return super().build_model(args)
 
     @classmethod
-    def build_optimizers(cls, args, model):
+    def build_optimizers(
+        cls, args: argparse.Namespace, model: torch.nn.Module
+    ) -> list[torch.optim.Optimizer]:
         """Build the optimizer; what a class refuses is reported with the config's name."""
         with _building(args, "optimizer"):
             optimizers = super().build_optimizers(args, model=model)
@@ -119,17 +122,18 @@ class SafeTask:
 
 
 class _ConfAction(argparse.Action):
-    """Puts ``key=value``, ``key.sub=value`` or a mapping into a ``*_conf`` option.
+    """Put ``key=value``, ``key.sub=value`` or a mapping into a ``*_conf`` option.
 
     ESPnet's own action takes a mapping for Python code and lets yaml call functions.
     """
 
     def __call__(self, parser, namespace, values, option_string=None):
-        conf = getattr(namespace, self.dest, None)
-        setattr(namespace, self.dest, lay_over(conf, self.dest, [values]))
+        conf = Config("command line", {self.dest: getattr(namespace, self.dest, None)}).copy()
+        conf.lay_over(self.dest, values)
+        setattr(namespace, self.dest, conf[self.dest])
 
 
-def path_name_type(text):
+def path_name_type(text: str) -> tuple[str, ...]:
     """Split ``path,name,type`` at the last two commas, so that a path may hold commas."""
     parts = tuple(part.strip() for part in text.rsplit(",", 2))
     if len(parts) != 3 or not all(parts):
@@ -177,7 +181,7 @@ def _named_losses_of_workers(args):
             raise
         again = "the same command begins again"
         if not args.collect_stats:
-            again = "the same command with --resume true goes on after the last whole epoch"
+            again = "the same command with --resume true resumes after the last whole epoch"
         raise UserError(
             f"a process that loads data was killed, perhaps for want of memory ({brief(error)}): "
             f"give more memory or a smaller --num_workers (now {args.num_workers}); {again}"

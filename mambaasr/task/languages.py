@@ -1,24 +1,31 @@
 """The languages of utterances as training data of ``model: multilingual``."""
 
+import argparse
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 
+from mambaasr.data.kaldi_file import Table, parse_name, read_good_table
 from mambaasr.errors import UserError
 
 NAME = "lang"
 MODEL = "multilingual"
 _OPTIONS = ("languages", "conditioning", "families", "lid_weight")
+_DATA = ("train_data_path_and_name_and_type", "valid_data_path_and_name_and_type")
 
 
-def needed(model_conf):
+def needed(model_conf: Mapping[str, Any]) -> bool:
     """Say whether a multilingual model's options ask for the languages of the data."""
     return model_conf.get("conditioning", "none") != "none" or bool(model_conf.get("lid_weight"))
 
 
-def prepare(args):
+def prepare(args: argparse.Namespace) -> None:
     """Check the languages of the training data, and name them in the model's options.
 
     Statistics do not depend on languages: for them the model becomes ESPnet's own. So does a
-    model that neither is told the language nor finds it.
+    model that is neither given the language nor finds it.
 
     Args:
         args: the task's options; ``model_conf`` gets ``languages``, sorted, where it has none.
@@ -39,7 +46,7 @@ def prepare(args):
             setattr(args, option, [each for each in getattr(args, option) if each[1] != NAME])
         return
     tables = {option: (path, kind) for option, path, kind in _tables(args)}
-    for option in _options_of_data():
+    for option in _DATA:
         if option not in tables:
             raise UserError(
                 f"the model needs languages: give --{option} FOLDER/utt2lang,{NAME},text"
@@ -53,21 +60,21 @@ def prepare(args):
         check(found, _ids(getattr(args, option)), path, conf["languages"])
 
 
-def read(path):
+def read(path: str | Path) -> Table:
     """Return utterance -> language of an utt2lang.
 
     Raises:
         UserError: a line is bad, or there is none.
     """
-    from mambaasr.data.kaldi_file import parse_name, read_good_table
-
     table = read_good_table(path, parse_name)
     if not table:
         raise UserError(f"{path}: the file is empty; write 'id language' lines")
     return table
 
 
-def check(table, ids, path, languages=None):
+def check(
+    table: Table, ids: Iterable[str], path: str | Path, languages: Sequence[str] | None = None
+) -> None:
     """Refuse utterances without a language, or in one that the model does not know.
 
     Args:
@@ -90,7 +97,7 @@ def check(table, ids, path, languages=None):
 
 
 class LanguagePreprocessor:
-    """Turns an utterance's language into its index, and leaves the rest to ESPnet.
+    """Turn an utterance's language into its index, and leave the rest to ESPnet.
 
     ESPnet's own preprocessor leaves names that it does not know as text, which no batch takes.
 
@@ -99,26 +106,22 @@ class LanguagePreprocessor:
         languages: the model's.
     """
 
-    def __init__(self, inner, languages):
+    def __init__(self, inner: Callable | None, languages: Iterable[str]) -> None:
         self.inner = inner
         self.languages = list(languages)
 
-    def __call__(self, uid, data):
+    def __call__(self, uid: str, data: dict[str, Any]) -> dict[str, Any]:
         """Return the data with ``lang`` as an array of one index."""
         code = data.pop(NAME)
         data = self.inner(uid, data) if self.inner is not None else data
         return data | {NAME: np.array([self.languages.index(code)])}
 
 
-def _options_of_data():
-    return ("train_data_path_and_name_and_type", "valid_data_path_and_name_and_type")
-
-
 def _tables(args):
     """Return (option, path, type) of the data named lang."""
     return [
         (option, path, kind)
-        for option in _options_of_data()
+        for option in _DATA
         for path, name, kind in getattr(args, option)
         if name == NAME
     ]

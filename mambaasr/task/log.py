@@ -1,5 +1,6 @@
-"""Where a training says what: everything into a file, the little that matters on the screen."""
+"""The log of a training: everything in a file, the little that matters on the screen."""
 
+import argparse
 import contextlib
 import errno
 import logging
@@ -60,14 +61,14 @@ def lasting_screen() -> Iterator[None]:
 
 
 class _Screen(logging.Handler):
-    """Shows warnings and each epoch's results without breaking a progress bar."""
+    """Show warnings and each epoch's results without breaking a progress bar."""
 
-    def filter(self, record):
+    def filter(self, record: logging.LogRecord) -> bool:
         if record.name == "py.warnings":
             return False
         return record.levelno >= logging.WARNING or bool(_RESULTS.match(str(record.msg)))
 
-    def emit(self, record):
+    def emit(self, record: logging.LogRecord) -> None:
         text = record.getMessage()
         if record.levelno >= logging.WARNING:
             text = f"{record.levelname.lower()}: {text}"
@@ -89,7 +90,7 @@ def _short(results):
     return f"epoch {results.partition('epoch')[0]}  " + "; ".join(parts)
 
 
-def _said(error):
+def _message(error):
     """Return an exception's message.
 
     An error of soundfile that a DataLoader's worker passed on holds the worker's traceback where
@@ -107,9 +108,9 @@ def _bad_audio_named():
     try:
         yield
     except soundfile.SoundFileError as error:
-        said = _said(error)
-        logging.info(f"an audio file cannot be read: {said}")
-        reason = said.rpartition("\n")[2].removeprefix("soundfile.LibsndfileError: ").rstrip(".")
+        message = _message(error)
+        logging.info(f"an audio file cannot be read: {message}")
+        reason = message.rpartition("\n")[2].removeprefix("soundfile.LibsndfileError: ").rstrip(".")
         raise UserError(
             f"an audio file is missing or damaged: {reason}; run stage 3 (format audio) again, "
             "which makes it anew; check_data --read_audio on the data folder finds all such files"
@@ -117,7 +118,7 @@ def _bad_audio_named():
 
 
 @contextlib.contextmanager
-def write_log(args):
+def write_log(args: argparse.Namespace) -> Iterator[None]:
     """Send the log to ``train.log`` (``collect_stats.log``) in the output folder for a while.
 
     Args:
@@ -152,7 +153,7 @@ def write_log(args):
         with _bad_audio_named():
             yield
     except BaseException as error:
-        logging.info(f"stopped by {type(error).__name__}: {_said(error)}")
+        logging.info(f"stopped by {type(error).__name__}: {_message(error)}")
         raise
     finally:
         root.handlers[:] = handlers

@@ -1,12 +1,15 @@
 """What our tasks add to ESPnet's optimisers: no decay of some weights, a clip, early errors."""
 
+import argparse
+from collections.abc import Sequence
+
 import torch
 from espnet2.utils.types import float_or_none
 
 from mambaasr.espnet_compat import choices
 
 
-def add_options(parser):
+def add_options(parser: argparse.ArgumentParser) -> None:
     """Add our options to a task's parser, and exclude weights from the decay by default.
 
     A and D of a state-space model, norms, biases and embeddings take no weight decay
@@ -22,7 +25,7 @@ def add_options(parser):
     )
 
 
-def prepare(args, optimizers):
+def prepare(args: argparse.Namespace, optimizers: Sequence[torch.optim.Optimizer]) -> None:
     """Try the schedule that will be built, and clip gradients by value where that is wanted.
 
     ESPnet builds the schedule itself, later; here what its class refuses can still be named.

@@ -1,8 +1,11 @@
 """ESPnet's statistics (stages 6 and 10), less utterances whose tokens do not fit their frames."""
 
+import argparse
 import functools
 import logging
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from espnet2.main_funcs.collect_stats import collect_stats as espnet_collect_stats
@@ -11,22 +14,11 @@ from mambaasr import provenance
 from mambaasr.data.dropped import Dropped, write_report
 from mambaasr.errors import UserError
 from mambaasr.files import atomic_write
+from mambaasr.ops.lengths import valid_mask
 from mambaasr.task.trainer import Progress, tell_start
 
-# Frames that ESPnet's input layers leave, an utterance alone: (kernel, stride) of each layer.
-_CONVOLUTIONS = {
-    "Conv1dSubsampling1": ((3, 1), (3, 1)),
-    "Conv1dSubsampling2": ((3, 1), (3, 2)),
-    "Conv1dSubsampling3": ((3, 1), (5, 3)),
-    "Conv2dSubsampling": ((3, 2), (3, 2)),
-    "Conv2dSubsampling1": ((3, 1), (3, 1)),
-    "Conv2dSubsampling2": ((3, 2), (3, 1)),
-    "Conv2dSubsampling6": ((3, 2), (5, 3)),
-    "Conv2dSubsampling8": ((3, 2), (3, 2), (3, 2)),
-}
 
-
-def frames_needed(tokens, lengths):
+def frames_needed(tokens: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Count the frames that CTC needs at least: a blank stands between repeated neighbours.
 
     Args:
@@ -34,14 +26,14 @@ def frames_needed(tokens, lengths):
         lengths: (batch,) numbers of tokens.
 
     Returns:
-        tuple: two (batch,) tensors, tokens plus repeats, and the repeats alone.
+        two (batch,) tensors, tokens plus repeats, and the repeats alone.
     """
-    inside = torch.arange(1, tokens.size(1), device=tokens.device) < lengths[:, None]
+    inside = valid_mask(lengths - 1, tokens.size(1) - 1)
     repeats = ((tokens[:, 1:] == tokens[:, :-1]) & inside).sum(1)
     return lengths + repeats, repeats
 
 
-def encoder_frames(encoder, lengths):
+def encoder_frames(encoder: torch.nn.Module, lengths: torch.Tensor) -> torch.Tensor | None:
     """Count the frames that an encoder gives for features of some lengths.
 
     Args:
@@ -53,26 +45,28 @@ def encoder_frames(encoder, lengths):
     """
     if hasattr(encoder, "output_lengths"):
         return encoder.output_lengths(lengths)
-    if not hasattr(encoder, "embed"):
+    layer = getattr(encoder, "embed", None)
+    if layer is None:
         return None
-    layer = encoder.embed
-    for kernel, stride in _CONVOLUTIONS.get(type(layer).__name__, ()):
-        lengths = torch.div(lengths - kernel, stride, rounding_mode="floor") + 1
-    known = type(layer).__name__ in _CONVOLUTIONS
-    if not known and "Subsampling" in type(layer).__name__:
-        return None
+    if "Subsampling" in type(layer).__name__:
+        convolutions = (torch.nn.Conv1d, torch.nn.Conv2d)
+        for each in (each for each in layer.modules() if isinstance(each, convolutions)):
+            if any(each.padding):  # no layer of ESPnet's that we know
+                return None
+            # Time is the first of a convolution's dimensions.
+            lengths = (lengths - each.kernel_size[0]).div(each.stride[0], rounding_mode="floor") + 1
     return lengths.clamp(min=0)
 
 
 class FrameCheck:
-    """Follows ESPnet's statistics pass and notes the utterances that cannot be trained on.
+    """Follow ESPnet's statistics pass and note the utterances that cannot be trained on.
 
     These are the ones that an encoder leaves no frame of and, in a model with a CTC loss, the
     ones that CTC cannot align.
     """
 
-    def __init__(self, model):
-        self.dropped = {}
+    def __init__(self, model: torch.nn.Module) -> None:
+        self.dropped: dict[str, str] = {}
         self._model = model
         self._keys = None
         self._ctc = getattr(model, "ctc", None) is not None
@@ -89,7 +83,7 @@ class FrameCheck:
 
         model.collect_feats = collect_and_check
 
-    def follow(self, loader, name):
+    def follow(self, loader: Iterable, name: str) -> Iterator:
         """Pass a loader's batches on, with a progress bar, and remember whose they are."""
         for keys, batch in Progress(loader, f"statistics {name}"):
             self._keys = keys
@@ -121,7 +115,16 @@ class FrameCheck:
             self.dropped[self._keys[row]] = reason
 
 
-def collect_stats(args, *, model, train_iter, valid_iter, output_dir, ngpu, **kwargs):
+def collect_stats(
+    args: argparse.Namespace,
+    *,
+    model: torch.nn.Module,
+    train_iter: Iterable,
+    valid_iter: Iterable,
+    output_dir: str | Path,
+    ngpu: int,
+    **kwargs: Any,
+) -> None:
     """Collect statistics as ESPnet does, then drop what cannot be trained on.
 
     Writes, in ``train`` and ``valid`` below ``output_dir``, ESPnet's files, further

@@ -1,9 +1,12 @@
 """ESPnet's trainer with safe checkpoints and a progress bar."""
 
+import argparse
 import logging
 import math
 import sys
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -17,17 +20,17 @@ EspnetTrainer = import_quietly("espnet2.train.trainer").Trainer
 
 
 class Progress:
-    """An iterable that draws one bar while it is read; silent where stderr is no terminal."""
+    """Draw a progress bar while an iterable is read; silent where stderr is no terminal."""
 
-    def __init__(self, iterable, title, reporter=None):
+    def __init__(self, iterable: Iterable, title: str, reporter: Any = None) -> None:
         self.iterable = iterable
         self.title = title
         self.reporter = reporter
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.iterable)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator:
         try:
             total = len(self.iterable)
         except TypeError:
@@ -52,18 +55,19 @@ class Progress:
 
 
 class Trainer(EspnetTrainer):
-    """Saves whole files only, mends the folder before a resume, and shows where it is."""
+    """Save whole files only, mend the folder before a resume, and show progress."""
 
     @classmethod
-    def build_options(cls, args):
-        """Return ESPnet's options of a training, and where its statistics lie."""
+    def build_options(cls, args: argparse.Namespace) -> Any:
+        """Return ESPnet's options of a training, and the folder of its statistics."""
         options = super().build_options(args)
         shapes = args.train_shape_file
         options.statistics = Path(shapes[0]).parent.parent if shapes else None
         return options
 
     @classmethod
-    def run(cls, *, trainer_options, distributed_option, **kwargs):
+    def run(cls, *, trainer_options: Any, distributed_option: Any, **kwargs: Any) -> None:
+        """Train as ESPnet does, from the last whole epoch where that is wanted."""
         options = trainer_options
         count_updates(kwargs["schedulers"], kwargs["train_iter_factory"], options)
         first = not distributed_option.distributed or distributed_option.dist_rank == 0
@@ -79,13 +83,13 @@ class Trainer(EspnetTrainer):
                     )  # fmt: skip
                     tell_start(entry)
                 if epoch:
-                    logging.warning(f"going on after epoch {epoch} of {options.max_epoch}")
+                    logging.warning(f"resuming after epoch {epoch} of {options.max_epoch}")
             if distributed_option.distributed:
                 torch.distributed.barrier()
             super().run(trainer_options=options, distributed_option=distributed_option, **kwargs)
 
     @staticmethod
-    def resume(checkpoint, **kwargs):
+    def resume(checkpoint: str | Path, **kwargs: Any) -> None:
         """Load a checkpoint into model, optimizers and the rest, as ESPnet does.
 
         Raises:
@@ -101,7 +105,10 @@ class Trainer(EspnetTrainer):
             ) from error
 
     @classmethod
-    def train_one_epoch(cls, iterator, reporter, options, **kwargs):
+    def train_one_epoch(
+        cls, iterator: Iterable, reporter: Any, options: Any, **kwargs: Any
+    ) -> bool:
+        """Train as ESPnet does, with a progress bar."""
         title = f"epoch {reporter.get_epoch()}/{options.max_epoch}"
         return super().train_one_epoch(
             iterator=Progress(iterator, title, reporter), reporter=reporter, options=options,
@@ -109,7 +116,10 @@ class Trainer(EspnetTrainer):
         )  # fmt: skip
 
     @classmethod
-    def validate_one_epoch(cls, iterator, reporter, options, **kwargs):
+    def validate_one_epoch(
+        cls, iterator: Iterable, reporter: Any, options: Any, **kwargs: Any
+    ) -> None:
+        """Validate as ESPnet does, with a progress bar."""
         title = f"epoch {reporter.get_epoch()}/{options.max_epoch} valid"
         return super().validate_one_epoch(
             iterator=Progress(iterator, title, reporter), reporter=reporter, options=options,
@@ -118,13 +128,13 @@ class Trainer(EspnetTrainer):
 
 
 def tell_start(entry: dict) -> None:
-    """Say with what a training or statistics start: :func:`mambaasr.provenance.record_start`'s."""
+    """Print an entry of :func:`mambaasr.provenance.record_start` in a line."""
     said = f"commit {provenance.commit_of(entry)}; {provenance.versions(entry['environment'])}"
     tqdm.write(f"{said}; {entry['device']}; seed {entry['seed']}", file=sys.stderr)
 
 
-def count_updates(schedulers, factory, options):
-    """Tell the schedules whose ``total_steps`` is open how many updates the training makes.
+def count_updates(schedulers: Sequence, factory: Any, options: Any) -> None:
+    """Give schedules whose ``total_steps`` is open the number of updates of the training.
 
     Args:
         schedulers: the training's; those of other kinds, and None, are left alone.
@@ -158,7 +168,7 @@ def count_updates(schedulers, factory, options):
         logging.info(f"{total} updates in all: {scheduler}")
 
 
-def brief(error, lines=4):
+def brief(error: BaseException, lines: int = 4) -> str:
     """Return the first lines of an exception's message as one line."""
     found = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " ".join(found[:lines]) + (" ..." if len(found) > lines else "")

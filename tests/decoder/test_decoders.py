@@ -5,7 +5,8 @@ import io
 import pytest
 import torch
 
-from mambaasr.layers import beam
+from mambaasr.layers import espnet_scorer
+from mambaasr.layers.adapter import AdapterPlaces
 from mambaasr.registry import CLASSES, load
 
 VOCABULARY, WIDTH = 13, 16
@@ -146,20 +147,146 @@ def test_hypotheses_of_several_utterances(name, options, owners):
                 assert torch.allclose(scores[row], want, atol=1e-5)
 
 
+def whole(decoder, speech, text):
+    """Log-probabilities of the token behind each text (n, length), by the parallel form."""
+    n, frames = len(text), torch.tensor([len(speech)])
+    logits, _ = decoder(
+        speech.expand(n, -1, -1), frames.expand(n), text, torch.full((n,), text.shape[1])
+    )
+    return logits[:, -1].log_softmax(-1)
+
+
+@pytest.mark.parametrize("name, options", CASES)
+@torch.no_grad()
+def test_search_by_start_step_and_reorder(name, options):
+    """Padding is NaN; hypotheses change places, an utterance leaves, another comes twice."""
+    decoder, (speech, _) = build(name, options).eval(), batch()
+    random = torch.Generator().manual_seed(2)
+    padded = speech.clone()
+    for b, length in enumerate(SPEECH.tolist()):
+        padded[b, length:] = float("nan")
+    state = decoder.start(padded, SPEECH)
+    owners = torch.arange(3)
+    texts = torch.full((3, 1, 1), VOCABULARY - 1)
+    spare = None
+    for k, staying in ((4, None), (4, None), (2, [0, 2]), (3, None), (5, [1, 0, 1]), (1, [1])):
+        logits, state = decoder.step(texts[:, :, -1], state)
+        for b, owner in enumerate(owners.tolist()):
+            want = whole(decoder, speech[owner, : SPEECH[owner]], texts[b])
+            assert torch.allclose(logits[b].log_softmax(-1), want, atol=1e-5)
+        index = torch.randint(0, texts.shape[1], (len(staying or owners), k), generator=random)
+        staying = None if staying is None else torch.tensor(staying)
+        old, state = state, decoder.reorder(state, index, staying, out=spare)
+        spare = old
+        if staying is not None:
+            owners, texts = owners[staying], texts[staying]
+        tokens = torch.randint(0, VOCABULARY, (*index.shape, 1), generator=random)
+        texts = torch.cat(
+            [texts.gather(1, index[..., None].expand(-1, -1, texts.shape[2])), tokens], 2
+        )
+
+
+@pytest.mark.parametrize("name, options", CASES)
+@torch.no_grad()
+def test_utterances_that_come_later_join_those_that_are_there(name, options):
+    decoder, (speech, text) = build(name, options).eval(), batch()
+    early = decoder.start(speech[:2], SPEECH[:2])
+    for t in range(3):
+        _, early = decoder.step(text[:2, t : t + 1], early)
+    logits, _ = decoder.step(
+        torch.stack([text[0, 3], text[1, 3], text[2, 0]])[:, None],
+        decoder.join([early, decoder.start(speech[2:, :7])]),
+    )
+    for b, read in enumerate((4, 4, 1)):
+        want = whole(decoder, speech[b, : SPEECH[b]], text[b : b + 1, :read])
+        assert torch.allclose(logits[b].log_softmax(-1), want, atol=1e-5)
+
+
+@pytest.mark.parametrize("name, options", CASES)
+@torch.no_grad()
+def test_step_consumes_its_state_and_a_reordered_copy_stays(name, options):
+    decoder, (speech, text) = build(name, options).eval(), batch()
+    state = decoder.start(speech, SPEECH)
+    copy = decoder.reorder(state)
+    first, _ = decoder.step(text[:, :1], state)
+    second, _ = decoder.step(text[:, 1:2], state)
+    assert not torch.equal(first, second)
+    again, copy = decoder.step(text[:, :1], copy)
+    assert torch.equal(first, again)
+    assert torch.equal(second, decoder.step(text[:, 1:2], copy)[0])
+
+
 @torch.no_grad()
 def test_keys_and_values_are_one_for_each_utterance():
     decoder, (speech, text) = build("mamba", VARIANTS["mamba"][0]).eval(), batch()
     states = [decoder.batch_init_state(speech, xs_lengths=SPEECH)] * 12
+    first = states[0][0].batch.state.memory
+    assert {len(part) for part in first} == {3}
     xs, lengths = speech.repeat_interleave(4, 0), SPEECH.repeat_interleave(4)
     mask = torch.arange(11) < lengths[:, None]
-    first = None
     for t in (1, 2, 3):
         prefixes = text.repeat_interleave(4, 0)[:, :t]
         _, states = decoder.batch_score(prefixes, states, xs, xs_mask=mask.unsqueeze(1))
-        memory = states[0].batch.memory
-        assert {len(part) for part in memory} == {3}
-        assert first in (None, memory[0].data_ptr())  # nor copied from step to step
-        first = memory[0].data_ptr()
+        memory = states[0].batch.state.memory
+        assert [id(part) for part in memory] == [id(part) for part in first]
+
+
+class Bottleneck(torch.nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.down, self.up = torch.nn.Linear(width, 2), torch.nn.Linear(2, width)
+
+    def forward(self, y):
+        return y + self.up(torch.relu(self.down(y)))
+
+
+@pytest.mark.parametrize("name, options", CASES)
+@torch.no_grad()
+def test_adapters_in_every_place_serve_whole_texts_and_steps(name, options):
+    decoder, (speech, text) = build(name, options).eval(), batch()
+    assert not [key for key in decoder.state_dict() if "adapter" in key]
+    before, _ = decoder(speech, SPEECH, text, TEXT)
+    for block in decoder.blocks:
+        assert isinstance(block, AdapterPlaces)
+        parts = [key for key, _ in block.named_children() if key.startswith(("mixer", "cross"))]
+        assert set(block.adapter_places()) >= {*parts}
+        for place in block.adapter_places():
+            block.set_adapter(place, Bottleneck(decoder.embed.embedding_dim))
+            after, _ = decoder(speech, SPEECH, text, TEXT)
+            assert not torch.allclose(before, after, atol=1e-4), place
+            before = after
+    state = decoder.start(speech, SPEECH)
+    for t in range(int(TEXT.max())):
+        logits, state = decoder.step(text[:, t : t + 1], state)
+        for b in (TEXT > t).nonzero().flatten().tolist():
+            assert torch.allclose(logits[b, 0], before[b, t], atol=1e-4)
+
+
+@torch.no_grad()
+def test_another_output_layer_takes_the_place_of_the_linear_one():
+    from mambaasr.layers.output import SoftmaxOutput
+
+    class Halves(SoftmaxOutput, torch.nn.Module):
+        """A softmax over two classes, and one within each."""
+
+        def __init__(self):
+            super().__init__()
+            self.classes, self.tokens = torch.nn.Linear(WIDTH, 2), torch.nn.Linear(WIDTH, 12)
+
+        def forward(self, x):
+            within = self.tokens(x).unflatten(-1, (2, 6)).log_softmax(-1)
+            return (self.classes(x).log_softmax(-1)[..., None] + within).flatten(-2)
+
+    decoder, (speech, text) = build("mamba", dict(linear_units=0)).eval(), batch()
+    decoder.output_layer, text = Halves(), text.clamp(max=11)
+    logits, _ = decoder(speech, SPEECH, text, TEXT)
+    assert torch.allclose(logits.logsumexp(-1)[0, 0], torch.zeros(()), atol=1e-5)
+    scores, _ = decoder.score(text[0, :1], None, speech[0])
+    assert torch.allclose(scores, logits[0, 0], atol=1e-5)
+    hidden = decoder.hidden(speech, SPEECH, text, TEXT)
+    loss = decoder.output_layer.loss(hidden, TEXT, text, TEXT)
+    sums = [logits[b, range(n), text[b, :n]].sum() for b, n in enumerate(TEXT.tolist())]
+    assert torch.allclose(loss, -sum(sums) / 3, atol=1e-4)
 
 
 @pytest.mark.parametrize("name, options", CASES)
@@ -206,8 +333,8 @@ def test_the_speech_is_heard_and_its_order_too(name, options):
 
 @pytest.mark.parametrize("name", CLASSES["decoder"])
 @torch.no_grad()
-def test_states_that_have_not_seen_the_prefix_are_computed_again(name, monkeypatch):
-    monkeypatch.setattr(beam, "KEPT_BYTES", 0)
+def test_states_that_do_not_fit_the_prefix_are_replayed(name, monkeypatch):
+    monkeypatch.setattr(espnet_scorer, "KEPT_BYTES", 0)
     decoder, (speech, text) = build(name, VARIANTS[name][0]).eval(), batch()
     x, xs = speech[0], speech[:1].expand(2, -1, -1)
     want = decoder(speech[:1], SPEECH[:1], text[1:2], torch.tensor([9]))[0].log_softmax(-1)
@@ -215,10 +342,8 @@ def test_states_that_have_not_seen_the_prefix_are_computed_again(name, monkeypat
     prefixes = text[1].expand(2, -1)
     for t in range(8):
         states.append(decoder.batch_score(prefixes[:, : t + 1], states[-1], xs)[1])
-    batches = [several[0].batch for several in states[1:]]
-    assert [batch.parts is not None for batch in batches] == [False] * 6 + [True] * 2
-    # One let go, one that never was asked, one that is behind and one that is ahead; and one that
-    # heard the beginning of the speech only.
+    assert [several[0].evicted for several in states] == [False] + [True] * 5 + [False] * 3
+    # Evicted, never asked, absent, behind, ahead, and of the beginning of the speech only.
     less = decoder.batch_score(prefixes[:, :4], [None] * 2, xs[:, :2])[1]
     for several in (states[4], states[0], [None] * 2, states[7], states[8], less):
         for t in (4, 8):
@@ -226,45 +351,29 @@ def test_states_that_have_not_seen_the_prefix_are_computed_again(name, monkeypat
             assert torch.allclose(scores, want[0, t].expand(2, -1), atol=1e-5)
 
 
+# One of each family of mistakes, and what only one class can say.
 WRONG = {
     "mamba": [
         (dict(num_blocks=0), "num_blocks is 0"),
-        (dict(linear_units=-1), "linear_units is -1"),
+        (dict(linear_units=0.5), "linear_units is 0.5; it must be a whole number"),
         (dict(attention_heads=3), "attention_heads is 3; it must divide the width 16"),
         (dict(mamba_before=0), "without a mixer"),
-        (dict(mamba_after=-1), "mamba_after is -1"),
         (dict(mixer="mamba3"), "mixer is 'mamba3'; choose one of mamba1, mamba2"),
         (dict(mixer_conf=dict(heads=1)), "'heads' is no option of mamba1"),
+        (dict(expand=4, mixer_conf=dict(expand=2)), "'expand' is 2, and expand beside it is 4"),
         (dict(norm="batch_norm"), "norm is 'batch_norm'; choose one of layer_norm, rms_norm"),
         (dict(positions="rotary"), "positions is 'rotary'; choose one of none, sinusoidal"),
-        (dict(d_state=0), "d_state is 0"),
-        (dict(linear_units=0.5), "linear_units is 0.5; it must be a whole number"),
-        (dict(dropout_rate=-0.1), "dropout_rate is -0.1; it must lie in"),
-        (dict(mixer_dropout_rate="0.1"), "dropout_rate is '0.1'; it must lie in"),
-        (dict(num_blocks=2.5), "num_blocks is 2.5; it must be a whole number"),
-        (dict(mixer_conf=["bias"]), "mixer_conf is .* must be a mapping"),
-        (dict(mixer_conf=dict(expand=2)), "'expand' has its place beside mixer_conf"),
         (dict(src_attention_dropout_rate=1.5), "src_attention_dropout_rate is 1.5; .* in .0, 1"),
     ],
-    "speech_mamba": [
-        (dict(num_blocks=0), "num_blocks is 0"),
-        (dict(mamba_before=0, mamba_after=0), "without a mixer"),
-    ],
-    "cross_mamba": [
-        (dict(num_blocks=0), "num_blocks is 0"),
-        (dict(linear_units=-1), "linear_units is -1"),
-        (dict(positions="learnt"), "positions is 'learnt'; choose one of none, sinusoidal"),
-        (dict(**MAMBA2 | dict(mixer_conf=dict(headdim=5))), "headdim is 5"),
-    ],
+    "speech_mamba": [(dict(mamba_before=0, mamba_after=0), "without a mixer")],
+    "cross_mamba": [(dict(**MAMBA2 | dict(mixer_conf=dict(headdim=5))), "headdim is 5")],
     "madeon": [
-        (dict(num_blocks=0), "num_blocks is 0"),
         (
             dict(prefix_direction="inner"),
             "prefix_direction is 'inner'; choose one of uni, parallel, serial",
         ),
         (dict(prefix_mask_rate=1.0), "prefix_mask_rate is 1.0; it must lie in"),
         (dict(d_model=0), "d_model is 0"),
-        (dict(mixer="mamba2", mixer_conf=[1]), "mixer_conf is .* must be a mapping"),
     ],
 }
 

@@ -5,9 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mambaasr.bin.merge_config import check
-from mambaasr.config import merge
-from mambaasr.task.config import read
+from mambaasr.config import check_training, merge, read
 
 EGS = Path(__file__).resolve().parents[2] / "egs"
 BLOCKS = sorted((EGS / "TEMPLATE/asr1/conf/optim").glob("*.yaml"))
@@ -44,8 +42,7 @@ def rate_at(optim, scheduler, update):
 @pytest.mark.filterwarnings("ignore:To get the last learning rate:UserWarning")
 def test_a_block_is_known_and_builds_what_it_says(block):
     base = EGS / "an4/asr1/conf/train_asr.yaml"
-    parts = [(str(path), read(path)) for path in (base, block)]
-    check(parts, merge(parts[0][1], parts[1:]), [])
+    check_training(merge(read(base), [read(block)]))
 
     optim, scheduler = build(block, torch.nn.Linear(2, 2))
     weight, bias = optim.param_groups

@@ -110,7 +110,7 @@ def test_more_epochs(recipe):
     (recommended,) = re.findall(r"add\n  (--asr_exp .*)", done.stdout)
     done = run(recipe, *more, *recommended.split())
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "going on after epoch 1 of 2" in done.stdout and "the same training" not in done.stdout
+    assert "resuming after epoch 1 of 2" in done.stdout and "the same training" not in done.stdout
     assert (recipe / TAG / "2epoch.pth").exists()
     found = starts(recipe / TAG)
     assert [start["epoch"] for start in found] == [1, 2]

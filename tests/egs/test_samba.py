@@ -7,9 +7,7 @@ import pytest
 import torch
 
 from mambaasr import espnet_compat, register
-from mambaasr.bin.merge_config import check
-from mambaasr.config import merge
-from mambaasr.task.config import read
+from mambaasr.config import check_training, merge, read
 
 CONF = Path(__file__).resolve().parents[2] / "egs/TEMPLATE/asr1/conf"
 SIZES = ["tiny", "base", "large"]
@@ -17,8 +15,7 @@ SIZES = ["tiny", "base", "large"]
 
 def config(size, *more):
     blocks = [CONF / f"{slot}/samba_{size}.yaml" for slot in ("encoder", "decoder")]
-    parts = [(str(path), read(path)) for path in (CONF / "train_samba.yaml", *blocks, *more)]
-    return merge(parts[0][1], parts[1:]), parts
+    return merge(read(CONF / "train_samba.yaml"), map(read, (*blocks, *more)))
 
 
 def build(config, tokens, *options):
@@ -36,8 +33,8 @@ def build(config, tokens, *options):
 
 @pytest.mark.parametrize("size", SIZES)
 def test_the_comments_count_right(size):
-    whole, parts = config(size, CONF / "optim/samba.yaml")
-    check(parts, whole, [])
+    whole = config(size, CONF / "optim/samba.yaml")
+    check_training(whole)
     register()
     classes = {slot: espnet_compat.choices(slot)[whole[slot]] for slot in ("encoder", "decoder")}
     with torch.device("meta"):
@@ -58,7 +55,7 @@ def _counts(name):
 def test_one_step_of_the_whole():
     """Waveforms to a loss without CTC, and gradients everywhere."""
     torch.manual_seed(0)
-    model = build(config("tiny")[0], 9, "--encoder_conf", "num_blocks=2")
+    model = build(config("tiny"), 9, "--encoder_conf", "num_blocks=2")
     assert model.ctc is None and model.frontend.convention == "whisper"
     speech = torch.randn(2, 16000) * 0.1
     loss, stats, _ = model(

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mambaasr.layers.block import EncoderBlock
-from mambaasr.layers.mixer_conf import make_mixer
+from mambaasr.layers.mixer_conf import MixerConf
 
 LENGTHS = torch.tensor([9, 4])
 PARTS = [
@@ -17,7 +17,7 @@ PARTS = [
 
 def make(direction="uni", **parts):
     torch.manual_seed(0)
-    mixer = make_mixer("mamba1", direction, 8)
+    mixer = MixerConf(direction=direction).make(8)
     options = dict(causal=direction == "uni", dropout_rate=0.0)
     block = EncoderBlock(8, mixer, **(options | parts))
     for name, parameter in block.named_parameters():

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from mambaasr.layers.bidirectional import InnerBiMamba, InnerBiMamba2, OuterBiMamba
 from mambaasr.layers.mamba import Mamba
 from mambaasr.layers.mamba2 import Mamba2
-from mambaasr.layers.mixer_conf import DIRECTIONS, MIXERS, make_mixer, mixer_options
+from mambaasr.layers.mixer_conf import DIRECTIONS, MIXERS, CausalMixerConf, MixerConf
 
 MERGES = ["sum", "mean", "concat"]
 LENGTHS = torch.tensor([17, 5, 0, 9])
@@ -24,10 +24,14 @@ VARIANTS = {
 CASES = [(mixer, variant) for mixer in VARIANTS for variant in VARIANTS[mixer]]
 
 
+def conf_of(mixer, direction, **options):
+    return MixerConf(direction=direction).over({"mixer": mixer} | options)
+
+
 def make(mixer, direction, variant="plain", merge="sum", **options):
     torch.manual_seed(1)
     options = dict(d_state=8) | VARIANTS[mixer][variant] | options
-    made = make_mixer(mixer, direction, 24, merge, **options)
+    made = conf_of(mixer, direction, merge=merge, **options).make(24)
     with torch.no_grad():
         for name, parameter in made.named_parameters():
             if "D" in name or "norm" in name or "bias" in name:
@@ -166,8 +170,8 @@ def test_a_mixer_that_looks_both_ways_refuses_pieces(mixer, direction):
 
 def test_names_of_the_second_direction():
     added = {
-        kind: set(make_mixer(kind, "inner", 64).state_dict())
-        - set(make_mixer(kind, "uni", 64).state_dict())
+        kind: set(conf_of(kind, "inner").make(64).state_dict())
+        - set(conf_of(kind, "uni").make(64).state_dict())
         for kind in MIXERS
     }
     assert added["mamba1"] == {
@@ -196,7 +200,7 @@ def test_names_of_the_second_direction():
 def test_what_takes_no_weight_decay_and_what_espnets_initialiser_spares(mixer, direction):
     from espnet2.torch_utils.initialize import initialize
 
-    made = make_mixer(mixer, direction, 24, d_state=8, **VARIANTS[mixer]["plain"])
+    made = conf_of(mixer, direction, d_state=8, **VARIANTS[mixer]["plain"]).make(24)
     initialize(made, "xavier_uniform")
     for name, parameter in made.named_parameters():
         leaf = name.rpartition(".")[2]
@@ -216,8 +220,8 @@ def test_what_takes_no_weight_decay_and_what_espnets_initialiser_spares(mixer, d
 
 
 def test_defaults_and_classes():
-    assert make_mixer("mamba1", "uni", 64).d_state == 16
-    assert make_mixer("mamba2", "uni", 64).d_state == 128
+    assert MixerConf(d_state=8).over({"d_state": None}).make(64).d_state == 16
+    assert CausalMixerConf(mixer="mamba2").make(64).d_state == 128
     classes = {
         (kind, direction): type(make(kind, direction))
         for kind in MIXERS
@@ -264,34 +268,47 @@ def test_impossible_options_are_named(direction):
         ("mamba2", dict(headdim=8, dt_limit=3), r"dt_limit is 3; it must be \[lowest, highest\]$"),
         ("mamba2", dict(headdim=8, dt_limit=[1, 0.5]), r"dt_limit is \[1, 0.5\]"),
         ("mamba2", dict(headdim=8, A_init_range=[0, 1]), r"A_init_range is \[0, 1\]; .* above 0$"),
-        ("mamba1", dict(headdim=8), "'headdim' is no option of mamba1; choose among dt_rank"),
+        (
+            "mamba1",
+            dict(headdim=8),
+            "'headdim' is no option of mamba1; choose among mixer, .*dt_rank",
+        ),
         ("mamba2", dict(dt_rank=8), "'dt_rank' is no option of mamba2; choose among .*headdim"),
         ("mamba2", dict(A_init="noise"), "'A_init' is no option of mamba2"),
         ("mamba2", dict(headdim=7), "headdim is 7; it must divide d_ssm, 48"),
         ("mamba2", dict(headdim=8, ngroups=4), "ngroups is 4; it must divide the 6 heads"),
     ):
         with pytest.raises(ValueError, match=message):
-            make_mixer(mixer, direction, 24, **options)
+            conf_of(mixer, direction, **options).make(24)
 
 
-def test_what_a_mixer_conf_may_hold():
-    assert mixer_options(None) == {} and mixer_options({"dt_rank": 3}) == {"dt_rank": 3}
-    for conf, message in (
-        (5, "mixer_conf is 5; it must be a mapping"),
-        (["dt_rank"], "must be a mapping"),
-        ({"d_state": 8}, "'d_state' has its place beside mixer_conf, as d_state"),
-        ({"dropout_rate": 0.1}, "'dropout_rate' has its place .* as mixer_dropout_rate"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            mixer_options(conf)
-    with pytest.raises(ValueError, match="'conf' is no option of mamba1"):
-        make_mixer("mamba1", "uni", 24, **mixer_options({"conf": 1}))
+def test_a_yaml_is_laid_over_defaults():
+    default = MixerConf(direction="inner", merge="mean", d_state=32)
+    new = default.over({"direction": "outer", "d_state": 8, "dt_rank": 3})
+    assert new == MixerConf(direction="outer", merge="mean", d_state=8, options={"dt_rank": 3})
+    old = default.over({"dt_rank": 3}, direction="outer", d_state=8)
+    assert old == new and default.over(None) == default.over(default) == default
+    assert default.over(default, mixer_dropout_rate=0.2).dropout_rate == 0.2
+    assert MixerConf().over(new.as_mapping()) == new
 
 
-def test_unknown_directions_and_merges_are_named():
-    with pytest.raises(ValueError, match="direction is 'both'; choose one of uni, inner, outer"):
-        make_mixer("mamba1", "both", 24)
-    for mixer in MIXERS:
-        for direction in ("inner", "outer"):
-            with pytest.raises(ValueError, match="merge is 'max'; choose one of sum, mean, concat"):
-                make(mixer, direction, merge="max")
+@pytest.mark.parametrize(
+    "conf, beside, message",
+    [
+        (5, {}, "mixer_conf is 5; it must be a mapping"),
+        ({"d_state": 8}, {"d_state": 16}, r"'d_state' is 8, and d_state beside it is 16; .*once"),
+        ({"dropout_rate": 0.1}, {"mixer_dropout_rate": 0.2}, "mixer_conf.dropout_rate=0.2"),
+        ({"options": {}}, {}, "'options' is no option of mamba1"),
+        ({"d_model": 8}, {}, "'d_model' is no option of mamba1"),
+        ({"direction": "both"}, {}, "direction is 'both'; choose one of uni, inner, outer"),
+        ({"merge": "max"}, {}, "merge is 'max'; choose one of sum, mean, concat"),
+    ],
+)
+def test_what_a_mixer_conf_cannot_hold_is_named(conf, beside, message):
+    with pytest.raises(ValueError, match=message):
+        MixerConf().over(conf, **beside)
+
+
+def test_a_causal_mixer_has_no_direction():
+    with pytest.raises(ValueError, match="'direction' is no option of mamba1"):
+        CausalMixerConf().over({"direction": "outer"})

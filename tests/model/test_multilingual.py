@@ -7,13 +7,11 @@ import pytest
 import torch
 from tiny_asr import OURS, make_experiment
 
-from mambaasr.bin.merge_config import check
-from mambaasr.config import merge
+from mambaasr.config import check_training, merge, read
 from mambaasr.decode.load import load_speech2text, read_weights
 from mambaasr.encoder.conmamba import ConMambaEncoder
 from mambaasr.model.multilingual import MultilingualModel
 from mambaasr.registry import CLASSES
-from mambaasr.task.config import read
 
 CTC = {"decoder": None, "ctc_conf": {}}
 BASIC = {"ctc_weight": 1.0, "report_wer": False}
@@ -183,7 +181,10 @@ def test_training_without_languages_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("conf", "message"),
     [
-        ({"conditioning": "dialect"}, "conditioning is 'dialect'; allowed: none, language, family"),
+        (
+            {"conditioning": "dialect"},
+            "conditioning is 'dialect'; choose one of none, language, family",
+        ),
         ({"conditioning": "language"}, "languages is not given"),
         ({"lid_weight": 0.3}, "languages is not given"),
         (LANGUAGES | {"lid_weight": -1}, "lid_weight is -1"),
@@ -223,11 +224,11 @@ BLOCKS = sorted(EGS.glob("*/asr1/conf/model/*.yaml"))
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda path: f"{path.parents[3].name}-{path.stem}")
 def test_blocks_of_the_recipes_fit_their_bases_and_train(tmp_path, block):
     base = block.parents[1] / "train_mlma.yaml"
-    parts = [(str(path), read(path)) for path in (base, block)]
-    if "encoder" not in parts[0][1]:
-        parts.insert(1, (path := str(TEMPLATE / "encoder/mlma_18.yaml"), read(path)))
-    check(parts, merge(parts[0][1], parts[1:]), [])
-    conf = parts[-1][1]["model_conf"]
+    parts = [read(path) for path in (base, block)]
+    if "encoder" not in parts[0]:
+        parts.insert(1, read(TEMPLATE / "encoder/mlma_18.yaml"))
+    check_training(merge(parts[0], parts[1:]))
+    conf = parts[-1]["model_conf"]
     assert conf["ctc_weight"] == 1.0
     model = load(tmp_path, conf | LANGUAGES).asr_model.train()
     loss, stats, _ = model(**batch())

@@ -6,9 +6,9 @@ import pytest
 import torch
 from tiny_asr import OURS, TOKENS, make_experiment
 
+from mambaasr.config import check_command
 from mambaasr.errors import UserError
 from mambaasr.registry import CLASSES, load
-from mambaasr.task.config import check_command
 
 VARIANTS = {
     "uma": [

@@ -181,7 +181,7 @@ def test_data_paths_may_hold_commas():
 
 
 def test_sigterm_ends_cleanly_and_resumes(workspace):
-    """The command ends by itself at SIGTERM, and the next one goes on after the last epoch."""
+    """The command ends by itself at SIGTERM, and the next one resumes after the last epoch."""
     arguments = workspace.arguments("stopped", "--max_epoch", "100000", "--keep_nbest_models", "1")
     process = workspace.start(arguments)
     folder = workspace.folder / "stopped"
@@ -198,7 +198,7 @@ def test_sigterm_ends_cleanly_and_resumes(workspace):
         workspace.arguments("stopped", "--resume", "true", "--max_epoch", str(epoch + 1))
     )
     assert code == 0, printed
-    assert f"going on after epoch {epoch} of {epoch + 1}" in printed
+    assert f"resuming after epoch {epoch} of {epoch + 1}" in printed
     assert (folder / f"{epoch + 1}epoch.pth").exists()
     assert [start["epoch"] for start in provenance.starts(folder)] == [1, epoch + 1]
 

@@ -1,4 +1,4 @@
-"""The LM task trains, goes on after a kill, and says in one line what is wrong."""
+"""The LM task trains, resumes after a kill, and says in one line what is wrong."""
 
 import signal
 import time
@@ -113,7 +113,7 @@ def test_espnets_transformer_trains_too(train):
 
 
 def test_a_kill_and_a_resume(space):
-    """Killed between two epochs or inside one, it goes on after the last whole one."""
+    """Killed between two epochs or inside one, it resumes after the last whole one."""
     process = space.start(lm_arguments("lm_killed", "--max_epoch", "100000"), command="lm_train")
     folder = space.folder / "lm_killed"
     deadline = time.monotonic() + 120
@@ -125,7 +125,7 @@ def test_a_kill_and_a_resume(space):
     more = ["--resume", "true", "--max_epoch", str(epoch + 1)]
     code, printed = space.run(lm_arguments("lm_killed", *more), command="lm_train")
     assert code == 0, printed
-    assert f"going on after epoch {epoch} of {epoch + 1}" in printed
+    assert f"resuming after epoch {epoch} of {epoch + 1}" in printed
     assert (folder / f"{epoch + 1}epoch.pth").exists()
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from soundfile import LibsndfileError
 
-from mambaasr.task.log import _said, _short
+from mambaasr.task.log import _message, _short
 
 
 class Broken(torch.utils.data.Dataset):
@@ -22,8 +22,8 @@ def test_an_error_from_a_worker_can_be_printed():
         list(torch.utils.data.DataLoader(Broken(), num_workers=1))
     with pytest.raises(TypeError):
         str(caught.value)
-    assert "Error opening 'a.flac': " in _said(caught.value)
-    assert _said(ValueError("as it is")) == "as it is"
+    assert "Error opening 'a.flac': " in _message(caught.value)
+    assert _message(ValueError("as it is")) == "as it is"
 
 
 def test_an_epochs_line_shows_what_the_model_reports():

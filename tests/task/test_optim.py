@@ -5,8 +5,9 @@ import re
 import pytest
 import torch
 
+from mambaasr.config import check_command
 from mambaasr.errors import UserError
-from mambaasr.task import asr, config
+from mambaasr.task import asr
 
 COSINE = ["--scheduler", "warmup_cosine", "--scheduler_conf", "warmup_steps=1"]
 
@@ -81,7 +82,7 @@ def test_what_is_refused_before_a_training(train, workspace, words, message):
 def test_what_the_check_of_a_config_knows(tmp_path, lines, message):
     (tmp_path / "x.yaml").write_text(f"{lines}\n")
     with pytest.raises(UserError, match=message):
-        config.check_command(["--config", str(tmp_path / "x.yaml")])
+        check_command(["--config", str(tmp_path / "x.yaml")])
 
 
 def test_good_configs_pass(tmp_path):
@@ -95,7 +96,7 @@ def test_good_configs_pass(tmp_path):
     ):
         path = tmp_path / f"{number}.yaml"
         path.write_text(f"{lines}\n")
-        config.check_command(["--config", str(path)])
+        check_command(["--config", str(path)])
 
 
 def test_every_element_is_clipped_before_an_update():

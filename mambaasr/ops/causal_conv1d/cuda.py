@@ -7,7 +7,8 @@ own takes channel-last tensors of 8 n channels alone.
 
 import torch
 
-from mambaasr.ops.gpu import DTYPES, attempt, keep, reversal, take, unfit
+from mambaasr.ops.gpu import DTYPES, attempt, unfit
+from mambaasr.ops.lengths import keep, reversal, take, valid_mask
 
 __all__ = ["causal_conv1d", "causal_conv1d_update", "refuses", "unavailable"]
 
@@ -53,9 +54,9 @@ def causal_conv1d(x, weight, bias, activation, lengths, reverse, initial_states)
         return torch.empty_like(x), final.to(x.dtype)
     mask = None
     if lengths is not None:
-        mask = torch.arange(time, device=x.device) < lengths[:, None]
+        mask = valid_mask(lengths, time)
     order = reversal(lengths, batch, time, x.device) if reverse else None
-    inputs = keep(x if order is None else take(x, order), mask)
+    inputs = keep(x if order is None else take(x, order, time=-1), mask, time=-1)
     if initial_states is not None:
         inputs = torch.cat([initial_states.to(x.dtype), inputs], dim=2)
     elif inputs.stride(1) == 1 and (channels % 8 or any(s % 8 for s in inputs.stride()[::2])):
@@ -63,17 +64,17 @@ def causal_conv1d(x, weight, bias, activation, lengths, reverse, initial_states)
     out = attempt(PACKAGE)[0].causal_conv1d_fn(
         inputs, weight, None if bias is None else bias.to(weight.dtype), activation=activation
     )
-    out = keep(out[:, :, -time:], mask)
-    return out if order is None else take(out, order), _final(inputs, lengths, before, time)
+    out = keep(out[:, :, -time:], mask, time=-1)
+    out = out if order is None else take(out, order, time=-1)
+    return out, _final(inputs, lengths, before, time)
 
 
 def _final(inputs, lengths, before, time):
     """The last ``before`` inputs of each sequence, zeros or the initial state if it is shorter."""
-    batch, channels, total = inputs.shape
+    batch, _, total = inputs.shape
     end = torch.full((batch,), time, device=inputs.device) if lengths is None else lengths
     index = end[:, None] + torch.arange(-before, 0, device=inputs.device) + (total - time)
-    final = inputs.gather(2, index.clamp(min=0)[:, None].expand(batch, channels, before))
-    return keep(final, index >= 0)
+    return keep(take(inputs, index.clamp(min=0), time=-1), index >= 0, time=-1)
 
 
 def causal_conv1d_update(x, conv_state, weight, bias, activation):

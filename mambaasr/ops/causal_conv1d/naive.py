@@ -3,17 +3,13 @@
 import torch
 import torch.nn.functional as F
 
+from mambaasr.ops.lengths import keep, take, valid_mask
+from mambaasr.ops.lengths import reverse as reverse_frames
+
 
 def unavailable(tensor):
     """Pure torch runs anywhere."""
     return None
-
-
-def _flip(x, lengths):
-    """Reverse the first ``lengths[b]`` frames of x (b, d, t); the rest stays where it is."""
-    time = torch.arange(x.shape[2], device=x.device)
-    index = torch.where(time < lengths[:, None], lengths[:, None] - 1 - time, time)
-    return x.gather(2, index.unsqueeze(1).expand_as(x))
 
 
 def causal_conv1d(x, weight, bias, activation, lengths, reverse, initial_states):
@@ -26,11 +22,10 @@ def causal_conv1d(x, weight, bias, activation, lengths, reverse, initial_states)
     width = weight.shape[1]
     if lengths is None:
         lengths = torch.full((batch,), time, device=x.device)
-    mask = (torch.arange(time, device=x.device) < lengths[:, None]).unsqueeze(1)  # (b, 1, t)
-    zero = torch.zeros((), dtype=x.dtype, device=x.device)
-    x = torch.where(mask, x, zero)
+    mask = valid_mask(lengths, time)
+    x = keep(x, mask, time=-1)
     if reverse:
-        x = _flip(x, lengths)
+        x = reverse_frames(x, lengths, time=-1)
     if initial_states is None:
         initial_states = x.new_zeros(batch, channels, width - 1)
     inputs = torch.cat([initial_states.to(x.dtype), x], dim=2)  # (b, d, width - 1 + t)
@@ -47,9 +42,9 @@ def causal_conv1d(x, weight, bias, activation, lengths, reverse, initial_states)
         out = F.silu(out)
     # The last width - 1 inputs of each sequence end at its own last frame.
     index = lengths[:, None] + torch.arange(width - 1, device=x.device)
-    final = inputs.gather(2, index.unsqueeze(1).expand(batch, channels, width - 1))
-    out = torch.where(mask, out, zero)
-    return (_flip(out, lengths) if reverse else out), final
+    final = take(inputs, index, time=-1)
+    out = keep(out, mask, time=-1)
+    return (reverse_frames(out, lengths, time=-1) if reverse else out), final
 
 
 def causal_conv1d_update(x, conv_state, weight, bias, activation):

@@ -9,7 +9,8 @@ import functools
 
 import torch
 
-from mambaasr.ops.gpu import DTYPES, attempt, keep, reversal, take, unfit
+from mambaasr.ops.gpu import DTYPES, attempt, unfit
+from mambaasr.ops.lengths import keep, reversal, take, valid_mask
 from mambaasr.ops.selective_scan import naive
 from mambaasr.ops.selective_scan.groups import same_groups
 
@@ -71,7 +72,7 @@ def selective_scan(
     batch, _, time = u.shape
     mask = None
     if lengths is not None:
-        mask = torch.arange(time, device=u.device) < lengths[:, None]
+        mask = valid_mask(lengths, time)
         if delta_bias is not None and not delta_softplus:
             # No delta cancels a bias exactly, so it goes in before padding is masked.
             delta = delta.float() + delta_bias.float()[:, None]
@@ -84,16 +85,16 @@ def selective_scan(
     order = reversal(lengths, batch, time, u.device) if reverse else None
     rows = [u, B, C, z, delta]
     if order is not None:
-        rows = [take(x, order) for x in rows]
+        rows = [take(x, order, time=-1) for x in rows]
     fills = [0.0] * 4 + [NO_STEP if delta_softplus else 0.0]
-    rows = [keep(x, mask, fill) for x, fill in zip(rows, fills, strict=True)]
+    rows = [keep(x, mask, fill, time=-1) for x, fill in zip(rows, fills, strict=True)]
     u_, B, C, z, delta = (None if x is None else x.to(dtype) for x in rows)
     D, delta_bias = (None if x is None else x.float() for x in (D, delta_bias))
     out, last = attempt(INTERFACE)[0].selective_scan_fn(
         u_, delta, A.float(), B, C, D, z, delta_bias, delta_softplus, True
     )
-    out = keep(out, mask)
-    return (out if order is None else take(out, order)).to(u.dtype), last
+    out = keep(out, mask, time=-1)
+    return (out if order is None else take(out, order, time=-1)).to(u.dtype), last
 
 
 # mamba_ssm's own step is Triton code with other groups than ours; a few torch operations serve.

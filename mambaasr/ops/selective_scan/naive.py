@@ -12,6 +12,8 @@ arXiv 2312.00752, equations 1a, 1b and 2, algorithm 2; b batch, d channel, n sta
 import torch
 import torch.nn.functional as F
 
+from mambaasr.ops.lengths import valid_mask
+
 
 def unavailable(tensor):
     """Pure torch runs anywhere."""
@@ -41,7 +43,7 @@ def selective_scan(
     B_, C_ = (_per_channel(x.to(dtype), channels) for x in (B, C))
     mask = None
     if lengths is not None:
-        mask = (torch.arange(time, device=u.device)[:, None] < lengths).unsqueeze(-1)  # (t, b, 1)
+        mask = valid_mask(lengths, time).t().unsqueeze(-1)  # (t, b, 1)
         zero = torch.zeros((), dtype=dtype, device=u.device)
         u_, delta_ = (torch.where(mask, x, zero) for x in (u_, delta_))
         B_, C_ = (torch.where(mask.unsqueeze(-1), x, zero) for x in (B_, C_))

@@ -7,8 +7,9 @@ compiler. Memory is proportional to batch x time x channel.
 import torch
 from torch import Tensor
 
+from mambaasr.ops.lengths import unpadded, valid_mask
 from mambaasr.ops.ssd import chunks
-from mambaasr.ops.ssd.steps import step_sizes, valid
+from mambaasr.ops.ssd.steps import step_sizes
 
 _library = torch.library.Library("mambaasr", "FRAGMENT")
 _INPUTS = (
@@ -155,12 +156,12 @@ def chunk_scan(
     dtype = torch.promote_types(x.dtype, torch.float32)
     batch, time, heads, headdim = x.shape
     groups, states = B.shape[2:]
-    dt = step_sizes(dt, dt_bias, softplus, limit, valid(lengths, time), dtype)
+    mask = None if lengths is None else valid_mask(lengths, time)
+    dt = step_sizes(dt, dt_bias, softplus, limit, mask, dtype)
     # A chunk sums these exponents, which infinite ones would turn into NaN; exp(-1e30) is 0 too.
     a = (dt * A.to(dtype)).clamp(min=-1e30)
-    if lengths is not None and batch > 0 and not torch.compiler.is_compiling():
-        if int(lengths.min()) == time:
-            lengths = None  # sequences of one length go through together
+    if lengths is not None and unpadded(lengths, time):
+        lengths = None  # sequences of one length go through together
     h0 = None if initial_states is None else initial_states.to(dtype).contiguous()
     tensors = (x, dt, a, B, C, D, z, h0, lengths)
     save = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)

@@ -6,8 +6,9 @@ the reversed direction gathers each sequence's own frames in reverse and the out
 
 import torch
 
-from mambaasr.ops.gpu import attempt, reversal, unfit
-from mambaasr.ops.ssd.steps import keep, step_sizes, valid
+from mambaasr.ops.gpu import attempt, unfit
+from mambaasr.ops.lengths import keep, reversal, take, valid_mask
+from mambaasr.ops.ssd.steps import step_sizes
 
 MODULE = "mamba_ssm.ops.triton.ssd_combined"
 # Its Triton kernels need no nvcc, but releases up to 2.3.2 import the compiled scan before them.
@@ -27,12 +28,6 @@ def unavailable(tensor):
     return None if error is None else f"{MODULE} cannot be imported ({error}); {GET}"
 
 
-def _gather(x, index):
-    if x is None:
-        return None
-    return x.gather(1, index.reshape(*index.shape, *(1,) * (x.dim() - 2)).expand_as(x))
-
-
 def chunk_scan(
     x, dt, A, B, C, chunk_size, D, z, dt_bias, initial_states, softplus, limit, lengths, reverse
 ):
@@ -43,12 +38,12 @@ def chunk_scan(
         if initial_states is None:
             return x, x.new_zeros(batch, heads, headdim, B.shape[3], dtype=torch.float32)
         return x, initial_states.float()
-    mask = valid(lengths, time)
+    mask = None if lengths is None else valid_mask(lengths, time)
     dt = step_sizes(dt, dt_bias, softplus, limit, mask, torch.float32)
     x, B, C, z = (keep(v, mask) for v in (x, B, C, z))
     if reverse:
         index = reversal(lengths, batch, time, x.device)
-        x, dt, B, C, z = (_gather(v, index) for v in (x, dt, B, C, z))
+        x, dt, B, C, z = (take(v, index) for v in (x, dt, B, C, z))
     out, final_states = attempt(MODULE)[0].mamba_chunk_scan_combined(
         x,
         dt,
@@ -63,5 +58,5 @@ def chunk_scan(
         return_final_states=True,
     )
     if reverse:
-        out = _gather(out, index)
+        out = take(out, index)
     return keep(out, mask), final_states

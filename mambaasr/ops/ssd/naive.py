@@ -12,7 +12,8 @@ for each head; b batch, t time, h head, p headdim, n state):
 import torch
 import torch.nn.functional as F
 
-from mambaasr.ops.ssd.steps import keep, step_sizes, valid
+from mambaasr.ops.lengths import keep, valid_mask
+from mambaasr.ops.ssd.steps import step_sizes
 
 
 def unavailable(tensor):
@@ -30,7 +31,7 @@ def chunk_scan(
     """
     dtype = torch.promote_types(x.dtype, torch.float32)
     batch, time, heads, headdim = x.shape
-    mask = valid(lengths, time)
+    mask = None if lengths is None else valid_mask(lengths, time)
     dt = step_sizes(dt, dt_bias, softplus, limit, mask, dtype)
     x_, B_, C_, z_ = (None if v is None else keep(v.to(dtype), mask) for v in (x, B, C, z))
     B_, C_ = (v.repeat_interleave(heads // B.shape[2], dim=2) for v in (B_, C_))  # (b, t, h, n)

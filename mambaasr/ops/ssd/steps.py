@@ -1,21 +1,8 @@
-"""What all implementations share: masks and step sizes."""
+"""The step sizes, which all implementations share."""
 
-import torch
 import torch.nn.functional as F
 
-
-def valid(lengths, time):
-    """(batch) -> (batch, time, 1), true at valid frames; None for None."""
-    if lengths is None:
-        return None
-    return (torch.arange(time, device=lengths.device) < lengths[:, None]).unsqueeze(-1)
-
-
-def keep(x, mask):
-    """x (batch, time, ...) with zeros, and no gradient, where the mask is false."""
-    if mask is None or x is None:
-        return x
-    return torch.where(mask.reshape(*mask.shape[:2], *(1,) * (x.dim() - 2)), x, 0)
+from mambaasr.ops.lengths import keep
 
 
 def step_sizes(dt, dt_bias, softplus, limit, mask, dtype):

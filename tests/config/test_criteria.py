@@ -4,9 +4,9 @@ import argparse
 
 import pytest
 
+from mambaasr.config import check_command, has_decoder
+from mambaasr.config.criteria import drop_unreported, model_file
 from mambaasr.errors import UserError
-from mambaasr.task import criteria
-from mambaasr.task.config import check_command
 
 CTC = "model_conf:\n  ctc_weight: 1.0\n"
 ACC = "best_model_criterion:\n- [valid, acc, max]\n"
@@ -24,33 +24,30 @@ def command(tmp_path, text, *more):
     [
         ("decoder: none\n", (), "line 2: without a decoder CTC is alone"),
         ("", ("--decoder", "none"), "--decoder: without a decoder CTC is alone"),
-        (CTC + ACC, (), "line 4: no epoch can be chosen by valid acc"),
-        (CTC + CER, ("--best_model_criterion", "valid,acc,max"), "--best_model_criterion: no"),
+        (CTC + ACC, (), "line 4: .*valid acc is not reported"),
+        (CTC + CER, ("--best_model_criterion", "valid,acc,max"), "^--best_model_criterion: "),
         (CTC.replace("model_conf:", "model_conf:\n  report_cer: false\n  report_wer: false") + CER,
-         (), "chosen by valid cer_ctc"),
-        (CTC + CER + "- [valid, acc, max]\n", (), "by valid acc"),
-        (CTC + "best_model_criterion:\n- [train, cer_ctc, min]\n", (), "by train cer_ctc"),
-        (ACC, ("--model_conf", "ctc_weight=1.0"), "line 2: no epoch can be chosen"),
-        (CTC + "early_stopping_criterion: [valid, acc, max]\n", (), "line 4: valid acc is not rep"),
+         (), "valid cer_ctc is not"),
+        (CTC + CER + "- [valid, acc, max]\n", (), "valid acc"),
+        (CTC + "best_model_criterion:\n- [train, cer_ctc, min]\n", (), "train cer_ctc"),
+        (ACC, ("--model_conf", "ctc_weight=1.0"), "line 2: .*valid acc"),
+        (CTC + "early_stopping_criterion: [valid, acc, max]\n", (), "line 4: early.*valid acc"),
         (CTC, ("--val_scheduler_criterion", "valid,acc"), "valid acc is not reported"),
     ],
 )  # fmt: skip
 def test_a_training_that_would_choose_no_epoch_is_refused(tmp_path, text, more, message):
-    argv = command(tmp_path, text, *more)
     with pytest.raises(UserError, match=message):
-        check_command(argv)
-    check_command(argv, whole=False)  # a block alone may lack what another gives
+        check_command(command(tmp_path, text, *more))
 
 
 @pytest.mark.parametrize(
     ("text", "more"),
     [
         (CTC, ()),
-        (CTC + CER, ()),
         (CTC + CER, ("--decoder", "none")),
         (CTC + ACC, ("--best_model_criterion", "valid,cer_ctc,min", "valid,loss,min")),
         (CTC + ACC + "decoder: transducer\n", ()),
-        (ACC, ()),
+        (ACC, ("--val_scheduler_criterion", "valid", "acc")),
     ],
 )
 def test_others_are_taken(tmp_path, text, more):
@@ -74,8 +71,8 @@ def test_the_averaged_models_name(criterion, decoder, file):
     config = {"model_conf": {} if decoder else {"ctc_weight": 1.0}}
     if criterion:
         config["best_model_criterion"] = criterion
-    assert criteria.has_decoder(config) == decoder
-    assert criteria.model_file(config) == file
+    assert has_decoder(config) == decoder
+    assert model_file(config) == file
 
 
 def test_espnets_default_loses_what_is_not_reported():
@@ -85,5 +82,5 @@ def test_espnets_default_loses_what_is_not_reported():
         args = argparse.Namespace(
             model_conf={"ctc_weight": weight}, decoder="rnn", best_model_criterion=list(theirs)
         )
-        criteria.drop_unreported(args)
+        drop_unreported(args)
         assert args.best_model_criterion == kept

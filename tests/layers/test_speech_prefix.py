@@ -1,4 +1,4 @@
-"""Mixers over speech and text: what looks both ways, what does not, and going on by steps."""
+"""Mixers over speech and text: what looks both ways, what does not, and resuming by steps."""
 
 import re
 
@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from mambaasr.layers.join import join, text_of
-from mambaasr.layers.mixer_conf import make_mixer
-from mambaasr.layers.prefix import PrefixMixer
+from mambaasr.layers.mixer_conf import CausalMixerConf
+from mambaasr.layers.speech_prefix import PrefixMixer
 
 WIDTH = 8
 MIXERS = {"mamba1": dict(d_state=4), "mamba2": dict(d_state=4, headdim=8)}
@@ -18,7 +18,7 @@ ALL = [(mixer, order) for mixer in MIXERS for order in ORDERS]
 
 def build(mixer, order):
     torch.manual_seed(0)
-    made = make_mixer(mixer, "uni", WIDTH, **MIXERS[mixer])
+    made = CausalMixerConf(mixer).over(MIXERS[mixer]).make(WIDTH)
     layer = PrefixMixer(made, order)
     with torch.no_grad():
         made.out_proj.weight.mul_(10)  # outputs that a tolerance does not hide
@@ -40,9 +40,14 @@ def run(layer, speech, text, tokens=None):
 def test_speech_at_once_and_text_by_steps_equal_the_whole(mixer, order):
     layer, (speech, text) = build(mixer, order), batch()
     whole = run(layer, speech, text)
+    together, states = layer.start(speech, SPEECH)
     for b, (spoken, written) in enumerate(zip(SPEECH.tolist(), TEXT.tolist(), strict=True)):
         y, state = layer.start(speech[b : b + 1, :spoken])
         assert torch.allclose(y[0], whole[b, :spoken], atol=1e-5)
+        assert torch.allclose(together[b, :spoken], y[0], atol=1e-5)
+        assert (together[b, spoken:] == 0).all()
+        for one, all_ in zip(state, states, strict=True):
+            assert torch.allclose(one[0], all_[b], atol=1e-5)
         for t in range(written):
             y = layer.step(text[b : b + 1, t], state)
             assert torch.allclose(y[0], whole[b, spoken + t], atol=1e-5)

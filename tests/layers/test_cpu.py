@@ -1,11 +1,15 @@
-"""Linear layers on oneDNN compute what torch computes."""
+"""The CPU's own forms compute what torch's do, and one switch turns them off."""
+
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-import mambaasr.layers.linear as module
-from mambaasr.layers.linear import Linear, linear
+import mambaasr.layers.cpu as module
+from mambaasr.layers.cpu import Dropout, Linear, conv2d, depthwise_conv, linear, set_cpu_tuning
 
 SHAPES = [(3, 17, 5, 9), (1, 1, 7, 1), (2, 1, 1, 8), (2, 50, 96, 20), (1, 130, 24, 64)]
 
@@ -77,3 +81,76 @@ def test_a_single_row_without_a_batch(sizes):
     layer = Linear(2048, 1100)
     x = torch.randn(2048)
     assert torch.allclose(layer(x), F.linear(x, layer.weight, layer.bias), atol=1e-4)
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.3])
+@pytest.mark.parametrize("shape", [(1, 7, 13), (300, 1001)])
+def test_rate_scale_and_gradient(p, shape):
+    torch.manual_seed(0)
+    x = torch.randn(shape).add(10).requires_grad_()
+    y = Dropout(p)(x)
+    kept = y != 0
+    share = float(kept.double().mean())
+    assert abs(share - (1 - p)) < 5 * (p * (1 - p) / x.numel()) ** 0.5 + 1e-5
+    assert torch.allclose(y[kept], x[kept] / (1 - p), rtol=2e-5)
+    (grad,) = torch.autograd.grad(y.sum(), x)
+    assert torch.allclose(grad, kept / (1 - p), rtol=2e-5)
+
+
+def test_neighbours_are_independent():
+    torch.manual_seed(0)
+    kept = (Dropout(0.5)(torch.ones(1 << 18)) != 0).double() - 0.5
+    for lag in (1, 2, 3, 4, 5, 8):
+        assert abs(float((kept[lag:] * kept[:-lag]).mean())) < 5 * 0.25 / 512
+
+
+def test_the_seed_decides():
+    layer, x = Dropout(0.2), torch.randn(4, 9, 8)
+    torch.manual_seed(3)
+    a, b = layer(x), layer(x)
+    torch.manual_seed(3)
+    assert torch.equal(layer(x), a) and not torch.equal(a, b)
+
+
+def test_edges():
+    x = torch.randn(2, 3)
+    assert torch.equal(Dropout(0.3).eval()(x), x)
+    assert torch.equal(Dropout(0.0)(x), x)
+    assert (Dropout(1.0)(x) == 0).all()
+    assert Dropout(0.5)(torch.zeros(0, 4)).shape == (0, 4)
+    assert Dropout(0.5)(x.bfloat16()).dtype == torch.bfloat16
+
+
+@pytest.fixture
+def off():
+    set_cpu_tuning(False)
+    yield
+    set_cpu_tuning(True)
+
+
+def test_switched_off_everything_is_torchs(off, monkeypatch):
+    monkeypatch.setattr(module, "SMALL", 0)
+    x, weight, bias = torch.randn(2, 9, 6), torch.randn(8, 6), torch.randn(8)
+    assert torch.equal(linear(x, weight, bias), F.linear(x, weight, bias))
+    torch.manual_seed(0)
+    dropped = Dropout(0.3)(x)
+    torch.manual_seed(0)
+    assert torch.equal(dropped, torch.nn.Dropout(0.3)(x))
+    image, kernel = torch.randn(1, 4, 9, 8), torch.randn(3, 4, 3, 3)
+    want = F.conv2d(image, kernel, None, (2, 1))
+    assert torch.allclose(conv2d(image, kernel, None, (2, 1)), want, atol=1e-5)
+    taps = torch.randn(6, 1, 5)
+    padded = F.pad(x.transpose(1, 2), (3, 1))
+    want = F.conv1d(padded, taps, groups=6).transpose(1, 2)
+    assert torch.equal(depthwise_conv(x, taps, None, 3, 1), want)
+    set_cpu_tuning(True)
+    assert torch.allclose(depthwise_conv(x, taps, None, 3, 1), want, atol=1e-5)
+
+
+def test_the_environment_switches_it_off():
+    code = "import torch, mambaasr.layers.cpu as c; print(c.tuned(torch.zeros(1)))"
+    environment = os.environ | {"MAMBAASR_CPU_TUNING": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "False" and module.tuned(torch.zeros(1))

@@ -1,0 +1,78 @@
+"""Lay small blocks over a base config, and write the result."""
+
+import math
+from collections.abc import Collection, Iterable, Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mambaasr.config.read import Config
+from mambaasr.errors import UserError
+from mambaasr.files import atomic_write
+
+
+def merge(base: Config, blocks: Iterable[Config]) -> Config:
+    """Lay blocks over a base config: a block's top-level keys replace the base's.
+
+    A block that names a class (``encoder: mamba``) without its options takes the old class's
+    options (``encoder_conf``) away, for they belong to the old class.
+
+    Raises:
+        UserError: two blocks give one key different values.
+    """
+    merged = base.copy()
+    origin: dict[str, str | Path] = {}
+    for block in blocks:
+        for key, value in block.items():
+            if key in origin and merged[key] != value:
+                raise UserError(f"{block.path} and {origin[key]} both set {key!r}: keep it in one")
+            conf = f"{key}_conf"
+            if conf in merged and not (conf in block or conf in origin or value == merged.get(key)):
+                merged.remove(conf)
+            merged.put((key,), value, block.where(key))
+            merged.places |= {keys: at for keys, at in block.places.items() if keys[0] == key}
+            origin[key] = block.path
+    return merged
+
+
+def relevant(
+    config: Mapping[str, Any],
+    drop: Iterable[str],
+    keep: Collection[str] = (),
+    drop_unless_0: Collection[str] = (),
+) -> dict[str, Any]:
+    """Return what of a config a result depends on, by flat names (``encoder_conf.num_blocks``).
+
+    Args:
+        config: of a training, such as :attr:`mambaasr.config.Facts.config`.
+        drop: patterns of flat names that do not matter, such as ``optim*``.
+        keep: flat names that matter although a pattern fits.
+        drop_unless_0: flat names of numbers that matter only where they are 0.
+    """
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if key.endswith("_conf") and isinstance(value, dict):
+            flat |= {f"{key}.{name}": inner for name, inner in value.items()}
+        else:
+            flat[key] = value
+    return {
+        key: value
+        for key, value in flat.items()
+        if (key in keep or not any(fnmatchcase(key, pattern) for pattern in drop))
+        and (key not in drop_unless_0 or value == 0)
+    }
+
+
+def dump(config: Mapping[str, Any]) -> str:
+    """Return a config as yaml text that reads back equal."""
+    return yaml.dump(
+        dict(config), Dumper=yaml.SafeDumper, sort_keys=False, allow_unicode=True, width=math.inf
+    )
+
+
+def write(path: str | Path, config: Mapping[str, Any]) -> None:
+    """Write a config as yaml, whole or not at all; a UserError says why it cannot be."""
+    with atomic_write(path) as stream:
+        stream.write(dump(config))

@@ -1,0 +1,157 @@
+"""Options of a decoding (asr_inference), and their check before anything heavy is imported."""
+
+import argparse
+import contextlib
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from mambaasr.config import read
+from mambaasr.config.check import check_options, describe_option
+from mambaasr.errors import UserError
+
+# What Speech2Text takes; the rest of the options is ours.
+SEARCH = (
+    "beam_size",
+    "ctc_weight",
+    "lm_weight",
+    "penalty",
+    "maxlenratio",
+    "minlenratio",
+    "nbest",
+    "normalize_length",
+    "ctc_window_margin",
+    "token_type",
+    "bpemodel",
+    "dtype",
+)
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Return the command's parser."""
+    parser = argparse.ArgumentParser(
+        prog="python -m mambaasr.bin.asr_inference",
+        description="Decode a set with a trained model, under the names of ESPnet's options. "
+        "Writes text, token, token_int, 1best_recog/, failed.tsv and decode.json. "
+        "A run that was killed goes on where it was.",
+        allow_abbrev=False,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    triple = "WAV_SCP,speech,sound"
+    add("--config", metavar="YAML", help="options of this command; the command line goes over it")
+    add(
+        "--data_path_and_name_and_type",
+        action="append",
+        required=True,
+        metavar=triple,
+        help="list of the audio",
+    )
+    add("--key_file", metavar="FILE", help="decode the ids in its first column; None: all")
+    add("--asr_model_file", required=True, metavar="PTH", help="e.g. valid.acc.ave.pth")
+    add("--asr_train_config", metavar="YAML", help="None: config.yaml beside the model")
+    add("--utt2lang", metavar="FILE", help="for a model that is told the language")
+    add("--lm_file", metavar="PTH", help="language model")
+    add("--lm_train_config", metavar="YAML", help="of the language model")
+    add("--output_dir", required=True, metavar="DIR", help="where to write")
+    add("--nj", type=int, default=1, help="number of worker processes")
+    add("--ngpu", type=int, default=0, help="0 decodes on the CPU; else workers share the GPUs")
+    add("--cluster", metavar="YAML", help="decode on a Dask cluster; see mambaasr/parallel.py")
+    add("--chunk_size", type=int, help="utterances in a piece of work; None: by the set's size")
+    add("--beam_size", type=int, default=20, help="hypotheses kept at each step")
+    add("--ctc_weight", type=float, default=0.5, help="always 1.0 for a model without a decoder")
+    add("--lm_weight", type=float, default=1.0, help="of the language model")
+    add("--penalty", type=float, default=0.0, help="reward of each token")
+    add(
+        "--maxlenratio",
+        type=float,
+        default=0.0,
+        help="longest output to frames; 0: as long as the frames; below 0: that many tokens",
+    )
+    add("--minlenratio", type=float, default=0.0, help="shortest output to frames")
+    add("--nbest", type=int, default=1, help="hypotheses to write")
+    add("--normalize_length", type=str2bool, default=False, help="divide scores by the length")
+    add(
+        "--ctc_window_margin",
+        type=int,
+        default=0,
+        help="frames around its alignment that a CTC prefix score looks at; 0: all, exactly",
+    )
+    add("--token_type", choices=["char", "bpe", "word"], help="None: as trained")
+    add("--bpemodel", metavar="MODEL", help="None: as trained")
+    add("--batch_size", type=int, default=1, help="only 1: --nj decodes in parallel")
+    add(
+        "--dtype",
+        default="float32",
+        choices=["float32", "float64"],
+        help="of the weights",
+    )
+    add("--seed", type=int, default=0, help="for models that draw numbers")
+    add(
+        "--log_level",
+        type=str.upper,
+        default="INFO",
+        choices=["DEBUG", "INFO", "WARNING"],
+        help="how much to tell",
+    )
+    return parser
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Parse a command line over the values of the config that it names.
+
+    Raises:
+        UserError: the config has an unknown option or an impossible value.
+    """
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--config")
+    path = first.parse_known_args(argv)[0].config
+    parser = get_parser()
+    if path and not {"-h", "--help"} & set(argv):
+        config = read(path)
+        actions = [each for each in parser._actions if each.dest not in ("help", "config")]
+        check_options(config, {each.dest: describe_option(each) for each in actions})
+        for action in actions:
+            value = config.get(action.dest)
+            if value is not None:
+                several = isinstance(action, argparse._AppendAction)
+                listed = value if isinstance(value, list) else [value]
+                # Its type is argparse's work.
+                action.default = listed if several else str(value)
+                action.required = False
+    return parser.parse_args(argv)
+
+
+def check_decoding(path: str | Path | None, words: Sequence[str], lm: bool = False) -> None:
+    """Check the options of a decoding and its config.
+
+    Args:
+        path: yaml file, or None.
+        words: of the command line, over the config.
+        lm: whether there is a language model, which a weight of 0 would leave unused.
+
+    Raises:
+        UserError: names the file or the option, and what is allowed.
+    """
+    # What the driver gives itself.
+    needed = "--data_path_and_name_and_type=- --asr_model_file=- --output_dir=-".split()
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+            args = parse([*needed, *(["--config", str(path)] if path else []), *words])
+    except SystemExit:
+        message = said.getvalue().rpartition("error: ")[2].strip()
+        raise UserError(f"decoding: {message or f'{words}: no decoding'}") from None
+    if lm and args.lm_weight == 0:
+        raise UserError(
+            f"{path or 'decoding'}: lm_weight is 0, so the language model would not be used: "
+            "give --inference_args '--lm_weight 0.3', or --use_lm false"
+        )
+
+
+def str2bool(text: str) -> bool:
+    """Return the value of a switch."""
+    values = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+    if text.lower() not in values:
+        raise argparse.ArgumentTypeError(f"{text!r} is not true or false")
+    return values[text.lower()]

@@ -1,0 +1,97 @@
+"""Output layers: from hidden frames to tokens, behind one interface.
+
+Decoders, language models and CTC reach their vocabulary through the three methods of
+:class:`OutputLayer`, so that another softmax (hierarchical, sampled, restricted to a language's
+tokens) can take the place of the linear layer: ``decoder.output_layer = Another(...)``.
+"""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from mambaasr.ops.lengths import zero_padding
+
+
+class OutputLayer(Protocol):
+    """What decoders, language models and losses ask of an output layer."""
+
+    def logits(self, x: Tensor) -> Tensor:
+        """x (..., width) -> (..., vocab_size), whose log-softmax are the log-probabilities."""
+        ...
+
+    def log_probs(self, x: Tensor) -> Tensor:
+        """x (..., width) -> log-probabilities (..., vocab_size), at least in fp32."""
+        ...
+
+    def loss(self, x: Tensor, lengths: Tensor, targets: Tensor, target_lengths: Tensor) -> Tensor:
+        """Return the mean over the sequences of -log P(targets | x), a scalar.
+
+        Args:
+            x: (batch, time, width).
+            lengths: (batch) valid frames.
+            targets: (batch, tokens); what lies beyond the lengths is not looked at.
+            target_lengths: (batch) valid tokens.
+        """
+        ...
+
+
+class SoftmaxOutput:
+    """An output layer made of a module that is called for its logits, a target for each frame.
+
+    To be inherited before the module's class. Decoders and language models call the module, so
+    that what wraps a module or hooks into it (low-rank updates, quantisation) works here too.
+    """
+
+    def logits(self, x: Tensor) -> Tensor:
+        """See :meth:`OutputLayer.logits`."""
+        return self(x)
+
+    def log_probs(self, x: Tensor) -> Tensor:
+        """See :meth:`OutputLayer.log_probs`."""
+        return _log_softmax(self.logits(x))
+
+    def loss(self, x: Tensor, lengths: Tensor, targets: Tensor, target_lengths: Tensor) -> Tensor:
+        """See :meth:`OutputLayer.loss`; the targets of frames, so that the lengths are equal.
+
+        Raises:
+            ValueError: ``x`` and ``targets`` differ in batch or time.
+        """
+        if x.shape[:2] != targets.shape:
+            raise ValueError(
+                f"targets have shape {tuple(targets.shape)}, expected {tuple(x.shape[:2])}"
+            )
+        targets = zero_padding(targets, target_lengths)
+        taken = self.log_probs(x).gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+        return -zero_padding(taken, target_lengths).sum() / len(x)
+
+
+class LinearOutput(SoftmaxOutput, nn.Linear):
+    """A linear layer and a softmax."""
+
+
+class CTCOutput:
+    """The output layer of ESPnet's CTC module; no module of its own, so that names stay.
+
+    Args:
+        ctc: ESPnet's ``CTC``. Its loss is the mean over the utterances.
+    """
+
+    def __init__(self, ctc: nn.Module) -> None:
+        self.ctc = ctc
+
+    def logits(self, x: Tensor) -> Tensor:
+        """See :meth:`OutputLayer.logits`; the first token is the blank."""
+        return self.ctc.ctc_lo(x)
+
+    def log_probs(self, x: Tensor) -> Tensor:
+        """See :meth:`OutputLayer.log_probs`."""
+        return _log_softmax(self.logits(x))
+
+    def loss(self, x: Tensor, lengths: Tensor, targets: Tensor, target_lengths: Tensor) -> Tensor:
+        """See :meth:`OutputLayer.loss`; summed over all alignments of the targets with x."""
+        return self.ctc(x, lengths, targets, target_lengths)
+
+
+def _log_softmax(logits: Tensor) -> Tensor:
+    return torch.log_softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), dim=-1)

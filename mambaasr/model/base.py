@@ -1,0 +1,166 @@
+"""ESPnet's ASR model with its training loss as a list of named parts.
+
+To train with a further loss, write a function ``my_loss(model, batch) -> (loss, statistics)`` and
+append a part to the list in the constructor of a subclass, which also makes the layers it needs:
+
+    @configurable()
+    class MyModel(ASRModel):
+        def __init__(self, *, encoder, my_weight: float = 0.1, **options: object) -> None:
+            super().__init__(encoder=encoder, **options)
+            self.my_head = nn.Linear(encoder.output_size(), 2)
+            if my_weight:
+                self.losses.append(LossPart("my", my_weight, my_loss))
+
+It is reported as ``loss_my``, with its statistics beside it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from espnet2.asr.espnet_model import ESPnetASRModel
+from espnet2.torch_utils.device_funcs import force_gatherable
+from torch import Tensor
+
+from mambaasr.configurable import configurable
+
+type Statistics = dict[str, Tensor | float | None]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A batch behind the encoder, of which a part of the loss is made.
+
+    Attributes:
+        frames: (batch, time, width), of the encoder, or of the post-encoder if there is one.
+        lengths: (batch) valid frames.
+        text: (batch, tokens), padded with the model's ``ignore_id``.
+        text_lengths: (batch) valid tokens.
+        intermediate: pairs (block, frames) of an encoder with intermediate CTC.
+        data: what else the batch holds, by its name, such as ``lang``.
+    """
+
+    frames: Tensor
+    lengths: Tensor
+    text: Tensor
+    text_lengths: Tensor
+    intermediate: Sequence[tuple[int, Tensor]] = ()
+    data: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LossPart:
+    """A part of a training loss.
+
+    Attributes:
+        name: it is reported as ``loss_<name>``, without the weight.
+        weight: the part's factor in the sum.
+        compute: a function of the model and the batch that returns the loss, a scalar, and
+            further statistics to report. It belongs to no instance: torch copies a model to each
+            device.
+    """
+
+    name: str
+    weight: float
+    compute: Callable[["ASRModel", Encoded], tuple[Tensor, Statistics]]
+
+
+@configurable()
+class ASRModel(ESPnetASRModel):
+    """ESPnet's ASR model; its training loss is the sum of ``weight * loss`` over ``losses``.
+
+    The first parts are ESPnet's own, with its weights: ``ctc`` (with the intermediate CTC in it)
+    and ``att`` or, with a transducer, ``transducer``.
+
+    Args:
+        **options: of ESPnet's model.
+
+    Raises:
+        ValueError: the decoder classifies, for which ESPnet's model has no list of parts.
+    """
+
+    def __init__(self, **options: object) -> None:
+        super().__init__(**options)
+        if self.use_linear_decoder:
+            raise ValueError("a linear decoder goes with model: espnet only")
+        other = LossPart("att", 1.0 - self.ctc_weight, attention_loss)
+        if self.use_transducer_decoder:
+            other = LossPart("transducer", 1.0, transducer_loss)
+        parts = [LossPart("ctc", self.ctc_weight, ctc_loss), other]
+        self.losses: list[LossPart] = [part for part in parts if part.weight]
+
+    def forward(
+        self,
+        speech: Tensor,
+        speech_lengths: Tensor,
+        text: Tensor,
+        text_lengths: Tensor,
+        **data: object,
+    ) -> tuple[Tensor, Statistics, Tensor]:
+        """Return loss, statistics and weight of a batch, as ESPnet's model does.
+
+        Args:
+            speech: (batch, samples).
+            speech_lengths: (batch) valid samples.
+            text: (batch, tokens), padded with -1.
+            text_lengths: (batch) valid tokens.
+            **data: what else the batch holds.
+        """
+        text[text == -1] = self.ignore_id
+        frames, lengths = self.encode(speech, speech_lengths)
+        frames, intermediate = frames if isinstance(frames, tuple) else (frames, ())
+        # A part of a batch on one of several devices may be padded further than its longest text.
+        text = text[:, : text_lengths.max()]
+        batch = Encoded(frames, lengths, text, text_lengths, intermediate, data)
+        total, statistics = None, {}
+        for part in self.losses:
+            loss, others = part.compute(self, batch)
+            statistics |= {f"loss_{part.name}": loss.detach()} | others
+            weighted = part.weight * loss
+            total = weighted if total is None else total + weighted
+        statistics["loss"] = total.detach()
+        return force_gatherable((total, statistics, len(speech)), total.device)
+
+
+def ctc_loss(model: ASRModel, batch: Encoded) -> tuple[Tensor, Statistics]:
+    """Return CTC's loss, mixed with that of intermediate frames by ``interctc_weight``.
+
+    Reported are CTC's own loss, each intermediate one, and, outside of training, error rates.
+    """
+    own = (batch.lengths, batch.text, batch.text_lengths)
+    loss, cer = model._calc_ctc_loss(batch.frames, *own)
+    statistics = {"loss_ctc": loss.detach(), "cer_ctc": cer}
+    if model.interctc_weight == 0.0 or not batch.intermediate:
+        return loss, statistics
+    total = 0.0
+    for block, frames in batch.intermediate:
+        texts = _texts_of(model, block, batch)
+        each, cer = model._calc_ctc_loss(frames, batch.lengths, *texts)
+        total = total + each
+        statistics[f"loss_interctc_layer{block}"] = each.detach()
+        statistics[f"cer_interctc_layer{block}"] = cer
+    weight, mean = model.interctc_weight, total / len(batch.intermediate)
+    return (1 - weight) * loss + weight * mean, statistics
+
+
+def _texts_of(model: ASRModel, block: int, batch: Encoded) -> tuple[Tensor, Tensor]:
+    """Return what a block's intermediate CTC is trained on: the text, or data of ``aux_ctc``."""
+    name = (model.aux_ctc or {}).get(str(block))
+    if name is None:
+        return batch.text, batch.text_lengths
+    if name not in batch.data:
+        raise ValueError(f"aux_ctc takes {name} for block {block}; the data has none of that name")
+    return batch.data[name], batch.data[f"{name}_lengths"]
+
+
+def attention_loss(model: ASRModel, batch: Encoded) -> tuple[Tensor, Statistics]:
+    """Return the attention decoder's loss; reported are accuracy and error rates too."""
+    loss, accuracy, cer, wer = model._calc_att_loss(
+        batch.frames, batch.lengths, batch.text, batch.text_lengths
+    )
+    return loss, {"acc": accuracy, "cer": cer, "wer": wer}
+
+
+def transducer_loss(model: ASRModel, batch: Encoded) -> tuple[Tensor, Statistics]:
+    """Return the transducer's loss; reported are error rates too."""
+    loss, cer, wer = model._calc_transducer_loss(batch.frames, batch.lengths, batch.text)
+    return loss, {"cer_transducer": cer, "wer_transducer": wer}

@@ -1,0 +1,56 @@
+"""Configs made of a base and blocks."""
+
+import pytest
+import yaml
+
+from mambaasr.config import Config, dump, merge, read, relevant
+from mambaasr.errors import UserError
+
+BASE = Config("base", {"encoder": "conmamba", "encoder_conf": {"size": 144}, "max_epoch": 50})
+
+
+def laid(**blocks):
+    return merge(BASE, [Config(name, block) for name, block in blocks.items()])
+
+
+def test_block_replaces_whole_keys():
+    block = {"encoder": "mamba", "encoder_conf": {"num_blocks": 2}}
+    assert laid(b=block) == {**BASE, **block}
+    assert BASE["encoder_conf"] == {"size": 144}
+
+
+def test_options_of_the_old_class_go_with_it():
+    assert laid(b={"encoder": "mamba"}) == {"encoder": "mamba", "max_epoch": 50}
+    assert laid(b={"encoder": "conmamba"}) == BASE
+
+
+def test_options_of_one_block_survive_the_class_of_another():
+    assert laid(a={"encoder_conf": {"x": 1}}, b={"encoder": "mamba"})["encoder_conf"] == {"x": 1}
+
+
+def test_blocks_must_not_disagree():
+    assert laid(a={"max_epoch": 3}, b={"max_epoch": 3})["max_epoch"] == 3
+    with pytest.raises(UserError, match="b and a both set 'max_epoch'"):
+        laid(a={"max_epoch": 3}, b={"max_epoch": 4})
+
+
+def test_places_are_those_of_the_winner(tmp_path):
+    (tmp_path / "base").write_text("encoder: a\nencoder_conf:\n  x: 1\n  y: 1\nseed: 1\n")
+    (tmp_path / "block").write_text("# comment\nencoder_conf:\n  x: 1\n")
+    merged = merge(read(tmp_path / "base"), [read(tmp_path / "block")])
+    assert merged.where("encoder_conf", "x") == f"{tmp_path}/block: line 3"
+    assert merged.where("encoder_conf", "y") == f"{tmp_path}/block: line 2"
+    assert merged.where("seed") == f"{tmp_path}/base: line 5"
+
+
+def test_what_a_result_depends_on():
+    config = BASE | {"model_conf": {"ctc_weight": 0, "lid_weight": 0.1}}
+    kept = {"encoder": "conmamba", "encoder_conf.size": 144, "model_conf.ctc_weight": 0}
+    patterns, zeros = ["max*", "encoder_conf.*"], ["model_conf.ctc_weight", "model_conf.lid_weight"]
+    assert relevant(config, patterns, ["encoder_conf.size"], zeros) == kept
+
+
+def test_dump_reads_back():
+    config = {"lr": 1e-5, "text": "1e-5", "grüße": [1, None, True], "long": "x y " * 100}
+    assert yaml.safe_load(dump(Config("x", config))) == config
+    assert list(yaml.safe_load(dump(config))) == list(config)

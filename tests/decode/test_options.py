@@ -1,0 +1,47 @@
+"""Options of a decoding, from a yaml and a command line."""
+
+import pytest
+
+from mambaasr.decode.options import check_decoding, parse
+from mambaasr.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("config", "words", "message"),
+    [
+        (
+            "beam_sise: 3\n",
+            [],
+            "decode.yaml: line 1: .* `beam_sise`; did you mean `beam_size`",
+        ),
+        ("beam_size: many\n", [], "decode.yaml: line 1: `beam_size` must be int, found 'many'"),
+        ("dtype: half\n", [], "decode.yaml: line 1: dtype `half` is unknown"),
+        ("{}\n", ["--beam_sise", "3"], "decoding: unrecognized arguments: --beam_sise 3"),
+        ("{}\n", ["--beam_size", "many"], "--beam_size: invalid int value: 'many'"),
+        ("{}\n", ["--help"], "decoding: .*--help"),
+        ("config: x\n", [], "no option `config`"),
+        ("normalize_length: 3\n", [], "true or false"),
+    ],
+)
+def test_mistakes_are_named(tmp_path, config, words, message):
+    (tmp_path / "decode.yaml").write_text(config)
+    with pytest.raises(UserError, match=message):
+        check_decoding(tmp_path / "decode.yaml", words)
+
+
+def test_a_language_model_that_is_not_used(tmp_path):
+    (tmp_path / "decode.yaml").write_text("beam_size: 3\nlm_weight: 0.0\nctc_weight: 1e-1\n")
+    check_decoding(tmp_path / "decode.yaml", ["--lm_weight", "0.3"], lm=True)
+    check_decoding(None, [])
+    with pytest.raises(UserError, match="decode.yaml: lm_weight is 0"):
+        check_decoding(tmp_path / "decode.yaml", [], lm=True)
+
+
+def test_the_command_line_goes_over_the_config(tmp_path):
+    (tmp_path / "decode.yaml").write_text(
+        "beam_size: 3\noutput_dir: y\nnormalize_length: true\nminlenratio: 0\nlog_level: debug\n"
+    )
+    words = ["--data_path_and_name_and_type=-", "--asr_model_file=-", "--config"]
+    args = parse([*words, str(tmp_path / "decode.yaml"), "--output_dir", "x"])
+    assert (args.beam_size, args.output_dir, args.log_level) == (3, "x", "DEBUG")
+    assert args.normalize_length is True and isinstance(args.minlenratio, float)
