@@ -10,26 +10,15 @@ import importlib
 import math
 
 import torch
-from torch import Tensor
 
 from mambaasr.ops.gpu import triton_unavailable
+from mambaasr.ops.library import needs_gradient, register
 from mambaasr.ops.native.call import empty_like, floats
 from mambaasr.ops.selective_scan.groups import grouped, same_groups
 
 __all__ = ["selective_scan", "selective_state_update", "unavailable"]
 
 unavailable = triton_unavailable
-
-_library = torch.library.Library("mambaasr", "FRAGMENT")
-_INPUTS = (
-    "Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? z, "
-    "Tensor? delta_bias, Tensor? initial_state, Tensor? lengths, bool softplus, bool reverse"
-)
-_library.define(f"selective_scan_triton({_INPUTS}, bool save) -> (Tensor, Tensor, Tensor, Tensor)")
-_library.define(
-    "selective_scan_triton_backward(Tensor dout, Tensor? dlast, Tensor before, Tensor sums, "
-    f"{_INPUTS}) -> Tensor[]"
-)
 
 CHAIN_BLOCK = 256
 
@@ -205,34 +194,17 @@ def _fake_backward(
     ]
 
 
-def _setup_context(ctx, inputs, output):
-    *tensors, softplus, reverse, _ = inputs
-    ctx.save_for_backward(*output[2:], *tensors)
-    ctx.flags = softplus, reverse
-    ctx.mark_non_differentiable(*output[2:])
-    ctx.set_materialize_grads(False)
-
-
-def _differentiate(ctx, dout: Tensor | None, dlast: Tensor | None, *_):
-    before, sums, *tensors = ctx.saved_tensors
-    if dout is None:
-        dout = torch.zeros_like(tensors[0])
-    grads = torch.ops.mambaasr.selective_scan_triton_backward(
-        dout, dlast, before, sums, *tensors, *ctx.flags
-    )
-    wanted = (g if need else None for g, need in zip(grads, ctx.needs_input_grad, strict=False))
-    return (*wanted, None, None, None, None)
-
-
-for _device in ("CUDA", "CPU"):  # the CPU under Triton's interpreter, see `unavailable`
-    _library.impl("selective_scan_triton", _forward, _device)
-    _library.impl("selective_scan_triton_backward", _backward, _device)
-torch.library.register_fake("mambaasr::selective_scan_triton", _fake_forward, lib=_library)
-torch.library.register_fake(
-    "mambaasr::selective_scan_triton_backward", _fake_backward, lib=_library
-)
-torch.library.register_autograd(
-    "mambaasr::selective_scan_triton", _differentiate, setup_context=_setup_context, lib=_library
+register(
+    "selective_scan_triton",
+    "Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? z, "
+    "Tensor? delta_bias, Tensor? initial_state, Tensor? lengths",
+    "bool softplus, bool reverse",
+    _forward,
+    _backward,
+    _fake_forward,
+    _fake_backward,
+    saved=2,
+    devices=("CUDA", "CPU"),  # the CPU under Triton's interpreter, see `unavailable`
 )
 
 
@@ -242,7 +214,7 @@ def selective_scan(
     """See :func:`mambaasr.ops.selective_scan_fn`; arguments are checked there."""
     B, C = same_groups(B, C)
     tensors = (u, delta, A, B, C, D, z, delta_bias, initial_state, lengths)
-    save = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
+    save = needs_gradient(*tensors)
     out, last, *_ = torch.ops.mambaasr.selective_scan_triton(
         *tensors, delta_softplus, reverse, save
     )

@@ -5,21 +5,11 @@ compiler. Memory is proportional to batch x time x channel.
 """
 
 import torch
-from torch import Tensor
 
 from mambaasr.ops.lengths import unpadded, valid_mask
+from mambaasr.ops.library import needs_gradient, register
 from mambaasr.ops.ssd import chunks
 from mambaasr.ops.ssd.steps import step_sizes
-
-_library = torch.library.Library("mambaasr", "FRAGMENT")
-_INPUTS = (
-    "Tensor x, Tensor dt, Tensor a, Tensor B, Tensor C, Tensor? D, Tensor? z, Tensor? h0, "
-    "Tensor? lengths, bool reverse, int[] sizes"
-)
-_library.define(f"ssd({_INPUTS}, bool save) -> (Tensor, Tensor, Tensor, Tensor)")
-_library.define(
-    f"ssd_backward(Tensor? dout, Tensor? dlast, Tensor y, Tensor saved, {_INPUTS}) -> Tensor[]"
-)
 
 
 def unavailable(tensor):
@@ -105,8 +95,6 @@ def _backward(dout, dlast, y, saved, x, dt, a, B, C, D, z, h0, lengths, reverse,
     dx, ddt, da, dB, dC, dD, dz, dh0 = grads
     if dlast is not None:
         dh0.copy_(dlast)  # for sequences without a frame
-    if dout is None:
-        dout = torch.zeros((), dtype=x.dtype, device=x.device).expand(x.shape)
     scan = chunks.Scan(x, dt, a, B, C, D, z, lengths, reverse, chunks.Sizes(*sizes))
     wide = torch.zeros(x.shape[2:], dtype=a.dtype, device=a.device)
     into = (dx, ddt, da, dB, dC, None if z is None else dz, wide, dh0)
@@ -124,28 +112,17 @@ def _fake_backward(dout, dlast, y, saved, x, dt, a, B, C, D, z, h0, lengths, rev
     return _gradients(x, dt, a, B, C, D, z, _state_shape(x, B), torch.empty)
 
 
-def _setup_context(ctx, inputs, output):
-    *tensors, reverse, sizes, _ = inputs
-    _, _, y, saved = output
-    ctx.save_for_backward(y, saved, *tensors)
-    ctx.options = reverse, sizes
-    ctx.mark_non_differentiable(y, saved)
-    ctx.set_materialize_grads(False)
-
-
-def _differentiate(ctx, dout: Tensor | None, dlast: Tensor | None, *_):
-    y, saved, *tensors = ctx.saved_tensors
-    grads = torch.ops.mambaasr.ssd_backward(dout, dlast, y, saved, *tensors, *ctx.options)
-    wanted = (g if need else None for g, need in zip(grads, ctx.needs_input_grad, strict=False))
-    return (*wanted, None, None, None, None)
-
-
-_library.impl("ssd", _forward, "CompositeExplicitAutograd")
-_library.impl("ssd_backward", _backward, "CompositeExplicitAutograd")
-torch.library.register_fake("mambaasr::ssd", _fake_forward, lib=_library)
-torch.library.register_fake("mambaasr::ssd_backward", _fake_backward, lib=_library)
-torch.library.register_autograd(
-    "mambaasr::ssd", _differentiate, setup_context=_setup_context, lib=_library
+register(
+    "ssd",
+    "Tensor x, Tensor dt, Tensor a, Tensor B, Tensor C, Tensor? D, Tensor? z, Tensor? h0, "
+    "Tensor? lengths",
+    "bool reverse, int[] sizes",
+    _forward,
+    _backward,
+    _fake_forward,
+    _fake_backward,
+    saved=2,
+    devices=("CompositeExplicitAutograd",),
 )
 
 
@@ -164,7 +141,7 @@ def chunk_scan(
         lengths = None  # sequences of one length go through together
     h0 = None if initial_states is None else initial_states.to(dtype).contiguous()
     tensors = (x, dt, a, B, C, D, z, h0, lengths)
-    save = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+    save = needs_gradient(*tensors)
     sizes = _sizes(batch, time, heads, headdim, groups, states, lengths)
     out, last, _, _ = torch.ops.mambaasr.ssd(*tensors, reverse, list(sizes), save)
     return out, last
