@@ -20,7 +20,7 @@ __all__ = ["selective_scan", "selective_state_update", "unavailable"]
 
 unavailable = triton_unavailable
 
-CHAIN_BLOCK = 256
+PASSING_BLOCK = 256
 
 
 @functools.cache
@@ -77,16 +77,16 @@ class _Grid:
                     num_warps=self.warps,
                 )
 
-    def chain(self, added, sums, A, first, backward):
+    def pass_states(self, added, sums, A, first, backward):
         """Run over the chunks; return what each starts from and what comes out at the end."""
         before = self.state()
         last = torch.empty(self.batch, self.states, self.channels, **self.new)
         size = self.states * self.channels
-        grid = (self.batch * -(-size // CHAIN_BLOCK),)
+        grid = (self.batch * -(-size // PASSING_BLOCK),)
         arguments = (added, sums, A, first, before, last, self.chunks, self.channels, size)
         if grid[0]:
             with torch.cuda.device_of(self.u):
-                _kernels().chain[grid](*arguments, BACKWARD=backward, BLOCK=CHAIN_BLOCK)
+                _kernels().state_passing[grid](*arguments, BACKWARD=backward, BLOCK=PASSING_BLOCK)
         return before, last
 
 
@@ -113,14 +113,14 @@ def _forward(u, delta, A, B, C, D, z, bias, h0, lengths, softplus, reverse, save
     added, sums = grid.state(), grid.per_channel()
     flags = {"softplus": softplus, "reverse": reverse}
     grid.run(
-        _kernels().chunk_states,
+        _kernels().chunk_state,
         *(u, delta, B, A, bias, lengths, added, sums, *grid.size),
         *_strides(u, delta, B),
         **flags,
     )
-    before, last = grid.chain(added, sums, A, _state_first(h0), backward=False)
+    before, last = grid.pass_states(added, sums, A, _state_first(h0), backward=False)
     grid.run(
-        _kernels().outputs,
+        _kernels().chunk_scan,
         *(u, delta, B, C, z, A, D, bias, lengths, before, out, *grid.size),
         *_strides(u, delta, B, C, z, out),
         **flags,
@@ -141,18 +141,18 @@ def _backward(
     flags = {"softplus": softplus, "reverse": reverse}
     added = grid.state()
     grid.run(
-        _kernels().chunk_gradients,
+        _kernels().chunk_scan_bwd_dstates,
         *(delta, C_, z, dout, A_, bias_, lengths, added, *grid.size),
         *_strides(delta, C_, z, dout),
         **flags,
     )
-    after, dh0 = grid.chain(added, sums, A_, _state_first(dlast), backward=True)
-    dA = added  # `chain` has read it
+    after, dh0 = grid.pass_states(added, sums, A_, _state_first(dlast), backward=True)
+    dA = added  # `pass_states` has read it
     rows = (grid.batch, grid.groups, grid.blocks, grid.states, grid.time)
     dB, dC = (torch.empty(rows, **grid.new) for _ in range(2))
     dD, dbias = grid.per_channel(), grid.per_channel()
     grid.run(
-        _kernels().gradients,
+        _kernels().chunk_scan_bwd,
         *(u, delta, B_, C_, z, dout, A_, D_, bias_, lengths, before, after),
         *(du, ddelta, None if z is None else dz, dA, dB, dC, dD, dbias, *grid.size),
         *_strides(u, delta, B_, C_, z, dout, du, ddelta, None if z is None else dz),
@@ -231,7 +231,7 @@ def selective_state_update(state, x, dt, A, B, C, D, z, dt_bias, dt_softplus):
     z_strides = (0, 0) if z is None else z.stride()
     if programs:
         with torch.cuda.device_of(x):
-            _kernels().step[(programs,)](
+            _kernels().state_update[(programs,)](
                 *(state, x, dt, _log2(A), B, C, floats(D), z, floats(dt_bias), out),
                 *(channels, B.shape[1], states, *state.stride(), *x.stride(), *dt.stride()),
                 *(*B.stride()[:3], *C.stride()[:3], *z_strides),

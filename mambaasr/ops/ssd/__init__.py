@@ -105,7 +105,7 @@ def mamba_chunk_scan_combined(
         check_tensor(op, name, tensor, shape, x.device, optional=True)
     limit = _check_limit(op, dt_limit)
     lengths = check_lengths(op, lengths, batch, time, x.device)
-    out, final_states = choose(op, x, IMPLEMENTATIONS, backend).chunk_scan(
+    out, final_states = choose(op, x, IMPLEMENTATIONS, backend).chunk_scan_combined(
         x,
         dt,
         A,

@@ -22,21 +22,21 @@ def unavailable(tensor):
     )
 
 
-# Numbers of an x-sized piece of a slab: with this many, the dozen such pieces that a slab works on
+# Numbers of an x-sized piece of a tile: with this many, the dozen such pieces that a tile works on
 # stay in the second and third level cache.
-_SLAB = 1 << 17
+_TILE = 1 << 17
 
 
 def _sizes(batch, time, heads, headdim, groups, states, lengths):
-    """Choose chunks and slabs; chunk_size is a GPU's."""
+    """Choose chunks and tiles; chunk_size is a GPU's."""
     width = max(1, heads * headdim)
     chunk = max(1, min(64, time))
-    # The state saved for each slab takes states / frames as much memory as x.
-    frames = max(_SLAB // width, 2 * states, chunk)
+    # The state saved for each tile takes states / frames as much memory as x.
+    frames = max(_TILE // width, 2 * states, chunk)
     frames = max(chunk, min(frames, -(-time // chunk) * chunk))
     sequences = 1
     if lengths is None:
-        sequences = max(1, min(batch, _SLAB // (width * frames)))
+        sequences = max(1, min(batch, _TILE // (width * frames)))
     return chunks.Sizes(chunk, max(1, frames // chunk), sequences)
 
 
@@ -58,7 +58,7 @@ def _outputs(x, a, B, z, sizes, save, new):
 
 
 def _room(x, lengths):
-    """What allocates outputs: zeros where there are frames that no slab visits, or no frames."""
+    """What allocates outputs: zeros where there are frames that no tile visits, or no frames."""
     return torch.empty if lengths is None and x.shape[1] > 0 else torch.zeros
 
 
@@ -126,7 +126,7 @@ register(
 )
 
 
-def chunk_scan(
+def chunk_scan_combined(
     x, dt, A, B, C, chunk_size, D, z, dt_bias, initial_states, softplus, limit, lengths, reverse
 ):
     """See :func:`mambaasr.ops.mamba_chunk_scan_combined`; arguments are checked there."""

@@ -28,7 +28,7 @@ def unavailable(tensor):
     return None if error is None else f"{MODULE} cannot be imported ({error}); {GET}"
 
 
-def chunk_scan(
+def chunk_scan_combined(
     x, dt, A, B, C, chunk_size, D, z, dt_bias, initial_states, softplus, limit, lengths, reverse
 ):
     """See :func:`mambaasr.ops.mamba_chunk_scan_combined`; arguments are checked there."""
