@@ -5,10 +5,9 @@ import inspect
 import logging
 
 import torch
-from espnet2.asr.espnet_model import ESPnetASRModel
-from espnet2.torch_utils.device_funcs import force_gatherable
 from torch import nn
 
+from mambaasr.espnet_compat import ESPnetASRModel, force_gatherable
 from mambaasr.model.options import check_options
 from mambaasr.ops.lengths import zero_padding
 

@@ -1,9 +1,8 @@
 """What our tasks add to ESPnet's optimisers: no decay of some weights, a clip, early errors."""
 
 import torch
-from espnet2.utils.types import float_or_none
 
-from mambaasr.espnet_compat import choices
+from mambaasr.espnet_compat import choices, float_or_none
 
 
 def add_options(parser):
