@@ -3,6 +3,7 @@
 import math
 
 import torch
+from torch import Tensor
 
 from mambaasr.checks import check_choice
 
@@ -24,7 +25,7 @@ def _angles(time, width, offset, device):
     return place[..., None] * frequency
 
 
-def split_positions(positions, width):
+def split_positions(positions: str, width: int) -> tuple[str, ...]:
     """Tell apart what is added to frames and what works within attention.
 
     Args:
@@ -44,7 +45,13 @@ def split_positions(positions, width):
     return tuple(positions if positions == kind else "none" for kind in POSITIONS[1:])
 
 
-def sinusoidal(time, width, offset=0, device=None, dtype=torch.float32):
+def sinusoidal(
+    time: int,
+    width: int,
+    offset: int | Tensor = 0,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
     """Absolute positions: sines at even channels, cosines at odd ones (arXiv 1706.03762, 3.5).
 
     Args:
@@ -62,7 +69,7 @@ def sinusoidal(time, width, offset=0, device=None, dtype=torch.float32):
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2).to(dtype)
 
 
-def rotary(x, offset=0):
+def rotary(x: Tensor, offset: int | Tensor = 0) -> Tensor:
     """Turn pairs of channels by angles that grow with the position (RoFormer, arXiv 2104.09864).
 
     Products of queries and keys turned so depend on their distance alone.

@@ -3,8 +3,11 @@
 import functools
 import logging
 import os
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
+from torch import Tensor
 
 BACKENDS = ("auto", "cpu", "triton", "cuda", "naive")
 # What `auto` tries, best first, for tensors on each kind of device.
@@ -32,7 +35,13 @@ def _reason(implementation, tensor, call):
     return reason
 
 
-def choose(op, tensor, implementations, backend=None, **call):
+def choose(
+    op: str,
+    tensor: Tensor,
+    implementations: Mapping[str, Any],
+    backend: str | None = None,
+    **call: Any,
+) -> Any:
     """Return the implementation of ``op`` that ``backend`` names.
 
     Args:
@@ -63,7 +72,7 @@ def choose(op, tensor, implementations, backend=None, **call):
             raise RuntimeError(f"{op}: backend '{name}' cannot run: {reason}")
         _say_once(op, name, device, ())
         return implementations[name]
-    reasons = []
+    reasons: list[str] = []
     for name in PREFERENCE.get(device, ("naive",)):
         if name not in implementations:
             continue
@@ -75,7 +84,7 @@ def choose(op, tensor, implementations, backend=None, **call):
     raise RuntimeError(f"{op}: no backend for {device}: {'; '.join(reasons)}")
 
 
-def check_shape(op, name, tensor, shape):
+def check_shape(op: str, name: str, tensor: Tensor, shape: Sequence[int | None]) -> None:
     """Raise a ValueError naming the argument unless ``tensor`` has ``shape`` (None: any)."""
     actual = tuple(tensor.shape)
     if len(actual) != len(shape) or any(
@@ -85,7 +94,14 @@ def check_shape(op, name, tensor, shape):
         raise ValueError(f"{op}: {name} has shape {actual}, expected ({wanted})")
 
 
-def check_tensor(op, name, tensor, shape, device, optional=False):
+def check_tensor(
+    op: str,
+    name: str,
+    tensor: Tensor | None,
+    shape: Sequence[int | None],
+    device: torch.device,
+    optional: bool = False,
+) -> None:
     """Raise a ValueError naming the argument unless it is real and has this shape and device.
 
     An ``optional`` argument may be None.
@@ -103,7 +119,9 @@ def check_tensor(op, name, tensor, shape, device, optional=False):
         raise ValueError(f"{op}: {name} is on {tensor.device}, expected {device}")
 
 
-def check_lengths(op, lengths, batch, time, device):
+def check_lengths(
+    op: str, lengths: Tensor | None, batch: int, time: int, device: torch.device
+) -> Tensor | None:
     """Return ``lengths`` as contiguous int64 on ``device``, checked to be (batch,) within 0..time.
 
     On a GPU, where reading values back would stall every call, the values are clamped instead;

@@ -2,6 +2,7 @@
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from mambaasr.ops.library import register
 from mambaasr.ops.native import call
@@ -80,14 +81,24 @@ register(
 )
 
 
-def causal_conv1d(x, weight, bias, activation, lengths, reverse, initial_states):
+def causal_conv1d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    activation: str | None,
+    lengths: Tensor | None,
+    reverse: bool,
+    initial_states: Tensor | None,
+) -> tuple[Tensor, Tensor]:
     """See :func:`mambaasr.ops.causal_conv1d_fn`; arguments are checked there."""
     return torch.ops.mambaasr.causal_conv1d(
         x, weight, bias, initial_states, lengths, activation is not None, reverse
     )
 
 
-def causal_conv1d_update(x, conv_state, weight, bias, activation):
+def causal_conv1d_update(
+    x: Tensor, conv_state: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None
+) -> Tensor:
     """One step, in place: one frame. See :func:`mambaasr.ops.causal_conv1d_update`."""
     frame, state = call.io(x).unsqueeze(2), floats(conv_state)
     # A state longer than the kernel reaches: taps of zero lie before it.

@@ -4,6 +4,7 @@ import functools
 import importlib
 
 import torch
+from torch import Tensor
 
 from mambaasr.ops.causal_conv1d import naive
 from mambaasr.ops.gpu import triton_unavailable
@@ -113,7 +114,15 @@ register(
 )
 
 
-def causal_conv1d(x, weight, bias, activation, lengths, reverse, initial_states):
+def causal_conv1d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    activation: str | None,
+    lengths: Tensor | None,
+    reverse: bool,
+    initial_states: Tensor | None,
+) -> tuple[Tensor, Tensor]:
     """See :func:`mambaasr.ops.causal_conv1d_fn`; arguments are checked there."""
     return torch.ops.mambaasr.causal_conv1d_triton(
         x, weight, bias, initial_states, lengths, activation is not None, reverse

@@ -5,6 +5,7 @@ of frames from those saved at its start.
 """
 
 import torch
+from torch import Tensor
 
 from mambaasr.ops.library import needs_gradient, register
 from mambaasr.ops.native import call
@@ -169,8 +170,19 @@ register(
 
 
 def selective_scan(
-    u, delta, A, B, C, D, z, delta_bias, delta_softplus, lengths, reverse, initial_state
-):
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    delta_softplus: bool,
+    lengths: Tensor | None,
+    reverse: bool,
+    initial_state: Tensor | None,
+) -> tuple[Tensor, Tensor]:
     """See :func:`mambaasr.ops.selective_scan_fn`; arguments are checked there."""
     B, C = same_groups(B, C)
     tensors = (u, call.io(delta), A, B, C, D, call.io(z), delta_bias, initial_state, lengths)
@@ -179,10 +191,22 @@ def selective_scan(
     return out, last
 
 
-def selective_state_update(state, x, dt, A, B, C, D, z, dt_bias, dt_softplus):
+def selective_state_update(
+    state: Tensor,
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    dt_bias: Tensor | None,
+    dt_softplus: bool,
+) -> Tensor:
     """One step, in place; see :func:`mambaasr.ops.selective_state_update`."""
     h = floats(state)  # a scan over one frame, from and to the same memory
-    u, delta, z = (None if v is None else call.io(v).unsqueeze(2) for v in (x, dt, z))
+    u, delta = (call.io(v).unsqueeze(2) for v in (x, dt))
+    z = None if z is None else call.io(z).unsqueeze(2)
     B, C = same_groups(B.unsqueeze(-1), C.unsqueeze(-1))
     out = torch.empty_like(u)
     inputs = (u, delta, floats(A), _time_major(B), _time_major(C), floats(D), z, floats(dt_bias))

@@ -10,6 +10,7 @@ import importlib
 import math
 
 import torch
+from torch import Tensor
 
 from mambaasr.ops.gpu import triton_unavailable
 from mambaasr.ops.library import needs_gradient, register
@@ -46,7 +47,7 @@ def _plan(per_group, time, states):
 class _Grid:
     """The launch of tiles over (batch, chunk, group, block of channels)."""
 
-    def __init__(self, u, A, B):
+    def __init__(self, u: Tensor, A: Tensor, B: Tensor) -> None:
         self.u = u
         self.batch, self.channels, self.time = u.shape
         self.states, self.groups = A.shape[1], B.shape[1]
@@ -209,8 +210,19 @@ register(
 
 
 def selective_scan(
-    u, delta, A, B, C, D, z, delta_bias, delta_softplus, lengths, reverse, initial_state
-):
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    delta_softplus: bool,
+    lengths: Tensor | None,
+    reverse: bool,
+    initial_state: Tensor | None,
+) -> tuple[Tensor, Tensor]:
     """See :func:`mambaasr.ops.selective_scan_fn`; arguments are checked there."""
     B, C = same_groups(B, C)
     tensors = (u, delta, A, B, C, D, z, delta_bias, initial_state, lengths)
@@ -221,7 +233,18 @@ def selective_scan(
     return out, last
 
 
-def selective_state_update(state, x, dt, A, B, C, D, z, dt_bias, dt_softplus):
+def selective_state_update(
+    state: Tensor,
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    dt_bias: Tensor | None,
+    dt_softplus: bool,
+) -> Tensor:
     """One step, in place; see :func:`mambaasr.ops.selective_state_update`."""
     batch, channels, states = state.shape
     B, C = (grouped(v) for v in same_groups(B.unsqueeze(-1), C.unsqueeze(-1)))

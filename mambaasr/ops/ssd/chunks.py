@@ -20,10 +20,12 @@ h = g r heads, p headdim, n d_state.
 """
 
 import math
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 SILU_BACKWARD = torch.ops.aten.silu_backward.grad_input
 
@@ -35,7 +37,7 @@ class Sizes(NamedTuple):
     chunks: int
     sequences: int
 
-    def slots(self, time):
+    def slots(self, time: int) -> int:
         """How many states a sequence saves: one a tile, one more for an incomplete last chunk."""
         return -(-time // (self.chunk * self.chunks)) + 1
 
@@ -52,13 +54,15 @@ class Tile(NamedTuple):
     first: bool  # whether it is the first tile that its sequences visit
     last: bool
 
-    def cut(self, x):
+    def cut(self, x: Tensor) -> Tensor:
         """x (batch, time, ...) -> view (k, b, q, ...)."""
         x = x[self.b0 : self.b1, self.t0 : self.t0 + self.chunks * self.chunk]
         return x.unflatten(1, (self.chunks, self.chunk)).transpose(0, 1)
 
 
-def tiles(batch, time, lengths, sizes, reverse):
+def tiles(
+    batch: int, time: int, lengths: Tensor | None, sizes: Sizes, reverse: bool
+) -> Iterator[Tile]:
     """All tiles in the order in which the scan visits them."""
     if lengths is None:
         ends = [
@@ -82,11 +86,11 @@ def tiles(batch, time, lengths, sizes, reverse):
 class Memory:
     """Named scratch tensors that every tile uses again: fresh memory costs a page fault a page."""
 
-    def __init__(self, dtype, device):
-        self.new = {"dtype": dtype, "device": device}
-        self.flat = {}
+    def __init__(self, dtype: torch.dtype, device: torch.device | str | None) -> None:
+        self.new: dict[str, Any] = {"dtype": dtype, "device": device}
+        self.flat: dict[str, Tensor] = {}
 
-    def __call__(self, name, *shape):
+    def __call__(self, name: str, *shape: int) -> Tensor:
         size = math.prod(shape)
         if name not in self.flat or self.flat[name].numel() < size:
             self.flat[name] = torch.empty(size, **self.new)
@@ -100,7 +104,7 @@ class Decays:
     forgets everything does not blur the decays of the small steps after it.
     """
 
-    def __init__(self, a, chunk, reverse):
+    def __init__(self, a: Tensor, chunk: int, reverse: bool) -> None:
         batch, time, heads = a.shape
         wide = F.pad(a.double(), (0, 0, 0, -time % chunk))
         wide = wide.view(batch, wide.shape[1] // chunk, chunk, heads).permute(1, 0, 3, 2)
@@ -124,13 +128,13 @@ class Decays:
         self.later = self.seen - torch.eye(chunk, dtype=a.dtype, device=a.device)
         self.chunk = chunk
 
-    def cut(self, x, tile):
+    def cut(self, x: Tensor, tile: Tile) -> Tensor:
         """(chunk, b, h, ...) -> those of a tile, frames cut to the tile's."""
         c0 = tile.t0 // self.chunk
         x = x[c0 : c0 + tile.chunks, tile.b0 : tile.b1]
         return x if x.dim() == 3 else x[..., : tile.chunk]
 
-    def between(self, tile, out):
+    def between(self, tile: Tile, out: Tensor) -> Tensor:
         """exp(s_i - s_j) into out (k, b, h, q, q); garbage from 0 to 1 where i is before j."""
         high, low = self.cut(self.high, tile), self.cut(self.low, tile)
         torch.sub(high.unsqueeze(-1), high.unsqueeze(-2), out=out)
@@ -141,7 +145,19 @@ class Decays:
 class Scan:
     """One call: its tensors, sizes and scratch memory."""
 
-    def __init__(self, x, dt, a, B, C, D, z, lengths, reverse, sizes):
+    def __init__(
+        self,
+        x: Tensor,
+        dt: Tensor,
+        a: Tensor,
+        B: Tensor,
+        C: Tensor,
+        D: Tensor | None,
+        z: Tensor | None,
+        lengths: Tensor | None,
+        reverse: bool,
+        sizes: Sizes,
+    ) -> None:
         self.x, self.dt, self.B, self.C, self.z = x, dt, B, C, z
         self.D = None if D is None else D.to(a.dtype).reshape(D.shape[0], -1)
         self.reverse, self.sizes = reverse, sizes
@@ -152,26 +168,26 @@ class Scan:
         self.r = self.heads // self.g
         self.tiles = list(tiles(batch, time, lengths, sizes, reverse))
 
-    def grouped(self, heads):
+    def grouped(self, heads: Tensor) -> Tensor:
         """View (k, b, h, q, ...) as (k, b, g, q, r, ...)."""
         return heads.unflatten(2, (self.g, self.r)).transpose(3, 4)
 
-    def by_head(self, grouped):
+    def by_head(self, grouped: Tensor) -> Tensor:
         """View (k, b, g, q, r) as (k, b, h, q)."""
         return grouped.transpose(3, 4).flatten(2, 3)
 
-    def natural(self, grouped):
+    def natural(self, grouped: Tensor) -> Tensor:
         """View (k, b, g, q, r, p) as (k, b, q, g, r, p)."""
         return grouped.transpose(2, 3)
 
-    def states(self, name, tile):
+    def states(self, name: str, tile: Tile) -> tuple[Tensor, Tensor]:
         """Room for the states around the chunks of a tile, k + 1 in all: starts, ends."""
         states = self.memory(
             name, tile.chunks + 1, tile.b1 - tile.b0, self.g, self.n, self.r, self.p
         )
         return (states[1:], states[:-1]) if self.reverse else (states[:-1], states[1:])
 
-    def chunk_inputs(self, tile):
+    def chunk_inputs(self, tile: Tile) -> tuple[Tensor, ...]:
         """Recompute, for both passes, what lies in a tile: matrices, inputs, decays."""
         k, b, q = tile.chunks, tile.b1 - tile.b0, tile.chunk
         g, r, p, n = self.g, self.r, self.p, self.n
@@ -190,7 +206,7 @@ class Scan:
         CB = CB.view(k, b, g, 1, q, q)
         return v, vF, B, C, L, CB
 
-    def chunk_state(self, tile, B, vF):
+    def chunk_state(self, tile: Tile, B: Tensor, vF: Tensor) -> Tensor:
         """What each chunk adds to the state behind it, from a state of zero: (k, b, g, n, r, p)."""
         k, b, q = tile.chunks, tile.b1 - tile.b0, tile.chunk
         added = self.memory("added", k, b, self.g, self.n, self.r, self.p)
@@ -198,7 +214,7 @@ class Scan:
         torch.bmm(B.mT, vF.view(-1, q, self.r * self.p), out=out)
         return added
 
-    def state_passing(self, tile, added, state):
+    def state_passing(self, tile: Tile, added: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Carry ``state`` (b, g, n, r, p) through a tile; returns starts, ends of its chunks."""
         across = self.across(tile)
         starts, ends = self.states("H", tile)
@@ -209,14 +225,14 @@ class Scan:
         state.copy_(ends[order[-1]])
         return starts, ends
 
-    def chunk_scan_bwd_dstates(self, tile, C, dyE):
+    def chunk_scan_bwd_dstates(self, tile: Tile, C: Tensor, dyE: Tensor) -> Tensor:
         """What each chunk's outputs add to the gradient of the state before it."""
         k, b = tile.chunks, tile.b1 - tile.b0
         added = self.memory("added", k, b, self.g, self.n, self.r, self.p)
         torch.bmm(C.mT, dyE, out=added.view(-1, self.n, self.r * self.p))
         return added
 
-    def state_passing_bwd(self, tile, added, dstate):
+    def state_passing_bwd(self, tile: Tile, added: Tensor, dstate: Tensor) -> Tensor:
         """Carry the gradient ``dstate`` back through a tile; returns that of each chunk's end."""
         across = self.across(tile)
         starts, ends = self.states("dH", tile)
@@ -227,20 +243,23 @@ class Scan:
         dstate.copy_(starts[order[-1]])
         return ends
 
-    def across(self, tile):
+    def across(self, tile: Tile) -> Tensor:
         """Decay across each chunk, (k, b, g, 1, r, 1)."""
         across = self.decays.cut(self.decays.across, tile)
         return across.unflatten(2, (self.g, self.r))[:, :, :, None, :, None]
 
-    def skip(self):
+    def skip(self) -> Tensor:
+        assert self.D is not None
         return self.D.view(self.g, self.r, -1)
 
-    def split(self, x, tile):
+    def split(self, x: Tensor, tile: Tile) -> Tensor:
         """x (batch, time, head, headdim) -> a tile's (k, b, q, g, r, p)."""
         return tile.cut(x).unflatten(3, (self.g, self.r))
 
 
-def forward(scan, h0, out, last, y, saved):
+def forward(
+    scan: Scan, h0: Tensor | None, out: Tensor, last: Tensor, y: Tensor | None, saved: Tensor | None
+) -> None:
     """Fill out, last (b, h, p, n), and where not None y (before the gate) and saved."""
     for tile in scan.tiles:
         b, rows = tile.b1 - tile.b0, slice(tile.b0, tile.b1)
@@ -256,7 +275,18 @@ def forward(scan, h0, out, last, y, saved):
         store_state(state, last[rows])
 
 
-def chunk_scan(scan, tile, v, C, L, CB, starts, scratch, out, y):
+def chunk_scan(
+    scan: Scan,
+    tile: Tile,
+    v: Tensor,
+    C: Tensor,
+    L: Tensor,
+    CB: Tensor,
+    starts: Tensor,
+    scratch: Tensor,
+    out: Tensor,
+    y: Tensor | None,
+) -> None:
     """Fill a tile's outputs, from the states at the start of its chunks, into out and y.
 
     ``scratch`` is memory of v's size that may be overwritten.
@@ -285,7 +315,9 @@ def chunk_scan(scan, tile, v, C, L, CB, starts, scratch, out, y):
         target.copy_(total)
 
 
-def backward(scan, saved, y, dout, dlast, grads):
+def backward(
+    scan: Scan, saved: Tensor, y: Tensor, dout: Tensor, dlast: Tensor | None, grads: Sequence[Any]
+) -> None:
     """Fill the gradients: dx, ddt, da, dB, dC, dz or None, dD (h, p), dh0 (b, h, p, n).
 
     exp(a_t) scales whatever passes from before t to t or later, so the gradient of a_t adds up the
@@ -379,7 +411,7 @@ def _before(x):
     return F.pad(x.cumsum(-1), (1, -1))
 
 
-def load_state(state, h):
+def load_state(state: Tensor, h: Tensor | None) -> None:
     """(b, h, p, n) or None for zeros into state (b, g, n, r, p)."""
     if h is None:
         state.zero_()
@@ -388,7 +420,7 @@ def load_state(state, h):
         state.copy_(h.view(b, g, r, p, n).permute(0, 1, 4, 2, 3))
 
 
-def store_state(state, h):
+def store_state(state: Tensor, h: Tensor) -> None:
     """state (b, g, n, r, p) into h (b, h, p, n)."""
     b, g, n, r, p = state.shape
     h.view(b, g, r, p, n).copy_(state.permute(0, 1, 3, 4, 2))

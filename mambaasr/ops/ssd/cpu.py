@@ -5,6 +5,7 @@ compiler. Memory is proportional to batch x time x channel.
 """
 
 import torch
+from torch import Tensor
 
 from mambaasr.ops.lengths import unpadded, valid_mask
 from mambaasr.ops.library import needs_gradient, register
@@ -12,7 +13,7 @@ from mambaasr.ops.ssd import chunks
 from mambaasr.ops.ssd.steps import step_sizes
 
 
-def unavailable(tensor):
+def unavailable(tensor: Tensor) -> str | None:
     """Say why this form does not run on ``tensor``, or None where it does."""
     if tensor.device.type == "cpu":
         return None
@@ -127,8 +128,21 @@ register(
 
 
 def chunk_scan_combined(
-    x, dt, A, B, C, chunk_size, D, z, dt_bias, initial_states, softplus, limit, lengths, reverse
-):
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    chunk_size: int,
+    D: Tensor | None,
+    z: Tensor | None,
+    dt_bias: Tensor | None,
+    initial_states: Tensor | None,
+    softplus: bool,
+    limit: tuple[float, float],
+    lengths: Tensor | None,
+    reverse: bool,
+) -> tuple[Tensor, Tensor]:
     """See :func:`mambaasr.ops.mamba_chunk_scan_combined`; arguments are checked there."""
     dtype = torch.promote_types(x.dtype, torch.float32)
     batch, time, heads, headdim = x.shape
