@@ -31,7 +31,7 @@ class SelfAttention(nn.Module):
         width: channels.
         heads: number of heads; must divide the width.
         dropout_rate: on the attention weights.
-        positions: "none", or "rotary", which turns queries and keys (arXiv 2104.09864).
+        positions: "none", or "rotary", which rotates queries and keys (arXiv 2104.09864).
 
     Raises:
         ValueError: the heads do not divide the width, or into odd parts with "rotary"; or

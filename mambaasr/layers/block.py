@@ -134,7 +134,7 @@ class EncoderBlock(AdapterPlaces):
         device: torch.device | str | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> tuple[State, Tensor | None]:
-        """The state before the first frame: of the mixer, and of the convolution module or None."""
+        """Return the state before the first frame: the mixer's, the convolution's or None."""
         own = (batch, device, dtype)
         conv = self.conv_module.initial_state(*own) if self.has_conv else None
         return self.mixer.initial_state(*own), conv
@@ -142,7 +142,7 @@ class EncoderBlock(AdapterPlaces):
     def forward_chunk(
         self, x: Tensor, state: tuple[State, Tensor | None]
     ) -> tuple[Tensor, tuple[State, Tensor | None]]:
-        """The next piece of each sequence; pieces of any size give what the whole gives.
+        """Process the next piece of each sequence; pieces of any size give what the whole gives.
 
         Args:
             x: (batch, time, width).

@@ -76,11 +76,11 @@ class ConvolutionalGatingMLP(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> Tensor:
-        """The state before the first frame, that of the convolution."""
+        """Return the state before the first frame, that of the convolution."""
         return self.conv.initial_state(batch, device, dtype)
 
     def forward_chunk(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """The next piece of each sequence; see :meth:`DepthwiseConv.forward_chunk`."""
+        """Process the next piece of each sequence; see :meth:`DepthwiseConv.forward_chunk`."""
         x, gate = self._enter(x)
         gate, state = self.conv.forward_chunk(gate, state)
         return self._leave(x, gate), state

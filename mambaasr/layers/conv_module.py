@@ -89,11 +89,11 @@ class ConvolutionModule(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> Tensor:
-        """The state before the first frame, that of the depthwise convolution."""
+        """Return the state before the first frame, that of the depthwise convolution."""
         return self.depthwise.initial_state(batch, device, dtype)
 
     def forward_chunk(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """The next piece of each sequence; pieces of any size give what the whole gives.
+        """Process the next piece of each sequence; pieces of any size give what the whole gives.
 
         Args:
             x: (batch, time, channels).
@@ -154,11 +154,11 @@ class LookAhead(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> Tensor:
-        """The frames before the first one, zeros: (batch, (kernel_size - 1) / 2, channels)."""
+        """Return the frames before the first, zeros: (batch, (kernel_size - 1) / 2, channels)."""
         return torch.zeros(batch, self.future, self.conv.in_channels, device=device, dtype=dtype)
 
     def forward_chunk(self, x: Tensor, state: Tensor, last: bool = False) -> tuple[Tensor, Tensor]:
-        """The next piece; outputs come (kernel_size - 1) / 2 frames late.
+        """Convolve the next piece; outputs come (kernel_size - 1) / 2 frames late.
 
         Args:
             x: (batch, time, channels).

@@ -100,7 +100,7 @@ class _Product(torch.autograd.Function):
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """What :func:`torch.nn.functional.linear` computes, by the faster library.
+    """Compute what :func:`torch.nn.functional.linear` does, by the faster library.
 
     Args:
         x: (..., k).
@@ -167,7 +167,7 @@ class _Convolution(torch.autograd.Function):
 
 
 def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, int]) -> Tensor:
-    """What :func:`torch.nn.functional.conv2d` computes without padding.
+    """Compute what :func:`torch.nn.functional.conv2d` does without padding.
 
     Args:
         x: (batch, channel, height, width), channels side by side in memory.

@@ -42,12 +42,12 @@ class DepthwiseConv(nn.Conv1d):
         device: torch.device | str | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> Tensor:
-        """The frames before the first one, zeros: (batch, kernel_size - 1, channels)."""
+        """Return the frames before the first one, zeros: (batch, kernel_size - 1, channels)."""
         past = self.kernel_size[0] - 1
         return torch.zeros(batch, past, self.in_channels, device=device, dtype=dtype)
 
     def forward_chunk(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """The next piece of each sequence, for a causal convolution.
+        """Convolve the next piece of each sequence, for a causal convolution.
 
         Args:
             x: (batch, time, channels).

@@ -61,7 +61,7 @@ def text_of(joint: Tensor, speech_lengths: Tensor, text_lengths: Tensor, tokens:
 
 
 def reverse_speech(joint: Tensor, speech_lengths: Tensor) -> Tensor:
-    """Turn the speech of joint sequences round and leave the text; a second time undoes it.
+    """Reverse the speech of joint sequences and leave the text; a second time undoes it.
 
     Args:
         joint: (batch, time, width), speech first.

@@ -29,7 +29,7 @@ class RMSNorm(nn.Module):
         return F.rms_norm(x.to(dtype), (len(weight),), weight, self.eps).to(x.dtype)
 
     def extra_repr(self) -> str:
-        """What ``print`` shows between the brackets."""
+        """Return what ``print`` shows between the brackets."""
         return f"{len(self.weight)}, eps={self.eps}"
 
 

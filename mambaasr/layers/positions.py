@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mambaasr.checks import check_choice
 
-# What a yaml may name: nothing, positions added to the frames, or turned queries and keys.
+# What a yaml may name: nothing, positions added to the frames, or rotated queries and keys.
 POSITIONS = ("none", "sinusoidal", "rotary")
 # Wavelengths run from 2 pi to this times 2 pi frames (arXiv 1706.03762, section 3.5).
 LONGEST = 10000.0
@@ -26,7 +26,7 @@ def _angles(time, width, offset, device):
 
 
 def split_positions(positions: str, width: int) -> tuple[str, ...]:
-    """Tell apart what is added to frames and what works within attention.
+    """Split positions into what is added to frames and what works within attention.
 
     Args:
         positions: one of :data:`POSITIONS`.
@@ -70,9 +70,9 @@ def sinusoidal(
 
 
 def rotary(x: Tensor, offset: int | Tensor = 0) -> Tensor:
-    """Turn pairs of channels by angles that grow with the position (RoFormer, arXiv 2104.09864).
+    """Rotate pairs of channels by angles that grow with the position (RoFormer, arXiv 2104.09864).
 
-    Products of queries and keys turned so depend on their distance alone.
+    Products of queries and keys rotated so depend on their distance alone.
 
     Args:
         x: queries or keys (batch, heads, time, width / heads).

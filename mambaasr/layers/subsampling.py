@@ -151,11 +151,11 @@ class InputLayer(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> Tensor:
-        """The feature frames that a next frame still needs: none, (batch, 0, input_size)."""
+        """Return the feature frames that a next frame still needs: none, (batch, 0, input_size)."""
         return torch.zeros(batch, 0, self.input_size, device=device, dtype=dtype)
 
     def forward_chunk(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """The next piece of each sequence; pieces of any size give what the whole gives.
+        """Process the next piece of each sequence; pieces of any size give what the whole gives.
 
         Args:
             x: (batch, time, input_size).

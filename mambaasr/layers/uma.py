@@ -128,7 +128,7 @@ class UnimodalAggregation(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> Pending:
-        """The state before the first piece; dtype is that of the frames."""
+        """Return the state before the first piece; dtype is that of the frames."""
         width = self.linear.in_features
         wide = torch.promote_types(dtype, torch.float32)
         return Pending(

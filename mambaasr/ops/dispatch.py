@@ -1,4 +1,4 @@
-"""Which implementation of an op runs: by name, or chosen and said aloud."""
+"""Backend selection: by name, or the best that can run, which the log names once."""
 
 import functools
 import logging
@@ -14,13 +14,13 @@ BACKENDS = ("auto", "cpu", "triton", "cuda", "naive")
 PREFERENCE = {"cpu": ("cpu", "naive"), "cuda": ("cuda", "triton", "naive")}
 
 
-def _say_once(op, backend, device, reasons):
+def _log_selection(op, backend, device, reasons):
     if not torch.compiler.is_compiling():  # a compiler cannot trace a log
-        _say(op, backend, device, reasons)
+        _log_once(op, backend, device, reasons)
 
 
 @functools.cache
-def _say(op, backend, device, reasons):
+def _log_once(op, backend, device, reasons):
     logger = logging.getLogger("mambaasr.ops")
     logger.info("%s runs on %s by backend '%s'", op, device, backend)
     if reasons and backend == "naive":
@@ -70,7 +70,7 @@ def choose(
         reason = _reason(implementations[name], tensor, call)
         if reason is not None:
             raise RuntimeError(f"{op}: backend '{name}' cannot run: {reason}")
-        _say_once(op, name, device, ())
+        _log_selection(op, name, device, ())
         return implementations[name]
     reasons: list[str] = []
     for name in PREFERENCE.get(device, ("naive",)):
@@ -78,7 +78,7 @@ def choose(
             continue
         reason = _reason(implementations[name], tensor, call)
         if reason is None:
-            _say_once(op, name, device, tuple(reasons))
+            _log_selection(op, name, device, tuple(reasons))
             return implementations[name]
         reasons.append(f"'{name}': {reason}")
     raise RuntimeError(f"{op}: no backend for {device}: {'; '.join(reasons)}")

@@ -1,4 +1,4 @@
-"""Causal depthwise convolution: signature, checks and choice of the backend."""
+"""Causal depthwise convolution: signature, checks and backend selection."""
 
 import torch
 from torch import Tensor
@@ -92,7 +92,7 @@ def causal_conv1d_update(
     *,
     backend: str | None = None,
 ) -> Tensor:
-    """One step of the convolution for decoding; no gradients.
+    """Run one step of the convolution, for decoding; no gradients.
 
     Args:
         x: (batch, channel).

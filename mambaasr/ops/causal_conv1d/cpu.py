@@ -99,7 +99,7 @@ def causal_conv1d(
 def causal_conv1d_update(
     x: Tensor, conv_state: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None
 ) -> Tensor:
-    """One step, in place: one frame. See :func:`mambaasr.ops.causal_conv1d_update`."""
+    """Run one step, in place: one frame. See :func:`mambaasr.ops.causal_conv1d_update`."""
     frame, state = call.io(x).unsqueeze(2), floats(conv_state)
     # A state longer than the kernel reaches: taps of zero lie before it.
     weight = floats(F.pad(weight, (state.shape[2] + 1 - weight.shape[1], 0)))

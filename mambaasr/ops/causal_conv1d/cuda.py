@@ -89,7 +89,7 @@ def _final(inputs, lengths, before, time):
 def causal_conv1d_update(
     x: Tensor, conv_state: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None
 ) -> Tensor:
-    """One step; see :func:`mambaasr.ops.causal_conv1d_update`."""
+    """Run one step; see :func:`mambaasr.ops.causal_conv1d_update`."""
     bias = None if bias is None else bias.to(weight.dtype)
     # The kernel takes one dtype for both.
     out = attempt(PACKAGE)[0].causal_conv1d_update(

@@ -59,7 +59,7 @@ def causal_conv1d(
 def causal_conv1d_update(
     x: Tensor, conv_state: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None
 ) -> Tensor:
-    """One step; see :func:`mambaasr.ops.causal_conv1d_update`."""
+    """Run one step; see :func:`mambaasr.ops.causal_conv1d_update`."""
     width = weight.shape[1]
     window = torch.cat([conv_state, x.to(conv_state.dtype).unsqueeze(-1)], dim=-1)
     conv_state.copy_(window[:, :, 1:])

@@ -62,7 +62,7 @@ def io(x: Tensor | None) -> Any:
 
 
 def empty_like(x: Tensor) -> Tensor:
-    """An uninitialised (batch, channel, time) tensor with the axes in memory as in ``x``."""
+    """Make an uninitialised (batch, channel, time) tensor with the axes in memory as in ``x``."""
     batch, channels, time = x.shape
     like: dict[str, Any] = {"dtype": x.dtype, "device": x.device}
     if x.stride(1) == 1:
@@ -71,7 +71,7 @@ def empty_like(x: Tensor) -> Tensor:
 
 
 def threads(elements: int) -> int:
-    """How many threads work on so many elements."""
+    """Return how many threads work on so many elements."""
     return torch.get_num_threads() if elements > SMALL else 1
 
 

@@ -1,4 +1,4 @@
-"""Selective scan, the recurrence of Mamba-1: signature, checks and choice of the backend."""
+"""Selective scan, the recurrence of Mamba-1: signature, checks and backend selection."""
 
 import torch
 from torch import Tensor
@@ -118,7 +118,7 @@ def selective_state_update(
     *,
     backend: str | None = None,
 ) -> Tensor:
-    """One step of the selective scan for decoding; no gradients.
+    """Run one step of the selective scan, for decoding; no gradients.
 
     Args:
         state: (batch, channel, d_state), updated in place.

@@ -203,7 +203,7 @@ def selective_state_update(
     dt_bias: Tensor | None,
     dt_softplus: bool,
 ) -> Tensor:
-    """One step, in place; see :func:`mambaasr.ops.selective_state_update`."""
+    """Run one step, in place; see :func:`mambaasr.ops.selective_state_update`."""
     h = floats(state)  # a scan over one frame, from and to the same memory
     u, delta = (call.io(v).unsqueeze(2) for v in (x, dt))
     z = None if z is None else call.io(z).unsqueeze(2)

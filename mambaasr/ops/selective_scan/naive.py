@@ -107,7 +107,7 @@ def selective_state_update(
     dt_bias: Tensor | None,
     dt_softplus: bool,
 ) -> Tensor:
-    """One step; see :func:`mambaasr.ops.selective_state_update`."""
+    """Run one step; see :func:`mambaasr.ops.selective_state_update`."""
     channels = x.shape[1]
     x_, dt_ = x.to(state.dtype), dt.to(state.dtype)
     if dt_bias is not None:

@@ -245,7 +245,7 @@ def selective_state_update(
     dt_bias: Tensor | None,
     dt_softplus: bool,
 ) -> Tensor:
-    """One step, in place; see :func:`mambaasr.ops.selective_state_update`."""
+    """Run one step, in place; see :func:`mambaasr.ops.selective_state_update`."""
     batch, channels, states = state.shape
     B, C = (grouped(v) for v in same_groups(B.unsqueeze(-1), C.unsqueeze(-1)))
     out = torch.empty(batch, channels, dtype=x.dtype, device=x.device)

@@ -1,4 +1,4 @@
-"""State-space duality, the recurrence of Mamba-2: signature, checks and choice of the backend."""
+"""State-space duality, the recurrence of Mamba-2: signature, checks and backend selection."""
 
 from torch import Tensor
 

@@ -38,7 +38,7 @@ class Sizes(NamedTuple):
     sequences: int
 
     def slots(self, time: int) -> int:
-        """How many states a sequence saves: one a tile, one more for an incomplete last chunk."""
+        """Return how many states a sequence saves: one a tile, one for an incomplete last chunk."""
         return -(-time // (self.chunk * self.chunks)) + 1
 
 
@@ -207,7 +207,7 @@ class Scan:
         return v, vF, B, C, L, CB
 
     def chunk_state(self, tile: Tile, B: Tensor, vF: Tensor) -> Tensor:
-        """What each chunk adds to the state behind it, from a state of zero: (k, b, g, n, r, p)."""
+        """Compute what each chunk adds to the state behind it: (k, b, g, n, r, p)."""
         k, b, q = tile.chunks, tile.b1 - tile.b0, tile.chunk
         added = self.memory("added", k, b, self.g, self.n, self.r, self.p)
         out = added.view(-1, self.n, self.r * self.p)
@@ -226,7 +226,7 @@ class Scan:
         return starts, ends
 
     def chunk_scan_bwd_dstates(self, tile: Tile, C: Tensor, dyE: Tensor) -> Tensor:
-        """What each chunk's outputs add to the gradient of the state before it."""
+        """Compute what each chunk's outputs add to the gradient of the state before it."""
         k, b = tile.chunks, tile.b1 - tile.b0
         added = self.memory("added", k, b, self.g, self.n, self.r, self.p)
         torch.bmm(C.mT, dyE, out=added.view(-1, self.n, self.r * self.p))

@@ -15,7 +15,7 @@ def step_sizes(
     mask: Tensor | None,
     dtype: torch.dtype,
 ) -> Tensor:
-    """Step sizes (batch, time, head) in ``dtype`` after bias, softplus and limit.
+    """Return step sizes (batch, time, head) in ``dtype`` after bias, softplus and limit.
 
     They are zero at padding, where a frame then leaves the state as it is: padding before
     (reverse) or after a sequence does nothing.
