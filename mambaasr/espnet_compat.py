@@ -1,10 +1,11 @@
-"""The only file that imports ESPnet names which are private or moving.
+"""The only file that imports from ESPnet, and the only one that patches it.
 
-Importing it stays light: no ESPnet task, which takes seconds, is imported before :func:`choices`
-is called.
+Importing it stays light: what takes seconds, such as a task, is imported when its name is first
+asked for (``from mambaasr.espnet_compat import Trainer``), and without its noise.
 """
 
 import contextlib
+import functools
 import importlib
 import importlib.machinery
 import importlib.util
@@ -12,6 +13,8 @@ import io
 import sys
 import types
 import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from espnet2.asr.ctc import CTC
 from espnet2.asr.decoder.abs_decoder import AbsDecoder
@@ -33,8 +36,37 @@ __all__ = [
     "BatchScorerInterface",
     "CTC",
     "TooShortUttError",
+    "averaging_and_saving_by",
     "choices",
+    "collecting_statistics_by",
+    "espnet_version",
+    "import_quietly",
+    "initial_weights_loaded_by",
 ]
+
+# name -> the module that it is imported from when it is first asked for
+_LATER = {
+    "ASRTask": "espnet2.tasks.asr",
+    "ESPnetASRModel": "espnet2.asr.espnet_model",
+    "LMTask": "espnet2.tasks.lm",
+    "NestedDictAction": "espnet2.utils.nested_dict_action",
+    "Reporter": "espnet2.train.reporter",
+    "Speech2Text": "espnet2.bin.asr_inference",
+    "Trainer": "espnet2.train.trainer",
+    "collect_stats": "espnet2.main_funcs.collect_stats",
+    "float_or_none": "espnet2.utils.types",
+    "force_gatherable": "espnet2.torch_utils.device_funcs",
+    "get_rank": "espnet2.train.distributed_utils",
+    "resolve_distributed_mode": "espnet2.train.distributed_utils",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(import_quietly(_LATER[name]), name)
+    return found
+
 
 _ASR = "espnet2.tasks.asr"
 _LM = "espnet2.tasks.lm"
@@ -53,7 +85,7 @@ _SLOTS = {
 }
 
 
-def choices(slot: str) -> dict:
+def choices(slot: str) -> dict[str, Any]:
     """Return ESPnet's own dict of yaml names and classes for a slot; what is put in is known.
 
     Args:
@@ -83,7 +115,7 @@ def import_quietly(module_name: str) -> types.ModuleType:
         return importlib.import_module(module_name)
 
 
-def _provide_editdistance():
+def _provide_editdistance() -> None:
     """Give ESPnet, for the error rates in training, an ``editdistance`` where there is none.
 
     The package has no wheels for Python 3.13; rapidfuzz, which does, counts the same.
@@ -94,5 +126,69 @@ def _provide_editdistance():
 
     module = types.ModuleType("editdistance")
     module.__spec__ = importlib.machinery.ModuleSpec("editdistance", None)
-    module.eval = module.distance = Levenshtein.distance
+    for name in ("eval", "distance"):
+        setattr(module, name, Levenshtein.distance)
     sys.modules["editdistance"] = module
+
+
+@contextlib.contextmanager
+def _patched(module_name: str, **values: Any) -> Iterator[None]:
+    """Give names of a module other values inside the block."""
+    module = import_quietly(module_name)
+    theirs = {name: getattr(module, name) for name in values}
+    try:
+        vars(module).update(values)
+        yield
+    finally:
+        vars(module).update(theirs)
+
+
+class _Torch(types.ModuleType):
+    """The module torch, with another ``save``."""
+
+    def __init__(self, save: Callable[[Any, Any], None]) -> None:
+        super().__init__("torch")
+        self.save = save
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(importlib.import_module("torch"), name)
+
+
+def averaging_and_saving_by(
+    average: Callable[..., None], save: Callable[[Any, Any], None]
+) -> contextlib.AbstractContextManager[None]:
+    """Let ESPnet's trainer save checkpoints and average models by other functions, in a block.
+
+    ``Trainer.run`` is one long method that calls ``torch.save`` in place; giving its module a
+    ``torch`` whose ``save`` is another changes nothing else of it.
+
+    Args:
+        average: instead of ``average_nbest_models``, with its arguments.
+        save: ``save(value, path)``.
+    """
+    return _patched("espnet2.train.trainer", torch=_Torch(save), average_nbest_models=average)
+
+
+def collecting_statistics_by(
+    collect: Callable[..., None],
+) -> contextlib.AbstractContextManager[None]:
+    """Let ESPnet's tasks collect statistics by ``collect``, with ``collect_stats``'s arguments."""
+    return _patched(_TASK, collect_stats=collect)
+
+
+def initial_weights_loaded_by(
+    load: Callable[..., None],
+) -> contextlib.AbstractContextManager[None]:
+    """Let ESPnet's tasks load ``--init_param`` by another function, in a block.
+
+    Args:
+        load: ``load(theirs, init_param=..., model=..., ...)``, where ``theirs`` is ESPnet's own
+            function of the same arguments.
+    """
+    theirs = import_quietly(_TASK).load_pretrained_model
+    return _patched(_TASK, load_pretrained_model=functools.partial(load, theirs))
+
+
+def espnet_version() -> str:
+    """Return the version that ESPnet writes into config.yaml."""
+    return import_quietly(_TASK).__version__

@@ -26,7 +26,7 @@ def load_speech2text(
             checkpoint's keys or shapes are not the model's.
     """
     from mambaasr.config import read
-    from mambaasr.espnet_compat import import_quietly
+    from mambaasr.espnet_compat import Speech2Text
     from mambaasr.registry import register
 
     check_device(device)
@@ -39,9 +39,8 @@ def load_speech2text(
     if tokens[-1] != tokens[0]:
         raise UserError(f"{configs[1]}: its token_list is not that of {configs[0]}")
     register()
-    speech2text_class = import_quietly("espnet2.bin.asr_inference").Speech2Text
     try:
-        speech2text = speech2text_class(
+        speech2text = Speech2Text(
             asr_train_config=str(train_config),
             asr_model_file=None,
             lm_train_config=lm_train_config and str(lm_train_config),

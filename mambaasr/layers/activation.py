@@ -7,7 +7,7 @@ from mambaasr.checks import check_choice
 ACTIVATIONS = {"swish": nn.SiLU, "gelu": nn.GELU, "relu": nn.ReLU}
 
 
-def make_activation(name):
+def make_activation(name: str) -> nn.Module:
     """Make the activation that ``activation_type`` names: "swish", "gelu" or "relu".
 
     Raises:

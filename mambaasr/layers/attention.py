@@ -1,7 +1,7 @@
 """Attention within a sequence, and from text to speech."""
 
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from mambaasr.checks import check_choice, check_rates
 from mambaasr.layers.cpu import Linear
@@ -31,7 +31,7 @@ class SelfAttention(nn.Module):
         width: channels.
         heads: number of heads; must divide the width.
         dropout_rate: on the attention weights.
-        positions: "none", or "rotary", which turns queries and keys (arXiv 2104.09864).
+        positions: "none", or "rotary", which rotates queries and keys (arXiv 2104.09864).
 
     Raises:
         ValueError: the heads do not divide the width, or into odd parts with "rotary"; or
@@ -40,7 +40,9 @@ class SelfAttention(nn.Module):
 
     causal = False
 
-    def __init__(self, width, heads, dropout_rate=0.0, positions="none"):
+    def __init__(
+        self, width: int, heads: int, dropout_rate: float = 0.0, positions: str = "none"
+    ) -> None:
         super().__init__()
         _check_heads(width, heads)
         check_rates("SelfAttention", attention_dropout_rate=dropout_rate)
@@ -54,7 +56,7 @@ class SelfAttention(nn.Module):
         self.linear_qkv = Linear(width, 3 * width)
         self.linear_out = Linear(width, width)
 
-    def forward(self, x, lengths=None):
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Attend.
 
         Args:
@@ -77,7 +79,7 @@ class SelfAttention(nn.Module):
         return out if lengths is None else zero_padding(out, lengths)
 
     @staticmethod
-    def _mask(lengths, x):
+    def _mask(lengths: Tensor | None, x: Tensor) -> Tensor | None:
         """True at keys to attend to: (b, 1, 1, t); None where that is all and cheap to know."""
         if lengths is None or unpadded(lengths, x.shape[1]):
             return None
@@ -98,7 +100,9 @@ class CrossAttention(nn.Module):
         ValueError: the heads do not divide the width.
     """
 
-    def __init__(self, width, memory_width, heads, dropout_rate=0.0):
+    def __init__(
+        self, width: int, memory_width: int, heads: int, dropout_rate: float = 0.0
+    ) -> None:
         super().__init__()
         _check_heads(width, heads)
         self.heads, self.dropout_rate = heads, dropout_rate
@@ -106,12 +110,14 @@ class CrossAttention(nn.Module):
         self.linear_kv = nn.Linear(memory_width, 2 * width)
         self.linear_out = nn.Linear(width, width)
 
-    def memory(self, memory):
+    def memory(self, memory: Tensor) -> tuple[Tensor, Tensor]:
         """(batch, time, memory_width) -> keys and values (batch, heads, time, width / heads)."""
         keys, values = self.linear_kv(memory).chunk(2, dim=-1)
         return _split(keys, self.heads), _split(values, self.heads)
 
-    def forward(self, x, keys, values, mask=None):
+    def forward(
+        self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None
+    ) -> Tensor:
         """Attend.
 
         Args:

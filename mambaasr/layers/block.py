@@ -1,7 +1,5 @@
 """Blocks of an encoder: a mixer with the feed-forward and convolution modules around it."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -10,6 +8,7 @@ from mambaasr.layers.activation import ACTIVATIONS, make_activation
 from mambaasr.layers.adapter import AdapterPlaces
 from mambaasr.layers.conv_module import NORMS, ConvolutionModule
 from mambaasr.layers.cpu import Dropout, Linear
+from mambaasr.layers.mixer import Mixer, State
 from mambaasr.layers.norm import make_norm
 from mambaasr.ops.lengths import zero_padding
 
@@ -42,7 +41,7 @@ class EncoderBlock(AdapterPlaces):
 
     Args:
         width: channels.
-        mixer: module with ``forward(x, lengths)``.
+        mixer: any :class:`mambaasr.layers.mixer.Mixer`.
         hidden: width inside the feed-forward modules; 0 leaves them out.
         macaron: a feed-forward module on either side of the mixer.
         kernel_size: of the convolution module; 0 leaves it out.
@@ -59,7 +58,7 @@ class EncoderBlock(AdapterPlaces):
     def __init__(
         self,
         width: int,
-        mixer: nn.Module,
+        mixer: Mixer,
         hidden: int = 0,
         macaron: bool = False,
         kernel_size: int = 0,
@@ -99,7 +98,7 @@ class EncoderBlock(AdapterPlaces):
     @property
     def causal(self) -> bool:
         """Whether no part looks ahead."""
-        return bool(self.mixer.causal) and (not self.has_conv or self.conv_module.causal)
+        return self.mixer.causal and (not self.has_conv or self.conv_module.causal)
 
     def _add(self, x: Tensor, branch: Tensor, scale: float) -> Tensor:
         return torch.add(x, self.dropout(branch), alpha=scale)
@@ -134,16 +133,16 @@ class EncoderBlock(AdapterPlaces):
         batch: int,
         device: torch.device | str | None = None,
         dtype: torch.dtype = torch.float32,
-    ) -> tuple[Any, Tensor | None]:
-        """The state before the first frame: of the mixer, and of the convolution module or None."""
+    ) -> tuple[State, Tensor | None]:
+        """Return the state before the first frame: the mixer's, the convolution's or None."""
         own = (batch, device, dtype)
         conv = self.conv_module.initial_state(*own) if self.has_conv else None
         return self.mixer.initial_state(*own), conv
 
     def forward_chunk(
-        self, x: Tensor, state: tuple[Any, Tensor | None]
-    ) -> tuple[Tensor, tuple[Any, Tensor | None]]:
-        """The next piece of each sequence; pieces of any size give what the whole gives.
+        self, x: Tensor, state: tuple[State, Tensor | None]
+    ) -> tuple[Tensor, tuple[State, Tensor | None]]:
+        """Process the next piece of each sequence; pieces of any size give what the whole gives.
 
         Args:
             x: (batch, time, width).
@@ -157,6 +156,7 @@ class EncoderBlock(AdapterPlaces):
         y, mixer = self.mixer.forward_chunk(self.norm_mixer(x), mixer)
         x = self._add(x, self.adapter_mixer(y), 1.0)
         if self.has_conv:
+            assert conv is not None
             y, conv = self.conv_module.forward_chunk(self.norm_conv(x), conv)
             x = self._add(x, self.adapter_conv_module(y), 1.0)
         x = self._feed(x)

@@ -2,7 +2,7 @@
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from mambaasr.checks import check_counts
 from mambaasr.layers.cpu import Dropout, Linear
@@ -29,8 +29,14 @@ class ConvolutionalGatingMLP(nn.Module):
     """
 
     def __init__(
-        self, width, hidden, kernel_size, dropout_rate=0.0, causal=False, linear_after_conv=False
-    ):
+        self,
+        width: int,
+        hidden: int,
+        kernel_size: int,
+        dropout_rate: float = 0.0,
+        causal: bool = False,
+        linear_after_conv: bool = False,
+    ) -> None:
         super().__init__()
         check_counts(cgmlp_linear_units=hidden)
         if hidden < 2 or hidden % 2:
@@ -45,10 +51,11 @@ class ConvolutionalGatingMLP(nn.Module):
         self.espnet_initialization_fn()
 
     @torch.no_grad()
-    def espnet_initialization_fn(self):
+    def espnet_initialization_fn(self) -> None:
         """Start with an open gate: whatever comes in passes through."""
         last = self.conv if isinstance(self.linear_gate, nn.Identity) else self.linear_gate
         nn.init.normal_(last.weight, std=1e-6)
+        assert last.bias is not None
         nn.init.ones_(last.bias)
 
     def _enter(self, x):
@@ -58,17 +65,22 @@ class ConvolutionalGatingMLP(nn.Module):
     def _leave(self, x, gate):
         return self.linear_out(self.dropout(x * self.linear_gate(gate)))
 
-    def forward(self, x, lengths):
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """(batch, time, width), lengths (batch) -> the same, zero beyond the lengths."""
         x, gate = self._enter(x)
         return zero_padding(self._leave(x, self.conv(zero_padding(gate, lengths))), lengths)
 
-    def initial_state(self, batch, device=None, dtype=torch.float32):
-        """The state before the first frame, that of the convolution."""
+    def initial_state(
+        self,
+        batch: int,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> Tensor:
+        """Return the state before the first frame, that of the convolution."""
         return self.conv.initial_state(batch, device, dtype)
 
-    def forward_chunk(self, x, state):
-        """The next piece of each sequence; see :meth:`DepthwiseConv.forward_chunk`."""
+    def forward_chunk(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Process the next piece of each sequence; see :meth:`DepthwiseConv.forward_chunk`."""
         x, gate = self._enter(x)
         gate, state = self.conv.forward_chunk(gate, state)
         return self._leave(x, gate), state

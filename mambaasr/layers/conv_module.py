@@ -2,7 +2,7 @@
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from mambaasr.checks import check_choice, check_counts
 from mambaasr.layers.activation import make_activation
@@ -14,7 +14,7 @@ from mambaasr.ops.lengths import valid_mask, zero_padding
 class MaskedBatchNorm(nn.BatchNorm1d):
     """BatchNorm whose statistics count valid frames only."""
 
-    def forward(self, x, lengths=None):
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """(batch, time, channel) -> the same, zero beyond the lengths (batch)."""
         if lengths is None:
             return super().forward(x.transpose(1, 2)).transpose(1, 2)
@@ -30,7 +30,7 @@ class MaskedBatchNorm(nn.BatchNorm1d):
         # index_put keeps the dtype that autocast chose for x.
         return torch.zeros_like(x).index_put((mask,), normed.to(x.dtype))
 
-    def espnet_initialization_fn(self):
+    def espnet_initialization_fn(self) -> None:
         """ESPnet's initialisers leave the statistics of a BatchNorm alone, so start afresh."""
         self.reset_parameters()
 
@@ -38,7 +38,7 @@ class MaskedBatchNorm(nn.BatchNorm1d):
 class MaskedLayerNorm(nn.LayerNorm):
     """LayerNorm with the signature of :class:`MaskedBatchNorm`; frames never meet in it."""
 
-    def forward(self, x, lengths=None):
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """(batch, time, channel) -> the same."""
         return super().forward(x)
 
@@ -60,7 +60,14 @@ class ConvolutionModule(nn.Module):
         ValueError: the kernel is even though not causal, or a name is unknown.
     """
 
-    def __init__(self, channels, kernel_size, norm="layer_norm", causal=False, activation="swish"):
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: int,
+        norm: str = "layer_norm",
+        causal: bool = False,
+        activation: str = "swish",
+    ) -> None:
         super().__init__()
         check_choice("cnn_module_norm", norm, NORMS)
         self.pointwise_in = Linear(channels, 2 * channels)
@@ -70,18 +77,23 @@ class ConvolutionModule(nn.Module):
         self.activation = make_activation(activation)
         self.pointwise_out = Linear(channels, channels)
 
-    def forward(self, x, lengths):
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """(batch, time, channels), lengths (batch) -> the same, zero beyond the lengths."""
         x = zero_padding(F.glu(self.pointwise_in(x), dim=-1), lengths)
         x = self.depthwise(x)
         return zero_padding(self.pointwise_out(self.activation(self.norm(x, lengths))), lengths)
 
-    def initial_state(self, batch, device=None, dtype=torch.float32):
-        """The state before the first frame, that of the depthwise convolution."""
+    def initial_state(
+        self,
+        batch: int,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> Tensor:
+        """Return the state before the first frame, that of the depthwise convolution."""
         return self.depthwise.initial_state(batch, device, dtype)
 
-    def forward_chunk(self, x, state):
-        """The next piece of each sequence; pieces of any size give what the whole gives.
+    def forward_chunk(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Process the next piece of each sequence; pieces of any size give what the whole gives.
 
         Args:
             x: (batch, time, channels).
@@ -116,7 +128,7 @@ class LookAhead(nn.Module):
         ValueError: the kernel is even or negative.
     """
 
-    def __init__(self, channels, kernel_size, dropout_rate):
+    def __init__(self, channels: int, kernel_size: int, dropout_rate: float) -> None:
         super().__init__()
         check_counts(lookahead_kernel=kernel_size)
         if kernel_size % 2 == 0:
@@ -132,16 +144,21 @@ class LookAhead(nn.Module):
         x = self.conv(x.transpose(1, 2)).transpose(1, 2)
         return self.dropout(self.norm(F.silu(x)))
 
-    def forward(self, x, lengths):
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """(batch, time, channels), zero beyond the lengths (batch) -> the same."""
         return zero_padding(self._convolve(F.pad(x, (0, 0, self.future, self.future))), lengths)
 
-    def initial_state(self, batch, device=None, dtype=torch.float32):
-        """The frames before the first one, zeros: (batch, (kernel_size - 1) / 2, channels)."""
+    def initial_state(
+        self,
+        batch: int,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> Tensor:
+        """Return the frames before the first, zeros: (batch, (kernel_size - 1) / 2, channels)."""
         return torch.zeros(batch, self.future, self.conv.in_channels, device=device, dtype=dtype)
 
-    def forward_chunk(self, x, state, last=False):
-        """The next piece; outputs come (kernel_size - 1) / 2 frames late.
+    def forward_chunk(self, x: Tensor, state: Tensor, last: bool = False) -> tuple[Tensor, Tensor]:
+        """Convolve the next piece; outputs come (kernel_size - 1) / 2 frames late.
 
         Args:
             x: (batch, time, channels).

@@ -53,7 +53,7 @@ ONEDNN = _onednn_is_faster()
 
 def _onednn_serves(x: Tensor, weight: Tensor) -> bool:
     """Whether products of ``x`` with ``weight`` are to run on oneDNN, by kind; sizes aside."""
-    return (
+    return bool(
         ONEDNN
         and tuned(x)
         and weight.device.type == "cpu"
@@ -100,7 +100,7 @@ class _Product(torch.autograd.Function):
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """What :func:`torch.nn.functional.linear` computes, by the faster library.
+    """Compute what :func:`torch.nn.functional.linear` does, by the faster library.
 
     Args:
         x: (..., k).
@@ -167,7 +167,7 @@ class _Convolution(torch.autograd.Function):
 
 
 def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, int]) -> Tensor:
-    """What :func:`torch.nn.functional.conv2d` computes without padding.
+    """Compute what :func:`torch.nn.functional.conv2d` does without padding.
 
     Args:
         x: (batch, channel, height, width), channels side by side in memory.
@@ -204,6 +204,7 @@ def depthwise_conv(
     # A causal convolution, `future` frames late.
     x = F.pad(x, (0, 0, 0, future)) if future else x
     y = causal_conv1d_fn(x.transpose(1, 2), weight.squeeze(1), bias)
+    assert isinstance(y, Tensor)  # no final states were asked for
     return y.transpose(1, 2)[:, future:]
 
 

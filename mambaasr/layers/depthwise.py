@@ -1,7 +1,7 @@
 """A convolution of each channel over time."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mambaasr.checks import check_counts
 from mambaasr.layers.cpu import depthwise_conv
@@ -20,7 +20,9 @@ class DepthwiseConv(nn.Conv1d):
         ValueError: the kernel is not positive, or even though not causal.
     """
 
-    def __init__(self, channels, kernel_size, causal=False, name="kernel_size"):
+    def __init__(
+        self, channels: int, kernel_size: int, causal: bool = False, name: str = "kernel_size"
+    ) -> None:
         check_counts(**{name: kernel_size})
         if kernel_size < 1 or (not causal and kernel_size % 2 == 0):
             odd = "" if causal else "odd and "
@@ -29,18 +31,23 @@ class DepthwiseConv(nn.Conv1d):
         self.causal = causal
         self.future = 0 if causal else kernel_size // 2
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         """(batch, time, channels), zero at padding -> the same shape; padding is not zeroed."""
         past = self.kernel_size[0] - 1 - self.future
         return depthwise_conv(x, self.weight, self.bias, past, self.future)
 
-    def initial_state(self, batch, device=None, dtype=torch.float32):
-        """The frames before the first one, zeros: (batch, kernel_size - 1, channels)."""
+    def initial_state(
+        self,
+        batch: int,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> Tensor:
+        """Return the frames before the first one, zeros: (batch, kernel_size - 1, channels)."""
         past = self.kernel_size[0] - 1
         return torch.zeros(batch, past, self.in_channels, device=device, dtype=dtype)
 
-    def forward_chunk(self, x, state):
-        """The next piece of each sequence, for a causal convolution.
+    def forward_chunk(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Convolve the next piece of each sequence, for a causal convolution.
 
         Args:
             x: (batch, time, channels).

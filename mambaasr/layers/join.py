@@ -1,6 +1,7 @@
 """Speech and text of each utterance as one sequence, without padding between them."""
 
 import torch
+from torch import Tensor
 
 from mambaasr.ops.lengths import reverse, take, zero_padding
 
@@ -20,7 +21,9 @@ def _order(speech_lengths, text_lengths, speech_time, text_time):
     return torch.where(rest < 0, shifted, padding)
 
 
-def join(speech, speech_lengths, text, text_lengths):
+def join(
+    speech: Tensor, speech_lengths: Tensor, text: Tensor, text_lengths: Tensor
+) -> tuple[Tensor, Tensor]:
     """Put each utterance's text right behind its own last frame of speech.
 
     One scan over the result serves both, on every backend: no state has to be handed over, and
@@ -41,7 +44,7 @@ def join(speech, speech_lengths, text, text_lengths):
     return zero_padding(take(torch.cat([speech, text], dim=1), order), lengths), lengths
 
 
-def text_of(joint, speech_lengths, text_lengths, tokens):
+def text_of(joint: Tensor, speech_lengths: Tensor, text_lengths: Tensor, tokens: int) -> Tensor:
     """Take the text out of joint sequences.
 
     Args:
@@ -57,8 +60,8 @@ def text_of(joint, speech_lengths, text_lengths, tokens):
     return zero_padding(text, text_lengths)
 
 
-def reverse_speech(joint, speech_lengths):
-    """Turn the speech of joint sequences round and leave the text; a second time undoes it.
+def reverse_speech(joint: Tensor, speech_lengths: Tensor) -> Tensor:
+    """Reverse the speech of joint sequences and leave the text; a second time undoes it.
 
     Args:
         joint: (batch, time, width), speech first.

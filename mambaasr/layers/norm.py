@@ -2,7 +2,7 @@
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from mambaasr.checks import check_choice
 
@@ -15,28 +15,28 @@ class RMSNorm(nn.Module):
         eps: added to the mean square; mamba_ssm's by default.
     """
 
-    def __init__(self, width, eps=1e-5):
+    def __init__(self, width: int, eps: float = 1e-5) -> None:
         super().__init__()
         self.eps = eps
         self.weight = nn.Parameter(torch.ones(width))
         # ESPnet's list of norms that take no weight decay does not know this class.
-        self.weight._no_weight_decay = True
+        self.weight._no_weight_decay = True  # type: ignore[attr-defined]
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         """(..., width) -> the same; zeros stay zeros."""
         dtype = torch.promote_types(x.dtype, torch.float32)
         weight = self.weight.to(dtype)
         return F.rms_norm(x.to(dtype), (len(weight),), weight, self.eps).to(x.dtype)
 
-    def extra_repr(self):
-        """What ``print`` shows between the brackets."""
+    def extra_repr(self) -> str:
+        """Return what ``print`` shows between the brackets."""
         return f"{len(self.weight)}, eps={self.eps}"
 
 
 NORMS = {"layer_norm": nn.LayerNorm, "rms_norm": RMSNorm}
 
 
-def make_norm(name, width):
+def make_norm(name: str, width: int) -> nn.Module:
     """Make the norm that a yaml names.
 
     Args:

@@ -3,10 +3,11 @@
 import math
 
 import torch
+from torch import Tensor
 
 from mambaasr.checks import check_choice
 
-# What a yaml may name: nothing, positions added to the frames, or turned queries and keys.
+# What a yaml may name: nothing, positions added to the frames, or rotated queries and keys.
 POSITIONS = ("none", "sinusoidal", "rotary")
 # Wavelengths run from 2 pi to this times 2 pi frames (arXiv 1706.03762, section 3.5).
 LONGEST = 10000.0
@@ -24,8 +25,8 @@ def _angles(time, width, offset, device):
     return place[..., None] * frequency
 
 
-def split_positions(positions, width):
-    """Tell apart what is added to frames and what works within attention.
+def split_positions(positions: str, width: int) -> tuple[str, ...]:
+    """Split positions into what is added to frames and what works within attention.
 
     Args:
         positions: one of :data:`POSITIONS`.
@@ -44,7 +45,13 @@ def split_positions(positions, width):
     return tuple(positions if positions == kind else "none" for kind in POSITIONS[1:])
 
 
-def sinusoidal(time, width, offset=0, device=None, dtype=torch.float32):
+def sinusoidal(
+    time: int,
+    width: int,
+    offset: int | Tensor = 0,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
     """Absolute positions: sines at even channels, cosines at odd ones (arXiv 1706.03762, 3.5).
 
     Args:
@@ -62,10 +69,10 @@ def sinusoidal(time, width, offset=0, device=None, dtype=torch.float32):
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2).to(dtype)
 
 
-def rotary(x, offset=0):
-    """Turn pairs of channels by angles that grow with the position (RoFormer, arXiv 2104.09864).
+def rotary(x: Tensor, offset: int | Tensor = 0) -> Tensor:
+    """Rotate pairs of channels by angles that grow with the position (RoFormer, arXiv 2104.09864).
 
-    Products of queries and keys turned so depend on their distance alone.
+    Products of queries and keys rotated so depend on their distance alone.
 
     Args:
         x: queries or keys (batch, heads, time, width / heads).

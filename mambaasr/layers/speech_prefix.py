@@ -86,7 +86,8 @@ class PrefixMixer(nn.Module):
             (utterance, time, width), zero beyond the lengths; and the state, a tuple of tensors
             (utterance, ...): each pass's, one after the other.
         """
-        parts, outputs, states = self.mixer.project_in(speech), [], []
+        parts, outputs = self.mixer.project_in(speech), []
+        states: list[Tensor] = []
         for suffix, reversed_ in self.passes:
             state = self.mixer.initial_state(len(speech), speech.device, speech.dtype)
             if speech.shape[1]:

@@ -6,11 +6,12 @@ convolutions take no padding in time and the lengths follow by formula.
 """
 
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from mambaasr.layers.cpu import Dropout, Linear, conv2d, linear, tuned
 from mambaasr.ops.lengths import zero_padding
@@ -31,11 +32,11 @@ class Stage(NamedTuple):
     residual: bool = False
 
     @property
-    def margin(self):
+    def margin(self) -> int:
         """Frequencies of padding on either side."""
         return self.kernel // 2 if self.norm else 0
 
-    def frequencies(self, width):
+    def frequencies(self, width: int) -> int:
         """Frequencies in -> out, below 1 where there are too few."""
         if width <= self.margin:  # what is reflected has to be there
             return 0
@@ -68,7 +69,9 @@ CONVOLUTIONS_1D = {
 PIECE = 256
 
 
-def make_input_layer(name, input_size, output_size, dropout_rate):
+def make_input_layer(
+    name: str | None, input_size: int, output_size: int, dropout_rate: float
+) -> "InputLayer":
     """Make the input layer that a yaml names.
 
     Args:
@@ -111,7 +114,7 @@ class InputLayer(nn.Module):
     # Without gradients long audio goes through in pieces, so that what is wide inside stays small.
     wide = False
 
-    def __init__(self, input_size, output_size, stages=()):
+    def __init__(self, input_size: int, output_size: int, stages: Sequence[Stage] = ()) -> None:
         super().__init__()
         self.input_size, self.output_size = input_size, output_size
         self.minimum = self.stride = 1
@@ -119,11 +122,14 @@ class InputLayer(nn.Module):
             self.minimum = (self.minimum - 1) * stage.stride + stage.kernel
             self.stride *= stage.stride
 
-    def output_lengths(self, lengths):
+    def _frame_maker(self, frames: int) -> Callable[[Tensor], Tensor]:
+        raise NotImplementedError
+
+    def output_lengths(self, lengths: Tensor) -> Tensor:
         """Frames in (batch) -> frames out (batch), by formula."""
         return ((lengths - self.minimum) // self.stride + 1).clamp(min=0)
 
-    def forward(self, x, lengths):
+    def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """(batch, time, input_size) -> (batch, time', output_size), and the lengths (batch)."""
         lengths = self.output_lengths(lengths)
         frames = int(lengths.max())
@@ -139,12 +145,17 @@ class InputLayer(nn.Module):
         x = torch.cat(pieces, dim=1) if len(pieces) > 1 else pieces[0]
         return zero_padding(x[:, :frames], lengths), lengths
 
-    def initial_state(self, batch, device=None, dtype=torch.float32):
-        """The feature frames that a next frame still needs: none, (batch, 0, input_size)."""
+    def initial_state(
+        self,
+        batch: int,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> Tensor:
+        """Return the feature frames that a next frame still needs: none, (batch, 0, input_size)."""
         return torch.zeros(batch, 0, self.input_size, device=device, dtype=dtype)
 
-    def forward_chunk(self, x, state):
-        """The next piece of each sequence; pieces of any size give what the whole gives.
+    def forward_chunk(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Process the next piece of each sequence; pieces of any size give what the whole gives.
 
         Args:
             x: (batch, time, input_size).
@@ -172,12 +183,16 @@ class Convolution(nn.Conv2d):
         dropout_rate: of a stage that has dropout.
     """
 
-    def __init__(self, inputs, width, stage, channels, dropout_rate):
+    def __init__(
+        self, inputs: int, width: int, stage: Stage, channels: int, dropout_rate: float
+    ) -> None:
         super().__init__(inputs, channels, stage.kernel, stage.stride)
         self.margin = stage.margin
-        self.norm = self.dropout = self.shortcut = None
+        self.norm: nn.Module | None = None
+        self.dropout: nn.Module = nn.Identity()
+        self.shortcut: Convolution | None = None
         if stage.norm:
-            self.norm = nn.LayerNorm((stage.frequencies(width), channels))
+            self.norm = nn.LayerNorm([stage.frequencies(width), channels])
             self.dropout = Dropout(dropout_rate)
         if stage.residual:
             plain = Stage(1, stage.stride, norm=True)
@@ -205,7 +220,7 @@ class Convolution(nn.Conv2d):
         x = self._convolve(x)
         return x if self.norm is None else self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         """(batch, channel, time, frequency) -> (batch, channel', time', frequency')."""
         if self.norm is None:
             # In place autograd would copy the whole gradient where what linear returns is a view.
@@ -232,7 +247,9 @@ class ConvInput(InputLayer):
 
     wide = True
 
-    def __init__(self, stages, input_size, output_size, dropout_rate):
+    def __init__(
+        self, stages: Sequence[Stage], input_size: int, output_size: int, dropout_rate: float
+    ) -> None:
         super().__init__(input_size, output_size, stages)
         layers, channels, width = {}, 1, input_size
         for index, stage in enumerate(stages):
@@ -274,7 +291,9 @@ class FrameConvInput(InputLayer):
         input_size, output_size, dropout_rate: see :func:`make_input_layer`.
     """
 
-    def __init__(self, stages, input_size, output_size, dropout_rate):
+    def __init__(
+        self, stages: Sequence[Stage], input_size: int, output_size: int, dropout_rate: float
+    ) -> None:
         super().__init__(input_size, output_size, stages)
         widths = (input_size, *[output_size] * len(stages))
         self.conv = nn.ModuleList(
@@ -297,7 +316,7 @@ class FrameConvInput(InputLayer):
 class FrameInput(InputLayer):
     """Layers that work on each frame by itself."""
 
-    def __init__(self, input_size, output_size, *layers):
+    def __init__(self, input_size: int, output_size: int, *layers: nn.Module) -> None:
         super().__init__(input_size, output_size)
         for index, layer in enumerate(layers):
             self.add_module(str(index), layer)

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mambaasr.checks import check_counts
 from mambaasr.ops.lengths import valid_mask, zero_padding
@@ -46,7 +46,7 @@ class UnimodalAggregation(nn.Module):
         ValueError: ``max_frames`` is not positive.
     """
 
-    def __init__(self, width, max_frames=None):
+    def __init__(self, width: int, max_frames: int | None = None) -> None:
         super().__init__()
         if max_frames is not None:
             check_counts(max_frames=max_frames)
@@ -104,7 +104,7 @@ class UnimodalAggregation(nn.Module):
         sums = sums.index_add(0, row * most + token, weighted[row, place])
         return sums.view(len(x), most, weighted.shape[-1]), counts
 
-    def forward(self, x, lengths):
+    def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Aggregate.
 
         Args:
@@ -122,8 +122,13 @@ class UnimodalAggregation(nn.Module):
         sums, counts = self._sums(x, logits, cuts, lengths)
         return _average(sums, counts).to(x.dtype), counts
 
-    def initial_state(self, batch, device=None, dtype=torch.float32):
-        """The state before the first piece; dtype is that of the frames."""
+    def initial_state(
+        self,
+        batch: int,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> Pending:
+        """Return the state before the first piece; dtype is that of the frames."""
         width = self.linear.in_features
         wide = torch.promote_types(dtype, torch.float32)
         return Pending(
@@ -133,7 +138,9 @@ class UnimodalAggregation(nn.Module):
             torch.zeros(batch, width + 1, device=device, dtype=wide),
         )
 
-    def forward_chunk(self, x, state, last=False):
+    def forward_chunk(
+        self, x: Tensor, state: Pending, last: bool = False
+    ) -> tuple[Tensor, Tensor, Pending | None]:
         """Aggregate the next piece of each utterance; tokens come out when their segments end.
 
         Args:

@@ -17,11 +17,10 @@ It is reported as ``loss_my``, with its statistics beside it.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from espnet2.asr.espnet_model import ESPnetASRModel
-from espnet2.torch_utils.device_funcs import force_gatherable
 from torch import Tensor
 
 from mambaasr.configurable import configurable
+from mambaasr.espnet_compat import ESPnetASRModel, force_gatherable
 
 type Statistics = dict[str, Tensor | float | None]
 

@@ -1,23 +1,26 @@
-"""Which implementation of an op runs: by name, or chosen and said aloud."""
+"""Backend selection: by name, or the best that can run, which the log names once."""
 
 import functools
 import logging
 import os
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
+from torch import Tensor
 
 BACKENDS = ("auto", "cpu", "triton", "cuda", "naive")
 # What `auto` tries, best first, for tensors on each kind of device.
 PREFERENCE = {"cpu": ("cpu", "naive"), "cuda": ("cuda", "triton", "naive")}
 
 
-def _say_once(op, backend, device, reasons):
+def _log_selection(op, backend, device, reasons):
     if not torch.compiler.is_compiling():  # a compiler cannot trace a log
-        _say(op, backend, device, reasons)
+        _log_once(op, backend, device, reasons)
 
 
 @functools.cache
-def _say(op, backend, device, reasons):
+def _log_once(op, backend, device, reasons):
     logger = logging.getLogger("mambaasr.ops")
     logger.info("%s runs on %s by backend '%s'", op, device, backend)
     if reasons and backend == "naive":
@@ -32,7 +35,13 @@ def _reason(implementation, tensor, call):
     return reason
 
 
-def choose(op, tensor, implementations, backend=None, **call):
+def choose(
+    op: str,
+    tensor: Tensor,
+    implementations: Mapping[str, Any],
+    backend: str | None = None,
+    **call: Any,
+) -> Any:
     """Return the implementation of ``op`` that ``backend`` names.
 
     Args:
@@ -61,21 +70,21 @@ def choose(op, tensor, implementations, backend=None, **call):
         reason = _reason(implementations[name], tensor, call)
         if reason is not None:
             raise RuntimeError(f"{op}: backend '{name}' cannot run: {reason}")
-        _say_once(op, name, device, ())
+        _log_selection(op, name, device, ())
         return implementations[name]
-    reasons = []
+    reasons: list[str] = []
     for name in PREFERENCE.get(device, ("naive",)):
         if name not in implementations:
             continue
         reason = _reason(implementations[name], tensor, call)
         if reason is None:
-            _say_once(op, name, device, tuple(reasons))
+            _log_selection(op, name, device, tuple(reasons))
             return implementations[name]
         reasons.append(f"'{name}': {reason}")
     raise RuntimeError(f"{op}: no backend for {device}: {'; '.join(reasons)}")
 
 
-def check_shape(op, name, tensor, shape):
+def check_shape(op: str, name: str, tensor: Tensor, shape: Sequence[int | None]) -> None:
     """Raise a ValueError naming the argument unless ``tensor`` has ``shape`` (None: any)."""
     actual = tuple(tensor.shape)
     if len(actual) != len(shape) or any(
@@ -85,7 +94,14 @@ def check_shape(op, name, tensor, shape):
         raise ValueError(f"{op}: {name} has shape {actual}, expected ({wanted})")
 
 
-def check_tensor(op, name, tensor, shape, device, optional=False):
+def check_tensor(
+    op: str,
+    name: str,
+    tensor: Tensor | None,
+    shape: Sequence[int | None],
+    device: torch.device,
+    optional: bool = False,
+) -> None:
     """Raise a ValueError naming the argument unless it is real and has this shape and device.
 
     An ``optional`` argument may be None.
@@ -103,7 +119,9 @@ def check_tensor(op, name, tensor, shape, device, optional=False):
         raise ValueError(f"{op}: {name} is on {tensor.device}, expected {device}")
 
 
-def check_lengths(op, lengths, batch, time, device):
+def check_lengths(
+    op: str, lengths: Tensor | None, batch: int, time: int, device: torch.device
+) -> Tensor | None:
     """Return ``lengths`` as contiguous int64 on ``device``, checked to be (batch,) within 0..time.
 
     On a GPU, where reading values back would stall every call, the values are clamped instead;

@@ -3,19 +3,21 @@
 import functools
 import importlib
 import os
+from typing import Any
 
 import torch
+from torch import Tensor
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
-def interpreted():
+def interpreted() -> bool:
     """Whether Triton kernels run in its interpreter, which needs no GPU; slow, for checks."""
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
 @functools.cache
-def attempt(name):
+def attempt(name: str) -> tuple[Any, str | None]:
     """Import a module; return (module, None), or (None, the error as one line)."""
     try:
         return importlib.import_module(name), None
@@ -25,7 +27,7 @@ def attempt(name):
         return None, f"{type(error).__name__}: {lines[0]}"
 
 
-def unfit(tensor, device="cuda"):
+def unfit(tensor: Tensor, device: str = "cuda") -> str | None:
     """Say why kernels that compute in fp32 on a CUDA device cannot take ``tensor``, or None."""
     if tensor.device.type != device:
         return f"it runs on a CUDA device, the tensors are on {tensor.device}"
@@ -34,7 +36,7 @@ def unfit(tensor, device="cuda"):
     return None
 
 
-def triton_unavailable(tensor):
+def triton_unavailable(tensor: Tensor) -> str | None:
     """Say why our Triton kernels cannot run on ``tensor``, or None where they can."""
     on_cpu = tensor.device.type == "cpu"
     if on_cpu and not interpreted():

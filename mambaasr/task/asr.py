@@ -8,17 +8,17 @@ import argparse
 import os
 from collections.abc import Callable
 
-from mambaasr import espnet_compat, register
+from mambaasr import register
 from mambaasr.config.criteria import drop_unreported
 from mambaasr.errors import UserError
+from mambaasr.espnet_compat import ASRTask as EspnetASRTask
 from mambaasr.task import languages
 from mambaasr.task.common import SafeTask
 
-_espnet_asr = espnet_compat.import_quietly("espnet2.tasks.asr")
 register()
 
 
-class ASRTask(SafeTask, _espnet_asr.ASRTask):
+class ASRTask(SafeTask, EspnetASRTask):
     """ESPnet's ASR task; options, config files and experiment folder stay its own."""
 
     @classmethod

@@ -1,18 +1,17 @@
 """Checkpoints that survive a kill: written whole, read as plain values, mended at a resume."""
 
 import contextlib
-import importlib
 import logging
 import os
 import pickle
-import types
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from mambaasr import espnet_compat
 from mambaasr.errors import UserError
 from mambaasr.files import atomic_write
 
@@ -67,27 +66,11 @@ def load(path: str | Path, map_location: str | torch.device = "cpu") -> Any:
         raise UserError(f"{path}: not a plain checkpoint, so it is not opened: {reason}") from error
 
 
-@contextlib.contextmanager
-def guarded() -> Iterator[None]:
-    """Let ESPnet's trainer save with :func:`save` and average as below inside the block.
-
-    ``Trainer.run`` is one long method that calls ``torch.save`` in place; giving its module a
-    ``torch`` whose ``save`` is ours changes nothing else of it.
-    """
-
-    class Torch(types.ModuleType):
-        def __getattr__(self, name):
-            return getattr(torch, name)
-
-    guard = Torch("torch")
-    guard.save = lambda value, path: save(value, path)
-    trainer = importlib.import_module("espnet2.train.trainer")
-    average = trainer.average_nbest_models
-    try:
-        trainer.torch, trainer.average_nbest_models = guard, average_nbest_models
-        yield
-    finally:
-        trainer.torch, trainer.average_nbest_models = torch, average
+def guarded() -> contextlib.AbstractContextManager[None]:
+    """Let ESPnet's trainer save with :func:`save` and average as below inside the block."""
+    return espnet_compat.averaging_and_saving_by(
+        average_nbest_models, lambda value, path: save(value, path)
+    )
 
 
 def mend(folder: str | Path, criteria: Iterable[Sequence[str]]) -> int:
@@ -152,9 +135,7 @@ def _check_state(path, state):
 
 
 def _mend_models(folder, state, criteria):
-    from espnet2.train.reporter import Reporter
-
-    reporter = Reporter()
+    reporter = espnet_compat.Reporter()
     reporter.load_state_dict(state["reporter"])
     epoch = reporter.get_epoch()
     if epoch == 0:

@@ -20,11 +20,6 @@ from mambaasr.task import checkpoints, optim
 from mambaasr.task.log import write_log
 from mambaasr.task.trainer import Trainer, brief
 
-_abs_task = espnet_compat.import_quietly("espnet2.tasks.abs_task")
-_NestedDictAction = espnet_compat.import_quietly(
-    "espnet2.utils.nested_dict_action"
-).NestedDictAction
-
 _DATA = ("train_data_path_and_name_and_type", "valid_data_path_and_name_and_type")
 _PATHS = ("output_dir", "bpemodel", "non_linguistic_symbols", "rir_scp", "noise_scp")
 _PATH_LISTS = ("train_shape_file", "valid_shape_file")
@@ -50,7 +45,7 @@ class SafeTask:
         for action in parser._actions:
             if action.dest in _DATA:
                 action.type = path_name_type
-            elif isinstance(action, _NestedDictAction):
+            elif isinstance(action, espnet_compat.NestedDictAction):
                 action.__class__ = _ConfAction
         optim.add_options(parser)
 
@@ -76,8 +71,8 @@ class SafeTask:
         cls.prepare(args)
         _make_absolute(args)
         # As in ESPnet's own main, which besides prints the command line to the screen.
-        args.version = _abs_task.__version__
-        _abs_task.resolve_distributed_mode(args)
+        args.version = espnet_compat.espnet_version()
+        espnet_compat.resolve_distributed_mode(args)
         if not (args.distributed and args.multiprocessing_distributed):
             cls.main_worker(args)
             return
@@ -97,7 +92,7 @@ class SafeTask:
         with contextlib.ExitStack() as stack:
             stack.enter_context(write_log(args))
             stack.enter_context(checkpoints.guarded())
-            stack.enter_context(_checked_weights())
+            stack.enter_context(espnet_compat.initial_weights_loaded_by(_load_checked))
             if args.collect_stats:
                 stack.enter_context(_our_statistics(args))
             stack.enter_context(_named_losses_of_workers(args))
@@ -141,19 +136,14 @@ def path_name_type(text: str) -> tuple[str, ...]:
     return parts
 
 
-@contextlib.contextmanager
 def _our_statistics(args):
     """Let ESPnet's main_worker call our statistics; a normalisation made of them comes later."""
     from mambaasr.task import statistics
 
     if getattr(args, "normalize", None) == "global_mvn":
         args.normalize, args.normalize_conf = None, {}
-    theirs = _abs_task.collect_stats
-    _abs_task.collect_stats = functools.partial(statistics.collect_stats, args)
-    try:
-        yield
-    finally:
-        _abs_task.collect_stats = theirs
+    collect = functools.partial(statistics.collect_stats, args)
+    return espnet_compat.collecting_statistics_by(collect)
 
 
 @contextlib.contextmanager
@@ -188,42 +178,32 @@ def _named_losses_of_workers(args):
         ) from error
 
 
-@contextlib.contextmanager
-def _checked_weights():
-    """Let main_worker load ``--init_param`` so that weights that do not fit are named."""
-    theirs = _abs_task.load_pretrained_model
-
-    def load(init_param, model, **kwargs):
-        try:
-            # path:key in the file:key in the model:excluded, where the last three may be absent
-            part = model.get_submodule((init_param.split(":") + ["", ""])[2].strip())
-            loaded = []
-            hook = part.register_load_state_dict_pre_hook(
-                lambda part, state, prefix, *_: loaded.extend(_changed(part, state, prefix))
-            )
-            try:
-                theirs(init_param=init_param, model=model, **kwargs)
-            finally:
-                hook.remove()
-        except (RuntimeError, OSError, EOFError, AttributeError, ValueError) as error:
-            raise UserError(f"--init_param {init_param}: {brief(error)}") from error
-        left = sorted(part.state_dict().keys() - set(loaded))
-        if not loaded:
-            raise UserError(
-                f"--init_param {init_param}: no weight of the model is in it; the model's are "
-                f"{_shortened(left)}; write path:key in the file:key in the model"
-            )
-        if left:
-            logging.warning(
-                f"--init_param {init_param}: {len(left)} of {len(left) + len(loaded)} weights "
-                f"are not in it and keep their initial values: {_shortened(left)}"
-            )
-
-    _abs_task.load_pretrained_model = load
+def _load_checked(theirs, init_param, model, **kwargs):
+    """Load ``--init_param`` by ESPnet's own function; weights that do not fit are named."""
     try:
-        yield
-    finally:
-        _abs_task.load_pretrained_model = theirs
+        # path:key in the file:key in the model:excluded, where the last three may be absent
+        part = model.get_submodule((init_param.split(":") + ["", ""])[2].strip())
+        loaded = []
+        hook = part.register_load_state_dict_pre_hook(
+            lambda part, state, prefix, *_: loaded.extend(_changed(part, state, prefix))
+        )
+        try:
+            theirs(init_param=init_param, model=model, **kwargs)
+        finally:
+            hook.remove()
+    except (RuntimeError, OSError, EOFError, AttributeError, ValueError) as error:
+        raise UserError(f"--init_param {init_param}: {brief(error)}") from error
+    left = sorted(part.state_dict().keys() - set(loaded))
+    if not loaded:
+        raise UserError(
+            f"--init_param {init_param}: no weight of the model is in it; the model's are "
+            f"{_shortened(left)}; write path:key in the file:key in the model"
+        )
+    if left:
+        logging.warning(
+            f"--init_param {init_param}: {len(left)} of {len(left) + len(loaded)} weights "
+            f"are not in it and keep their initial values: {_shortened(left)}"
+        )
 
 
 def _changed(module, state, prefix):

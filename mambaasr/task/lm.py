@@ -3,12 +3,12 @@
 Importing this module registers our names, as :mod:`mambaasr.task.asr` does.
 """
 
-from mambaasr import espnet_compat, register
+from mambaasr import register
+from mambaasr.espnet_compat import LMTask as EspnetLMTask
 from mambaasr.task.common import SafeTask
 
-_espnet_lm = espnet_compat.import_quietly("espnet2.tasks.lm")
 register()
 
 
-class LMTask(SafeTask, _espnet_lm.LMTask):
+class LMTask(SafeTask, EspnetLMTask):
     """ESPnet's LM task; options, config files and experiment folder stay its own."""

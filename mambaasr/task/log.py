@@ -15,9 +15,7 @@ from tqdm import tqdm
 
 from mambaasr import provenance
 from mambaasr.errors import UserError
-from mambaasr.espnet_compat import import_quietly
-
-get_rank = import_quietly("espnet2.train.distributed_utils").get_rank
+from mambaasr.espnet_compat import get_rank
 
 _SHOWN = ("loss", "acc", "cer_ctc", "cer", "wer", "lid_acc", "time")
 _RESULTS = re.compile(r"\d+epoch results: ")

@@ -4,9 +4,8 @@ import argparse
 from collections.abc import Sequence
 
 import torch
-from espnet2.utils.types import float_or_none
 
-from mambaasr.espnet_compat import choices
+from mambaasr.espnet_compat import choices, float_or_none
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from espnet2.main_funcs.collect_stats import collect_stats as espnet_collect_stats
 
-from mambaasr import provenance
+from mambaasr import espnet_compat, provenance
 from mambaasr.data.dropped import Dropped, write_report
 from mambaasr.errors import UserError
 from mambaasr.files import atomic_write
@@ -143,7 +142,7 @@ def collect_stats(
         for stale in (output_dir / name).glob("*shape*"):
             stale.unlink()
     check = FrameCheck(model)
-    espnet_collect_stats(
+    espnet_compat.collect_stats(
         model=model,
         train_iter=check.follow(train_iter, "train"),
         valid_iter=check.follow(valid_iter, "valid"),

@@ -13,10 +13,8 @@ from tqdm import tqdm
 
 from mambaasr import provenance
 from mambaasr.errors import UserError
-from mambaasr.espnet_compat import import_quietly
+from mambaasr.espnet_compat import Trainer as EspnetTrainer
 from mambaasr.task import checkpoints
-
-EspnetTrainer = import_quietly("espnet2.train.trainer").Trainer
 
 
 class Progress:

@@ -90,7 +90,7 @@ def test_what_is_causal_sees_no_later_frame_and_the_others_do(mixer, direction):
 @pytest.mark.parametrize("direction", ["inner", "outer"])
 @pytest.mark.parametrize("merge", MERGES)
 def test_a_turned_mixer_gives_what_its_directions_swapped_give(mixer, variant, direction, merge):
-    """Time turned round and the parameters of both directions swapped: the output turns round."""
+    """Time reversed and the parameters of both directions swapped: the output is reversed."""
     one, x = make(mixer, direction, variant, merge), batch()
     two = make(mixer, direction, variant, merge)
     swap_directions(one, two)

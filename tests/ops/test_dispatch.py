@@ -20,7 +20,7 @@ class Missing:
 
 
 def test_auto_takes_the_best_that_runs_and_says_why_not_the_others(caplog):
-    dispatch._say.cache_clear()
+    dispatch._log_once.cache_clear()
     with caplog.at_level(logging.INFO, "mambaasr.ops"):
         chosen = dispatch.choose("scan", torch.zeros(1), {"cpu": Missing, "naive": naive}, "auto")
     assert chosen is naive

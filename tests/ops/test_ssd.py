@@ -89,7 +89,7 @@ def check(backend, inputs, tolerance=1e-5, **options):
 
 @pytest.fixture
 def small_pieces(monkeypatch):
-    """Chunks and slabs so small that short sequences have several of both."""
+    """Chunks and tiles so small that short sequences have several of both."""
 
     def sizes(batch, time, *_):
         return cpu.chunks.Sizes(4, 2, 2)
@@ -108,7 +108,7 @@ def test_values_and_gradients(backend, reverse, lengths, groups, small_pieces):
 
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("time", [1, 4, 7, 8, 9, 12, 16])
-def test_boundaries_of_chunks_and_slabs(reverse, time, small_pieces):
+def test_boundaries_of_chunks_and_tiles(reverse, time, small_pieces):
     check("cpu", make(time=time), reverse=reverse)
 
 

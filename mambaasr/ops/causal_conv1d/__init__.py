@@ -1,6 +1,7 @@
-"""Causal depthwise convolution: signature, checks and choice of the backend."""
+"""Causal depthwise convolution: signature, checks and backend selection."""
 
 import torch
+from torch import Tensor
 
 from mambaasr.ops.causal_conv1d import cpu, cuda, naive, triton
 from mambaasr.ops.dispatch import check_lengths, check_tensor, choose
@@ -22,19 +23,19 @@ def _check_weight(op, weight, channels, device):
 
 
 def causal_conv1d_fn(
-    x,
-    weight,
-    bias=None,
-    seq_idx=None,
-    initial_states=None,
-    return_final_states=False,
-    final_states_out=None,
-    activation=None,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    seq_idx: None = None,
+    initial_states: Tensor | None = None,
+    return_final_states: bool = False,
+    final_states_out: None = None,
+    activation: str | None = None,
     *,
-    lengths=None,
-    reverse=False,
-    backend=None,
-):
+    lengths: Tensor | None = None,
+    reverse: bool = False,
+    backend: str | None = None,
+) -> Tensor | tuple[Tensor, Tensor]:
     """Causal depthwise convolution, a drop-in for causal_conv1d's.
 
     Args:
@@ -82,8 +83,16 @@ def causal_conv1d_fn(
 
 
 @torch.no_grad()
-def causal_conv1d_update(x, conv_state, weight, bias=None, activation=None, *, backend=None):
-    """One step of the convolution for decoding; no gradients.
+def causal_conv1d_update(
+    x: Tensor,
+    conv_state: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    activation: str | None = None,
+    *,
+    backend: str | None = None,
+) -> Tensor:
+    """Run one step of the convolution, for decoding; no gradients.
 
     Args:
         x: (batch, channel).

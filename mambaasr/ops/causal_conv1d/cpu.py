@@ -4,18 +4,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mambaasr.ops.library import register
 from mambaasr.ops.native import call
 from mambaasr.ops.native.call import floats, integers, pointer, tensor, unavailable
 
 __all__ = ["causal_conv1d", "causal_conv1d_update", "unavailable"]
-
-_library = torch.library.Library("mambaasr", "FRAGMENT")
-_INPUTS = (
-    "Tensor x, Tensor weight, Tensor? bias, Tensor? initial_state, Tensor? lengths, "
-    "bool silu, bool reverse"
-)
-_library.define(f"causal_conv1d({_INPUTS}) -> (Tensor, Tensor)")
-_library.define(f"causal_conv1d_backward(Tensor dout, Tensor? dlast, {_INPUTS}) -> Tensor[]")
 
 _NOT_BACKWARD = (0,) * 9  # the fields of ConvArgs that the forward pass does not read
 
@@ -77,40 +70,36 @@ def _fake_backward(dout, dlast, x, weight, bias, h0, lengths, silu, reverse):
     ]
 
 
-def _setup_context(ctx, inputs, output):
-    *tensors, silu, reverse = inputs
-    ctx.save_for_backward(*tensors)
-    ctx.flags = silu, reverse
-    ctx.set_materialize_grads(False)
-
-
-def _differentiate(ctx, dout: Tensor | None, dlast: Tensor | None):
-    tensors = ctx.saved_tensors
-    if dout is None:
-        dout = torch.zeros_like(tensors[0])
-    grads = torch.ops.mambaasr.causal_conv1d_backward(dout, dlast, *tensors, *ctx.flags)
-    wanted = (g if need else None for g, need in zip(grads, ctx.needs_input_grad, strict=False))
-    return (*wanted, None, None, None)
-
-
-_library.impl("causal_conv1d", _forward, "CPU")
-_library.impl("causal_conv1d_backward", _backward, "CPU")
-torch.library.register_fake("mambaasr::causal_conv1d", _fake_forward, lib=_library)
-torch.library.register_fake("mambaasr::causal_conv1d_backward", _fake_backward, lib=_library)
-torch.library.register_autograd(
-    "mambaasr::causal_conv1d", _differentiate, setup_context=_setup_context, lib=_library
+register(
+    "causal_conv1d",
+    "Tensor x, Tensor weight, Tensor? bias, Tensor? initial_state, Tensor? lengths",
+    "bool silu, bool reverse",
+    _forward,
+    _backward,
+    _fake_forward,
+    _fake_backward,
 )
 
 
-def causal_conv1d(x, weight, bias, activation, lengths, reverse, initial_states):
+def causal_conv1d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    activation: str | None,
+    lengths: Tensor | None,
+    reverse: bool,
+    initial_states: Tensor | None,
+) -> tuple[Tensor, Tensor]:
     """See :func:`mambaasr.ops.causal_conv1d_fn`; arguments are checked there."""
     return torch.ops.mambaasr.causal_conv1d(
         x, weight, bias, initial_states, lengths, activation is not None, reverse
     )
 
 
-def causal_conv1d_update(x, conv_state, weight, bias, activation):
-    """One step, in place: one frame. See :func:`mambaasr.ops.causal_conv1d_update`."""
+def causal_conv1d_update(
+    x: Tensor, conv_state: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None
+) -> Tensor:
+    """Run one step, in place: one frame. See :func:`mambaasr.ops.causal_conv1d_update`."""
     frame, state = call.io(x).unsqueeze(2), floats(conv_state)
     # A state longer than the kernel reaches: taps of zero lie before it.
     weight = floats(F.pad(weight, (state.shape[2] + 1 - weight.shape[1], 0)))

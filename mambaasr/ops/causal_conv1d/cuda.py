@@ -6,6 +6,7 @@ own takes channel-last tensors of 8 n channels alone.
 """
 
 import torch
+from torch import Tensor
 
 from mambaasr.ops.gpu import DTYPES, attempt, unfit
 from mambaasr.ops.lengths import keep, reversal, take, valid_mask
@@ -21,7 +22,7 @@ GET = (
 )
 
 
-def unavailable(tensor):
+def unavailable(tensor: Tensor) -> str | None:
     """Say why causal_conv1d cannot run on ``tensor``, or None where it can."""
     reason = unfit(tensor)
     if reason is not None:
@@ -33,7 +34,7 @@ def unavailable(tensor):
     return None
 
 
-def refuses(*, x, weight):
+def refuses(*, x: Tensor, weight: Tensor) -> str | None:
     """Say which argument of a call causal_conv1d cannot serve, or None."""
     if not 2 <= weight.shape[1] <= 4:
         return (
@@ -45,7 +46,15 @@ def refuses(*, x, weight):
     return None
 
 
-def causal_conv1d(x, weight, bias, activation, lengths, reverse, initial_states):
+def causal_conv1d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    activation: str | None,
+    lengths: Tensor | None,
+    reverse: bool,
+    initial_states: Tensor | None,
+) -> tuple[Tensor, Tensor]:
     """See :func:`mambaasr.ops.causal_conv1d_fn`; arguments are checked there."""
     batch, channels, time = x.shape
     before = weight.shape[1] - 1
@@ -77,8 +86,10 @@ def _final(inputs, lengths, before, time):
     return keep(take(inputs, index.clamp(min=0), time=-1), index >= 0, time=-1)
 
 
-def causal_conv1d_update(x, conv_state, weight, bias, activation):
-    """One step; see :func:`mambaasr.ops.causal_conv1d_update`."""
+def causal_conv1d_update(
+    x: Tensor, conv_state: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None
+) -> Tensor:
+    """Run one step; see :func:`mambaasr.ops.causal_conv1d_update`."""
     bias = None if bias is None else bias.to(weight.dtype)
     # The kernel takes one dtype for both.
     out = attempt(PACKAGE)[0].causal_conv1d_update(

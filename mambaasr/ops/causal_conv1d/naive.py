@@ -2,17 +2,26 @@
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from mambaasr.ops.lengths import keep, take, valid_mask
 from mambaasr.ops.lengths import reverse as reverse_frames
 
 
-def unavailable(tensor):
+def unavailable(tensor: Tensor) -> str | None:
     """Pure torch runs anywhere."""
     return None
 
 
-def causal_conv1d(x, weight, bias, activation, lengths, reverse, initial_states):
+def causal_conv1d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    activation: str | None,
+    lengths: Tensor | None,
+    reverse: bool,
+    initial_states: Tensor | None,
+) -> tuple[Tensor, Tensor]:
     """See :func:`mambaasr.ops.causal_conv1d_fn`; arguments are checked there.
 
     Returns:
@@ -47,8 +56,10 @@ def causal_conv1d(x, weight, bias, activation, lengths, reverse, initial_states)
     return (reverse_frames(out, lengths, time=-1) if reverse else out), final
 
 
-def causal_conv1d_update(x, conv_state, weight, bias, activation):
-    """One step; see :func:`mambaasr.ops.causal_conv1d_update`."""
+def causal_conv1d_update(
+    x: Tensor, conv_state: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None
+) -> Tensor:
+    """Run one step; see :func:`mambaasr.ops.causal_conv1d_update`."""
     width = weight.shape[1]
     window = torch.cat([conv_state, x.to(conv_state.dtype).unsqueeze(-1)], dim=-1)
     conv_state.copy_(window[:, :, 1:])

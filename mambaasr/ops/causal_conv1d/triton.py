@@ -8,19 +8,12 @@ from torch import Tensor
 
 from mambaasr.ops.causal_conv1d import naive
 from mambaasr.ops.gpu import triton_unavailable
+from mambaasr.ops.library import register
 from mambaasr.ops.native.call import empty_like, floats
 
 __all__ = ["causal_conv1d", "causal_conv1d_update", "unavailable"]
 
 unavailable = triton_unavailable
-
-_library = torch.library.Library("mambaasr", "FRAGMENT")
-_INPUTS = (
-    "Tensor x, Tensor weight, Tensor? bias, Tensor? initial_state, Tensor? lengths, "
-    "bool silu, bool reverse"
-)
-_library.define(f"causal_conv1d_triton({_INPUTS}) -> (Tensor, Tensor)")
-_library.define(f"causal_conv1d_triton_backward(Tensor dout, Tensor? dlast, {_INPUTS}) -> Tensor[]")
 
 FRAMES, CHANNELS = 32, 64  # of a tile
 
@@ -109,33 +102,27 @@ def _fake_backward(dout, dlast, x, weight, bias, h0, lengths, silu, reverse):
     ]
 
 
-def _setup_context(ctx, inputs, output):
-    *tensors, silu, reverse = inputs
-    ctx.save_for_backward(*tensors)
-    ctx.flags = silu, reverse
-    ctx.set_materialize_grads(False)
-
-
-def _differentiate(ctx, dout: Tensor | None, dlast: Tensor | None):
-    tensors = ctx.saved_tensors
-    if dout is None:
-        dout = torch.zeros_like(tensors[0])
-    grads = torch.ops.mambaasr.causal_conv1d_triton_backward(dout, dlast, *tensors, *ctx.flags)
-    wanted = (g if need else None for g, need in zip(grads, ctx.needs_input_grad, strict=False))
-    return (*wanted, None, None, None)
-
-
-for _device in ("CUDA", "CPU"):  # the CPU under Triton's interpreter, see `unavailable`
-    _library.impl("causal_conv1d_triton", _forward, _device)
-    _library.impl("causal_conv1d_triton_backward", _backward, _device)
-torch.library.register_fake("mambaasr::causal_conv1d_triton", _fake_forward, lib=_library)
-torch.library.register_fake("mambaasr::causal_conv1d_triton_backward", _fake_backward, lib=_library)
-torch.library.register_autograd(
-    "mambaasr::causal_conv1d_triton", _differentiate, setup_context=_setup_context, lib=_library
+register(
+    "causal_conv1d_triton",
+    "Tensor x, Tensor weight, Tensor? bias, Tensor? initial_state, Tensor? lengths",
+    "bool silu, bool reverse",
+    _forward,
+    _backward,
+    _fake_forward,
+    _fake_backward,
+    devices=("CUDA", "CPU"),  # the CPU under Triton's interpreter, see `unavailable`
 )
 
 
-def causal_conv1d(x, weight, bias, activation, lengths, reverse, initial_states):
+def causal_conv1d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    activation: str | None,
+    lengths: Tensor | None,
+    reverse: bool,
+    initial_states: Tensor | None,
+) -> tuple[Tensor, Tensor]:
     """See :func:`mambaasr.ops.causal_conv1d_fn`; arguments are checked there."""
     return torch.ops.mambaasr.causal_conv1d_triton(
         x, weight, bias, initial_states, lengths, activation is not None, reverse

@@ -62,13 +62,13 @@ def _content_hash(path):
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
-def directories():
+def directories() -> list[Path]:
     """Where the library may lie: beside the sources, else in the user's cache."""
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     return [SOURCES / "lib", Path(cache) / "mambaasr"]
 
 
-def find_library():
+def find_library() -> Path | None:
     """Return the path of a whole library built from these very sources, or None."""
     for directory in directories():
         for path in sorted(directory.glob(f"libmambaasr-{_source_hash()}-*.so")):
@@ -104,9 +104,9 @@ def _compile(compiler, openmp, folder):
             for job in jobs:
                 job.kill()
                 job.wait()
-        for error, code in errors:
+        for said, code in errors:
             if code:
-                lines = error.strip().splitlines() or [f"exit status {code}"]
+                lines = said.strip().splitlines() or [f"exit status {code}"]
                 raise BuildError(f"{shlex.join(compiler)}: {lines[0]}")
     return library
 
@@ -120,7 +120,7 @@ def _writable(directory):
         return False
 
 
-def build(directory=None):
+def build(directory: str | Path | None = None) -> Path:
     """Build the library and return its path.
 
     Args:
@@ -158,7 +158,7 @@ def build(directory=None):
 
 
 @functools.cache
-def load():
+def load() -> tuple[ctypes.CDLL | None, str | None]:
     """Return (library, None), or (None, the reason why there is none).
 
     Builds it where none is found, which takes seconds, once.

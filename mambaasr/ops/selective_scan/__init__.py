@@ -1,6 +1,7 @@
-"""Selective scan, the recurrence of Mamba-1: signature, checks and choice of the backend."""
+"""Selective scan, the recurrence of Mamba-1: signature, checks and backend selection."""
 
 import torch
+from torch import Tensor
 
 from mambaasr.ops.dispatch import check_lengths, check_tensor, choose
 from mambaasr.ops.selective_scan import cpu, cuda, naive, triton
@@ -27,22 +28,22 @@ def _check_matrix(op, name, matrix, batch, channels, states, frames, device):
 
 
 def selective_scan_fn(
-    u,
-    delta,
-    A,
-    B,
-    C,
-    D=None,
-    z=None,
-    delta_bias=None,
-    delta_softplus=False,
-    return_last_state=False,
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+    return_last_state: bool = False,
     *,
-    lengths=None,
-    reverse=False,
-    initial_state=None,
-    backend=None,
-):
+    lengths: Tensor | None = None,
+    reverse: bool = False,
+    initial_state: Tensor | None = None,
+    backend: str | None = None,
+) -> Tensor | tuple[Tensor, Tensor]:
     """Selective scan of Mamba (arXiv 2312.00752, algorithm 2), a drop-in for mamba_ssm's.
 
     Args:
@@ -104,9 +105,20 @@ def selective_scan_fn(
 
 @torch.no_grad()
 def selective_state_update(
-    state, x, dt, A, B, C, D=None, z=None, dt_bias=None, dt_softplus=False, *, backend=None
-):
-    """One step of the selective scan for decoding; no gradients.
+    state: Tensor,
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    dt_bias: Tensor | None = None,
+    dt_softplus: bool = False,
+    *,
+    backend: str | None = None,
+) -> Tensor:
+    """Run one step of the selective scan, for decoding; no gradients.
 
     Args:
         state: (batch, channel, d_state), updated in place.

@@ -7,21 +7,12 @@ of frames from those saved at its start.
 import torch
 from torch import Tensor
 
+from mambaasr.ops.library import needs_gradient, register
 from mambaasr.ops.native import call
 from mambaasr.ops.native.call import floats, integers, pointer, tensor, unavailable
 from mambaasr.ops.selective_scan.groups import grouped, same_groups
 
 __all__ = ["selective_scan", "selective_state_update", "unavailable"]
-
-_library = torch.library.Library("mambaasr", "FRAGMENT")
-_INPUTS = (
-    "Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? z, "
-    "Tensor? delta_bias, Tensor? initial_state, Tensor? lengths, bool softplus, bool reverse"
-)
-_library.define(f"selective_scan({_INPUTS}, bool save) -> (Tensor, Tensor, Tensor)")
-_library.define(
-    f"selective_scan_backward(Tensor dout, Tensor? dlast, Tensor saved, {_INPUTS}) -> Tensor[]"
-)
 
 _NOT_BACKWARD = (0,) * 22  # the fields of ScanArgs that the forward pass does not read
 
@@ -165,47 +156,57 @@ def _fake_backward(
     ]
 
 
-def _setup_context(ctx, inputs, output):
-    *tensors, softplus, reverse, _ = inputs
-    ctx.save_for_backward(output[2], *tensors)
-    ctx.flags = softplus, reverse
-    ctx.mark_non_differentiable(output[2])
-    ctx.set_materialize_grads(False)
-
-
-def _differentiate(ctx, dout: Tensor | None, dlast: Tensor | None, _):
-    saved, *tensors = ctx.saved_tensors
-    if dout is None:
-        dout = torch.zeros_like(tensors[0])
-    grads = torch.ops.mambaasr.selective_scan_backward(dout, dlast, saved, *tensors, *ctx.flags)
-    wanted = (g if need else None for g, need in zip(grads, ctx.needs_input_grad, strict=False))
-    return (*wanted, None, None, None, None)
-
-
-_library.impl("selective_scan", _forward, "CPU")
-_library.impl("selective_scan_backward", _backward, "CPU")
-torch.library.register_fake("mambaasr::selective_scan", _fake_forward, lib=_library)
-torch.library.register_fake("mambaasr::selective_scan_backward", _fake_backward, lib=_library)
-torch.library.register_autograd(
-    "mambaasr::selective_scan", _differentiate, setup_context=_setup_context, lib=_library
+register(
+    "selective_scan",
+    "Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? z, "
+    "Tensor? delta_bias, Tensor? initial_state, Tensor? lengths",
+    "bool softplus, bool reverse",
+    _forward,
+    _backward,
+    _fake_forward,
+    _fake_backward,
+    saved=1,
 )
 
 
 def selective_scan(
-    u, delta, A, B, C, D, z, delta_bias, delta_softplus, lengths, reverse, initial_state
-):
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    delta_softplus: bool,
+    lengths: Tensor | None,
+    reverse: bool,
+    initial_state: Tensor | None,
+) -> tuple[Tensor, Tensor]:
     """See :func:`mambaasr.ops.selective_scan_fn`; arguments are checked there."""
     B, C = same_groups(B, C)
     tensors = (u, call.io(delta), A, B, C, D, call.io(z), delta_bias, initial_state, lengths)
-    save = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
+    save = needs_gradient(*tensors)
     out, last, _ = torch.ops.mambaasr.selective_scan(*tensors, delta_softplus, reverse, save)
     return out, last
 
 
-def selective_state_update(state, x, dt, A, B, C, D, z, dt_bias, dt_softplus):
-    """One step, in place; see :func:`mambaasr.ops.selective_state_update`."""
+def selective_state_update(
+    state: Tensor,
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    dt_bias: Tensor | None,
+    dt_softplus: bool,
+) -> Tensor:
+    """Run one step, in place; see :func:`mambaasr.ops.selective_state_update`."""
     h = floats(state)  # a scan over one frame, from and to the same memory
-    u, delta, z = (None if v is None else call.io(v).unsqueeze(2) for v in (x, dt, z))
+    u, delta = (call.io(v).unsqueeze(2) for v in (x, dt))
+    z = None if z is None else call.io(z).unsqueeze(2)
     B, C = same_groups(B.unsqueeze(-1), C.unsqueeze(-1))
     out = torch.empty_like(u)
     inputs = (u, delta, floats(A), _time_major(B), _time_major(C), floats(D), z, floats(dt_bias))

@@ -6,8 +6,10 @@ reverse and gathers the output back. What it cannot do at all, :func:`refuses` s
 """
 
 import functools
+from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from mambaasr.ops.gpu import DTYPES, attempt, unfit
 from mambaasr.ops.lengths import keep, reversal, take, valid_mask
@@ -29,7 +31,7 @@ MAX_STATES = 256
 NO_STEP = -1e4
 
 
-def unavailable(tensor):
+def unavailable(tensor: Tensor) -> str | None:
     """Say why mamba_ssm's scan cannot run on ``tensor``, or None where it can."""
     reason = unfit(tensor)
     if reason is not None:
@@ -42,11 +44,14 @@ def unavailable(tensor):
     return None
 
 
-def refuses(*, tensors, initial_state, return_last_state):
+def refuses(
+    *, tensors: Sequence[Tensor | None], initial_state: Tensor | None, return_last_state: bool
+) -> str | None:
     """Say which argument of a call mamba_ssm's scan cannot serve, or None."""
     if initial_state is not None:
         return "mamba_ssm's scan has no initial_state; backend='triton' has"
-    states = tensors[2].shape[1]
+    A = tensors[2]
+    states = 0 if A is None else A.shape[1]
     if states > MAX_STATES:
         return f"mamba_ssm's scan takes d_state up to {MAX_STATES}, not {states}; use 'triton'"
     present = [x for x in tensors if x is not None]
@@ -62,8 +67,19 @@ def refuses(*, tensors, initial_state, return_last_state):
 
 
 def selective_scan(
-    u, delta, A, B, C, D, z, delta_bias, delta_softplus, lengths, reverse, initial_state
-):
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    delta_softplus: bool,
+    lengths: Tensor | None,
+    reverse: bool,
+    initial_state: Tensor | None,
+) -> tuple[Tensor, Tensor]:
     """See :func:`mambaasr.ops.selective_scan_fn`; arguments are checked there."""
     if u.numel() == 0:  # the kernel cannot be launched over nothing
         return naive.selective_scan(
@@ -83,12 +99,13 @@ def selective_scan(
         torch.promote_types, (x.dtype for x in (u, delta, B, C, z) if x is not None)
     )
     order = reversal(lengths, batch, time, u.device) if reverse else None
-    rows = [u, B, C, z, delta]
-    if order is not None:
-        rows = [take(x, order, time=-1) for x in rows]
-    fills = [0.0] * 4 + [NO_STEP if delta_softplus else 0.0]
-    rows = [keep(x, mask, fill, time=-1) for x, fill in zip(rows, fills, strict=True)]
-    u_, B, C, z, delta = (None if x is None else x.to(dtype) for x in rows)
+
+    def row(x: Tensor, fill: float = 0.0) -> Tensor:
+        x = x if order is None else take(x, order, time=-1)
+        return keep(x, mask, fill, time=-1).to(dtype)
+
+    u_, B, C, z = row(u), row(B), row(C), None if z is None else row(z)
+    delta = row(delta, NO_STEP if delta_softplus else 0.0)
     D, delta_bias = (None if x is None else x.float() for x in (D, delta_bias))
     out, last = attempt(INTERFACE)[0].selective_scan_fn(
         u_, delta, A.float(), B, C, D, z, delta_bias, delta_softplus, True

@@ -11,11 +11,12 @@ arXiv 2312.00752, equations 1a, 1b and 2, algorithm 2; b batch, d channel, n sta
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from mambaasr.ops.lengths import valid_mask
 
 
-def unavailable(tensor):
+def unavailable(tensor: Tensor) -> str | None:
     """Pure torch runs anywhere."""
     return None
 
@@ -28,8 +29,19 @@ def _per_channel(x, channels):
 
 
 def selective_scan(
-    u, delta, A, B, C, D, z, delta_bias, delta_softplus, lengths, reverse, initial_state
-):
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    delta_softplus: bool,
+    lengths: Tensor | None,
+    reverse: bool,
+    initial_state: Tensor | None,
+) -> tuple[Tensor, Tensor]:
     """See :func:`mambaasr.ops.selective_scan_fn`; arguments are checked there.
 
     Returns:
@@ -83,8 +95,19 @@ def selective_scan(
     return y.permute(1, 2, 0).to(u.dtype), h
 
 
-def selective_state_update(state, x, dt, A, B, C, D, z, dt_bias, dt_softplus):
-    """One step; see :func:`mambaasr.ops.selective_state_update`."""
+def selective_state_update(
+    state: Tensor,
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    dt_bias: Tensor | None,
+    dt_softplus: bool,
+) -> Tensor:
+    """Run one step; see :func:`mambaasr.ops.selective_state_update`."""
     channels = x.shape[1]
     x_, dt_ = x.to(state.dtype), dt.to(state.dtype)
     if dt_bias is not None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from mambaasr.ops.gpu import triton_unavailable
+from mambaasr.ops.library import needs_gradient, register
 from mambaasr.ops.native.call import empty_like, floats
 from mambaasr.ops.selective_scan.groups import grouped, same_groups
 
@@ -20,18 +21,7 @@ __all__ = ["selective_scan", "selective_state_update", "unavailable"]
 
 unavailable = triton_unavailable
 
-_library = torch.library.Library("mambaasr", "FRAGMENT")
-_INPUTS = (
-    "Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? z, "
-    "Tensor? delta_bias, Tensor? initial_state, Tensor? lengths, bool softplus, bool reverse"
-)
-_library.define(f"selective_scan_triton({_INPUTS}, bool save) -> (Tensor, Tensor, Tensor, Tensor)")
-_library.define(
-    "selective_scan_triton_backward(Tensor dout, Tensor? dlast, Tensor before, Tensor sums, "
-    f"{_INPUTS}) -> Tensor[]"
-)
-
-CHAIN_BLOCK = 256
+PASSING_BLOCK = 256
 
 
 @functools.cache
@@ -57,7 +47,7 @@ def _plan(per_group, time, states):
 class _Grid:
     """The launch of tiles over (batch, chunk, group, block of channels)."""
 
-    def __init__(self, u, A, B):
+    def __init__(self, u: Tensor, A: Tensor, B: Tensor) -> None:
         self.u = u
         self.batch, self.channels, self.time = u.shape
         self.states, self.groups = A.shape[1], B.shape[1]
@@ -88,16 +78,16 @@ class _Grid:
                     num_warps=self.warps,
                 )
 
-    def chain(self, added, sums, A, first, backward):
+    def pass_states(self, added, sums, A, first, backward):
         """Run over the chunks; return what each starts from and what comes out at the end."""
         before = self.state()
         last = torch.empty(self.batch, self.states, self.channels, **self.new)
         size = self.states * self.channels
-        grid = (self.batch * -(-size // CHAIN_BLOCK),)
+        grid = (self.batch * -(-size // PASSING_BLOCK),)
         arguments = (added, sums, A, first, before, last, self.chunks, self.channels, size)
         if grid[0]:
             with torch.cuda.device_of(self.u):
-                _kernels().chain[grid](*arguments, BACKWARD=backward, BLOCK=CHAIN_BLOCK)
+                _kernels().state_passing[grid](*arguments, BACKWARD=backward, BLOCK=PASSING_BLOCK)
         return before, last
 
 
@@ -124,14 +114,14 @@ def _forward(u, delta, A, B, C, D, z, bias, h0, lengths, softplus, reverse, save
     added, sums = grid.state(), grid.per_channel()
     flags = {"softplus": softplus, "reverse": reverse}
     grid.run(
-        _kernels().chunk_states,
+        _kernels().chunk_state,
         *(u, delta, B, A, bias, lengths, added, sums, *grid.size),
         *_strides(u, delta, B),
         **flags,
     )
-    before, last = grid.chain(added, sums, A, _state_first(h0), backward=False)
+    before, last = grid.pass_states(added, sums, A, _state_first(h0), backward=False)
     grid.run(
-        _kernels().outputs,
+        _kernels().chunk_scan,
         *(u, delta, B, C, z, A, D, bias, lengths, before, out, *grid.size),
         *_strides(u, delta, B, C, z, out),
         **flags,
@@ -152,18 +142,18 @@ def _backward(
     flags = {"softplus": softplus, "reverse": reverse}
     added = grid.state()
     grid.run(
-        _kernels().chunk_gradients,
+        _kernels().chunk_scan_bwd_dstates,
         *(delta, C_, z, dout, A_, bias_, lengths, added, *grid.size),
         *_strides(delta, C_, z, dout),
         **flags,
     )
-    after, dh0 = grid.chain(added, sums, A_, _state_first(dlast), backward=True)
-    dA = added  # `chain` has read it
+    after, dh0 = grid.pass_states(added, sums, A_, _state_first(dlast), backward=True)
+    dA = added  # `pass_states` has read it
     rows = (grid.batch, grid.groups, grid.blocks, grid.states, grid.time)
     dB, dC = (torch.empty(rows, **grid.new) for _ in range(2))
     dD, dbias = grid.per_channel(), grid.per_channel()
     grid.run(
-        _kernels().gradients,
+        _kernels().chunk_scan_bwd,
         *(u, delta, B_, C_, z, dout, A_, D_, bias_, lengths, before, after),
         *(du, ddelta, None if z is None else dz, dA, dB, dC, dD, dbias, *grid.size),
         *_strides(u, delta, B_, C_, z, dout, du, ddelta, None if z is None else dz),
@@ -205,52 +195,57 @@ def _fake_backward(
     ]
 
 
-def _setup_context(ctx, inputs, output):
-    *tensors, softplus, reverse, _ = inputs
-    ctx.save_for_backward(*output[2:], *tensors)
-    ctx.flags = softplus, reverse
-    ctx.mark_non_differentiable(*output[2:])
-    ctx.set_materialize_grads(False)
-
-
-def _differentiate(ctx, dout: Tensor | None, dlast: Tensor | None, *_):
-    before, sums, *tensors = ctx.saved_tensors
-    if dout is None:
-        dout = torch.zeros_like(tensors[0])
-    grads = torch.ops.mambaasr.selective_scan_triton_backward(
-        dout, dlast, before, sums, *tensors, *ctx.flags
-    )
-    wanted = (g if need else None for g, need in zip(grads, ctx.needs_input_grad, strict=False))
-    return (*wanted, None, None, None, None)
-
-
-for _device in ("CUDA", "CPU"):  # the CPU under Triton's interpreter, see `unavailable`
-    _library.impl("selective_scan_triton", _forward, _device)
-    _library.impl("selective_scan_triton_backward", _backward, _device)
-torch.library.register_fake("mambaasr::selective_scan_triton", _fake_forward, lib=_library)
-torch.library.register_fake(
-    "mambaasr::selective_scan_triton_backward", _fake_backward, lib=_library
-)
-torch.library.register_autograd(
-    "mambaasr::selective_scan_triton", _differentiate, setup_context=_setup_context, lib=_library
+register(
+    "selective_scan_triton",
+    "Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? z, "
+    "Tensor? delta_bias, Tensor? initial_state, Tensor? lengths",
+    "bool softplus, bool reverse",
+    _forward,
+    _backward,
+    _fake_forward,
+    _fake_backward,
+    saved=2,
+    devices=("CUDA", "CPU"),  # the CPU under Triton's interpreter, see `unavailable`
 )
 
 
 def selective_scan(
-    u, delta, A, B, C, D, z, delta_bias, delta_softplus, lengths, reverse, initial_state
-):
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    delta_softplus: bool,
+    lengths: Tensor | None,
+    reverse: bool,
+    initial_state: Tensor | None,
+) -> tuple[Tensor, Tensor]:
     """See :func:`mambaasr.ops.selective_scan_fn`; arguments are checked there."""
     B, C = same_groups(B, C)
     tensors = (u, delta, A, B, C, D, z, delta_bias, initial_state, lengths)
-    save = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
+    save = needs_gradient(*tensors)
     out, last, *_ = torch.ops.mambaasr.selective_scan_triton(
         *tensors, delta_softplus, reverse, save
     )
     return out, last
 
 
-def selective_state_update(state, x, dt, A, B, C, D, z, dt_bias, dt_softplus):
-    """One step, in place; see :func:`mambaasr.ops.selective_state_update`."""
+def selective_state_update(
+    state: Tensor,
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    dt_bias: Tensor | None,
+    dt_softplus: bool,
+) -> Tensor:
+    """Run one step, in place; see :func:`mambaasr.ops.selective_state_update`."""
     batch, channels, states = state.shape
     B, C = (grouped(v) for v in same_groups(B.unsqueeze(-1), C.unsqueeze(-1)))
     out = torch.empty(batch, channels, dtype=x.dtype, device=x.device)
@@ -259,7 +254,7 @@ def selective_state_update(state, x, dt, A, B, C, D, z, dt_bias, dt_softplus):
     z_strides = (0, 0) if z is None else z.stride()
     if programs:
         with torch.cuda.device_of(x):
-            _kernels().step[(programs,)](
+            _kernels().state_update[(programs,)](
                 *(state, x, dt, _log2(A), B, C, floats(D), z, floats(dt_bias), out),
                 *(channels, B.shape[1], states, *state.stride(), *x.stride(), *dt.stride()),
                 *(*B.stride()[:3], *C.stride()[:3], *z_strides),

@@ -4,11 +4,12 @@ A sequence is cut into chunks of BT frames, which run in parallel. A program wor
 frames x BD channels of one sequence and group, and loops over the states. Symbols as in naive.py;
 k chunk, s step, the frame that is visited s-th. Three kernels a pass:
 
-    chunk_states     what a chunk adds to the state behind it, from a state of zero
-    chain            h_k = exp(A sum dt_k) h_{k-1} + added_k over the chunks, the cheap part
-    outputs          every step of a chunk, from the state that `chain` left before it
+    chunk_state      what a chunk adds to the state behind it, from a state of zero
+    state_passing    h_k = exp(A sum dt_k) h_{k-1} + added_k over the chunks, the cheap part
+    chunk_scan       every step of a chunk, from the state that `state_passing` left before it
 
-and in the backward pass `chunk_gradients`, `chain` from the last chunk to the first, `gradients`.
+and in the backward pass `chunk_scan_bwd_dstates`, `state_passing` from the last chunk to the first,
+`chunk_scan_bwd`. The names are those of mamba_ssm's kernels for Mamba-2.
 A is given as (n, d) in units of log2, so that exp2 serves; states as (b, k, n, d). Frames at
 padding are never read (dt = 0 leaves the state as it is) and get zeros.
 """
@@ -89,7 +90,7 @@ def _steps(delta, bias, b, d, t, sb, sd, st, mask, on, SOFTPLUS: tl.constexpr):
 
 
 @triton.jit
-def chunk_states(
+def chunk_state(
     u, delta, B, A, bias, lengths, added, sums, time, channels, groups,
     u_b, u_d, u_t, delta_b, delta_d, delta_t, B_b, B_g, B_n, B_t,
     STATES: tl.constexpr, SOFTPLUS: tl.constexpr, REVERSE: tl.constexpr,
@@ -119,7 +120,7 @@ def chunk_states(
 
 
 @triton.jit
-def chain(
+def state_passing(
     added, sums, A, first, before, last, chunks, channels, size,
     BACKWARD: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -150,7 +151,7 @@ def chain(
 
 
 @triton.jit
-def outputs(
+def chunk_scan(
     u, delta, B, C, z, A, D, bias, lengths, before, out, time, channels, groups,
     u_b, u_d, u_t, delta_b, delta_d, delta_t, B_b, B_g, B_n, B_t, C_b, C_g, C_n, C_t,
     z_b, z_d, z_t, out_b, out_d, out_t,
@@ -189,7 +190,7 @@ def outputs(
 
 
 @triton.jit
-def chunk_gradients(
+def chunk_scan_bwd_dstates(
     delta, C, z, dout, A, bias, lengths, added, time, channels, groups,
     delta_b, delta_d, delta_t, C_b, C_g, C_n, C_t, z_b, z_d, z_t, dout_b, dout_d, dout_t,
     STATES: tl.constexpr, SOFTPLUS: tl.constexpr, REVERSE: tl.constexpr,
@@ -215,7 +216,7 @@ def chunk_gradients(
 
 
 @triton.jit
-def gradients(
+def chunk_scan_bwd(
     u, delta, B, C, z, dout, A, D, bias, lengths, before, after,
     du, ddelta, dz, dA, dB, dC, dD, dbias, time, channels, groups,
     u_b, u_d, u_t, delta_b, delta_d, delta_t, B_b, B_g, B_n, B_t, C_b, C_g, C_n, C_t,
@@ -321,7 +322,7 @@ def gradients(
 
 
 @triton.jit
-def step(
+def state_update(
     state, x, dt, A, B, C, D, z, bias, out, channels, groups, states,
     state_b, state_d, state_n, x_b, x_d, dt_b, dt_d, B_b, B_g, B_n, C_b, C_g, C_n, z_b, z_d,
     SOFTPLUS: tl.constexpr, BD: tl.constexpr, BN: tl.constexpr,

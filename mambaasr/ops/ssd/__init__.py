@@ -1,4 +1,6 @@
-"""State-space duality, the recurrence of Mamba-2: signature, checks and choice of the backend."""
+"""State-space duality, the recurrence of Mamba-2: signature, checks and backend selection."""
+
+from torch import Tensor
 
 from mambaasr.ops.dispatch import check_lengths, check_tensor, choose
 from mambaasr.ops.ssd import cpu, cuda, naive
@@ -17,27 +19,27 @@ def _check_limit(op, limit):
 
 
 def mamba_chunk_scan_combined(
-    x,
-    dt,
-    A,
-    B,
-    C,
-    chunk_size,
-    D=None,
-    z=None,
-    dt_bias=None,
-    initial_states=None,
-    seq_idx=None,
-    cu_seqlens=None,
-    dt_softplus=False,
-    dt_limit=(0.0, float("inf")),
-    return_final_states=False,
-    return_varlen_states=False,
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    chunk_size: int,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    dt_bias: Tensor | None = None,
+    initial_states: Tensor | None = None,
+    seq_idx: None = None,
+    cu_seqlens: None = None,
+    dt_softplus: bool = False,
+    dt_limit: tuple[float, float] = (0.0, float("inf")),
+    return_final_states: bool = False,
+    return_varlen_states: bool = False,
     *,
-    lengths=None,
-    reverse=False,
-    backend=None,
-):
+    lengths: Tensor | None = None,
+    reverse: bool = False,
+    backend: str | None = None,
+) -> Tensor | tuple[Tensor, Tensor]:
     """Scan of Mamba-2 (arXiv 2405.21060, sections 5 and 6), a drop-in for mamba_ssm's.
 
     Args:
@@ -105,7 +107,7 @@ def mamba_chunk_scan_combined(
         check_tensor(op, name, tensor, shape, x.device, optional=True)
     limit = _check_limit(op, dt_limit)
     lengths = check_lengths(op, lengths, batch, time, x.device)
-    out, final_states = choose(op, x, IMPLEMENTATIONS, backend).chunk_scan(
+    out, final_states = choose(op, x, IMPLEMENTATIONS, backend).chunk_scan_combined(
         x,
         dt,
         A,

@@ -8,21 +8,12 @@ import torch
 from torch import Tensor
 
 from mambaasr.ops.lengths import unpadded, valid_mask
+from mambaasr.ops.library import needs_gradient, register
 from mambaasr.ops.ssd import chunks
 from mambaasr.ops.ssd.steps import step_sizes
 
-_library = torch.library.Library("mambaasr", "FRAGMENT")
-_INPUTS = (
-    "Tensor x, Tensor dt, Tensor a, Tensor B, Tensor C, Tensor? D, Tensor? z, Tensor? h0, "
-    "Tensor? lengths, bool reverse, int[] sizes"
-)
-_library.define(f"ssd({_INPUTS}, bool save) -> (Tensor, Tensor, Tensor, Tensor)")
-_library.define(
-    f"ssd_backward(Tensor? dout, Tensor? dlast, Tensor y, Tensor saved, {_INPUTS}) -> Tensor[]"
-)
 
-
-def unavailable(tensor):
+def unavailable(tensor: Tensor) -> str | None:
     """Say why this form does not run on ``tensor``, or None where it does."""
     if tensor.device.type == "cpu":
         return None
@@ -32,21 +23,21 @@ def unavailable(tensor):
     )
 
 
-# Numbers of an x-sized piece of a slab: with this many, the dozen such pieces that a slab works on
+# Numbers of an x-sized piece of a tile: with this many, the dozen such pieces that a tile works on
 # stay in the second and third level cache.
-_SLAB = 1 << 17
+_TILE = 1 << 17
 
 
 def _sizes(batch, time, heads, headdim, groups, states, lengths):
-    """Choose chunks and slabs; chunk_size is a GPU's."""
+    """Choose chunks and tiles; chunk_size is a GPU's."""
     width = max(1, heads * headdim)
     chunk = max(1, min(64, time))
-    # The state saved for each slab takes states / frames as much memory as x.
-    frames = max(_SLAB // width, 2 * states, chunk)
+    # The state saved for each tile takes states / frames as much memory as x.
+    frames = max(_TILE // width, 2 * states, chunk)
     frames = max(chunk, min(frames, -(-time // chunk) * chunk))
     sequences = 1
     if lengths is None:
-        sequences = max(1, min(batch, _SLAB // (width * frames)))
+        sequences = max(1, min(batch, _TILE // (width * frames)))
     return chunks.Sizes(chunk, max(1, frames // chunk), sequences)
 
 
@@ -68,7 +59,7 @@ def _outputs(x, a, B, z, sizes, save, new):
 
 
 def _room(x, lengths):
-    """What allocates outputs: zeros where there are frames that no slab visits, or no frames."""
+    """What allocates outputs: zeros where there are frames that no tile visits, or no frames."""
     return torch.empty if lengths is None and x.shape[1] > 0 else torch.zeros
 
 
@@ -105,8 +96,6 @@ def _backward(dout, dlast, y, saved, x, dt, a, B, C, D, z, h0, lengths, reverse,
     dx, ddt, da, dB, dC, dD, dz, dh0 = grads
     if dlast is not None:
         dh0.copy_(dlast)  # for sequences without a frame
-    if dout is None:
-        dout = torch.zeros((), dtype=x.dtype, device=x.device).expand(x.shape)
     scan = chunks.Scan(x, dt, a, B, C, D, z, lengths, reverse, chunks.Sizes(*sizes))
     wide = torch.zeros(x.shape[2:], dtype=a.dtype, device=a.device)
     into = (dx, ddt, da, dB, dC, None if z is None else dz, wide, dh0)
@@ -124,34 +113,36 @@ def _fake_backward(dout, dlast, y, saved, x, dt, a, B, C, D, z, h0, lengths, rev
     return _gradients(x, dt, a, B, C, D, z, _state_shape(x, B), torch.empty)
 
 
-def _setup_context(ctx, inputs, output):
-    *tensors, reverse, sizes, _ = inputs
-    _, _, y, saved = output
-    ctx.save_for_backward(y, saved, *tensors)
-    ctx.options = reverse, sizes
-    ctx.mark_non_differentiable(y, saved)
-    ctx.set_materialize_grads(False)
-
-
-def _differentiate(ctx, dout: Tensor | None, dlast: Tensor | None, *_):
-    y, saved, *tensors = ctx.saved_tensors
-    grads = torch.ops.mambaasr.ssd_backward(dout, dlast, y, saved, *tensors, *ctx.options)
-    wanted = (g if need else None for g, need in zip(grads, ctx.needs_input_grad, strict=False))
-    return (*wanted, None, None, None, None)
-
-
-_library.impl("ssd", _forward, "CompositeExplicitAutograd")
-_library.impl("ssd_backward", _backward, "CompositeExplicitAutograd")
-torch.library.register_fake("mambaasr::ssd", _fake_forward, lib=_library)
-torch.library.register_fake("mambaasr::ssd_backward", _fake_backward, lib=_library)
-torch.library.register_autograd(
-    "mambaasr::ssd", _differentiate, setup_context=_setup_context, lib=_library
+register(
+    "ssd",
+    "Tensor x, Tensor dt, Tensor a, Tensor B, Tensor C, Tensor? D, Tensor? z, Tensor? h0, "
+    "Tensor? lengths",
+    "bool reverse, int[] sizes",
+    _forward,
+    _backward,
+    _fake_forward,
+    _fake_backward,
+    saved=2,
+    devices=("CompositeExplicitAutograd",),
 )
 
 
-def chunk_scan(
-    x, dt, A, B, C, chunk_size, D, z, dt_bias, initial_states, softplus, limit, lengths, reverse
-):
+def chunk_scan_combined(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    chunk_size: int,
+    D: Tensor | None,
+    z: Tensor | None,
+    dt_bias: Tensor | None,
+    initial_states: Tensor | None,
+    softplus: bool,
+    limit: tuple[float, float],
+    lengths: Tensor | None,
+    reverse: bool,
+) -> tuple[Tensor, Tensor]:
     """See :func:`mambaasr.ops.mamba_chunk_scan_combined`; arguments are checked there."""
     dtype = torch.promote_types(x.dtype, torch.float32)
     batch, time, heads, headdim = x.shape
@@ -164,7 +155,7 @@ def chunk_scan(
         lengths = None  # sequences of one length go through together
     h0 = None if initial_states is None else initial_states.to(dtype).contiguous()
     tensors = (x, dt, a, B, C, D, z, h0, lengths)
-    save = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+    save = needs_gradient(*tensors)
     sizes = _sizes(batch, time, heads, headdim, groups, states, lengths)
     out, last, _, _ = torch.ops.mambaasr.ssd(*tensors, reverse, list(sizes), save)
     return out, last

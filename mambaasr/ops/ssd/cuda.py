@@ -5,6 +5,7 @@ the reversed direction gathers each sequence's own frames in reverse and the out
 """
 
 import torch
+from torch import Tensor
 
 from mambaasr.ops.gpu import attempt, unfit
 from mambaasr.ops.lengths import keep, reversal, take, valid_mask
@@ -19,7 +20,7 @@ GET = (
 )
 
 
-def unavailable(tensor):
+def unavailable(tensor: Tensor) -> str | None:
     """Say why mamba_ssm's kernels cannot run on ``tensor``, or None where they can."""
     reason = unfit(tensor)
     if reason is not None:
@@ -28,9 +29,22 @@ def unavailable(tensor):
     return None if error is None else f"{MODULE} cannot be imported ({error}); {GET}"
 
 
-def chunk_scan(
-    x, dt, A, B, C, chunk_size, D, z, dt_bias, initial_states, softplus, limit, lengths, reverse
-):
+def chunk_scan_combined(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    chunk_size: int,
+    D: Tensor | None,
+    z: Tensor | None,
+    dt_bias: Tensor | None,
+    initial_states: Tensor | None,
+    softplus: bool,
+    limit: tuple[float, float],
+    lengths: Tensor | None,
+    reverse: bool,
+) -> tuple[Tensor, Tensor]:
     """See :func:`mambaasr.ops.mamba_chunk_scan_combined`; arguments are checked there."""
     batch, time, heads, headdim = x.shape
     if x.numel() == 0:
@@ -40,10 +54,12 @@ def chunk_scan(
         return x, initial_states.float()
     mask = None if lengths is None else valid_mask(lengths, time)
     dt = step_sizes(dt, dt_bias, softplus, limit, mask, torch.float32)
-    x, B, C, z = (keep(v, mask) for v in (x, B, C, z))
+    x, B, C = (keep(v, mask) for v in (x, B, C))
+    z = keep(z, mask)
     if reverse:
         index = reversal(lengths, batch, time, x.device)
-        x, dt, B, C, z = (take(v, index) for v in (x, dt, B, C, z))
+        x, dt, B, C = (take(v, index) for v in (x, dt, B, C))
+        z = take(z, index)
     out, final_states = attempt(MODULE)[0].mamba_chunk_scan_combined(
         x,
         dt,

@@ -11,19 +11,33 @@ for each head; b batch, t time, h head, p headdim, n state):
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from mambaasr.ops.lengths import keep, valid_mask
 from mambaasr.ops.ssd.steps import step_sizes
 
 
-def unavailable(tensor):
+def unavailable(tensor: Tensor) -> str | None:
     """Pure torch runs anywhere."""
     return None
 
 
-def chunk_scan(
-    x, dt, A, B, C, chunk_size, D, z, dt_bias, initial_states, softplus, limit, lengths, reverse
-):
+def chunk_scan_combined(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    chunk_size: int,
+    D: Tensor | None,
+    z: Tensor | None,
+    dt_bias: Tensor | None,
+    initial_states: Tensor | None,
+    softplus: bool,
+    limit: tuple[float, float],
+    lengths: Tensor | None,
+    reverse: bool,
+) -> tuple[Tensor, Tensor]:
     """See :func:`mambaasr.ops.mamba_chunk_scan_combined`; arguments are checked there.
 
     Returns:
@@ -33,7 +47,7 @@ def chunk_scan(
     batch, time, heads, headdim = x.shape
     mask = None if lengths is None else valid_mask(lengths, time)
     dt = step_sizes(dt, dt_bias, softplus, limit, mask, dtype)
-    x_, B_, C_, z_ = (None if v is None else keep(v.to(dtype), mask) for v in (x, B, C, z))
+    x_, B_, C_ = (keep(v.to(dtype), mask) for v in (x, B, C))
     B_, C_ = (v.repeat_interleave(heads // B.shape[2], dim=2) for v in (B_, C_))  # (b, t, h, n)
     decay = torch.exp(dt * A.to(dtype))[..., None, None]  # (b, t, h, 1, 1)
     drive = (dt.unsqueeze(-1) * x_).unsqueeze(-1) * B_.unsqueeze(-2)  # (b, t, h, p, n)
@@ -55,5 +69,5 @@ def chunk_scan(
     if D is not None:
         y = y + D.to(dtype).reshape(heads, -1) * x_
     if z is not None:
-        y = y * F.silu(z_)
+        y = y * F.silu(keep(z.to(dtype), mask))
     return keep(y, mask).to(x.dtype), h

@@ -1,12 +1,21 @@
 """The step sizes, which all implementations share."""
 
+import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from mambaasr.ops.lengths import keep
 
 
-def step_sizes(dt, dt_bias, softplus, limit, mask, dtype):
-    """Step sizes (batch, time, head) in ``dtype`` after bias, softplus and limit.
+def step_sizes(
+    dt: Tensor,
+    dt_bias: Tensor | None,
+    softplus: bool,
+    limit: tuple[float, float],
+    mask: Tensor | None,
+    dtype: torch.dtype,
+) -> Tensor:
+    """Return step sizes (batch, time, head) in ``dtype`` after bias, softplus and limit.
 
     They are zero at padding, where a frame then leaves the state as it is: padding before
     (reverse) or after a sequence does nothing.
