@@ -1,7 +1,7 @@
 """Whole numbers in words, as they are recognised: lower case, no hyphens, accents in NFC."""
 
 import re
-from functools import lru_cache
+from functools import cache
 
 from num2words import num2words
 
@@ -15,7 +15,7 @@ REWRITE = {
 }
 
 
-@lru_cache(maxsize=None)
+@cache
 def number(n: int, lang: str, form: str = "cardinal") -> str:
     """Return a whole number from 0 to 9,999 in words.
 
