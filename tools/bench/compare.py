@@ -1,6 +1,6 @@
 """Comparisons of sides that compute the same thing: agreement, time, peak memory.
 
-Each runs in a child process, which a side may take too long in, or too much memory, or crash.
+They run in a child process: a side may take too long, or too much memory, or crash.
 """
 
 import contextlib
@@ -37,19 +37,11 @@ NO_MEMORY = ("can't allocate memory", "bad_alloc", "could not create a memory", 
 
 
 class Skipped(Exception):
-    """A side has no figure.
-
-    Attributes:
-        kind: "memory", "limit", "missing", "disagrees" or "error".
-        why: a line for the reader.
-    """
+    """A side has no figure: its ``kind`` (memory, limit, missing, disagrees, error) and ``why``."""
 
     def __init__(self, kind: str, why: str) -> None:
         super().__init__(kind, why)
         self.kind, self.why = kind, why
-
-    def __str__(self) -> str:
-        return self.why
 
 
 @dataclass
@@ -75,13 +67,12 @@ class Case:
             self.step()
             return []
         out = self.forward()
-        # Its size does not depend on the side, its values on nothing but its shape.
-        grad = _gradient_of_output(tuple(out.shape))
-        return [out.detach(), *torch.autograd.grad(out, self.leaves, grad)]
+        return [out.detach(), *torch.autograd.grad(out, self.leaves, _gradient(tuple(out.shape)))]
 
 
 @functools.lru_cache(maxsize=1)
-def _gradient_of_output(shape: Shape) -> torch.Tensor:
+def _gradient(shape: Shape) -> torch.Tensor:
+    """Draw a gradient of an output that does not depend on the side."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(1))
 
 
@@ -94,11 +85,11 @@ class Family:
         sides: name -> function of a shape that makes a :class:`Case`; the first is ours.
         shapes: what to measure.
         quick: a tiny shape, also to warm up with.
-        targets: shape -> how many times faster than the best peer we mean to be, for each mode.
+        targets: shape -> wanted ratio to the best peer in each mode.
         modes: of False (forward) and True (forward + backward) those to measure.
-        alike: whether the sides compute the same, which is checked then; if not, the memory is
-            that of what a side is made of as well.
-        patience: what the limit for one run is multiplied with.
+        alike: whether the sides compute the same, which is then checked; if not, the memory
+            includes what a side is made of.
+        patience: factor of the limit for one run.
     """
 
     title: str
@@ -110,68 +101,69 @@ class Family:
     alike: bool = True
     patience: int = 1
 
+    def check(self, side: str, shape: Shape, backward: bool, results: list[torch.Tensor]) -> None:
+        """Raise Skipped unless an output and its gradients are those of our side."""
+        expected = next(iter(self.sides.values()))(shape).run(backward)
+        for index, (want, have) in enumerate(zip(expected, results, strict=True)):
+            error = float((want - have).abs().max()) / (float(want.abs().max()) or 1.0)
+            if not error <= TOLERANCE:  # NaN counts
+                what = f"gradient {index}" if index else "output"
+                raise Skipped("disagrees", f"{side} does not agree with ours: {what}, {error:.1e}")
 
-def in_turns(sides: dict[str, Callable[[], Any]], budget: float) -> dict[str, dict]:
-    """Time sides by turns (A B A B ...), so that a noisy machine hits all of them.
+    def trial(self, side: str, shape: Shape, backward: bool) -> dict:
+        """Run a side once: {"seconds", "runs", "bytes" of peak memory}; its results are checked."""
+        # The first call of anything loads code, which is neither its time nor its memory.
+        self.sides[side](self.quick).run(backward)
+        before = resident()
+        case = self.sides[side](shape)
+        before = resident() if self.alike else before
+        start = time.perf_counter()
+        results = case.run(backward)
+        elapsed = time.perf_counter() - start
+        peak = peak_memory()
+        if self.alike:
+            self.check(side, shape, backward, results)
+        size = None if before is None else max(0, peak - before)
+        return {"seconds": elapsed, "runs": 1, "bytes": size}
 
-    Args:
-        sides: name -> callable without arguments.
-        budget: seconds that each side runs, and a little more.
+    def in_turns(self, sides: list[str], shape: Shape, backward: bool, budget: float) -> dict:
+        """Time sides by turns (A B A B ...), so that a noisy machine hits all of them.
 
-    Returns:
-        name -> {"seconds": the median, "runs"}.
-    """
-    gc.collect()
-    threads = torch.get_num_threads()
-    timers = [
-        Timer("side()", globals={"side": side}, num_threads=threads, description=name)
-        for name, side in sides.items()
-    ]
-    found = [
-        timer.blocked_autorange(min_run_time=budget / ROUNDS)
-        for _ in range(ROUNDS)
-        for timer in timers
-    ]
-    return {
-        one.task_spec.description: {"seconds": one.median, "runs": len(one.times)}
-        for one in Measurement.merge(found)
-    }
+        Returns:
+            side -> {"seconds": the median, "runs"} of at least ``budget`` seconds.
+        """
+        timers = []
+        for side in sides:
+            run = functools.partial(self.sides[side](shape).run, backward)
+            threads = torch.get_num_threads()
+            timers.append(Timer("run()", globals={"run": run}, num_threads=threads, label=side))
+        gc.collect()
+        rounds = [
+            timer.blocked_autorange(min_run_time=budget / ROUNDS)
+            for _ in range(ROUNDS)
+            for timer in timers
+        ]
+        return {
+            one.task_spec.label: {"seconds": one.median, "runs": len(one.times)}
+            for one in Measurement.merge(rounds)
+        }
 
 
 def resident() -> int | None:
-    """Bytes of this process in memory, what free lists hold returned first; None off Linux."""
+    """Bytes of this process in memory, what free lists hold returned; the peak starts anew."""
     gc.collect()
+    if sys.platform != "linux":
+        return None
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
-    return psutil.Process().memory_info().rss if sys.platform == "linux" else None
+    Path("/proc/self/clear_refs").write_text("5")
+    return psutil.Process().memory_info().rss
 
 
-def peak_memory(function: Callable[[], Any], before: int | None = None) -> tuple[Any, float, Any]:
-    """Return (result, seconds, bytes) of one run of ``function``.
-
-    The bytes are the largest resident memory while it ran, less ``before`` (by default that at
-    the start); None where the system does not tell.
-    """
-    now = resident()
-    if now is not None:
-        Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
-    start = time.perf_counter()
-    result = function()
-    elapsed = time.perf_counter() - start
-    if now is None:
-        return result, elapsed, None
-    status = Path("/proc/self/status").read_text()
-    peak = int(re.search(r"VmHWM:\s+(\d+)", status)[1]) * 1024
-    return result, elapsed, max(0, peak - (now if before is None else before))
-
-
-def check(side: str, results: list[torch.Tensor], expected: list[torch.Tensor]) -> None:
-    """Raise Skipped unless an output and its gradients are the expected ones."""
-    for index, (want, have) in enumerate(zip(expected, results, strict=True)):
-        error = float((want - have).abs().max()) / (float(want.abs().max()) or 1.0)
-        if not error <= TOLERANCE:  # NaN counts
-            what = f"gradient {index}" if index else "output"
-            raise Skipped("disagrees", f"{side} does not agree with ours: {what}, {error:.1e}")
+def peak_memory() -> int:
+    """The most bytes in memory since :func:`resident`."""
+    found = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
+    return int(found[1]) * 1024
 
 
 class Worker:
@@ -185,7 +177,6 @@ class Worker:
     def __init__(self, threads: int, inline: bool = False) -> None:
         self.threads, self.inline = threads, inline
         self.pool: ProcessPoolExecutor | None = None
-        self.pid = 0
 
     def call(self, function: Callable, *args: Any, limit: float) -> Any:
         """Return ``function(*args)``.
@@ -195,15 +186,14 @@ class Worker:
                 seconds.
         """
         if self.inline:
-            return guarded(function, *args)
+            return _guarded(function, *args)
         if self.pool is None:
             cap = int(0.9 * psutil.virtual_memory().available)
-            self.pool = ProcessPoolExecutor(
-                1, multiprocessing.get_context("spawn"), _start, (self.threads, cap)
-            )
+            spawn = multiprocessing.get_context("spawn")
+            self.pool = ProcessPoolExecutor(1, spawn, _start, (self.threads, cap))
             self.pid = self.pool.submit(os.getpid).result()  # its imports are nobody's time
         try:
-            return self.pool.submit(guarded, function, *args).result(limit)
+            return self.pool.submit(_guarded, function, *args).result(limit)
         except TimeoutError:
             self.close()
             raise Skipped("limit", f"more than {limit:g} s") from None
@@ -230,8 +220,7 @@ def _start(threads: int, cap: int) -> None:
     torch.set_num_threads(threads)
 
 
-def guarded(function: Callable, *args: Any) -> Any:
-    """Return ``function(*args)``; whatever it raises becomes Skipped."""
+def _guarded(function: Callable, *args: Any) -> Any:
     try:
         return function(*args)
     except Skipped:
@@ -240,30 +229,9 @@ def guarded(function: Callable, *args: Any) -> Any:
         raise Skipped("missing", str(error)) from None
     except Exception as error:  # whatever a peer raises is the answer, by name
         text = f"{type(error).__name__}: {error}".strip().splitlines()[0]
-        memory = isinstance(error, MemoryError) or any(sign in text for sign in NO_MEMORY)
-        raise Skipped("memory" if memory else "error", "out of memory" if memory else text) from (
-            None if memory else error
-        )
-
-
-def trial(family: Family, side: str, shape: Shape, backward: bool) -> dict:
-    """Run a side once: its time, its peak memory, and whether it computes what ours does."""
-    # The first call of anything loads code, which is neither its time nor its memory.
-    family.sides[side](family.quick).run(backward)
-    before = resident()
-    case = family.sides[side](shape)
-    run = functools.partial(case.run, backward)
-    results, elapsed, size = peak_memory(run, None if family.alike else before)
-    if family.alike:
-        check(side, results, next(iter(family.sides.values()))(shape).run(backward))
-    return {"seconds": elapsed, "runs": 1, "bytes": size}
-
-
-def turns(family: Family, sides: list[str], shape: Shape, backward: bool, budget: float) -> dict:
-    """Time sides in turns; see :func:`in_turns`."""
-    cases = {side: family.sides[side](shape) for side in sides}
-    runs = {side: functools.partial(case.run, backward) for side, case in cases.items()}
-    return in_turns(runs, budget)
+        if isinstance(error, MemoryError) or any(sign in text for sign in NO_MEMORY):
+            raise Skipped("memory", "out of memory") from None
+        raise Skipped("error", text) from error
 
 
 class Comparison:
@@ -272,8 +240,8 @@ class Comparison:
     Args:
         load: picklable function that returns the family, in the child process too.
         worker: where its sides run.
-        limit: seconds that one run of a peer may take.
-        budget: see :func:`in_turns`.
+        limit: seconds that one run may take.
+        budget: seconds of runs of each side.
     """
 
     def __init__(
@@ -283,23 +251,22 @@ class Comparison:
         self.limit, self.budget = limit * self.family.patience, budget
         self.given_up: dict[tuple[str, bool], Shape] = {}
 
-    def side(self, name: str, shape: Shape, backward: bool) -> dict:
+    def _trial(self, name: str, shape: Shape, backward: bool) -> dict:
         """Try a side once; where it ran into the limit no larger shape is tried."""
         known = self.given_up.get((name, backward))
         if known and math.prod(shape) >= math.prod(known):
             raise Skipped("limit", f"not tried: more than {self.limit:g} s at {known}")
-        late = Skipped("limit", f"more than {self.limit:g} s for one run")
         try:
             # Making the inputs, the warm-up and the check take time beside the run.
             most = self.limit * 1.2 + 5
-            found = self.worker.call(_of, self.load, trial, name, shape, backward, limit=most)
-            if found["seconds"] > self.limit:
-                raise late
+            found = self.worker.call(_of, self.load, "trial", name, shape, backward, limit=most)
         except Skipped as skipped:
             if skipped.kind != "limit":
                 raise
+            found = {"seconds": math.inf}
+        if found["seconds"] > self.limit:
             self.given_up[name, backward] = shape
-            raise late from None
+            raise Skipped("limit", f"more than {self.limit:g} s for one run")
         return found
 
     def cell(self, shape: Shape, backward: bool) -> dict[str, dict]:
@@ -314,21 +281,20 @@ class Comparison:
         found: dict[str, dict] = {}
         for name in self.family.sides:
             try:
-                found[name] = self.side(name, shape, backward)
+                found[name] = self._trial(name, shape, backward)
             except Skipped as skipped:
                 if not found:
                     raise
                 found[name] = {"skipped": skipped.why, "kind": skipped.kind}
         again = [name for name, one in found.items() if one.get("seconds", LONG) < LONG]
-        if again:
-            most = 60 + len(again) * (self.budget + 3 * ROUNDS * LONG)
-            times = self.worker.call(
-                _of, self.load, turns, again, shape, backward, self.budget, limit=most
-            )
-            for name, one in times.items():
-                found[name] |= one
+        most = 60 + len(again) * (self.budget + 3 * ROUNDS * LONG)
+        arguments = (again, shape, backward, self.budget)
+        for name, one in self.worker.call(
+            _of, self.load, "in_turns", *arguments, limit=most
+        ).items():
+            found[name] |= one
         return found
 
 
-def _of(load: Callable[[], Family], function: Callable, *args: Any) -> Any:
-    return function(load(), *args)
+def _of(load: Callable[[], Family], method: str, *args: Any) -> Any:
+    return getattr(load(), method)(*args)

@@ -93,21 +93,6 @@ def transformers_scan(shape: Shape) -> Case:
     )
 
 
-def torch_exp(shape: Shape) -> Case:
-    """As many exponentials as the scan has, from the second-level cache, by torch."""
-    batch, time, channels, states = shape
-    numbers = batch * time * channels * states
-    x = -torch.rand(min(1 << 17, numbers))
-    out = torch.empty_like(x)
-
-    def forward() -> torch.Tensor:
-        for _ in range(-(-numbers // x.numel())):
-            torch.exp(x, out=out)
-        return out
-
-    return Case(forward)
-
-
 def on_threads(threads: int, shape: Shape) -> Case:
     """Our scan with so many threads."""
     case = SCAN_OURS(shape)
@@ -239,15 +224,6 @@ FAMILIES = {
         SCAN_SHAPES,
         (2, 20, 32, 8),
         dict(zip(SCAN_SHAPES, ((25, 15), (40, 25), (40, 25), (40, 25), (20, 10)), strict=True)),
-    ),
-    "exp": Family(
-        f"The forward pass of the scan, and torch.exp of its exponentials alone, {SCAN_AXES}",
-        {"mambaasr cpu": SCAN_OURS, "torch.exp": torch_exp},
-        SCAN_SHAPES,
-        (2, 20, 32, 8),
-        dict.fromkeys(SCAN_SHAPES, (1 / 0.6,)),
-        modes=(False,),
-        alike=False,
     ),
     "scaling": Family(
         f"Selective scan over length and threads, {SCAN_AXES}",

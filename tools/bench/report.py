@@ -13,7 +13,7 @@ INTRODUCTION = """# Benchmarks
 
 Written by `python tools/bench/run.py docs` from what `make bench` measured; not edited by hand.
 All sides of a comparison run with the same threads, in turns, in one child process; figures are
-medians. Where the sides compute the same thing (all but whole encoders and torch.exp), a side's
+medians. Where the sides compute the same thing (all but whole encoders), a side's
 output and gradients are compared with ours before it is timed: one that disagrees is refused. A
 peer that needs longer than the limit for one run, or more memory than 90 % of what was free, is
 left out and named. The memory is the largest resident memory while it runs, beyond the inputs; of
@@ -47,15 +47,7 @@ def ratio(value: float, target: float | None = None) -> str:
 
 
 def table(cells: list[dict], what: str) -> tuple[list[str], list[list[str]], list[str]]:
-    """Lay out the cells of one family.
-
-    Args:
-        cells: see :func:`bench.run.measure`.
-        what: "seconds" or "bytes".
-
-    Returns:
-        headers, rows, and notes on what was left out.
-    """
+    """Lay out "seconds" or "bytes" of one family's cells: headers, rows, and what was left out."""
     ours, *peers = cells[0]["sides"]
     rows, notes = [], []
     for cell in cells:

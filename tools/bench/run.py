@@ -24,7 +24,7 @@ if __name__ == "__main__":
 
 SIZES = ("10M", "21M", "30M")
 # part -> families
-PARTS = {part: [part] for part in ("scan", "mixer", "exp", "scaling", "conv", "ssd")}
+PARTS = {part: [part] for part in ("scan", "mixer", "scaling", "conv", "ssd")}
 PARTS["models"] = [f"{size} {mode}" for size in SIZES for mode in ("inference", "training")]
 
 
@@ -108,7 +108,7 @@ def measure(part: str, args: argparse.Namespace, header: dict) -> tuple[list[dic
                     try:
                         sides = comparison.cell(shape, backward)
                     except Skipped as skipped:
-                        failures.append(f"{name} {title}: {skipped.kind}: {skipped}")
+                        failures.append(f"{name} {title}: {skipped.kind}: {skipped.why}")
                         continue
                     target = found.targets.get(shape, (None,) * 2)[mode]
                     cell = {"family": name, "title": found.title, "name": title, "shape": shape}
