@@ -123,7 +123,9 @@ if [[ $action != update ]]; then
     # What pyenv installed and nobody activated; a shim in the PATH may refuse to run.
     for folder in "${PYENV_ROOT:-${HOME:-}/.pyenv}"/versions/3.1[23].*/bin; do PATH+=:$folder; done
     # --system: an activated .venv must not be what it is itself built anew from.
-    python=$("$uv" python find --system --no-project "${PYTHON:->=3.12,<3.14}" 2>/dev/null || true)
+    find=("$uv" python find --system --no-project)
+    python=$("${find[@]}" "${PYTHON:-3.12}" 2>/dev/null || "${find[@]}" "${PYTHON:-3.13}" \
+        2>/dev/null || true)
     [[ -z ${PYTHON:-} || -z $python || $(version_of "$python") =~ ^3\.1[23]$ ]] ||
         die "PYTHON=$PYTHON is not Python 3.12 or 3.13 (which ESPnet needs)."
     "$uv" venv --quiet --no-project --clear --prompt mambaasr \
