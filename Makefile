@@ -19,7 +19,7 @@ help:
 	@echo "make test   the same, then the tests that prove it correct, in two processes"
 	@echo "make test_slow  the same, then the rest of the tests: whole recipes, long sweeps"
 	@echo "make bench  the same, then kernels and encoders beside their peers (about 40 minutes)"
-	@echo "make lint   ruff, shellcheck, and the commands that the documents name"
+	@echo "make lint   ruff, shellcheck, mypy, and the commands that the documents name"
 	@echo "make lock   pin the dependencies of setup.py anew into tools/requirements.lock"
 	@echo "make clean  remove what was built; corpora, experiments and .venv stay"
 

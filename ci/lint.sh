@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Style of Python and shell, and the documents against the code. Run by `make lint` and the tests.
+# Style of Python and shell, types, and the documents against the code. Run by `make lint` and the tests.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -13,6 +13,8 @@ listed '*.py' | xargs -0 python -m ruff format --check --quiet || {
     status=1
 }
 listed '*.sh' .ci/run | xargs -0 shellcheck -x || status=1
+# What to check stands in pyproject.toml.
+! grep -q '^\[tool\.mypy\]' pyproject.toml || python -m mypy || status=1
 python ci/check_docs.py || status=1
 [[ $status -ne 0 ]] || echo "lint: nothing to complain about"
 exit "$status"

@@ -12,11 +12,17 @@ import re
 import shlex
 import shutil
 import sys
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import mambaasr
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 PACKAGE = Path(mambaasr.__file__).parent
 ROOT = PACKAGE.parent
@@ -40,7 +46,7 @@ class Finding:
     remedy: str = ""
 
 
-def examine(folder="."):
+def examine(folder: str | Path = ".") -> list[Finding]:
     """Return every finding; ``folder`` is where experiments would be written."""
     gpus = nvidia_gpus()
     return [
@@ -54,7 +60,7 @@ def examine(folder="."):
     ]
 
 
-def installed(name):
+def installed(name: str) -> str | None:
     """Return the installed version of a distribution, or None."""
     try:
         return metadata.version(name)
@@ -62,11 +68,11 @@ def installed(name):
         return None
 
 
-def install_command(*requirements, isolated=True):
+def install_command(*requirements: str, isolated: bool = True) -> str:
     """Return the command that installs requirements beside this very interpreter."""
-    command = [sys.executable, "-m"]
-    command += ["uv", "pip", "install", "--python", sys.executable] if installed("uv") else []
-    command += [] if installed("uv") else ["pip", "install"]
+    command = [sys.executable, "-m", "pip", "install"]
+    if installed("uv"):
+        command = [*command[:2], "uv", "pip", "install", "--python", sys.executable]
     command += [] if isolated else ["--no-build-isolation"]
     # The pins are of environments that tools/setup_env.sh made; others have a torch of their own.
     lock, stamp = ROOT / "tools/requirements.lock", Path(sys.prefix, "mambaasr-env.stamp")
@@ -74,7 +80,7 @@ def install_command(*requirements, isolated=True):
     return shlex.join([*command, *requirements])
 
 
-def requirements(extra=None):
+def requirements(extra: str | None = None) -> "list[Requirement]":
     """Return this package's requirements that hold here: the plain ones, or those of an extra."""
     from packaging.requirements import Requirement
 
@@ -88,12 +94,12 @@ def requirements(extra=None):
     return found
 
 
-def plain(requirement):
+def plain(requirement: "Requirement") -> str:
     """Return ``name>=1`` without the marker that says which extra asks for it."""
     return f"{requirement.name}{requirement.specifier}"
 
 
-def unmet(wanted):
+def unmet(wanted: "Iterable[Requirement]") -> "list[tuple[Requirement, str | None]]":
     """Return what is missing or of a wrong version, as (requirement, installed or None)."""
     found = [(requirement, installed(requirement.name)) for requirement in wanted]
     return [
@@ -103,7 +109,7 @@ def unmet(wanted):
     ]
 
 
-def python_version():
+def python_version() -> Finding:
     """Python itself: what ESPnet runs on."""
     detail = f"{platform.python_version()} at {sys.executable}"
     if (3, 12) <= sys.version_info[:2] <= (3, 13):
@@ -112,7 +118,7 @@ def python_version():
     return Finding(FAIL, "python", detail, "PYTHON=python3.12 make env")
 
 
-def packages():
+def packages() -> Iterator[Finding]:
     """Yield findings on this package, what it requires, and what the tests require."""
     version = installed("mambaasr")
     if version is None:
@@ -148,7 +154,7 @@ def packages():
         yield Finding(NOTE, "tests, lint", detail, install_command(*lacking))
 
 
-def torch_cuda():
+def torch_cuda() -> str | None:
     """Return the CUDA version that the installed torch was built for, or None for none.
 
     Read from the text of torch/version.py; importing torch takes seconds.
@@ -161,7 +167,7 @@ def torch_cuda():
     return found.group(1) if found else None
 
 
-def torch_build(gpus):
+def torch_build(gpus: "Gpus") -> Finding:
     """Which torch it is, and whether that fits the GPU and its driver."""
     version, cuda = installed("torch"), torch_cuda()
     if version is None:
@@ -180,11 +186,11 @@ def torch_build(gpus):
 class Gpus:
     """What the NVIDIA driver sees: GPU names, and the newest CUDA (major, minor) it knows."""
 
-    names: tuple = ()
-    cuda: tuple = (0, 0)
+    names: tuple[str, ...] = ()
+    cuda: tuple[int, int] = (0, 0)
 
 
-def nvidia_gpus(library="libcuda.so.1"):
+def nvidia_gpus(library: str = "libcuda.so.1") -> Gpus:
     """Ask NVIDIA's driver library for its GPUs; CUDA_VISIBLE_DEVICES counts, as for torch."""
     try:
         driver = ctypes.CDLL(library)
@@ -203,14 +209,14 @@ def nvidia_gpus(library="libcuda.so.1"):
     return Gpus(tuple(names), (version.value // 1000, version.value % 1000 // 10))
 
 
-def gpu(gpus):
+def gpu(gpus: Gpus) -> Finding:
     """The GPUs that torch could use."""
     if not gpus.names:
         return Finding(NOTE, "gpu", "no NVIDIA GPU answers; everything runs on the CPU")
     return Finding(OK, "gpu", f"{len(gpus.names)}: {', '.join(gpus.names)}")
 
 
-def compiler_hint():
+def compiler_hint() -> str:
     """Return the command that brings a C++ compiler and Python's headers."""
     if sys.platform == "darwin":
         return "xcode-select --install"
@@ -221,7 +227,7 @@ def compiler_hint():
     return "conda install -c conda-forge cxx-compiler"
 
 
-def native_build():
+def native_build() -> ModuleType:
     """Load ops/native/build.py by path: importing its package would import torch."""
     spec = importlib.util.spec_from_file_location(
         "mambaasr_native_build", PACKAGE / "ops/native/build.py"
@@ -231,13 +237,13 @@ def native_build():
     return module
 
 
-def find_compiler():
+def find_compiler() -> str | None:
     """Return the path of the C++ compiler that would build the CPU kernel, or None."""
     named = shlex.split(os.environ.get("CXX", ""))[:1]
     return next(filter(None, map(shutil.which, named or native_build().COMPILERS)), None)
 
 
-def compiler():
+def compiler() -> Finding:
     """The C++ compiler, which only building the CPU kernel needs."""
     found = find_compiler()
     if found:
@@ -245,7 +251,7 @@ def compiler():
     return Finding(NOTE, "compiler", "no C++ compiler", compiler_hint())
 
 
-def backends(gpus):
+def backends(gpus: Gpus) -> Iterator[Finding]:
     """Yield a finding for each backend of the ops."""
     runs = installed("torch") is not None
     yield Finding(
@@ -259,12 +265,12 @@ def backends(gpus):
     yield gpu_backend("cuda", [requirement.name for requirement in cuda_extra()], gpus)
 
 
-def cuda_extra():
+def cuda_extra() -> "list[Requirement]":
     """Return the requirements of the extra ``cuda`` (none where the package is not installed)."""
     return requirements("cuda") if installed("mambaasr") else []
 
 
-def cpu_backend():
+def cpu_backend() -> Finding:
     """The compiled CPU kernel: found, loads, and runs on this processor."""
     name, native = "backend cpu", native_build()
     build = shlex.join([sys.executable, "-m", "mambaasr.ops.native"])
@@ -283,7 +289,7 @@ def cpu_backend():
     return Finding(OK, name, f"{library.mambaasr_isa().decode()}, {path}")
 
 
-def gpu_backend(backend, names, gpus):
+def gpu_backend(backend: str, names: list[str], gpus: Gpus) -> Finding:
     """A backend that needs a GPU and the packages ``names``."""
     name = f"backend {backend}"
     if not list(PACKAGE.glob(f"ops/*/{backend}.py")):
@@ -300,7 +306,7 @@ def gpu_backend(backend, names, gpus):
     return Finding(OK, name, ", ".join(f"{each} {installed(each)}" for each in names) or "ready")
 
 
-def disk(folder):
+def disk(folder: str | Path) -> Finding:
     """Free space where experiments are written."""
     where = Path(folder).resolve()
     try:
@@ -315,7 +321,7 @@ def disk(folder):
     return Finding(OK, "disk", detail)
 
 
-def report(findings):
+def report(findings: list[Finding]) -> str:
     """Return the findings as text, one a line, each remedy on a line of its own below it."""
     width = max(len(finding.name) for finding in findings)
     lines = []

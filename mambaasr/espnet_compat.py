@@ -48,6 +48,7 @@ __all__ = [
 _LATER = {
     "ASRTask": "espnet2.tasks.asr",
     "ESPnetASRModel": "espnet2.asr.espnet_model",
+    "JointNetwork": "espnet2.asr_transducer.joint_network",
     "LMTask": "espnet2.tasks.lm",
     "NestedDictAction": "espnet2.utils.nested_dict_action",
     "Reporter": "espnet2.train.reporter",

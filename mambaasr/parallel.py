@@ -1,12 +1,15 @@
 """Many independent jobs: in this process, on this machine's cores, or on a cluster, by Dask."""
 
 import os
+import re
 import sys
 import traceback
 from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -27,7 +30,13 @@ class ItemError(RuntimeError):
     """A function failed on one item; the message names the item and holds the traceback."""
 
 
-def map_items(function, items, nj=1, description="", cluster=None):
+def map_items(
+    function: Callable[[Any], Any],
+    items: Iterable[Any],
+    nj: int = 1,
+    description: str = "",
+    cluster: str | Path | None = None,
+) -> Iterator[Any]:
     """Apply a function to items, in parallel, and yield the results in the items' order.
 
     With ``nj`` 1 everything runs in this process; otherwise in ``nj`` single-threaded worker
@@ -82,7 +91,7 @@ def map_items(function, items, nj=1, description="", cluster=None):
             yield value
 
 
-def worker_index():
+def worker_index() -> int:
     """Return this worker's number within its cluster, 0 in an ordinary process.
 
     Lets workers share several GPUs: ``cuda:{worker_index() % torch.cuda.device_count()}``.
@@ -94,7 +103,7 @@ def worker_index():
         name = str(distributed.get_worker().name)
     except ValueError:
         return 0
-    digits = "".join(c if c.isdigit() else " " for c in name).split()
+    digits = re.findall(r"\d+", name)
     return int(digits[-1]) if digits else 0
 
 
@@ -253,7 +262,7 @@ def _read_cluster(path):
     return config
 
 
-def usable_cores():
+def usable_cores() -> int:
     """Return how many cores this process may use (a container or taskset may allow fewer)."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

@@ -36,10 +36,7 @@ def main() -> None:
 
 
 def _of_task(task):
-    from espnet2.asr.ctc import CTC
-    from espnet2.asr_transducer.joint_network import JointNetwork
-
-    from mambaasr.espnet_compat import choices
+    from mambaasr.espnet_compat import CTC, JointNetwork, choices
 
     parser = task.get_parser()
     options = {action.dest: describe_option(action) for action in parser._actions}

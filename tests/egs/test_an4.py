@@ -260,12 +260,11 @@ def test_data_sh_reads_AN4_from_the_environment(corpus, tmp_path):
         {"../../escaped": b"x"},
         {"/tmp/mambaasr-escaped": b"x"},
         {"link": special("an4-1234/link", tarfile.SYMTYPE, "../../escaped")},
-        {"link": special("an4-1234/link", tarfile.SYMTYPE, "etc")},
-        {"link": special("an4-1234/link", tarfile.LNKTYPE, "an4-1234/etc/a")},
+        {"link": special("an4-1234/link", tarfile.LNKTYPE, "/etc/passwd")},
         {"fifo": special("an4-1234/fifo", tarfile.FIFOTYPE)},
         {"device": special("an4-1234/device", tarfile.CHRTYPE)},
     ],
-    ids=["dotdot", "absolute", "symlink out", "symlink in", "hard link", "fifo", "device"],
+    ids=["dotdot", "absolute", "symlink out", "hard link out", "fifo", "device"],
 )
 def test_a_hostile_archive_is_refused_and_leaves_nothing(download, tmp_path, hostile):
     name = next(iter(hostile))

@@ -70,25 +70,26 @@ def request(espeak, text="twenty one", base="en-us", variant="m3", **changes):
     "lang, spelled",
     [
         ("en", {0: "zero", 13: "thirteen", 20: "twenty", 21: "twenty one", 100: "one hundred"}),
-        ("en", {999_999: "nine hundred ninety nine thousand nine hundred ninety nine"}),
+        ("en", {9_999: "nine thousand nine hundred ninety nine", 1100: "one thousand one hundred"}),
         ("en", {1005: "one thousand five", 2100: "two thousand one hundred"}),
         ("de", {1: "eins", 16: "sechzehn", 17: "siebzehn", 21: "einundzwanzig", 30: "dreißig"}),
         ("de", {100: "einhundert", 101: "einhunderteins", 1001: "eintausendeins"}),
-        ("de", {2345: "zweitausenddreihundertfünfundvierzig", 21000: "einundzwanzigtausend"}),
-        ("de", {101_000: "einhunderteintausend", 567: "fünfhundertsiebenundsechzig"}),
+        ("de", {2345: "zweitausenddreihundertfünfundvierzig"}),
+        ("de", {567: "fünfhundertsiebenundsechzig"}),
         ("es", {22: "veintidós", 31: "treinta y uno"}),
         ("es", {100: "cien", 101: "ciento uno", 500: "quinientos"}),
-        ("es", {1000: "mil", 2000: "dos mil", 21_000: "veintiún mil", 31_000: "treinta y un mil"}),
-        ("es", {1994: "mil novecientos noventa y cuatro", 700: "setecientos", 100_000: "cien mil"}),
+        ("es", {1000: "mil", 2000: "dos mil"}),
+        ("es", {1994: "mil novecientos noventa y cuatro", 700: "setecientos"}),
         ("fr", {17: "dix sept", 21: "vingt et un", 70: "soixante dix", 71: "soixante et onze"}),
         ("fr", {80: "quatre vingts", 81: "quatre vingt un", 91: "quatre vingt onze"}),
         ("fr", {97: "quatre vingt dix sept", 200: "deux cents"}),
-        ("fr", {201: "deux cent un", 1000: "mille", 200_000: "deux cent mille"}),
-        ("fr", {80_000: "quatre vingt mille", 1980: "mille neuf cent quatre vingts"}),
+        ("fr", {201: "deux cent un", 1000: "mille"}),
+        ("fr", {1980: "mille neuf cent quatre vingts"}),
         ("it", {21: "ventuno", 28: "ventotto", 23: "ventitré"}),
         ("it", {3: "tre", 100: "cento", 103: "centotré"}),
         ("it", {1000: "mille", 2000: "duemila", 1994: "millenovecentonovantaquattro"}),
-        ("it", {21_000: "ventunomila", 233: "duecentotrentatré", 3003: "tremilatré"}),
+        ("it", {108: "centootto", 118: "centodiciotto"}),
+        ("it", {233: "duecentotrentatré", 3003: "tremilatré"}),
     ],
 )  # fmt: skip
 def test_numbers_in_words(words, lang, spelled):
@@ -97,9 +98,9 @@ def test_numbers_in_words(words, lang, spelled):
 
 @pytest.mark.parametrize("lang", ["en", "de", "es", "fr", "it"])
 def test_every_number_has_its_own_words(words, lang):
-    spelled = [words.number(n, lang) for n in range(20_000)]
+    spelled = [words.number(n, lang) for n in range(10_000)]
     assert len(set(spelled)) == len(spelled)
-    for n in (-1, 1_000_000):
+    for n in (-1, 10_000):
         with pytest.raises(ValueError):
             words.number(n, lang)
 
@@ -114,17 +115,28 @@ def test_texts_are_plain_words(sentences, lang):
         assert all(word.isalpha() for word in text.split(" ")), text
 
 
-def test_dates_and_years_are_read_as_people_say_them(sentences):
-    assert sentences._english_year(1905) == "nineteen oh five"
-    assert sentences._english_year(1900) == "nineteen hundred"
-    assert sentences._english_year(2000) == "two thousand"
-    assert sentences._english_year(2024) == "twenty twenty four"
-    assert sentences._german_year(1994) == "neunzehnhundertvierundneunzig"
-    assert sentences._german_year(2005) == "zweitausendfünf"
-    days = {1: "first", 12: "twelfth", 20: "twentieth", 22: "twenty second", 30: "thirtieth"}
-    assert {n: sentences._english_ordinal(n) for n in days} == days
-    days = {1: "erste", 7: "siebte", 19: "neunzehnte", 20: "zwanzigste", 31: "einunddreißigste"}
-    assert {n: sentences._german_ordinal(n) for n in days} == days
+def test_years_and_ordinals_are_read_as_people_say_them(words):
+    years = {
+        ("en", 1905): "nineteen oh five",
+        ("en", 1900): "nineteen hundred",
+        ("en", 2000): "two thousand",
+        ("en", 2005): "two thousand five",
+        ("en", 2024): "twenty twenty four",
+        ("de", 1994): "neunzehnhundertvierundneunzig",
+        ("de", 2005): "zweitausendfünf",
+    }
+    assert {(lang, n): words.number(n, lang, "year") for lang, n in years} == years
+    days = {
+        ("en", 1): "first",
+        ("en", 12): "twelfth",
+        ("en", 20): "twentieth",
+        ("en", 22): "twenty second",
+        ("de", 1): "erste",
+        ("de", 7): "siebte",
+        ("de", 19): "neunzehnte",
+        ("de", 31): "einunddreißigste",
+    }
+    assert {(lang, n): words.number(n, lang, "ordinal") for lang, n in days} == days
 
 
 @pytest.mark.parametrize("lang", ["en", "de", "es", "fr", "it"])

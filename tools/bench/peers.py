@@ -7,15 +7,12 @@ whatever they share with it win.
 import contextlib
 import hashlib
 import importlib
-import importlib.util
 import os
-import shutil
 import subprocess
 import sys
 import types
+from collections.abc import Callable, Iterator
 from pathlib import Path
-
-from mambaasr.files import atomic_write
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -38,7 +35,11 @@ class Missing(Exception):
     """A peer cannot be had here; the message names it and says why."""
 
 
-def install(folder=FOLDER, groups=None, say=print):
+def install(
+    folder: Path = FOLDER,
+    groups: dict[str, list[str]] | None = None,
+    say: Callable[[str], object] = print,
+) -> list[str]:
     """Install what is not there yet; what fails is said, and the rest goes on.
 
     Args:
@@ -50,41 +51,29 @@ def install(folder=FOLDER, groups=None, say=print):
         the names of the groups that are missing.
     """
     missing = []
+    command = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", sys.executable]
+    command += ["--target", str(folder), "--no-deps", "--no-build-isolation"]
+    environment = {**os.environ, **NO_CUDA, "PYTHONPATH": str(folder)}
     for name, arguments in (GROUPS if groups is None else groups).items():
-        digest = hashlib.sha256(repr(arguments).encode() + sys.version.encode())
-        for file in HERE.glob("*.txt"):
-            digest.update(file.read_bytes() if str(file) in arguments else b"")
-        stamp = Path(folder) / f".{digest.hexdigest()[:16]}"
+        pins = [Path(each).read_text() for each in arguments if each.endswith(".txt")]
+        digest = hashlib.sha256(repr((arguments, pins, sys.version)).encode()).hexdigest()
+        stamp = folder / f".{digest[:16]}"
         if stamp.exists():
             continue
-        command = [*_installer(), "--target", str(folder), "--no-deps", "--no-build-isolation"]
-        environment = {**os.environ, **NO_CUDA, "PYTHONPATH": str(folder)}
-        try:
-            result = subprocess.run(
-                [*command, *arguments], env=environment, capture_output=True, text=True, timeout=600
-            )
-            failure = _reason(result.stderr) if result.returncode else None
-        except (OSError, subprocess.TimeoutExpired) as error:
-            failure = str(error)
-        if failure is None:
-            with atomic_write(stamp) as stream:
-                stream.write(name)
-            say(f"installed for the bench: {name}")
-        else:
+        result = subprocess.run(
+            [*command, *arguments], env=environment, capture_output=True, text=True
+        )
+        if result.returncode:
             missing.append(name)
-            say(f"missing peer: {name}: cannot be installed: {failure}")
+            reason = "; ".join(line.strip() for line in result.stderr.strip().splitlines())
+            say(f"missing peer: {name}: cannot be installed: {reason}")
+        else:
+            stamp.touch()
+            say(f"installed for the bench: {name}")
     return missing
 
 
-def _installer():
-    if importlib.util.find_spec("uv"):
-        return [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", sys.executable]
-    if shutil.which("uv"):
-        return ["uv", "pip", "install", "--quiet", "--python", sys.executable]
-    return [sys.executable, "-m", "pip", "install", "--quiet", "--upgrade"]
-
-
-def load(module, folder=FOLDER):
+def load(module: str, folder: Path = FOLDER) -> types.ModuleType:
     """Import a peer's module.
 
     Raises:
@@ -102,7 +91,7 @@ def load(module, folder=FOLDER):
         raise Missing(f"{module.partition('.')[0]}: {error}") from error
 
 
-def selective_scan_ref(folder=FOLDER):
+def selective_scan_ref(folder: Path = FOLDER) -> Callable:
     """Return mamba_ssm's reference scan, which is plain torch.
 
     Raises:
@@ -113,7 +102,7 @@ def selective_scan_ref(folder=FOLDER):
 
 
 @contextlib.contextmanager
-def sources(folder=FOLDER):
+def sources(folder: Path = FOLDER) -> Iterator[Callable[[str], types.ModuleType]]:
     """Within, modules of mamba_ssm and causal_conv1d load without their compiled code.
 
     Stand-ins take the places of what they import and their reference functions do not use: CUDA
@@ -185,8 +174,3 @@ class _Unused:
 
     def __iter__(self):
         yield self
-
-
-def _reason(said):
-    """What an installer says of its failure, in one line."""
-    return "; ".join(line.strip() for line in said.strip().splitlines()) or "it says nothing"

@@ -1,230 +1,159 @@
-"""Turns the cells of each part into tables."""
+"""Tables of what was measured, for the screen and for docs/benchmarks.md, and its plot."""
 
-from bench import conv, mixer, scan, ssd
-from bench.compare import best_peer
-from bench.table import Table, duration, memory, times
+import json
+from collections.abc import Iterator
+from pathlib import Path
 
-PASSES = {False: "forward", True: "forward + backward"}
+from tabulate import tabulate
+
+from mambaasr.errors import UserError
+from mambaasr.files import atomic_write
+
+INTRODUCTION = """# Benchmarks
+
+Written by `python tools/bench/run.py docs` from what `make bench` measured; not edited by hand.
+All sides of a comparison run with the same threads, in turns, in one child process; figures are
+medians. Where the sides compute the same thing (all but whole encoders), a side's
+output and gradients are compared with ours before it is timed: one that disagrees is refused. A
+peer that needs longer than the limit for one run, or more memory than 90 % of what was free, is
+left out and named. The memory is the largest resident memory while it runs, beyond the inputs; of
+encoders it is that of weights and, in training, of gradients and Adam's state as well. A training
+step is forward, CTC loss, backward and Adam.
+
+For comparison, published: the authors of Mamba report their CUDA scan 20 to 40 times faster than a
+standard scan in PyTorch (arXiv 2312.00752, section 4.5).
+"""
+SVG = "encoder_speed.svg"
 
 
-def shape_of(cell):
-    """The shape that a cell was measured at."""
-    return tuple(cell["shape"])
+def duration(seconds: float) -> str:
+    """Write a time with three digits."""
+    for unit, factor in (("s", 1), ("ms", 1e3)):
+        if seconds * factor >= 1:
+            return f"{seconds * factor:.3g} {unit}" if seconds < 1000 else f"{seconds:.0f} s"
+    return f"{seconds * 1e6:.3g} µs"
 
 
-def comparison(title, module, cells, targets=None):
-    """Times and ratios of a family."""
-    ours = next(iter(module.SIDES))
+def memory(size: float) -> str:
+    """Write a number of bytes."""
+    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+
+
+def ratio(value: float, target: float | None = None) -> str:
+    """Write a ratio, with its target and whether it is met."""
+    digits = f"{value:.2f} x" if value < 10 else f"{value:.0f} x"
+    met = "" if target is None else f" (target {target:.2g}: {'yes' if value >= target else 'no'})"
+    return digits + met
+
+
+def table(cells: list[dict], what: str) -> tuple[list[str], list[list[str]], list[str]]:
+    """Lay out "seconds" or "bytes" of one family's cells: headers, rows, and what was left out."""
+    ours, *peers = cells[0]["sides"]
     rows, notes = [], []
     for cell in cells:
-        shape, backward = shape_of(cell), cell["backward"]
-        sides = cell["sides"]
-        best = best_peer(sides, ours)
-        wanted = targets.get(shape, (None, None))[backward] if targets else None
-        ratio = "no peer" if best is None else times(best[1] / sides[ours]["median"], wanted)
-        rows.append(
-            [
-                f"{module.describe(shape)} {PASSES[backward]}",
-                *(one_time(sides[side]) if side in sides else "-" for side in module.SIDES),
-                best[0] if best else "-",
-                ratio,
-            ]
-        )
-        for side, one in sides.items():
+        row = [cell["name"]]
+        for side, one in cell["sides"].items():
             if "skipped" in one:
-                notes.append(f"{rows[-1][0]}: {side} left out: {one['skipped']}.")
-    return Table(title, ["", *module.SIDES, "best peer", "ours is faster by"], rows, notes)
-
-
-def one_time(side):
-    """The median of a side, or why there is none."""
-    if "skipped" in side:
-        kinds = {"memory": "out of memory", "limit": "over the limit"}
-        return kinds.get(side["kind"], side["kind"])
-    return duration(side["median"]) + (" (one run)" if side["runs"] == 1 else "")
-
-
-def peak(title, module, cells):
-    """Peak memory of forward + backward of a family."""
-    ours = next(iter(module.SIDES))
-    rows = []
-    for cell in cells:
-        if not cell["backward"]:
-            continue
-        sides = cell["sides"]
-        sizes = [one["bytes"] for s, one in sides.items() if s != ours and one.get("bytes")]
-        own = sides[ours]["bytes"]
-        ratio = times(min(sizes) / own) if sizes and own else "-"
-        cells_ = [
-            memory(one["bytes"]) if "bytes" in one else one_time(one) for one in sides.values()
-        ]
-        rows.append([module.describe(shape_of(cell)), *cells_, ratio])
-    note = "Largest resident memory while it runs, beyond the inputs, in a child process."
-    return Table(title, ["", *module.SIDES, "ours is smaller by"], rows, [note])
-
-
-def scan_tables(cells):
-    """Tables of the part scan."""
-    shape = "(batch, frames, channels, states)"
-    for module, name, targets in (
-        (scan, f"Selective scan, {shape}", scan.TARGETS),
-        (mixer, f"Whole Mamba mixer, {shape}, same weights", None),
-    ):
-        chosen = [cell for cell in cells.values() if cell["family"] == module.__name__]
-        if chosen:
-            yield comparison(name, module, chosen, targets)
-            yield peak(f"{name}: peak memory of forward + backward", module, chosen)
-
-
-def floor_tables(cells):
-    """Tables of the part floor."""
-    rows = []
-    for cell in cells.values():
-        rows.append(
-            [
-                scan.describe(shape_of(cell)),
-                duration(cell["forward"]["median"]),
-                duration(cell["floor"]["median"]),
-                f"{cell['ns_per_vector']:.2f}",
-                times(cell["forward_over_floor"], 1.5, at_most=True),
-                times(cell["forward_over_floor_all"]),
-                duration(cell["forward_threads"]["median"]),
-                duration(cell["torch_exp"]["median"]),
-                times(cell["forward_over_torch_exp"], 0.6, at_most=True),
-            ]
-        )
-    threads = max(cell["threads"] for cell in cells.values())
-    headers = [
-        "(batch, frames, channels, states)",
-        "forward, 1 thread",
-        "its exponentials alone",
-        "ns a vector",
-        "forward / exponentials",
-        "with those of softplus and gate",
-        f"forward, {threads} threads",
-        f"torch.exp, {threads} threads",
-        "forward / torch.exp",
-    ]
-    note = "Exponentials alone: vectorised, from the first-level cache (tools/bench/floor.cpp)."
-    yield Table("The forward pass against the machine", headers, rows, [note])
-
-
-def scaling_tables(cells):
-    """Tables of the part scaling."""
-    rows, threads = [], 0
-    for cell in cells.values():
-        threads = cell["threads"]
-        rows.append(
-            [
-                f"{scan.describe(shape_of(cell))} {PASSES[cell['backward']]}",
-                duration(cell["one"]["median"]),
-                duration(cell["more"]["median"]),
-                times(cell["speedup"], 1.8 if threads == 2 else None),
-                f"{cell['ns_per_frame']:.0f}",
-            ]
-        )
-    headers = ["", "1 thread", f"{threads} threads", "speed-up", "ns a frame"]
-    note = "At 25 frames a second 375 frames are 15 s of audio, 15000 are 10 min, 90000 an hour."
-    yield Table("Selective scan over time and threads", headers, rows, [note])
-
-
-def conv_tables(cells):
-    """Tables of the part conv."""
-    title = f"Causal depthwise convolution, width {conv.WIDTH}, (batch, frames, channels)"
-    yield comparison(title, conv, list(cells.values()))
-    yield peak(f"{title}: peak memory of forward + backward", conv, list(cells.values()))
-
-
-def ssd_tables(cells):
-    """Tables of the part ssd."""
-    title = "Mamba-2 (SSD), (batch, frames, heads, channels a head, states)"
-    yield comparison(title, ssd, list(cells.values()))
-    yield peak(f"{title}: peak memory of forward + backward", ssd, list(cells.values()))
-
-
-# A first measurement of ESPnet's Conformer, 20.9 M, before this bench was there: what to beat.
-# (mode, batch, seconds of audio) -> (time, bytes or None)
-EARLIER = {
-    ("inference", 1, 5): (0.066, None),
-    ("inference", 1, 15): (0.18, None),
-    ("inference", 1, 60): (2.2, None),
-    ("inference", 1, 300): (75.0, 16.4e9),
-    ("training", 4, 15): (2.5, None),
-}
-# (mode, batch, seconds) -> times faster than the best other encoder
-MODEL_TARGETS = {
-    ("inference", 1, 5): 1,
-    ("inference", 1, 15): 1,
-    ("inference", 1, 60): 3,
-    ("inference", 1, 300): 15,
-    ("inference", 1, 600): 1,
-    ("training", 4, 15): 1,
-}
-
-
-def model_tables(cells):
-    """Tables of the part models."""
-    for mode, name in (("inference", "One inference pass"), ("training", "One training step")):
-        chosen = [cell for cell in cells.values() if cell["mode"] == mode]
-        if chosen:
-            yield _model_table(name, chosen)
-
-
-def _model_table(name, cells):
-    rows, notes = [], []
-    for cell in cells:
-        sides, key = cell["sides"], (cell["mode"], cell["batch"], cell["seconds"])
-        ours = sides["conmamba"]
-        ran = [one for one in sides.values() if one is not ours and "median" in one]
-        best = min((one["median"] for one in ran), default=None)
-        least = min((one["bytes"] for one in ran if one["bytes"]), default=None)
-        row = [f"{cell['size']}, {cell['batch']} x {cell['seconds']} s"]
-        for one in sides.values():
-            if "skipped" in one:
-                row.append(one["skipped"])
+                kinds = {"memory": "out of memory", "limit": "over the limit"}
+                row.append(kinds.get(one["kind"], one["kind"]))
+                notes.append(f"{cell['name']}: {side} left out: {one['skipped']}.")
+            elif one[what] is None:
+                row.append("-")
+            elif what == "bytes":
+                row.append(memory(one["bytes"]))
             else:
-                row.append(f"{one_time(one)}, {memory(one['bytes'])}")
-        if "skipped" in ours:
-            row += ["-", "-"]
-        elif best is None:
-            row += ["only ours fits", "only ours fits"]
+                row.append(duration(one["seconds"]) + " (one run)" * (one["runs"] == 1))
+        own = cell["sides"][ours][what]
+        figures = [(cell["sides"][peer].get(what), peer) for peer in peers]
+        best = min(((value, peer) for value, peer in figures if value), default=None)
+        if own and best:
+            target = cell["target"] if what == "seconds" else None
+            row += [best[1], ratio(best[0] / own, target)]
         else:
-            row.append(times(best / ours["median"], MODEL_TARGETS.get(key)))
-            row.append(times(least / ours["bytes"], 10 if key[1:] == (1, 300) else None))
+            row += ["-", "no peer"]
         rows.append(row)
-        if cell["size"] == "21M" and key in EARLIER:
-            seconds, size = EARLIER[key]
-            extra = f", {memory(size)}" if size else ""
-            notes.append(
-                f"{row[0]}: seen earlier for the conformer, not in this run: "
-                f"{duration(seconds)}{extra}."
+    better = "ours is faster by" if what == "seconds" else "ours is smaller by"
+    return ["", ours, *peers, "best peer", better], rows, notes
+
+
+def tables(cells: list[dict], markdown: bool = False) -> Iterator[str]:
+    """Yield times and peak memory of each family among the cells, with ratios."""
+    for title in dict.fromkeys(cell["title"] for cell in cells):
+        chosen = [cell for cell in cells if cell["title"] == title]
+        for what, suffix in (("seconds", ""), ("bytes", ": peak memory")):
+            headers, rows, notes = table(chosen, what)
+            body = tabulate(
+                rows,
+                headers,
+                "pipe" if markdown else "simple",
+                colalign=["left", *["right"] * (len(headers) - 1)],
+                disable_numparse=True,
             )
-    sizes = sorted(
-        {
-            (cell["size"], ", ".join(_count(cell, label) for label in cell["sides"]))
-            for cell in cells
-            if all("parameters" in one for one in cell["sides"].values())
-        }
-    )
-    notes += [f"Parameters of the encoders, {size}: {words}." for size, words in sizes]
-    notes.append(
-        "Medians; the memory is the process's peak beyond what it needs without a model: weights, "
-        "activations, and in training gradients and Adam's state. A training step is forward, "
-        "CTC loss, backward and Adam."
-    )
-    headers = ["size, batch x audio", *cells[0]["sides"], "ours is faster by", "smaller by"]
-    return Table(f"{name} of whole encoders", headers, rows, notes)
+            heading = f"**{title}{suffix}**\n" if markdown else title + suffix
+            shown = notes if what == "seconds" else []
+            yield "\n".join([heading, body, *(f"\n{note}" for note in shown)])
 
 
-def _count(cell, label):
-    return f"{label} {cell['sides'][label]['parameters'] / 1e6:.2f} M"
+def write_docs(folder: Path, docs: Path, parts: list[str]) -> list[Path]:
+    """Write benchmarks.md and the plot from the JSON files of a folder; return their paths.
+
+    Raises:
+        UserError: nothing was measured.
+    """
+    page, written = [INTRODUCTION], [docs / "benchmarks.md"]
+    for part in parts:
+        if not (folder / f"{part}.json").exists():
+            continue
+        data = json.loads((folder / f"{part}.json").read_text(encoding="utf-8"))
+        header = "; ".join(f"{name} {value}" for name, value in data["header"].items())
+        page += [f"## {part}\n", f"`python tools/bench/run.py {part}`: {header}.", ""]
+        if part == "models":
+            written.append(plot(data["cells"], docs / SVG))
+            page += [f"![time and memory over the length of the audio]({SVG})", ""]
+        page += [f"{each}\n" for each in tables(data["cells"], markdown=True)]
+    if len(page) == 1:
+        raise UserError(f"{folder}: no measurements; `make bench` makes them")
+    with atomic_write(written[0]) as stream:
+        stream.write("\n".join(page).rstrip() + "\n")
+    return written
 
 
-TABLES = {
-    "scan": scan_tables,
-    "floor": floor_tables,
-    "scaling": scaling_tables,
-    "conv": conv_tables,
-    "ssd": ssd_tables,
-    "models": model_tables,
-}
+def plot(cells: list[dict], path: Path) -> Path:
+    """Plot time and memory of an inference pass over the audio's length, log-log; the path."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "mambaasr"  # the same file from the same figures
+    from matplotlib import pyplot
+
+    cells = [cell for cell in cells if cell["family"].endswith("inference")]
+    families = list(dict.fromkeys(cell["family"] for cell in cells))
+    figure, grid = pyplot.subplots(
+        2, len(families), figsize=(1 + 3.4 * len(families), 6.4), squeeze=False,
+        layout="constrained",
+    )  # fmt: skip
+    for column, family in enumerate(families):
+        rows = [cell for cell in cells if cell["family"] == family]
+        for axes, what, factor in zip(
+            grid[:, column], ("seconds", "bytes"), (1, 1e-9), strict=True
+        ):
+            for label, marker in zip(rows[0]["sides"], "os^", strict=True):
+                sides = [(cell["shape"][1], cell["sides"][label]) for cell in rows]
+                points = [(at, one[what] * factor) for at, one in sides if one.get(what)]
+                missing = [f" ({at} s: {one['skipped']})" for at, one in sides if "skipped" in one]
+                if points:
+                    name = label + "".join(missing[:1])
+                    axes.loglog(*zip(*points, strict=True), marker=marker, label=name)
+            ticks = [cell["shape"][1] for cell in rows]
+            axes.set_xticks(ticks, [str(tick) for tick in ticks])
+            axes.minorticks_off()
+            axes.grid(alpha=0.3)
+        grid[0][column].set_title(family)
+        grid[0][column].legend(fontsize=6, loc="lower right")
+        grid[1][column].set_xlabel("audio [s]")
+    grid[0][0].set_ylabel("one inference pass [s]")
+    grid[1][0].set_ylabel("peak memory [GB]")
+    with atomic_write(path, "wb") as stream:
+        figure.savefig(stream, format="svg", metadata={"Date": None})
+    pyplot.close(figure)
+    return path

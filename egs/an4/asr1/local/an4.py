@@ -20,7 +20,7 @@ HOW_TO = (
 )
 
 
-def find_corpus(name, check=True):
+def find_corpus(name: str, check: bool = True) -> Path:
     """Return the corpus' root: the folder ``name``, or ``downloads/an4``, downloaded if absent.
 
     Args:
@@ -35,7 +35,7 @@ def find_corpus(name, check=True):
         root = root / "an4"
         if not root.exists():
             archive = Path(name) / f"an4-{COMMIT[:8]}.tar.gz"
-            download(URL, archive)
+            download(URL, archive, HOW_TO)
             try:
                 unpack(archive, root, _verify_download if check else None)
             finally:
@@ -49,7 +49,7 @@ def find_corpus(name, check=True):
     return root
 
 
-def checksum(path):
+def checksum(path: Path) -> str:
     """Return the SHA-256 of a file, or of a folder as ``sha256sum * | sha256sum`` prints it.
 
     A folder's sum covers the names and contents of the files right below it, in byte order of

@@ -1,70 +1,51 @@
 """Download an archive and unpack it, whole or not at all."""
 
-import http.client
 import os
-import shutil
 import tarfile
 import tempfile
-import urllib.request
 import zlib
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
-from tqdm import tqdm
+import pooch
 
 from mambaasr.errors import UserError
-from mambaasr.files import atomic_write
-
-BLOCK = 1 << 16
 
 
-def download(url, path, timeout=60):
+def download(url: str, path: str | Path, remedy: str = "try again", timeout: float = 60) -> None:
     """Download ``url`` to ``path`` unless the file is already there.
 
     The file appears under its name only when all of it has arrived. A broken download starts
-    again: archives that GitHub makes on the fly cannot be resumed in the middle.
+    again: archives that GitHub makes on the fly cannot be resumed in the middle, nor do they have
+    a stable sum, so what they unpack to is what to check.
+
+    Args:
+        url: the address.
+        path: the file to make.
+        remedy: what the user can do where it fails.
+        timeout: seconds that the server may be silent.
 
     Raises:
         UserError: the server cannot be reached, refuses, or the download ends early.
     """
     path = Path(path)
-    if path.exists():
-        return
-    print(f"downloading {url}")
-    with (
-        _network_errors(url),
-        urllib.request.urlopen(url, timeout=timeout) as response,
-        atomic_write(path, "wb") as out,
-    ):
-        total = int(response.headers.get("Content-Length") or 0)
-        with tqdm(total=total or None, unit="B", unit_scale=True, desc=path.name) as bar:
-            while block := _read(url, response):
-                out.write(block)
-                bar.update(len(block))
-        if total and bar.n != total:
-            raise UserError(f"{url}: the download ended after {bar.n} of {total} bytes; try again")
-
-
-def _read(url, response):
-    # Named here: the block around it would not know that it was the network.
-    with _network_errors(url):
-        return response.read(BLOCK)
-
-
-@contextmanager
-def _network_errors(url):
-    """Turn what goes wrong on the network into an error that names the address."""
+    if not path.exists():
+        print(f"downloading {url}")
+    pooch.get_logger().setLevel("WARNING")
+    get = pooch.HTTPDownloader(progressbar=True, timeout=timeout)
     try:
-        yield
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        raise UserError(f"{url}: cannot be downloaded: {error}") from error
+        pooch.retrieve(url, None, fname=path.name, path=path.parent, downloader=get)
+    except (OSError, ValueError) as error:  # requests' own errors are OSErrors
+        raise UserError(f"{url}: cannot be downloaded: {error}; {remedy}") from error
 
 
-def unpack(archive, folder, check=None):
+def unpack(
+    archive: str | Path, folder: str | Path, check: Callable[[Path], None] | None = None
+) -> None:
     """Unpack a tar archive that holds one top folder, so that its content becomes ``folder``.
 
     Everything is unpacked beside ``folder`` first and renamed at the end, so that a folder that
-    is there is complete. Only plain files and folders inside the archive's own tree are taken.
+    is there is complete.
 
     Args:
         archive: the file.
@@ -73,33 +54,24 @@ def unpack(archive, folder, check=None):
             leaves nothing behind.
 
     Raises:
-        UserError: the archive is damaged, has no single top folder, or holds links, devices or
-            names that lead out of it.
+        UserError: the archive is damaged, has no single top folder, or holds devices, or names or
+            links that lead out of it.
     """
     archive, folder = Path(archive), Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        with tarfile.open(archive) as tar:
-            tar.extractall(temporary, filter=_plain_files)
-            # gzip's checksum stands behind everything, where tarfile does not look by itself.
-            while tar.fileobj.read(BLOCK):
-                pass
-        tops = list(temporary.iterdir())
-        if len(tops) != 1 or not tops[0].is_dir():
-            names = ", ".join(sorted(top.name for top in tops)) or "nothing"
-            raise UserError(f"{archive}: one top folder was expected, found {names}")
-        if check is not None:
-            check(tops[0])
-        os.replace(tops[0], folder)
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-        raise UserError(f"{archive}: cannot be unpacked: {error}; download it again") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _plain_files(member, path):
-    """Apply tarfile's "data" filter, and refuse links: no corpus of plain audio needs them."""
-    if member.issym() or member.islnk():
-        raise tarfile.LinkOutsideDestinationError(member, member.linkname)
-    return tarfile.data_filter(member, path)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
+        try:
+            with tarfile.open(archive) as tar:
+                tar.extractall(temporary, filter="data")
+                # gzip's checksum stands behind everything, where tarfile does not look by itself.
+                while tar.fileobj is not None and tar.fileobj.read(1 << 16):
+                    pass
+            tops = list(Path(temporary).iterdir())
+            if len(tops) != 1 or not tops[0].is_dir():
+                names = ", ".join(sorted(top.name for top in tops)) or "nothing"
+                raise UserError(f"{archive}: one top folder was expected, found {names}")
+            if check is not None:
+                check(tops[0])
+            os.replace(tops[0], folder)
+        except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+            raise UserError(f"{archive}: cannot be unpacked: {error}; download it again") from error

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import random
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -66,12 +67,14 @@ class Utterance:
     seed: str
 
     @property
-    def speaker(self):
+    def speaker(self) -> str:
         """The voice: base and variant."""
         return f"{self.request.base}_{self.request.variant}"
 
 
-def plan(lang, split, count, seed, snrs=(None,)):
+def plan(
+    lang: str, split: str, count: int, seed: int | str, snrs: Sequence[float | None] = (None,)
+) -> list[Utterance]:
     """Decide the utterances of a split.
 
     Utterance ``i`` is the same however many are asked for.
@@ -123,7 +126,7 @@ def _new_text(lang, split, rng, seen, tries=200):
             return known
 
 
-def render(utterances, seed):
+def render(utterances: Sequence[Utterance], seed: int) -> list[np.ndarray]:
     """Return the samples of utterances, float arrays ``(time,)`` at RATE.
 
     Args:
@@ -134,7 +137,14 @@ def render(utterances, seed):
     return [_mix(utt, voice, seed) for utt, voice in zip(utterances, voices, strict=True)]
 
 
-def generate(langs, sizes, seed=1, snrs=(None,), data_dir="data", nj=1):
+def generate(
+    langs: Sequence[str],
+    sizes: dict[str, int],
+    seed: int = 1,
+    snrs: Sequence[float | None] = (None,),
+    data_dir: str | Path = "data",
+    nj: int = 1,
+) -> dict[str, int]:
     """Write data/train, data/dev and data/test_<lang>, and their audio below data/audio.
 
     Audio that an earlier run made of the same plan is kept.

@@ -12,10 +12,15 @@ import os
 import struct
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mambaasr.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 # From espeak-ng's speak_lib.h.
 AUDIO_OUTPUT_SYNCHRONOUS = 2
@@ -49,7 +54,7 @@ class Request:
     pitch_range: int
 
 
-def speak(requests):
+def speak(requests: Sequence[Request]) -> "tuple[list[np.ndarray], int]":
     """Say each request.
 
     Args:
@@ -76,7 +81,7 @@ def speak(requests):
     return spoken, rate
 
 
-def version():
+def version() -> str:
     """Return espeak-ng's version.
 
     Raises:
@@ -90,18 +95,11 @@ def version():
 class Espeak:
     """The library, ready to speak; what it says depends on what it has said."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.library, self.data = _loader()
-        self.library.espeak_Synth.argtypes = [
-            ctypes.c_char_p,
-            ctypes.c_size_t,
-            ctypes.c_uint,
-            ctypes.c_int,
-            ctypes.c_uint,
-            ctypes.c_uint,
-            ctypes.c_void_p,
-            ctypes.c_void_p,
-        ]
+        uint, pointer = ctypes.c_uint, ctypes.c_void_p
+        kinds = [ctypes.c_char_p, ctypes.c_size_t, uint, ctypes.c_int, uint, uint]
+        self.library.espeak_Synth.argtypes = [*kinds, pointer, pointer]
         self.library.espeak_ng_SetRandSeed.argtypes = [ctypes.c_long]
         self.rate = self.library.espeak_Initialize(
             AUDIO_OUTPUT_SYNCHRONOUS, 0, str(self.data).encode(), INITIALIZE_DONT_EXIT
@@ -113,7 +111,7 @@ class Espeak:
         self._callback = CALLBACK(self._collect)
         self.library.espeak_SetSynthCallback(self._callback)
 
-    def say(self, request):
+    def say(self, request: Request) -> bytes:
         """Return a request's samples as int16 bytes at ``self.rate``.
 
         Raises:

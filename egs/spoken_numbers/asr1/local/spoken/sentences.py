@@ -1,8 +1,9 @@
 """Sentences: numbers, digit strings, dates, times and short commands in five languages."""
 
 import hashlib
+import random
 
-from spoken.words import EN_SMALL, EN_TENS, number
+from spoken.words import number
 
 LANGS = ("en", "de", "es", "fr", "it")
 # Share of the texts that belongs to each split, in twentieths.
@@ -92,18 +93,13 @@ COMMANDS = {
     ),
 }
 
-EN_ORDINALS = (
-    "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth "
-    "fourteenth fifteenth sixteenth seventeenth eighteenth nineteenth"
-).split()
 
-
-def sentence(lang, rng):
+def sentence(lang: str, rng: random.Random) -> str:
     """Draw a sentence.
 
     Args:
         lang: one of LANGS.
-        rng: a :class:`random.Random`.
+        rng: source of the draws.
     """
     kind = rng.choice(("number", "digits", "date", "time", "command", "command"))
     if kind == "command":
@@ -114,7 +110,7 @@ def sentence(lang, rng):
     return KINDS[kind](lang, rng)
 
 
-def split_of(lang, text):
+def split_of(lang: str, text: str) -> str:
     """Return the split (train, dev or test) that a text belongs to, whatever else is drawn.
 
     A hash of the text decides, so no text can stand in two splits.
@@ -148,13 +144,13 @@ def _date(lang, rng):
     name, year = MONTHS[lang][month], rng.randint(1900, 2030)
     with_year = rng.random() < 0.3
     if lang == "en":
-        ordinal = _english_ordinal(day)
+        ordinal = number(day, lang, "ordinal")
         date = f"{name} {ordinal}" if rng.random() < 0.5 else f"the {ordinal} of {name}"
-        return f"{date} {_english_year(year)}" if with_year else date
+        return f"{date} {number(year, lang, 'year')}" if with_year else date
     if lang == "de":
         date = f"{rng.choice(('der', 'am'))} "
-        date += _german_ordinal(day) + ("n" if date == "am " else "") + f" {name}"
-        return f"{date} {_german_year(year)}" if with_year else date
+        date += number(day, lang, "ordinal") + ("n" if date == "am " else "") + f" {name}"
+        return f"{date} {number(year, lang, 'year')}" if with_year else date
     if lang == "es":
         date = f"el {'primero' if day == 1 else number(day, lang)} de {name}"
         return f"{date} de {number(year, lang)}" if with_year else date
@@ -177,36 +173,6 @@ def _time(lang, rng):
     if lang == "fr":
         return f"{number(hour, lang)} heures {minutes}"
     return f"alle {number(hour, lang)} e {minutes}"
-
-
-def _english_ordinal(day):
-    if day < 20:
-        return EN_ORDINALS[day - 1]
-    ten, unit = EN_TENS[day // 10 - 2], day % 10
-    return f"{ten} {EN_ORDINALS[unit - 1]}" if unit else ten[:-1] + "ieth"
-
-
-def _english_year(year):
-    century, rest = divmod(year, 100)
-    if century == 20 and rest < 10:
-        return number(year, "en")
-    if rest == 0:
-        return f"{number(century, 'en')} hundred"
-    if rest < 10:
-        return f"{number(century, 'en')} oh {EN_SMALL[rest]}"
-    return f"{number(century, 'en')} {number(rest, 'en')}"
-
-
-def _german_ordinal(day):
-    irregular = {1: "erste", 3: "dritte", 7: "siebte", 8: "achte"}
-    return irregular.get(day, number(day, "de") + ("te" if day < 20 else "ste"))
-
-
-def _german_year(year):
-    if year >= 2000:
-        return number(year, "de")
-    century, rest = divmod(year, 100)
-    return f"{number(century, 'de')}hundert{number(rest, 'de') if rest else ''}"
 
 
 KINDS = {"number": _number, "digits": _digits, "date": _date, "time": _time}
