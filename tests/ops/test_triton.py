@@ -75,7 +75,7 @@ def test_without_triton_it_says_how_to_get_it(monkeypatch):
 def tiles(monkeypatch):
     """Chunks of 4 frames, blocks of 2 channels, so that short inputs have many of each."""
     monkeypatch.setattr(scan_triton, "_plan", lambda per_group, time, states: (4, 2, 1))
-    monkeypatch.setattr(scan_triton, "CHAIN_BLOCK", 4)
+    monkeypatch.setattr(scan_triton, "PASSING_BLOCK", 4)
     monkeypatch.setattr(conv_triton, "FRAMES", 4)
     monkeypatch.setattr(conv_triton, "CHANNELS", 2)
 
