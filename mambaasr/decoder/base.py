@@ -12,13 +12,13 @@ from mambaasr.layers.espnet_scorer import ESPnetScorer
 from mambaasr.layers.mixer import State
 from mambaasr.layers.output import LinearOutput
 from mambaasr.layers.positions import sinusoidal
-from mambaasr.layers.stateful import RecurrentScorer, RecurrentState
+from mambaasr.layers.stateful import RecurrentState
 from mambaasr.ops.lengths import valid_mask, zero_padding
 
 POSITIONS = ("none", "sinusoidal")
 
 
-class RecurrentDecoder(ESPnetScorer, RecurrentScorer, AbsDecoder, BatchScorerInterface):
+class RecurrentDecoder(ESPnetScorer, AbsDecoder, BatchScorerInterface):
     """Embedding, blocks that a subclass runs, LayerNorm, output layer.
 
     A :class:`mambaasr.layers.stateful.StatefulScorer`, whose step costs the same at any length of

@@ -8,11 +8,12 @@ are evicted: a row of one of them is replayed from its prefix, should a search c
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from mambaasr.layers.stateful import RecurrentState
+from mambaasr.layers.stateful import RecurrentScorer, RecurrentState
 
 # Batches of the newest tokens stay: ESPnet's search over blocks of speech goes back by two. Others
 # stay as long as all together are not larger than this.
@@ -36,6 +37,12 @@ class Batch:
     hypotheses: int
     length: int = 0
 
+    @property
+    def live(self) -> RecurrentState:
+        """The state of a batch that is not evicted."""
+        assert self.state is not None
+        return self.state
+
 
 class Search:
     """What the hypotheses of one search share.
@@ -58,7 +65,7 @@ class Search:
     def keep(self, batch: Batch) -> None:
         """Remember a new batch until it is evicted."""
         self._kept.append(batch)
-        self._bytes += batch.state.nbytes
+        self._bytes += batch.live.nbytes
 
     def evict(self, length: int) -> RecurrentState | None:
         """Evict old batches before hypotheses read their next token.
@@ -69,10 +76,10 @@ class Search:
         Returns:
             a state that was evicted, whose memory may serve again, or None.
         """
-        evicted = None
+        evicted: RecurrentState | None = None
         while self._bytes > KEPT_BYTES and self._kept[0].length <= length - KEPT_TOKENS:
             batch = self._kept.popleft()
-            evicted, batch.state = batch.state, None
+            evicted, batch.state = batch.live, None
             self._bytes -= evicted.nbytes
         return evicted
 
@@ -102,7 +109,7 @@ class HypothesisRow:
 type States = Sequence[HypothesisRow | list[HypothesisRow] | None]
 
 
-class ESPnetScorer:
+class ESPnetScorer(RecurrentScorer):
     """ESPnet's ``BatchScorerInterface`` for a recurrent :class:`StatefulScorer`.
 
     To be inherited before ESPnet's own class. Serves ``BeamSearch``, ``BatchBeamSearch`` over one
@@ -167,7 +174,7 @@ class ESPnetScorer:
         else:
             search, batch = self._replay(rows, ys[:, :-1])
         tokens = ys[:, -1].view(len(batch.utterances), batch.hypotheses)
-        logits, batch.state = self.step(tokens, batch.state)
+        logits, batch.state = self.step(tokens, batch.live)
         batch.length = length
         search.keep(batch)
         scores = torch.log_softmax(logits.flatten(0, 1).float(), dim=-1)
@@ -183,9 +190,10 @@ class ESPnetScorer:
 
     def _begin(self, speech: Tensor | None, lengths: Tensor | None = None) -> list[HypothesisRow]:
         """Start a search over utterances (u, time, width); return a row for each."""
-        count = 1 if speech is None else len(speech)
-        if not self.hears_speech:
+        if speech is None or not self.hears_speech:
+            count = 1 if speech is None else len(speech)
             return Search(self.start(count), [None] * count).rows()
+        count = len(speech)
         frames = [speech.shape[1]] * count if lengths is None else lengths.tolist()
         return Search(self.start(speech, lengths), frames).rows()
 
@@ -193,8 +201,9 @@ class ESPnetScorer:
         self, states: States, xs: Tensor | None, xs_mask: Tensor | None
     ) -> list[HypothesisRow]:
         """Find a row for each hypothesis, a new one where there is none or for other speech."""
-        count, new = len(states), {}
-        frames = [None] * count
+        count = len(states)
+        new: dict[Any, HypothesisRow] = {}
+        frames: list[int | None] = [None] * count
         if xs is not None and self.hears_speech:
             frames = [xs.shape[1]] * count
             if xs_mask is not None:
@@ -205,10 +214,10 @@ class ESPnetScorer:
                 row = row[index * len(row) // count]
             if row is None or (time is not None and time != row.search.frames[row.utterance]):
                 # Hypotheses of one utterance share its new state.
-                speech = None if time is None else xs[index : index + 1, :time]
-                key = (row.search, row.utterance) if row is not None else time
+                speech = None if xs is None or time is None else xs[index : index + 1, :time]
+                key: Any = (row.search, row.utterance) if row is not None else time
                 if row is None and speech is not None:
-                    key = (time, speech.data_ptr())
+                    key = time, speech.data_ptr()
                 if key not in new:
                     new[key] = self._begin(speech)[0]
                 row = new[key]
@@ -227,12 +236,12 @@ class ESPnetScorer:
         each = len(rows) // len(chosen)
         if owners != [owner for owner in chosen for _ in range(each)]:
             chosen, each = owners, 1
-        device = batch.state.position.device
+        device = batch.live.position.device
         index = torch.tensor([row % k for row in rows], device=device).view(len(chosen), each)
         utterances = None
         if chosen != list(range(len(batch.utterances))):
             utterances = torch.tensor(chosen, device=device)
-        state = self.reorder(batch.state, index, utterances, out)
+        state = self.reorder(batch.live, index, utterances, out)
         return Batch(state, [batch.utterances[owner] for owner in chosen], each, batch.length)
 
     def _replay(self, rows: list[HypothesisRow], prefixes: Tensor) -> tuple[Search, Batch]:
@@ -240,7 +249,7 @@ class ESPnetScorer:
         searches = list(dict.fromkeys(row.search for row in rows))
         search = searches[0]
         if len(searches) > 1:
-            state = self.join([each.first.state for each in searches])
+            state = self.join([each.first.live for each in searches])
             search = Search(state, [frames for each in searches for frames in each.frames])
         offsets = dict.fromkeys(searches, 0)
         for before, after in zip(searches, searches[1:], strict=False):
@@ -248,5 +257,5 @@ class ESPnetScorer:
         batch = self._pick(search.first, [offsets[row.search] + row.utterance for row in rows])
         for tokens in prefixes.T:
             tokens = tokens.view(len(batch.utterances), batch.hypotheses)
-            _, batch.state = self.step(tokens, batch.state)
+            _, batch.state = self.step(tokens, batch.live)
         return search, batch

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from mambaasr.checks import check_choice, check_rates
 from mambaasr.layers.bidirectional import MERGES, InnerBiMamba, InnerBiMamba2, OuterBiMamba
@@ -91,7 +91,7 @@ class CausalMixerConf:
                     f"give it once, in mixer_conf (mixer_conf.{name}={value} on a command line)"
                 )
             given[name] = value
-        own = {name: given.pop(name) for name in self._names() if name in given}
+        own: dict[str, Any] = {name: given.pop(name) for name in self._names() if name in given}
         return replace(self, **own, options={**self.options, **given})
 
     def as_mapping(self) -> dict[str, object]:

@@ -5,7 +5,7 @@ Decoders, language models and CTC reach their vocabulary through the three metho
 tokens) can take the place of the linear layer: ``decoder.output_layer = Another(...)``.
 """
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +36,7 @@ class OutputLayer(Protocol):
         ...
 
 
-class SoftmaxOutput:
+class SoftmaxOutput(nn.Module):
     """An output layer made of a module that is called for its logits, a target for each frame.
 
     To be inherited before the module's class. Decoders and language models call the module, so
@@ -77,7 +77,7 @@ class CTCOutput:
         ctc: ESPnet's ``CTC``. Its loss is the mean over the utterances.
     """
 
-    def __init__(self, ctc: nn.Module) -> None:
+    def __init__(self, ctc: Any) -> None:
         self.ctc = ctc
 
     def logits(self, x: Tensor) -> Tensor:

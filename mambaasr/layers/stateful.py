@@ -14,7 +14,7 @@ Utterances never see each other: what a hypothesis scores does not depend on its
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import torch
 import torch.nn.functional as F
@@ -196,6 +196,14 @@ class RecurrentState:
 
 class RecurrentScorer:
     """The half of :class:`StatefulScorer` that recurrent models share."""
+
+    def start(self, speech: Any, lengths: Tensor | None = None) -> RecurrentState:
+        """See :meth:`StatefulScorer.start`."""
+        raise NotImplementedError
+
+    def step(self, tokens: Tensor, state: RecurrentState) -> tuple[Tensor, RecurrentState]:
+        """See :meth:`StatefulScorer.step`."""
+        raise NotImplementedError
 
     def reorder(
         self,

@@ -14,7 +14,7 @@ from mambaasr.layers.mixer import Mixer, State
 from mambaasr.layers.mixer_conf import CausalMixerConf
 from mambaasr.layers.norm import make_norm
 from mambaasr.layers.output import SoftmaxOutput
-from mambaasr.layers.stateful import RecurrentScorer, RecurrentState
+from mambaasr.layers.stateful import RecurrentState
 
 
 class Embedding(SoftmaxOutput, nn.Embedding):
@@ -77,7 +77,7 @@ class LMBlock(AdapterPlaces):
 
 
 @configurable()
-class MambaLM(ESPnetScorer, RecurrentScorer, AbsLM):
+class MambaLM(ESPnetScorer, AbsLM):
     """Embedding, blocks of a norm and a causal mixer, a norm, and logits.
 
     The model of arXiv 2312.00752 (its released language models: RMSNorm, no feed-forward
