@@ -5,6 +5,7 @@ import functools
 import os
 import signal
 import sys
+from collections.abc import Sequence
 
 from mambaasr.bin import run_main
 from mambaasr.registry import of_task
@@ -21,12 +22,12 @@ Statistics (stage 10) and training (stage 11):
 """
 
 
-def get_parser():
+def get_parser() -> argparse.ArgumentParser:
     """Return the parser of the options that are answered without ESPnet."""
     return make_parser("asr", __doc__, EXAMPLES)
 
 
-def make_parser(task, description, examples):
+def make_parser(task: str, description: str, examples: str) -> argparse.ArgumentParser:
     """Make the parser of a task's command; :func:`train` gives all else to ESPnet.
 
     Args:
@@ -50,12 +51,12 @@ def make_parser(task, description, examples):
     parser.add_argument("--config", help="yaml file of options; the command line goes over it")
     parser.add_argument("--output_dir", help="folder of the experiment or of the statistics")
     parser.add_argument("--collect_stats", metavar="BOOL", help="statistics instead of training")
-    parser.add_argument("--resume", metavar="BOOL", help="go on from OUTPUT_DIR/checkpoint.pth")
+    parser.add_argument("--resume", metavar="BOOL", help="resume from OUTPUT_DIR/checkpoint.pth")
     parser.add_argument("--ngpu", metavar="N", help="number of GPUs; 0 for the CPU")
     return parser
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Check the command and its config, then train or collect statistics.
 
     Raises:
@@ -64,7 +65,7 @@ def main(argv=None):
     return train("asr", get_parser(), argv)
 
 
-def train(task, parser, argv):
+def train(task: str, parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
     """Run a task's command; see :func:`main`.
 
     Args:
@@ -96,7 +97,7 @@ def train(task, parser, argv):
     return 0
 
 
-def _stop(main_process, advice, number, frame):
+def _stop(main_process: int, advice: str, number: int, frame: object) -> None:
     if os.getpid() != main_process:  # a process that loads data, forked with this handler
         if number == signal.SIGINT:
             return  # Ctrl-C reaches all; the main process ends those that it forked

@@ -1,5 +1,8 @@
 """Train a language model, or collect statistics: ESPnet's lm_train with mambaasr's classes."""
 
+import argparse
+from collections.abc import Sequence
+
 from mambaasr.bin import run_main
 from mambaasr.bin.asr_train import make_parser, train
 
@@ -13,12 +16,12 @@ Statistics (stage 6) and training (stage 7):
 """
 
 
-def get_parser():
+def get_parser() -> argparse.ArgumentParser:
     """Return the parser of the options that are answered without ESPnet."""
     return make_parser("lm", __doc__, EXAMPLES)
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Check the command and its config, then train or collect statistics.
 
     Raises:

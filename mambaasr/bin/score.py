@@ -2,12 +2,13 @@
 
 import argparse
 import sys
+from collections.abc import Collection, Sequence
 
 from mambaasr.bin import run_main
 from mambaasr.errors import UserError
 
 
-def get_parser():
+def get_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
     parser = argparse.ArgumentParser(
         prog="python -m mambaasr.bin.score",
@@ -49,7 +50,7 @@ def get_parser():
     return parser
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     args = get_parser().parse_args(argv)
     if args.token_type == "bpe" and not args.bpe_model:
@@ -101,7 +102,7 @@ def main(argv=None):
     return 0
 
 
-def _read(path, skip=(), empty_allowed=False):
+def _read(path: str, skip: Collection[str] = (), empty_allowed: bool = False) -> dict[str, str]:
     """Return a Kaldi file as a dict, the words in ``skip`` left out; a bad line is an error."""
     from mambaasr.data.kaldi_file import parse_text, read_good_table
 

@@ -1,11 +1,12 @@
 """Show the error rates of an experiment, and write them as RESULTS.md."""
 
 import argparse
+from collections.abc import Sequence
 
 from mambaasr.bin import run_main
 
 
-def get_parser():
+def get_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
     parser = argparse.ArgumentParser(
         prog="python -m mambaasr.bin.show_results", description=__doc__
@@ -15,7 +16,7 @@ def get_parser():
     return parser
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     args = get_parser().parse_args(argv)
     from mambaasr.files import atomic_write
