@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from mambaasr.bin import run_main
 from mambaasr.errors import UserError
@@ -102,7 +102,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _read(path: str, skip: Collection[str] = (), empty_allowed: bool = False) -> dict[str, str]:
+def _read(
+    path: str, skip: frozenset[str] = frozenset(), empty_allowed: bool = False
+) -> dict[str, str]:
     """Return a Kaldi file as a dict, the words in ``skip`` left out; a bad line is an error."""
     from mambaasr.data.kaldi_file import parse_text, read_good_table
 

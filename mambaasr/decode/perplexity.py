@@ -126,7 +126,7 @@ def _read(path: str | Path, key_file: str | Path | None) -> dict[str, str]:
 def _load(
     model_file: str | Path, config: str | Path, device: str
 ) -> tuple["torch.nn.Module", Callable[[str, dict[str, Any]], dict[str, Any]]]:
-    """Return the model with its weights, and the preprocessor that tokenizes a text."""
+    """Return the model with its weights, and the preprocessor that makes tokens of a text."""
     from mambaasr.decode.load import check_device, fill, read_weights
     from mambaasr.task.config import read
     from mambaasr.task.lm import LMTask
