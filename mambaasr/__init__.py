@@ -3,7 +3,7 @@
 __version__ = "0.1.0"
 
 
-def register():
+def register() -> None:
     """Make ESPnet know every class of this package by its yaml name. May be called twice."""
     from mambaasr.registry import register as register_with_espnet
 

@@ -1,10 +1,12 @@
-"""Files that are either whole or absent."""
+"""Write files atomically."""
 
 import errno
 import os
 import secrets
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO, Any
 
 from mambaasr.errors import UserError
 
@@ -13,7 +15,7 @@ _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
 
 @contextmanager
-def atomic_write(path, mode="w"):
+def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     """Open a file that appears under ``path`` only when the block ends without an exception.
 
     The content is written beside ``path``, flushed to the disk and renamed, so a kill at any

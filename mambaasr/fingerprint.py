@@ -3,10 +3,11 @@
 Audio and whole corpora are too much to be read: they are known by names, sizes and times.
 """
 
+import functools
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import yaml
@@ -17,6 +18,8 @@ from mambaasr.errors import UserError
 HASHED_BYTES = 256 * 2**20
 # Of the files of a corpus these are known by name alone: there are millions.
 AUDIO = {".flac", ".wav", ".sph", ".mp3", ".opus", ".ogg", ".m4a", ".aac", ".raw", ".wv1", ".wv2"}
+
+_blake2b = functools.partial(hashlib.blake2b, digest_size=16)
 
 
 def fingerprint(path: str | Path) -> str | None:
@@ -31,23 +34,20 @@ def fingerprint(path: str | Path) -> str | None:
         if path.is_dir():
             inside = [one for one in sorted(path.iterdir()) if not one.name.startswith((".", "__"))]
             content = json.dumps([(one.name, fingerprint(one)) for one in inside])
-            return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
+            return _blake2b(content.encode()).hexdigest()
         if info.st_size > HASHED_BYTES:
             return f"size {info.st_size} mtime {info.st_mtime_ns}"
-        digest = hashlib.blake2b(digest_size=16)
         with path.open("rb") as stream:
-            while block := stream.read(2**20):
-                digest.update(block)
+            return hashlib.file_digest(stream, _blake2b).hexdigest()
     except FileNotFoundError:
         return None
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    return digest.hexdigest()
 
 
 def fingerprint_bytes(content: bytes) -> str:
-    """Return what :func:`fingerprint` says of a file that holds these bytes (below 256 MiB)."""
-    return hashlib.blake2b(content, digest_size=16).hexdigest()
+    """Return the :func:`fingerprint` of a file with these bytes (below 256 MiB)."""
+    return _blake2b(content).hexdigest()
 
 
 def fingerprint_audio(path: str | Path) -> str | None:
@@ -55,7 +55,7 @@ def fingerprint_audio(path: str | Path) -> str | None:
 
     A file that is not there counts as such. None where there is no ``wav.scp``.
     """
-    digest = hashlib.blake2b(digest_size=16)
+    digest = _blake2b()
     try:
         with open(path, "rb") as lines:
             for line in lines:
@@ -81,7 +81,7 @@ def fingerprint_corpus(folder: str | Path) -> str | None:
     """
     if not os.path.isdir(folder):
         return None
-    digest = hashlib.blake2b(digest_size=16)
+    digest = _blake2b()
     waiting, seen = [(str(folder), "")], set()
     while waiting:
         place, prefix = waiting.pop()
@@ -102,8 +102,8 @@ def fingerprint_corpus(folder: str | Path) -> str | None:
     return digest.hexdigest()
 
 
-def _fact(entry):
-    """What counts of an entry of a folder beside its name."""
+def _fact(entry: os.DirEntry[str]) -> str:
+    """Return what counts of an entry of a folder beside its name."""
     try:
         if entry.is_dir():
             return "folder"
@@ -129,7 +129,7 @@ def fingerprints(paths: Iterable[str | Path]) -> dict[str, str | None]:
 
 
 def is_config(path: str | Path) -> bool:
-    """Whether a path looks like that of a yaml file."""
+    """Return whether a path has the suffix of a yaml file."""
     return str(path).endswith((".yaml", ".yml"))
 
 
@@ -138,7 +138,7 @@ def read_config(path: str | Path) -> dict:
     try:
         with open(path, encoding="utf-8") as stream:
             values = yaml.safe_load(stream)
-    except (OSError, ValueError, yaml.YAMLError):  # the command itself will say it
+    except (OSError, ValueError, yaml.YAMLError):  # the command itself reports it
         return {}
     return values if isinstance(values, dict) else {}
 
@@ -170,7 +170,7 @@ def named_files(
     return [path for path in found if os.path.abspath(path) not in made]
 
 
-def _files_in(word):
+def _files_in(word: str) -> list[str]:
     if word[:1] in ("{", "["):
         try:
             return [path for text in _texts(yaml.safe_load(word)) for path in _files_in(text)]
@@ -180,7 +180,7 @@ def _files_in(word):
     return [part for part in dict.fromkeys(parts) if part and os.path.isfile(part)]
 
 
-def _texts(values):
+def _texts(values: object) -> Iterator[str]:
     """Yield the strings inside nested mappings and lists; keys are none."""
     if isinstance(values, str):
         yield values

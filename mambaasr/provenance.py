@@ -35,7 +35,7 @@ def git_commit() -> str | None:
     """
     folder = Path(__file__).resolve().parent
 
-    def git(*arguments):
+    def git(*arguments: str) -> str:
         return subprocess.run(
             ["git", "-C", str(folder), *arguments],
             capture_output=True,
@@ -93,7 +93,7 @@ def cpu_model() -> str:
 def command() -> str:
     """Return the running command as it could be typed, with its launcher and variables.
 
-    Of a run on several nodes it is what each of them was told, but for where they meet.
+    Of a run on several nodes it is the command of each, without the rendezvous.
     """
     words = sys.argv
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
@@ -104,8 +104,8 @@ def command() -> str:
     return shlex.join([*variables, *words])
 
 
-def _launcher():
-    """Return torchrun's part of the command where it started this process."""
+def _launcher() -> list[str]:
+    """Return torchrun's part of the command, or nothing where it did not start this process."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return []
     nodes, here = os.environ.get("GROUP_WORLD_SIZE", "1"), os.environ.get("LOCAL_WORLD_SIZE", "1")
@@ -133,14 +133,14 @@ def record_start(
     epoch: int | None = None,
     statistics: str | Path | None = None,
 ) -> dict:
-    """Write down with what a training or the collection of statistics starts.
+    """Record the command, code and environment that a training or its statistics start with.
 
     Args:
         folder: of the experiment or of the statistics; :data:`FILE` is written there.
         seed: of the random numbers.
         ngpu: GPUs of this process; 0 for the CPU.
-        epoch: the first that is trained now. Above 1 the training goes on, and the entries of
-            its earlier starts stay; otherwise what lies there describes something else.
+        epoch: the first that is trained now. Above 1 the training is resumed, and the entries
+            of its earlier starts stay; otherwise an old file describes something else.
         statistics: folder of the statistics that a training reads, whose start is noted, too.
 
     Returns:
@@ -150,7 +150,7 @@ def record_start(
         like this one, or None).
 
     Raises:
-        UserError: the file cannot be written or, where it is gone on with, read.
+        UserError: the file cannot be written or, for a resumed training, read.
     """
     commit = git_commit()
     entry = {
@@ -185,7 +185,7 @@ def starts(folder: str | Path) -> list[dict]:
     except FileNotFoundError:
         return []
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read: {error}; move it away to go on") from error
+        raise UserError(f"{path}: cannot be read: {error}; move it away to continue") from error
 
 
 def commits(folder: str | Path) -> list[str]:

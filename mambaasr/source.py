@@ -1,7 +1,8 @@
-"""The code that a command runs: what of this package, and which releases of others.
+"""Find the code that a command runs: files of this package and releases of others.
 
-It is found by reading: imports, those inside functions too, strings that name a module, and the
-classes that a config chooses. So it is known before the command runs, and alike in all processes.
+Sources are parsed, not run: imports (inside functions too), strings that name a module, and the
+classes that a config chooses. So the result is known before the command runs, and is the same in
+all processes.
 """
 
 import ast
@@ -9,7 +10,7 @@ import contextlib
 import functools
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -28,7 +29,7 @@ OTHERS = {
     "soundfile": "soundfile",
     "soxr": "soxr",
 }
-# These name and note things; what they name is looked at by itself, where it is used.
+# These only name things; what they name is counted by itself, where it is used.
 UNCOUNTED = {f"{PACKAGE}/{name}.py" for name in ("__init__", "registry", "provenance", "source")}
 # Sources that lie beside Python modules, and that the package compiles.
 COMPILED = (".cpp", ".h")
@@ -42,7 +43,7 @@ def code_of(
     folder: str | Path | None = None,
     configs: Iterable[str | Path] = (),
 ) -> dict[str, str]:
-    """Return what decides about a command's results beside its options and inputs.
+    """Return the code and releases that a command's results depend on.
 
     Args:
         command: words, such as ``["python", "-m", "mambaasr.bin.score", "--ref", ...]``.
@@ -56,13 +57,13 @@ def code_of(
     """
     names = {word for word in command if word.startswith(f"{PACKAGE}.")}
     for path in sorted(Path(folder).rglob("*")) if folder is not None else ():
-        # What is torn or has gone meanwhile is left to the command.
+        # Files that are broken or removed meanwhile are the command's to report.
         with contextlib.suppress(SyntaxError, ValueError, OSError):
             if path.suffix == ".py":
                 names |= _parsed(path)[1]
             elif path.suffix == ".sh":
-                said = _IN_SHELL.findall(path.read_text(encoding="utf-8", errors="replace"))
-                names |= {re.sub(" +", ".bin.", name) for name in said}
+                called = _IN_SHELL.findall(path.read_text(encoding="utf-8", errors="replace"))
+                names |= {re.sub(" +", ".bin.", name) for name in called}
     for slot, name in (*pairwise(command), *(each for path in configs for each in _given(path))):
         target = CLASSES.get(slot.removeprefix("--"), {}).get(name)
         if target is not None:
@@ -70,7 +71,7 @@ def code_of(
     return _code(names)
 
 
-def _given(config):
+def _given(config: str | Path) -> Iterator[tuple[str, str]]:
     """Yield the options of a config file with each of their plain values."""
     for option, values in read_config(config).items():
         for value in values if isinstance(values, list) else [values]:
@@ -78,8 +79,9 @@ def _given(config):
                 yield str(option), value
 
 
-def _code(names):
-    found, waiting, seen = {}, set(names), set()
+def _code(names: Iterable[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    waiting, seen = set(names), set[str]()
     while waiting:
         name = waiting.pop()
         seen.add(name)
@@ -104,8 +106,8 @@ def _code(names):
     return dict(sorted(found.items()))
 
 
-def _file(name):
-    """Return the file of a module, or of the one that holds what is called so."""
+def _file(name: str) -> Path:
+    """Return the file of a module, or of the module that defines a name."""
     path = ROOT.joinpath(*name.split("."))
     for file in (path / "__init__.py", path.with_suffix(".py")):
         if file.is_file():
@@ -113,16 +115,19 @@ def _file(name):
     return _file(name.rpartition(".")[0])
 
 
-def _parsed(path):
+def _parsed(path: Path) -> tuple[str, set[str]]:
     """Return the digest of a module's code, and the names of what it imports."""
     info = path.stat()
     return _parsed_once(path, info.st_mtime_ns, info.st_size)
 
 
 @functools.cache  # a driver runs for days, and files may change meanwhile
-def _parsed_once(path, mtime, size):
+def _parsed_once(path: Path, mtime: int, size: int) -> tuple[str, set[str]]:
     tree = ast.parse(path.read_bytes(), filename=str(path))
-    imported = set()
+    for node in tree.body:  # annotations' imports are never run
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = [ast.Pass()]
+    imported = set[str]()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             imported |= {alias.name for alias in node.names}
@@ -138,12 +143,12 @@ def _parsed_once(path, mtime, size):
     return _digest(_dump(tree).encode()), known
 
 
-def _dump(tree):
+def _dump(tree: ast.AST) -> str:
     try:
         return ast.dump(tree, show_empty=True)
     except TypeError:  # Python 3.12 always shows what is empty
         return ast.dump(tree)
 
 
-def _digest(content):
+def _digest(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=16).hexdigest()

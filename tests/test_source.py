@@ -111,6 +111,8 @@ def test_imports_of_every_kind_are_followed(package):
     text = "import mambaasr.a\n\ndef f():\n    from mambaasr import b, k\n    load('mambaasr.c')\n"
     found = package("y.py", text)
     assert {f"mambaasr/{name}.py" for name in "abc"} <= found.keys()
+    text += "if TYPE_CHECKING:\n    from mambaasr import d\n"
+    assert package("y.py", text).keys() == found.keys()
     assert "mambaasr/d.py" not in found and "mambaasr/k/kernel.cpp" in found
     assert package("k/kernel.cpp", "int y;") != found
 

@@ -2,11 +2,15 @@
 
 import os
 import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from mambaasr.errors import UserError
 
 
-def run_main(main, argv=None):
+def run_main(
+    main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None
+) -> NoReturn:
     """Run a command's ``main(argv)`` and exit; a :class:`UserError` becomes one line and code 2."""
     try:
         try:

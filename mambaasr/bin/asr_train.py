@@ -99,7 +99,7 @@ def train(task: str, parser: argparse.ArgumentParser, argv: Sequence[str] | None
     return 0
 
 
-def _stop(main_process, advice, number, frame):
+def _stop(main_process: int, advice: str, number: int, frame: object) -> None:
     if os.getpid() != main_process:  # a process that loads data, forked with this handler
         if number == signal.SIGINT:
             return  # Ctrl-C reaches all; the main process ends those that it forked

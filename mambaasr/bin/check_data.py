@@ -1,16 +1,17 @@
 """Check a data folder: report every problem with file and line; --fix drops what is bad."""
 
 import argparse
+from collections.abc import Sequence
 
 from mambaasr.bin import run_main
 
 
-def get_parser():
+def get_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
     parser = argparse.ArgumentParser(
         prog="python -m mambaasr.bin.check_data",
         description=__doc__,
-        epilog="Exit code: 0 nothing wrong (or mended), 1 problems, 2 nothing can be done.",
+        epilog="Exit code: 0 nothing wrong (or fixed), 1 problems, 2 nothing can be done.",
     )
     parser.add_argument("dir", help="the data folder")
     parser.add_argument(
@@ -36,14 +37,14 @@ def get_parser():
     return parser
 
 
-def main(argv=None):
-    """Run the command; see :func:`get_parser`."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code."""
     args = get_parser().parse_args(argv)
     from mambaasr.data.folder import DataFolder, fix
     from mambaasr.errors import UserError
 
     if args.drop_bad_audio and not args.fix:
-        raise UserError("--drop_bad_audio says what --fix drops; give both")
+        raise UserError("--drop_bad_audio extends --fix; give both")
     folder, problems = DataFolder.scan(args.dir)
     bad_audio = folder.missing_audio()
     if args.read_audio:
@@ -69,8 +70,8 @@ def main(argv=None):
     left = len({problem.key for problem in bad_audio} - fixed)
     if left:
         print(
-            f"{args.dir}: {left} of the utterances kept have bad audio: mend it, or leave them to "
-            "format_audio, which drops and reports them"
+            f"{args.dir}: {left} of the utterances kept have bad audio: repair it, or leave them "
+            "to format_audio, which drops and reports them"
         )
     return 1 if left else 0
 

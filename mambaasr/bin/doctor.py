@@ -1,11 +1,12 @@
-"""Say what is installed, what works on this machine, and which command mends what does not."""
+"""Show what is installed, what works on this machine, and which command fixes what does not."""
 
 import argparse
+from collections.abc import Sequence
 
 from mambaasr.bin import run_main
 
 
-def get_parser():
+def get_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
     parser = argparse.ArgumentParser(
         prog="mambaasr doctor",
@@ -19,8 +20,8 @@ def get_parser():
     return parser
 
 
-def main(argv=None):
-    """Run the command; see :func:`get_parser`."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code."""
     args = get_parser().parse_args(argv)
     from mambaasr.doctor import FAIL, examine, report
 

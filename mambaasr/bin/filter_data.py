@@ -1,11 +1,12 @@
 """Copy a formatted data folder without utterances that are too short, too long or have no text."""
 
 import argparse
+from collections.abc import Sequence
 
 from mambaasr.bin import run_main
 
 
-def get_parser():
+def get_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
     parser = argparse.ArgumentParser(
         prog="python -m mambaasr.bin.filter_data",
@@ -32,8 +33,8 @@ def get_parser():
     return parser
 
 
-def main(argv=None):
-    """Run the command; see :func:`get_parser`."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code."""
     args = get_parser().parse_args(argv)
     from mambaasr.data.filter import filter_folder
     from mambaasr.data.tokens import read_symbols

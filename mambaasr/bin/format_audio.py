@@ -1,11 +1,12 @@
 """Write a data folder's audio anew: one mono file an utterance, at one sampling rate."""
 
 import argparse
+from collections.abc import Sequence
 
 from mambaasr.bin import run_main
 
 
-def get_parser():
+def get_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
     parser = argparse.ArgumentParser(
         prog="python -m mambaasr.bin.format_audio",
@@ -38,8 +39,8 @@ def get_parser():
     return parser
 
 
-def main(argv=None):
-    """Run the command; see :func:`get_parser`."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code."""
     args = get_parser().parse_args(argv)
     from mambaasr.data.format import format_folder
     from mambaasr.errors import UserError

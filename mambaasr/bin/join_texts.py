@@ -1,11 +1,12 @@
 """Join texts into one file to train a language model on."""
 
 import argparse
+from collections.abc import Sequence
 
 from mambaasr.bin import run_main
 
 
-def get_parser():
+def get_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
     parser = argparse.ArgumentParser(
         prog="python -m mambaasr.bin.join_texts",
@@ -24,14 +25,14 @@ def get_parser():
     return parser
 
 
-def main(argv=None):
-    """Run the command; see :func:`get_parser`."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code."""
     args = get_parser().parse_args(argv)
     from mambaasr.data.texts import join_texts
 
     written, dropped = join_texts(args.text, args.out, args.leave_out)
-    said = f"; {dropped} lines left out, see {args.out}.report/report.tsv" if dropped else ""
-    print(f"{args.out}: {written} texts{said}")
+    report = f"; {dropped} lines left out, see {args.out}.report/report.tsv" if dropped else ""
+    print(f"{args.out}: {written} texts{report}")
     return 0
 
 

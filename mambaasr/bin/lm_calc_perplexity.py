@@ -1,12 +1,13 @@
 """Calculate the perplexity of a language model on a text, under the names of ESPnet's options."""
 
 import argparse
+from collections.abc import Sequence
 
 from mambaasr.bin import run_main
 from mambaasr.errors import UserError
 
 
-def get_parser():
+def get_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
     parser = argparse.ArgumentParser(
         prog="python -m mambaasr.bin.lm_calc_perplexity",
@@ -32,8 +33,8 @@ def get_parser():
     return parser
 
 
-def main(argv=None):
-    """Run the command; see :func:`get_parser`."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code."""
     args = get_parser().parse_args(argv)
     for name, least in (("batch_size", 1), ("ngpu", 0)):
         if getattr(args, name) < least:

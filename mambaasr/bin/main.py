@@ -4,7 +4,9 @@ import ast
 import pkgutil
 import runpy
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import mambaasr
 import mambaasr.bin
@@ -12,7 +14,7 @@ from mambaasr.bin import run_main
 from mambaasr.errors import UserError
 
 
-def commands():
+def commands() -> dict[str, str]:
     """Return name -> first line of the docstring, for every command in mambaasr/bin.
 
     Sources are parsed, not imported, so that a list of commands costs no time.
@@ -26,7 +28,7 @@ def commands():
     return found
 
 
-def usage():
+def usage() -> str:
     """Return the text of ``mambaasr --help``."""
     known = commands()
     width = max(map(len, known))
@@ -43,7 +45,7 @@ def usage():
     )
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Run ``mambaasr`` with ``argv`` (default: the command line) and return the exit code."""
     argv = sys.argv[1:] if argv is None else list(argv)
     if not argv or argv[0] in ("-h", "--help", "help"):
@@ -61,8 +63,8 @@ def main(argv=None):
     return 0
 
 
-def entry():
-    """The console script ``mambaasr``."""
+def entry() -> NoReturn:
+    """Run the console script ``mambaasr``."""
     run_main(main)
 
 

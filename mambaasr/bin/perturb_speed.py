@@ -1,11 +1,12 @@
 """Copy a data folder at several speeds (tempo and pitch, as by sox 'speed')."""
 
 import argparse
+from collections.abc import Sequence
 
 from mambaasr.bin import run_main
 
 
-def get_parser():
+def get_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
     parser = argparse.ArgumentParser(
         prog="python -m mambaasr.bin.perturb_speed",
@@ -26,8 +27,8 @@ def get_parser():
     return parser
 
 
-def main(argv=None):
-    """Run the command; see :func:`get_parser`."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code."""
     args = get_parser().parse_args(argv)
     from mambaasr.data.speed import perturb_folder
 

@@ -1,13 +1,14 @@
 """Write data folders of a corpus that lhotse knows: LibriSpeech, AISHELL-1 and others."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from mambaasr.bin import run_main
 from mambaasr.errors import UserError
 
 
-def get_parser():
+def get_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
     parser = argparse.ArgumentParser(
         prog="python -m mambaasr.bin.prepare_corpus",
@@ -24,7 +25,7 @@ def get_parser():
     return parser
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     args = get_parser().parse_args(argv)
     sets = {}

@@ -102,7 +102,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _read(path, skip=(), empty_allowed=False):
+def _read(
+    path: str, skip: frozenset[str] = frozenset(), empty_allowed: bool = False
+) -> dict[str, str]:
     """Return a Kaldi file as a dict, the words in ``skip`` left out; a bad line is an error."""
     from mambaasr.data.kaldi_file import parse_text, read_good_table
 

@@ -7,10 +7,19 @@ of sox, at its high quality setting.
 import io
 import os
 import re
+from collections.abc import Collection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mambaasr.errors import UserError
 from mambaasr.files import atomic_write
+
+if TYPE_CHECKING:
+    import numpy as np
+    import soundfile
+
+    from mambaasr.data.folder import DataFolder
+    from mambaasr.data.kaldi_file import Problem
 
 # As in Kaldi's extract-segments: a segment may end this much [s] after its recording.
 MAX_OVERSHOOT = 0.5
@@ -31,7 +40,9 @@ class AudioError(UserError):
     """A file, or a stretch of it, that cannot be used; the message is the reason."""
 
 
-def read_audio(path, start=0.0, end=None, rate=None):
+def read_audio(
+    path: str | Path, start: float = 0.0, end: float | None = None, rate: int | None = None
+) -> tuple["np.ndarray", int]:
     """Read an utterance.
 
     Args:
@@ -69,14 +80,14 @@ def read_audio(path, start=0.0, end=None, rate=None):
     return samples, rate
 
 
-def resample(samples, old_rate, new_rate):
+def resample(samples: "np.ndarray", old_rate: float, new_rate: float) -> "np.ndarray":
     """Convert samples ``(time,)`` from one rate to another; the rates may be fractions."""
     import soxr
 
     return soxr.resample(samples, old_rate, new_rate, quality="HQ")
 
 
-def _read(path, start, end):
+def _read(path: str | Path, start: float, end: float | None) -> tuple["np.ndarray", int]:
     """Return float32 ``(time, channel)`` and the rate; raise :class:`AudioError`."""
     import soundfile
 
@@ -112,10 +123,10 @@ def _read(path, start, end):
     return samples, rate
 
 
-def _missing_frames(path, stream, tolerated):
+def _missing_frames(path: str | Path, stream: "soundfile.SoundFile", tolerated: int) -> str | None:
     """Return what a header promises and the file does not hold, or None.
 
-    libsndfile shortens truncated files without a word; its log of the header tells. A number of
+    libsndfile shortens truncated files silently; only its log of the header shows it. A number of
     missing bytes is tolerated.
     """
     log = stream.extra_info
@@ -132,7 +143,9 @@ def _missing_frames(path, stream, tolerated):
     return None
 
 
-def _stretch(path, start, end, rate, frames):
+def _stretch(
+    path: str | Path, start: float, end: float | None, rate: int, frames: int
+) -> tuple[int, int]:
     """Return the first and the last + 1 frame of a segment."""
     first = round(start * rate)
     last = frames if end is None else round(end * rate)
@@ -147,7 +160,13 @@ def _stretch(path, start, end, rate, frames):
     return first, last
 
 
-def write_audio(path, samples, rate, audio_format="flac", comment=None):
+def write_audio(
+    path: str | Path,
+    samples: "np.ndarray",
+    rate: int,
+    audio_format: str = "flac",
+    comment: str | None = None,
+) -> None:
     """Write float samples ``(time,)`` as 16-bit audio; values beyond -1..1 are clipped.
 
     Where a file with the same samples lies there, it keeps its time: nothing that read it before
@@ -181,7 +200,7 @@ def write_audio(path, samples, rate, audio_format="flac", comment=None):
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
-def _if_same_audio(path, encoded):
+def _if_same_audio(path: str | Path, encoded: io.BytesIO) -> os.stat_result | None:
     """Return the state of a file with the samples and rate of an encoded one, else None."""
     import numpy as np
     import soundfile
@@ -196,7 +215,7 @@ def _if_same_audio(path, encoded):
     return before if rate == old_rate and np.array_equal(old, new) else None
 
 
-def finished_samples(path, comment):
+def finished_samples(path: str | Path, comment: str) -> int | None:
     """Return the length of a file that :func:`write_audio` made with this comment, else None.
 
     The last sample is read, so a file that lost its end does not count.
@@ -213,7 +232,9 @@ def finished_samples(path, comment):
         return None
 
 
-def audio_problems(folder, skip=(), nj=1):
+def audio_problems(
+    folder: "DataFolder", skip: Collection[str] = (), nj: int = 1
+) -> list["Problem"]:
     """Read all audio of a data folder, and return a problem for each utterance that is bad.
 
     Args:
@@ -234,7 +255,7 @@ def audio_problems(folder, skip=(), nj=1):
     ]
 
 
-def _why_bad(source):
+def _why_bad(source: tuple[str, float, float | None]) -> str | None:
     """Return why an utterance (path, start, end) cannot be read, or None."""
     try:
         read_audio(*source)

@@ -2,20 +2,26 @@
 
 lhotse (https://github.com/lhotse-speech/lhotse) finds the audio and the transcripts of a corpus as
 its publisher lays it out; here its manifests become data folders. lhotse leaves out utterances
-whose audio is not there and says so in a log line; where the corpus lists its utterances, they are
+whose audio is missing and only logs it; where the corpus lists its utterances, they are
 put back, so that formatting reports them and a test set loses none.
 """
 
 import functools
 import logging
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mambaasr.data.folder import DataFolder, Segment
 from mambaasr.errors import UserError
 
 REMEDY = "make env (or, in an environment of your own: pip install lhotse)"
+# lhotse's manifests of one part: "recordings" and "supervisions".
+Manifests = dict[str, Any]
+# Utterance -> (audio file, speaker, transcript).
+Listed = dict[str, tuple[Path, str, str]]
 
 
 @dataclass(frozen=True)
@@ -30,21 +36,23 @@ class Corpus:
         get: how to get the corpus.
         listed: ``(corpus_dir, part) -> {utterance: (path, speaker, text)}``, or None where the
             corpus has no list that names files.
-        text: mends a transcript; None as a result drops the utterance, which is no speech.
+        text: cleans a transcript; None as a result drops the utterance, which is no speech.
         languages: lhotse's names of languages -> codes, for a corpus of several: ``utt2lang`` is
             written, and ids begin with the code.
     """
 
-    parts: dict
-    prepare: object
+    parts: dict[str, int | None]
+    prepare: Callable[[Path, list[str], Path, int], dict[str, Manifests]]
     layout: str
     get: str
-    listed: object = None
-    text: object = None
-    languages: dict | None = None
+    listed: Callable[[Path, str], Listed] | None = None
+    text: Callable[[str], str | None] | None = None
+    languages: dict[str, str] | None = None
 
 
-def prepare_sets(name, corpus_dir, sets, data_dir, nj=1):
+def prepare_sets(
+    name: str, corpus_dir: str | Path, sets: dict[str, list[str]], data_dir: str | Path, nj: int = 1
+) -> dict[str, int]:
     """Write a data folder for each set of a corpus.
 
     Args:
@@ -97,7 +105,7 @@ def prepare_sets(name, corpus_dir, sets, data_dir, nj=1):
     return counts
 
 
-def _require_lhotse():
+def _require_lhotse() -> None:
     try:
         import lhotse  # noqa: F401
     except ImportError as error:
@@ -106,7 +114,7 @@ def _require_lhotse():
         ) from None
 
 
-def _folder(name, part, corpus_dir, manifests):
+def _folder(name: str, part: str, corpus_dir: Path, manifests: Manifests | None) -> DataFolder:
     """Return a part as a data folder."""
     corpus = CORPORA[name]
     folder, spans = DataFolder(segments={}), {}
@@ -144,15 +152,15 @@ def _folder(name, part, corpus_dir, manifests):
     expected, found = corpus.parts[part], len(folder.utterances)
     if not found:
         raise UserError(f"{corpus_dir}: {name} has no utterance of {part} there: {corpus.layout}")
-    said = f"{absent} of them without audio, which stage 3 reports" if absent else ""
-    if said or (expected is not None and found != expected):
+    note = f"{absent} of them without audio, which stage 3 reports" if absent else ""
+    if note or (expected is not None and found != expected):
         whole = f"; the whole corpus has {expected}" if expected not in (None, found) else ""
-        logging.warning(f"{name} {part}: {found} utterances{', ' if said else ''}{said}{whole}")
+        logging.warning(f"{name} {part}: {found} utterances{', ' if note else ''}{note}{whole}")
     return folder
 
 
-def _absent(corpus, corpus_dir, part, folder):
-    """Put in what the corpus lists and lhotse left out; return how many utterances that are."""
+def _absent(corpus: Corpus, corpus_dir: Path, part: str, folder: DataFolder) -> int:
+    """Add what the corpus lists and lhotse left out; return the number of utterances added."""
     if corpus.listed is None or folder.segments is not None:
         return 0
     absent = 0
@@ -164,7 +172,7 @@ def _absent(corpus, corpus_dir, part, folder):
     return absent
 
 
-def joined(folders):
+def joined(folders: Sequence[DataFolder]) -> DataFolder:
     """Return several parts as one folder; an utterance that two of them have is an error."""
     whole = DataFolder()
     if any(folder.segments is not None for folder in folders):
@@ -188,11 +196,11 @@ def joined(folders):
     return whole
 
 
-def _name(text):
+def _name(text: str) -> str:
     return re.sub(r"\s+", "_", str(text))
 
 
-def _librispeech(corpus_dir, parts, work, nj):
+def _librispeech(corpus_dir: Path, parts: list[str], work: Path, nj: int) -> dict[str, Manifests]:
     from lhotse.recipes import prepare_librispeech
 
     for part in parts:
@@ -201,7 +209,7 @@ def _librispeech(corpus_dir, parts, work, nj):
     return prepare_librispeech(corpus_dir, dataset_parts=parts, num_jobs=nj)
 
 
-def _librispeech_listed(corpus_dir, part):
+def _librispeech_listed(corpus_dir: Path, part: str) -> Listed:
     found = {}
     for path in sorted((corpus_dir / part).rglob("*.trans.txt")):
         for line in path.read_text(encoding="utf-8").splitlines():
@@ -211,7 +219,7 @@ def _librispeech_listed(corpus_dir, part):
     return found
 
 
-def _aishell(corpus_dir, parts, work, nj):
+def _aishell(corpus_dir: Path, parts: list[str], work: Path, nj: int) -> dict[str, Manifests]:
     from lhotse.recipes import prepare_aishell
 
     for part in parts:
@@ -221,7 +229,7 @@ def _aishell(corpus_dir, parts, work, nj):
     return prepare_aishell(corpus_dir)
 
 
-def _aishell_listed(corpus_dir, part):
+def _aishell_listed(corpus_dir: Path, part: str) -> Listed:
     """Return the utterances of the transcripts whose speaker's folder lies in a part."""
     speakers = {path.name: path for path in (corpus_dir / "data_aishell/wav" / part).iterdir()}
     found = {}
@@ -235,7 +243,7 @@ def _aishell_listed(corpus_dir, part):
     return found
 
 
-def _tedlium(corpus_dir, parts, work, nj):
+def _tedlium(corpus_dir: Path, parts: list[str], work: Path, nj: int) -> dict[str, Manifests]:
     from lhotse.audio.backend import audio_backend
     from lhotse.recipes import prepare_tedlium
 
@@ -244,12 +252,12 @@ def _tedlium(corpus_dir, parts, work, nj):
         return prepare_tedlium(corpus_dir, dataset_parts=parts, num_jobs=nj)
 
 
-def _tedlium_text(text):
+def _tedlium_text(text: str) -> str:
     """Join what TED-LIUM writes apart ("it 's"), and leave out what no word is known for."""
     return re.sub(r" '", "'", text.replace("<unk>", " ").replace("[NOISE]", " "))
 
 
-def _gigaspeech(corpus_dir, parts, work, nj):
+def _gigaspeech(corpus_dir: Path, parts: list[str], work: Path, nj: int) -> dict[str, Manifests]:
     try:
         import speechcolab  # noqa: F401
     except ImportError as error:
@@ -262,31 +270,31 @@ def _gigaspeech(corpus_dir, parts, work, nj):
     return prepare_gigaspeech(corpus_dir, work, dataset_parts=parts, num_jobs=nj)
 
 
-def _gigaspeech_text(text):
+def _gigaspeech_text(text: str) -> str | None:
     """Leave out punctuation marks; what holds <SIL>, <NOISE>, <MUSIC> or <OTHER> is no speech."""
     if re.search("<(SIL|NOISE|MUSIC|OTHER)>", text):
         return None
     return re.sub("<(COMMA|PERIOD|QUESTIONMARK|EXCLAMATIONPOINT)>", " ", text)
 
 
-def _spgispeech(corpus_dir, parts, work, nj):
+def _spgispeech(corpus_dir: Path, parts: list[str], work: Path, nj: int) -> dict[str, Manifests]:
     from lhotse.recipes import prepare_spgispeech
 
     return prepare_spgispeech(corpus_dir, work, normalize_text=False, num_jobs=nj)
 
 
-def _spgispeech_text(text):
+def _spgispeech_text(text: str) -> str:
     """Leave out case and punctuation but the apostrophe, which lhotse would drop as well."""
     return re.sub(r"[^\w' ]", " ", text.lower())
 
 
-def _csj(corpus_dir, parts, work, nj):
+def _csj(corpus_dir: Path, parts: list[str], work: Path, nj: int) -> dict[str, Manifests]:
     from lhotse.recipes import prepare_csj
 
     return prepare_csj(corpus_dir, work / "transcripts", work, dataset_parts=parts, nj=nj)
 
 
-def _mls(corpus_dir, parts, work, nj):
+def _mls(corpus_dir: Path, parts: list[str], work: Path, nj: int) -> dict[str, Manifests]:
     from lhotse.recipes import prepare_mls
 
     names = {part.partition("-")[0] for part in parts}
@@ -299,7 +307,7 @@ def _mls(corpus_dir, parts, work, nj):
     return {part: found[part.partition("-")[0]][part.partition("-")[2]] for part in parts}
 
 
-def _without_spaces(text):
+def _without_spaces(text: str) -> str:
     return re.sub(r"\s", "", text)
 
 

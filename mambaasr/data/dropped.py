@@ -1,9 +1,10 @@
-"""report.tsv: which utterances the steps so far dropped, where they stood, and why.
+"""Reports of dropped utterances (report.tsv): which ones, from which file and line, and why.
 
-Each step's report begins with the rows of the folder that it read, so that the last folder's
-names every utterance that is missing there.
+Each report begins with the rows of the input folder's, so that the last folder's names every
+utterance that is missing there.
 """
 
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,20 +23,22 @@ class Dropped(NamedTuple):
     reason: str
 
 
-def write_report(folder, rows):
-    """Write ``folder/report.tsv``; it is written with no rows too, so that none means none."""
+def write_report(folder: str | Path, rows: Iterable[Dropped]) -> None:
+    """Write ``folder/report.tsv``, without rows too: an empty report means nothing was dropped."""
     with atomic_write(Path(folder) / NAME) as stream:
         for row in (HEADER, *rows):
             cells = ("-" if cell is None else " ".join(str(cell).split()) for cell in row)
             stream.write("\t".join(cells) + "\n")
 
 
-def carry_rows(source, rows, kept=()):
-    """Return the rows of ``source/report.tsv``, if there is one, and a step's own after them.
+def carry_rows(
+    source: str | Path, rows: Collection[Dropped], kept: Iterable[str] = ()
+) -> list[Dropped]:
+    """Return the rows of ``source/report.tsv``, if there is one, followed by new ones.
 
     Args:
-        source: the folder that the step read.
-        rows: what the step dropped.
+        source: the input folder.
+        rows: what is dropped now.
         kept: utterances that are there again, because the data was mended after the report; an
             old row of one of them, or of one in ``rows``, is left out.
     """
@@ -43,7 +46,7 @@ def carry_rows(source, rows, kept=()):
     return [*(row for row in read_report(source) if row.utt not in known), *rows]
 
 
-def read_report(folder):
+def read_report(folder: str | Path) -> list[Dropped]:
     """Return the rows of ``folder/report.tsv``, none if there is no such file.
 
     Raises:

@@ -1,6 +1,9 @@
-"""Utterances that training cannot use: too short, too long, without text."""
+"""Drop utterances that training cannot use: too short, too long, without text."""
 
 import math
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mambaasr.data.audio import AudioError
 from mambaasr.data.dropped import Dropped, carry_rows, write_report
@@ -9,8 +12,18 @@ from mambaasr.data.format import dropped_summary
 from mambaasr.data.prefix import make_prefixes
 from mambaasr.errors import UserError
 
+if TYPE_CHECKING:
+    import soundfile
 
-def filter_folder(in_dir, out_dir, min_duration=0.1, max_duration=20.0, text_prefix="", symbols=()):
+
+def filter_folder(
+    in_dir: str | Path,
+    out_dir: str | Path,
+    min_duration: float = 0.1,
+    max_duration: float = 20.0,
+    text_prefix: str = "",
+    symbols: Collection[str] = (),
+) -> str:
     """Write a data folder without the utterances that are too short, too long or have no text.
 
     References without audio, as formatting keeps them for test sets, are left out too: a test set
@@ -20,7 +33,7 @@ def filter_folder(in_dir, out_dir, min_duration=0.1, max_duration=20.0, text_pre
 
     Args:
         in_dir: formatted data folder, without ``segments``.
-        out_dir: folder to write, with ``report.tsv``, which goes on from the input's.
+        out_dir: folder to write, with ``report.tsv``, which continues the input's.
         min_duration: shortest duration that is kept [s].
         max_duration: longest duration that is kept [s].
         text_prefix: task tokens to write before each transcript; see :mod:`mambaasr.data.prefix`.
@@ -70,7 +83,7 @@ def filter_folder(in_dir, out_dir, min_duration=0.1, max_duration=20.0, text_pre
     return summary + dropped_summary(dropped, out_dir)
 
 
-def _durations(folder):
+def _durations(folder: DataFolder) -> dict[str, float]:
     """Return utterance -> duration [s]."""
     if folder.utt2num_samples is not None:
         rate = _header(folder, folder.utterances[0]).samplerate
@@ -78,7 +91,7 @@ def _durations(folder):
     return {utt: _header(folder, utt).duration for utt in folder.utterances}
 
 
-def _header(folder, utt):
+def _header(folder: DataFolder, utt: str) -> "soundfile._SoundFileInfo":
     """Return soundfile's information on an utterance's file."""
     import soundfile
 

@@ -20,9 +20,10 @@ import contextlib
 import math
 import os
 import shutil
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 from mambaasr.data.dropped import Dropped, read_report, write_report
 from mambaasr.data.kaldi_file import (
@@ -48,12 +49,12 @@ class Segment(NamedTuple):
     start: float
     end: float | None
 
-    def __str__(self):
+    def __str__(self) -> str:
         # repr keeps every digit: a segment read and written again is the same segment.
         return f"{self.recording} {self.start!r} {-1 if self.end is None else repr(self.end)}"
 
 
-def parse_segment(value):
+def parse_segment(value: str) -> Segment:
     """Return a :class:`Segment` from ``recording start end``; Kaldi's end -1 is the file's end."""
     columns = value.split()
     remedy = "write 'utterance recording start end', times in seconds, ids without spaces"
@@ -95,16 +96,16 @@ class DataFolder:
         path: where it was read.
     """
 
-    wav: dict = field(default_factory=Table)
-    text: dict = field(default_factory=Table)
-    utt2spk: dict = field(default_factory=Table)
-    segments: dict | None = None
-    utt2lang: dict | None = None
-    utt2num_samples: dict | None = None
+    wav: dict[str, str] = field(default_factory=Table)
+    text: dict[str, str] = field(default_factory=Table)
+    utt2spk: dict[str, str] = field(default_factory=Table)
+    segments: dict[str, Segment] | None = None
+    utt2lang: dict[str, str] | None = None
+    utt2num_samples: dict[str, int] | None = None
     path: Path | None = None
 
     @classmethod
-    def read(cls, path):
+    def read(cls, path: str | Path) -> Self:
         """Read a folder that must be right; the audio files are not looked at.
 
         Raises:
@@ -120,7 +121,7 @@ class DataFolder:
         return folder
 
     @classmethod
-    def scan(cls, path):
+    def scan(cls, path: str | Path) -> tuple[Self, list[Problem]]:
         """Read a folder that may be wrong.
 
         Returns:
@@ -152,7 +153,7 @@ class DataFolder:
         problems += folder._disagreements(problems)
         return folder, problems
 
-    def tables(self):
+    def tables(self) -> dict[str, dict[str, Any]]:
         """Return the tables that the folder has, by file name."""
         names = {
             "wav.scp": self.wav,
@@ -165,40 +166,40 @@ class DataFolder:
         return {name: table for name, table in names.items() if table is not None}
 
     @property
-    def audio(self):
+    def audio(self) -> dict[str, Any]:
         """The table whose ids are the utterances that have audio: ``segments`` or ``wav.scp``."""
         return self.wav if self.segments is None else self.segments
 
     @property
-    def utterances(self):
+    def utterances(self) -> list[str]:
         """The sorted ids of the utterances that have audio."""
         return sorted(self.audio)
 
     @property
-    def spk2utt(self):
+    def spk2utt(self) -> dict[str, list[str]]:
         """Speaker -> sorted list of utterances."""
         speakers = {}
         for utt in sorted(self.utt2spk):
             speakers.setdefault(self.utt2spk[utt], []).append(utt)
         return speakers
 
-    def source(self, utt):
+    def source(self, utt: str) -> tuple[str, float, float | None]:
         """Return the audio path, start and end [s or None] of an utterance."""
         if self.segments is None:
             return self.wav[utt], 0.0, None
         recording, start, end = self.segments[utt]
         return self.wav[recording], start, end
 
-    def where(self, utt):
+    def where(self, utt: str) -> str:
         """Return ``file:line`` of the entry that names an utterance's audio."""
         return _where(self.audio, utt)
 
-    def _disagreements(self, known):
-        """Return what the files say against each other, an id that has a problem left out."""
+    def _disagreements(self, known: list[Problem]) -> list[Problem]:
+        """Return where the files contradict each other; ids of known problems are left out."""
         named = {problem.key for problem in known}
         problems = []
 
-        def report(table, key, reason, remedy):
+        def report(table: dict[str, Any], key: str, reason: str, remedy: str) -> None:
             if key not in named:
                 named.add(key)
                 problems.append(Problem(_where(table, key), f"{key}: {reason}", remedy, key))
@@ -226,8 +227,8 @@ class DataFolder:
                     report(table, utt, "no audio", "add it to wav.scp, or remove the line")
         return problems + self._speaker_problems(named)
 
-    def _speaker_problems(self, named):
-        """Return where spk2utt is not what utt2spk says; fixing rewrites it, nothing is dropped."""
+    def _speaker_problems(self, named: set[str | None]) -> list[Problem]:
+        """Return where spk2utt contradicts utt2spk; fixing rewrites it, nothing is dropped."""
         path = self.path / "spk2utt"
         if not path.is_file():
             return []
@@ -235,13 +236,13 @@ class DataFolder:
         listed = read_table(path, parse_text, problems, keyed=False)
         expected = self.spk2utt
         for speaker in sorted({*listed, *expected}):
-            said = set(listed.get(speaker, "").split())
-            if said.symmetric_difference(expected.get(speaker, ())) - named:
+            utts = set(listed.get(speaker, "").split())
+            if utts.symmetric_difference(expected.get(speaker, ())) - named:
                 reason = f"{speaker}: other utterances than in utt2spk"
                 problems.append(Problem(listed.where(speaker), reason, remedy))
         return problems
 
-    def missing_audio(self):
+    def missing_audio(self) -> list[Problem]:
         """Return a problem for each utterance whose file is not there or has no bytes."""
         reasons = {rec: reason for rec, path in self.wav.items() if (reason := _no_file(path))}
         problems = []
@@ -253,7 +254,7 @@ class DataFolder:
                 problems.append(Problem(_where(self.wav, recording), reason, remedy, utt))
         return problems
 
-    def select(self, utts):
+    def select(self, utts: Iterable[str]) -> "DataFolder":
         """Return a folder with some of the utterances; recordings without any are left out."""
         utts = [utt for utt in utts if utt in self.audio]
         recordings = utts
@@ -271,7 +272,7 @@ class DataFolder:
             path=self.path,
         )
 
-    def write(self, path):
+    def write(self, path: str | Path) -> None:
         """Write the folder's files, each whole or not at all, and remove optional ones it lacks.
 
         All are written beside the old ones first, so that an error leaves those as they were. The
@@ -293,7 +294,7 @@ class DataFolder:
                 (path / name).unlink(missing_ok=True)
 
 
-def fix(folder, problems):
+def fix(folder: DataFolder, problems: list[Problem]) -> tuple[int, int]:
     """Drop the utterances of a folder that have problems, and rewrite its files.
 
     The files as they were are kept in ``.backup`` in the folder (``.backup.2``, ... at the next
@@ -325,15 +326,15 @@ def fix(folder, problems):
         )
     # Rows of an earlier, interrupted fix stay: its reasons are the true ones.
     earlier = [row for row in earlier if row.utt not in good.audio]
-    said = {row.utt for row in earlier if row.utt is not None}
-    rows = [Dropped(p.key, p.where, p.reason) for p in problems if p.key not in said]
+    known = {row.utt for row in earlier if row.utt is not None}
+    rows = [Dropped(p.key, p.where, p.reason) for p in problems if p.key not in known]
     _back_up(path)
     write_report(path, earlier + [row for row in rows if row not in earlier])
     good.write(path)
     return len(kept), len(bad)
 
 
-def _back_up(path):
+def _back_up(path: Path) -> None:
     """Copy a folder's files into ``.backup``, or the first of ``.backup.2``, ... that is free."""
     number = 1
     while (backup := path / (".backup" if number == 1 else f".backup.{number}")).exists():
@@ -346,7 +347,7 @@ def _back_up(path):
 
 
 @contextlib.contextmanager
-def _new_folder(path, name):
+def _new_folder(path: Path, name: str) -> Iterator[Path]:
     """Make a folder to fill below ``path``; it goes at the end, unless it was renamed.
 
     Raises:
@@ -364,7 +365,7 @@ def _new_folder(path, name):
         shutil.rmtree(new, ignore_errors=True)
 
 
-def _no_file(path):
+def _no_file(path: str | Path) -> str | None:
     """Return why there is nothing to read at ``path``, or None."""
     try:
         if not os.path.isfile(path):
@@ -374,11 +375,11 @@ def _no_file(path):
         return str(error.strerror or error)
 
 
-def _select(table, keys):
+def _select(table: dict[str, Any], keys: Iterable[str]) -> dict[str, Any]:
     if isinstance(table, Table):
         return table.select(keys)
     return {key: table[key] for key in keys if key in table}
 
 
-def _where(table, key):
+def _where(table: Mapping[str, Any], key: str) -> str:
     return table.where(key) if isinstance(table, Table) else key

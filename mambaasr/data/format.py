@@ -1,17 +1,19 @@
 """Audio of a data folder, written anew: one mono file an utterance, at one rate.
 
-Speed perturbation is the same work with another step in the middle, so it is done here too.
-Each written file carries a fingerprint of its source, options and the code that made it in its
-header. A run that was killed, or whose inputs changed, therefore needs no notes: files that are
-whole and carry the right fingerprint stay, all others are made again.
+Speed perturbation is the same work with a resampling in the middle, so it is done here too.
+The work is resumable: each written file carries a fingerprint of its source, options and code in
+its header. After a kill or a change of inputs, files that are whole and carry the right
+fingerprint stay; all others are made again.
 """
 
 import hashlib
 import json
 import os
 import zlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mambaasr.data.audio import AudioError, finished_samples, read_audio, resample, write_audio
 from mambaasr.data.dropped import Dropped, carry_rows, write_report
@@ -19,6 +21,9 @@ from mambaasr.data.folder import DataFolder
 from mambaasr.errors import UserError
 from mambaasr.parallel import map_items
 from mambaasr.source import code_of
+
+if TYPE_CHECKING:
+    import numpy as np
 
 FORMATS = ("flac", "wav")
 # Small pieces spread long utterances over the workers, large ones save on handing out work.
@@ -44,7 +49,7 @@ class Job:
     rate: int | None = None
     factor: float = 1.0
 
-    def fingerprint(self):
+    def fingerprint(self) -> str:
         """Return a text that changes with the source (by time and size), options and code."""
         state = os.stat(self.source)
         facts = [self.source, state.st_size, state.st_mtime_ns, code_of([__name__])]
@@ -54,14 +59,14 @@ class Job:
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a job: the number of samples written, or why there is no file."""
+    """Outcome of a job: the number of samples written, or why there is no file."""
 
     samples: int | None = None
     made: bool = False
     reason: str | None = None
 
 
-def run_job(job):
+def run_job(job: Job) -> Result:
     """Make one audio file unless it is there and right; return a :class:`Result`.
 
     Raises:
@@ -85,7 +90,7 @@ def run_job(job):
     return Result(len(audio), made=True)
 
 
-def change_speed(samples, factor):
+def change_speed(samples: "np.ndarray", factor: float) -> "np.ndarray":
     """Play samples ``(time,)`` faster: tempo and pitch change by ``factor``, as in sox ``speed``.
 
     The result has ``time / factor`` samples and is meant for the same sampling rate.
@@ -93,7 +98,7 @@ def change_speed(samples, factor):
     return resample(samples, factor, 1.0)
 
 
-def run_jobs(jobs, nj, description):
+def run_jobs(jobs: Sequence[Job], nj: int, description: str) -> Iterator[Result]:
     """Run jobs in ``nj`` processes with a progress bar; yield their results in order."""
     size = max(1, min(_MAX_CHUNK, len(jobs) // (100 * max(1, nj))))
     chunks = [jobs[i : i + size] for i in range(0, len(jobs), size)]
@@ -101,11 +106,11 @@ def run_jobs(jobs, nj, description):
         yield from results
 
 
-def _run_chunk(jobs):
+def _run_chunk(jobs: Sequence[Job]) -> list[Result]:
     return [run_job(job) for job in jobs]
 
 
-def audio_path(folder, key, audio_format):
+def audio_path(folder: str | Path, key: str, audio_format: str) -> str:
     """Return where a folder's audio of an id lies: spread over 100 folders by a checksum."""
     # An id may hold a slash or begin with a dot; the file's name does neither (half-written files
     # begin with a dot), and may not meet another id's.
@@ -115,22 +120,28 @@ def audio_path(folder, key, audio_format):
     return f"{folder}/audio/{bucket}/{name}.{audio_format}"
 
 
-def remove_leftovers(folder):
-    """Remove what a killed run left of half-written files."""
+def remove_leftovers(folder: str | Path) -> None:
+    """Remove the half-written files of a killed run."""
     for name in FORMATS:
         for path in Path(folder).glob(f"audio/*/.*.{name}.*"):
             path.unlink(missing_ok=True)
 
 
 def format_folder(
-    in_dir, out_dir, rate, audio_format="flac", nj=1, bad_audio="skip", keep_references=False
-):
+    in_dir: str | Path,
+    out_dir: str | Path,
+    rate: int,
+    audio_format: str = "flac",
+    nj: int = 1,
+    bad_audio: str = "skip",
+    keep_references: bool = False,
+) -> str:
     """Write a data folder whose audio is one mono file an utterance at one sampling rate.
 
     Args:
         in_dir: data folder, with or without ``segments``.
         out_dir: folder to write: audio, the tables, ``utt2num_samples`` and ``report.tsv``,
-            which goes on from the input's.
+            which continues the input's.
         rate: sampling rate [Hz].
         audio_format: flac or wav, 16 bit.
         nj: number of processes.
@@ -181,8 +192,14 @@ def format_folder(
     return summary + dropped_summary(dropped, out_dir, keep_references)
 
 
-def check_dropped(in_dir, out_dir, kept, dropped, bad_audio):
-    """Raise a :class:`UserError` where dropped utterances must not be passed over."""
+def check_dropped(
+    in_dir: str | Path,
+    out_dir: str | Path,
+    kept: Sequence[str],
+    dropped: Sequence[Dropped],
+    bad_audio: str,
+) -> None:
+    """Raise a :class:`UserError` where no utterance is left, or none may be dropped."""
     if not dropped or (kept and bad_audio == "skip"):
         return
     first = f"{dropped[0].where}: {dropped[0].utt}: {dropped[0].reason}"
@@ -190,12 +207,14 @@ def check_dropped(in_dir, out_dir, kept, dropped, bad_audio):
         raise UserError(f"{in_dir}: no utterance can be used, the first is {first}")
     raise UserError(
         f"{first} ({len(dropped)} such utterances, see {out_dir}/report.tsv); "
-        "mend the audio, or go on without it by --bad_audio skip"
+        "repair the audio, or drop it with --bad_audio skip"
     )
 
 
-def dropped_summary(dropped, out_dir, keep_references=False):
-    """Return the end of a summary line: how many were dropped, and where that is said."""
+def dropped_summary(
+    dropped: Sequence[Dropped], out_dir: str | Path, keep_references: bool = False
+) -> str:
+    """Return the end of a summary line: how many were dropped, and the report's path."""
     if not dropped:
         return ", 0 dropped"
     kept = ", references kept: they count as deleted" if keep_references else ""

@@ -1,8 +1,9 @@
 """Kaldi's ``key value`` files: read with line numbers, written sorted and whole."""
 
 import re
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mambaasr.errors import UserError
 from mambaasr.files import atomic_write
@@ -26,11 +27,11 @@ class Problem(NamedTuple):
     remedy: str
     key: str | None = None
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.where}: {self.reason}; {self.remedy}"
 
 
-class Table(dict):
+class Table(dict[str, Any]):
     """The entries of one file, by id, and the lines they came from.
 
     Attributes:
@@ -39,25 +40,27 @@ class Table(dict):
         dead: ids that stand in the file on lines that could not be used.
     """
 
-    def __init__(self, path=None, entries=()):
+    def __init__(
+        self, path: Path | None = None, entries: Mapping[str, Any] | Iterable[tuple[str, Any]] = ()
+    ) -> None:
         super().__init__(entries)
         self.path = path
-        self.lines = {}
-        self.dead = set()
+        self.lines: dict[str, int] = {}
+        self.dead: set[str] = set()
 
-    def where(self, key):
+    def where(self, key: str) -> str:
         """Return ``file:line`` of an id, or the file where the line is not known."""
         line = self.lines.get(key)
         return str(self.path) if line is None else f"{self.path}:{line}"
 
-    def select(self, keys):
+    def select(self, keys: Iterable[str]) -> "Table":
         """Return the entries of some ids, with their line numbers."""
         table = Table(self.path, {key: self[key] for key in keys if key in self})
         table.lines = {key: self.lines[key] for key in table if key in self.lines}
         return table
 
 
-def bad_id(key):
+def bad_id(key: str) -> str | None:
     """Return what makes an id unusable, or None.
 
     Kaldi's files separate ids by spaces and everything else by lines, so an id holds neither.
@@ -71,14 +74,14 @@ def bad_id(key):
     return None
 
 
-def parse_text(value):
+def parse_text(value: str) -> str:
     """Return a transcript; it may be empty."""
     if _CONTROL.search(value):
         raise ValueError("the text holds a control character", "remove it")
     return value
 
 
-def parse_path(value):
+def parse_path(value: str) -> str:
     """Return the path of an audio file; commands are refused, never run."""
     if not value:
         raise ValueError("no audio file is named", "write 'id path'")
@@ -92,7 +95,7 @@ def parse_path(value):
     return value
 
 
-def parse_name(value):
+def parse_name(value: str) -> str:
     """Return a single word: a speaker or a language."""
     if not value:
         raise ValueError("the second column is missing", "write 'id name'")
@@ -105,14 +108,16 @@ def parse_name(value):
     return value
 
 
-def parse_count(value):
+def parse_count(value: str) -> int:
     """Return a whole number >= 0."""
     if not value.isascii() or not value.isdigit():
         raise ValueError(f"{value!r} is not a whole number", "write 'id number'")
     return int(value)
 
 
-def read_table(path, parse, problems, keyed=True):
+def read_table(
+    path: str | Path, parse: Callable[[str], Any], problems: list[Problem], keyed: bool = True
+) -> Table:
     """Read a file of ``id value`` lines; what is wrong is collected, not raised.
 
     Lines end with LF or CRLF; a byte order mark is ignored. An id that stands on several lines
@@ -138,7 +143,7 @@ def read_table(path, parse, problems, keyed=True):
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
     table = Table(path)
 
-    def report(number, reason, remedy, key=None):
+    def report(number: int, reason: str, remedy: str, key: str | None = None) -> None:
         problems.append(Problem(f"{path}:{number}", reason, remedy, key if keyed else None))
         if key is not None:
             table.dead.add(key)
@@ -187,20 +192,20 @@ def read_table(path, parse, problems, keyed=True):
     return table
 
 
-def read_good_table(path, parse):
+def read_good_table(path: str | Path, parse: Callable[[str], Any]) -> Table:
     """Read a file of ``id value`` lines that must be right; see :func:`read_table`.
 
     Raises:
         UserError: the file cannot be read, or the first problem in it.
     """
-    problems = []
+    problems: list[Problem] = []
     table = read_table(path, parse, problems)
     if problems:
         raise UserError(str(problems[0]))
     return table
 
 
-def write_table(path, entries):
+def write_table(path: str | Path, entries: Mapping[str, Any]) -> None:
     """Write ``id value`` lines, sorted by id as in the C locale, UTF-8, LF, whole or not at all.
 
     Raises:

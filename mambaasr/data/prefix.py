@@ -6,13 +6,18 @@ in a prefix stands for an utterance's language in ``utt2lang``.
 """
 
 import re
+from collections.abc import Collection
+from typing import TYPE_CHECKING
 
 from mambaasr.errors import UserError
+
+if TYPE_CHECKING:
+    from mambaasr.data.folder import DataFolder
 
 _LANG = "{lang}"
 
 
-def make_prefixes(prefix, folder, symbols):
+def make_prefixes(prefix: str, folder: "DataFolder", symbols: Collection[str]) -> dict[str, str]:
     """Return the prefix of each utterance.
 
     Args:
@@ -47,8 +52,8 @@ def make_prefixes(prefix, folder, symbols):
     return found
 
 
-def is_of_prefix(symbol, prefix):
-    """Say whether a symbol may stand in a prefix, whatever the language."""
+def is_of_prefix(symbol: str, prefix: str) -> bool:
+    """Return whether a symbol may stand in a prefix, whatever the language."""
     return any(
         re.fullmatch(r"\S+".join(map(re.escape, word.split(_LANG))), symbol)
         for word in prefix.split()

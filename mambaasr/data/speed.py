@@ -21,7 +21,7 @@ from mambaasr.errors import UserError
 MIN_FACTOR, MAX_FACTOR = 0.1, 10.0
 
 
-def parse_factors(text):
+def parse_factors(text: str) -> dict[float, str]:
     """Return the speed factors of a text like ``0.9 1.0 1.1`` as they are written, by value.
 
     Raises:
@@ -46,7 +46,13 @@ def parse_factors(text):
     return factors
 
 
-def perturb_folder(in_dir, out_dir, factors, nj=1, bad_audio="skip"):
+def perturb_folder(
+    in_dir: str | Path,
+    out_dir: str | Path,
+    factors: str | dict[float, str],
+    nj: int = 1,
+    bad_audio: str = "skip",
+) -> str:
     """Write a data folder with a copy of each utterance at each speed.
 
     Ids and speakers of a copy begin with ``sp<factor>-``; the factor 1 keeps ids, speakers and
@@ -55,7 +61,7 @@ def perturb_folder(in_dir, out_dir, factors, nj=1, bad_audio="skip"):
     Args:
         in_dir: data folder.
         out_dir: folder to write; perturbed audio lies below it, 16-bit mono FLAC at the
-            recording's own sampling rate, and ``report.tsv``, which goes on from the input's.
+            recording's own sampling rate, and ``report.tsv``, which continues the input's.
         factors: see :func:`parse_factors`.
         nj: number of processes.
         bad_audio: skip: copies whose audio is bad are left out and reported; stop: the report
@@ -122,5 +128,5 @@ def perturb_folder(in_dir, out_dir, factors, nj=1, bad_audio="skip"):
     return f"{summary}, {len(out.text)} kept" + dropped_summary(dropped, out_dir)
 
 
-def _prefix(factor, word):
+def _prefix(factor: float, word: str) -> str:
     return "" if factor == 1 else f"sp{word}-"

@@ -1,5 +1,6 @@
-"""Texts to train a language model on."""
+"""Join texts to train a language model on."""
 
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from mambaasr.data.dropped import Dropped, write_report
@@ -8,11 +9,13 @@ from mambaasr.errors import UserError
 from mambaasr.files import atomic_write
 
 
-def join_texts(paths, out, leave_out=()):
+def join_texts(
+    paths: Sequence[str | Path], out: str | Path, leave_out: Sequence[str] = ()
+) -> tuple[int, int]:
     """Write one file of all texts, in their order, line by line: they may be many gigabytes.
 
     What cannot be used is left out: lines without an id or a text, not in UTF-8, or with an id
-    that stood before. ``report.tsv`` in ``<out>.report`` names each with file, line and reason.
+    that occurred before. ``report.tsv`` in ``<out>.report`` names each with file, line and reason.
 
     Args:
         paths: files of ``id text`` lines.
@@ -25,7 +28,7 @@ def join_texts(paths, out, leave_out=()):
     Raises:
         UserError: a file cannot be read, or no text is left.
     """
-    out, seen, dropped = Path(out), set(), []
+    out, seen, dropped = Path(out), set[str](), list[Dropped]()
     with atomic_write(out) as stream:
         for path in paths:
             for number, line in enumerate(_lines(path), 1):
@@ -44,7 +47,7 @@ def join_texts(paths, out, leave_out=()):
     return len(seen), len(dropped)
 
 
-def _lines(path):
+def _lines(path: str | Path) -> Iterator[bytes]:
     try:
         with open(path, "rb") as stream:
             for number, line in enumerate(stream):
@@ -53,7 +56,7 @@ def _lines(path):
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
-def _parse(line, seen):
+def _parse(line: bytes, seen: Collection[str]) -> tuple[str | None, str | None, str | None]:
     """Return (id, text, None), or (id or None, None, reason); all None for an empty line."""
     try:
         words = line.decode("utf-8").rstrip("\r\n").split(maxsplit=1)
@@ -68,7 +71,7 @@ def _parse(line, seen):
     if not text:
         return key, None, "there is no text"
     if key in seen:
-        return key, None, "the id stood before"
+        return key, None, "the id occurred before"
     try:
         return key, parse_text(text), None
     except ValueError as error:

@@ -11,6 +11,7 @@ tokens are :mod:`mambaasr.data.prefix`'s.
 import io
 import re
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from mambaasr.data.kaldi_file import parse_text, read_good_table
@@ -25,7 +26,7 @@ _CONTROL_UNITS = ("<unk>", "<s>", "</s>")
 _SPACE = "\u2581"
 
 
-def read_transcripts(paths):
+def read_transcripts(paths: Sequence[str | Path]) -> list[str]:
     """Return the transcripts of text files, those without any content left out.
 
     Raises:
@@ -38,7 +39,7 @@ def read_transcripts(paths):
     return transcripts
 
 
-def read_symbols(path):
+def read_symbols(path: str | Path | None) -> list[str]:
     """Return the non-linguistic symbols of a file, one a line, such as ``<noise>``.
 
     No file (None, nothing, or ESPnet's word ``none``) is no symbols.
@@ -62,7 +63,7 @@ def read_symbols(path):
     return list(symbols)
 
 
-def read_bpe_symbols(value):
+def read_bpe_symbols(value: str | Path | None) -> list[str]:
     """Return the symbols of ESPnet's ``bpe_nlsyms``: a file, one a line, or a list with commas.
 
     Raises:
@@ -79,7 +80,7 @@ def read_bpe_symbols(value):
     return list(dict.fromkeys(symbols))
 
 
-def split_characters(text, symbols=()):
+def split_characters(text: str, symbols: Iterable[str] = ()) -> list[str]:
     """Return the characters of a text; a space is ``<space>``, symbols stay in one piece."""
     # Of two symbols that begin alike the longer is meant.
     alternatives = [re.escape(s) for s in sorted(symbols, key=len, reverse=True)]
@@ -87,7 +88,9 @@ def split_characters(text, symbols=()):
     return [SPACE if piece == " " else piece for piece in pieces]
 
 
-def count_tokens(transcripts, token_type, symbols=()):
+def count_tokens(
+    transcripts: Iterable[str], token_type: str, symbols: Iterable[str] = ()
+) -> list[str]:
     """Return the characters or words of transcripts, the most frequent first.
 
     Args:
@@ -103,16 +106,16 @@ def count_tokens(transcripts, token_type, symbols=()):
 
 
 def train_sentencepiece(
-    transcripts,
-    vocab_size,
-    mode="unigram",
-    symbols=(),
-    character_coverage=1.0,
-    byte_fallback=False,
-    input_sentence_size=0,
-    text_prefix="",
-):
-    """Train a sentencepiece model, the same for the same input, without its chatter.
+    transcripts: Sequence[str],
+    vocab_size: int,
+    mode: str = "unigram",
+    symbols: Iterable[str] = (),
+    character_coverage: float = 1.0,
+    byte_fallback: bool = False,
+    input_sentence_size: int = 0,
+    text_prefix: str = "",
+) -> tuple[bytes, list[str]]:
+    """Train a sentencepiece model, deterministically and without its log.
 
     Args:
         transcripts: list of str.
@@ -164,7 +167,7 @@ def train_sentencepiece(
     return model.getvalue(), [unit for unit in units if unit not in _CONTROL_UNITS]
 
 
-def _explain(message, vocab_size, byte_fallback=False):
+def _explain(message: str, vocab_size: int, byte_fallback: bool = False) -> str:
     """Return sentencepiece's error in words that name the option to change."""
     too_large = re.search(r"set it to a value <= (\d+)", message)
     if too_large:
@@ -183,18 +186,18 @@ def _explain(message, vocab_size, byte_fallback=False):
 
 
 def make_tokens(
-    texts,
-    out_dir,
-    token_type,
-    nbpe=30,
-    bpemode="unigram",
-    nlsyms_txt=None,
-    character_coverage=1.0,
-    byte_fallback=False,
-    input_sentence_size=0,
-    bpe_nlsyms=None,
-    text_prefix="",
-):
+    texts: Sequence[str | Path],
+    out_dir: str | Path,
+    token_type: str,
+    nbpe: int = 30,
+    bpemode: str = "unigram",
+    nlsyms_txt: str | Path | None = None,
+    character_coverage: float = 1.0,
+    byte_fallback: bool = False,
+    input_sentence_size: int = 0,
+    bpe_nlsyms: str | None = None,
+    text_prefix: str = "",
+) -> str:
     """Write ``tokens.txt`` and, for sentencepiece, ``bpe.model`` into a folder.
 
     The list is ESPnet's: ``<blank>``, ``<unk>``, the units, ``<sos/eos>``.

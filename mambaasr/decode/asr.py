@@ -1,4 +1,4 @@
-"""Decode a set: in chunks, in parallel, to be gone on with after a kill."""
+"""Decode a set in chunks, in parallel, resumable."""
 
 import functools
 import hashlib
@@ -6,25 +6,29 @@ import json
 import logging
 import math
 import os
-import shutil
 import time
 import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mambaasr import provenance
+from mambaasr.decode import outputs
 from mambaasr.errors import UserError
 from mambaasr.files import atomic_write
 from mambaasr.parallel import map_items, worker_index
 from mambaasr.source import code_of
 
-BEST = ("text", "token", "token_int")
-FILES = (*BEST, "score")
+if TYPE_CHECKING:
+    import argparse
+
+    from espnet2.bin.asr_inference import Speech2Text
+
 MAX_CHUNK = 64
 
 
 class Model(NamedTuple):
-    """What to decode with.
+    """A model and its search options.
 
     Attributes:
         train_config, model_file: of the model.
@@ -38,41 +42,50 @@ class Model(NamedTuple):
     model_file: str
     lm_train_config: str | None = None
     lm_file: str | None = None
-    options: tuple = ()
+    options: tuple[tuple[str, Any], ...] = ()
     ngpu: int = 0
     seed: int = 0
 
 
 class Chunk(NamedTuple):
-    """Utterances that are decoded together and written into one file.
+    """Utterances that one task decodes and writes into one file.
 
     Attributes:
         file: where the results go.
         utterances: tuple of (utterance, absolute path of its audio or None, its language, or
-            None for a model that is not told).
+            None for a model that is not given one).
         model: a :class:`Model`.
     """
 
     file: str
-    utterances: tuple
+    utterances: tuple[tuple[str, str | None, str | None], ...]
     model: Model
 
-    def __str__(self):
+    def __str__(self) -> str:
         first, last = self.utterances[0][0], self.utterances[-1][0]
         return f"utterances {first} to {last}"
 
 
-def decode_set(model, wavs, keys, output_dir, nj=1, cluster=None, chunk_size=None, languages=None):
+def decode_set(
+    model: Model,
+    wavs: Mapping[str, str],
+    keys: Iterable[str],
+    output_dir: str | Path,
+    nj: int = 1,
+    cluster: str | None = None,
+    chunk_size: int | None = None,
+    languages: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
     """Decode utterances; write text, token, token_int, <n>best_recog, failed.tsv, decode.json.
 
     A model that finds the language too (``model: multilingual`` with a ``lid_weight``) gives a
     further file, lang.
 
     Finished chunks stay in ``output_dir/chunks``, each under a fingerprint of model, options,
-    ids and audio files: a rerun decodes only what is not there. An utterance that cannot be
-    decoded gets an empty hypothesis, a warning and a line in failed.tsv; where the reason may
-    pass (no memory left), a rerun tries again. What an earlier run wrote beside the chunks goes
-    away first: it may be another model's, and would look like this one's after a kill.
+    ids and audio files: a rerun decodes only what is missing. An utterance that cannot be decoded
+    gets an empty hypothesis, a warning and a line in failed.tsv; where the reason may be
+    transient (out of memory), a rerun tries again. What an earlier run wrote beside the chunks is
+    removed first: it may be another model's, and would look like this one's after a kill.
 
     Args:
         model: a :class:`Model`.
@@ -81,7 +94,7 @@ def decode_set(model, wavs, keys, output_dir, nj=1, cluster=None, chunk_size=Non
         output_dir: where to write.
         nj, cluster: see :func:`mambaasr.parallel.map_items`.
         chunk_size: utterances in a chunk; by default a 64th of them, at most 64.
-        languages: dict of utterance -> language, for a model that is told; or None.
+        languages: utterance -> language, for a model that is given it; or None.
 
     Returns:
         The content of decode.json.
@@ -95,20 +108,20 @@ def decode_set(model, wavs, keys, output_dir, nj=1, cluster=None, chunk_size=Non
     if len(pending) < len(chunks):
         done = len(chunks) - len(pending)
         logging.info(f"{output_dir}: {done} of {len(chunks)} chunks are decoded already")
-    _remove_outputs(output_dir)
+    outputs.remove_outputs(output_dir)
     for failures in map_items(decode_chunk, pending, nj, "Decode", cluster):
         for utt, reason in failures:
             logging.warning(f"{utt} is not decoded: {reason}")
     results = [result for chunk in chunks for result in _read_chunk(chunk)["results"]]
     summary = summarise(model, chunks, results, nj)
-    _write_failures(output_dir, results)
+    outputs.write_failures(output_dir, results)
     failed = [result for result in results if result["reason"]]
     if len(failed) == len(results):
         raise UserError(
             f"not one of {len(results)} utterances could be decoded; the first, "
             f"{failed[0]['utt']}: {failed[0]['reason']}; all: {output_dir / 'failed.tsv'}"
         )
-    _write_hypotheses(output_dir, results, dict(model.options).get("nbest", 1))
+    outputs.write_hypotheses(output_dir, results, dict(model.options).get("nbest", 1))
     with atomic_write(output_dir / "decode.json") as stream:
         json.dump(summary, stream, ensure_ascii=False, indent=1)
         stream.write("\n")
@@ -116,8 +129,15 @@ def decode_set(model, wavs, keys, output_dir, nj=1, cluster=None, chunk_size=Non
     return summary
 
 
-def plan(model, wavs, keys, folder, chunk_size=None, languages=None):
-    """Split the utterances into chunks; what a chunk's result depends on names its file.
+def plan(
+    model: Model,
+    wavs: Mapping[str, str],
+    keys: Iterable[str],
+    folder: Path,
+    chunk_size: int | None = None,
+    languages: Mapping[str, str] | None = None,
+) -> list[Chunk]:
+    """Split the utterances into chunks, each file named by a hash of all its result depends on.
 
     Raises:
         UserError: there is nothing to decode, or a file of the model is missing.
@@ -130,25 +150,25 @@ def plan(model, wavs, keys, folder, chunk_size=None, languages=None):
             f"none of the {len(keys)} utterances has audio, the first is {keys[0]!r}; do the key "
             "file and wav.scp belong to the same set?"
         )
-    # Not of nj: another number of workers can go on with what these leave.
+    # Independent of nj: a run with another number of workers can resume.
     size = chunk_size or min(MAX_CHUNK, math.ceil(len(keys) / MAX_CHUNK))
     fingerprint = _fingerprint(model)
     chunks = []
     for start in range(0, len(keys), size):
         part = keys[start : start + size]
         paths = [os.path.abspath(wavs[key]) if key in wavs else None for key in part]
-        told = [(languages or {}).get(key) for key in part]
+        given = [(languages or {}).get(key) for key in part]
         stamps = [
             [key, *_stamp(path), *([language] if language else [])]
-            for key, path, language in zip(part, paths, told, strict=True)
+            for key, path, language in zip(part, paths, given, strict=True)
         ]
         name = hashlib.sha256(json.dumps([fingerprint, stamps]).encode()).hexdigest()[:32]
-        utterances = tuple(zip(part, paths, told, strict=True))
+        utterances = tuple(zip(part, paths, given, strict=True))
         chunks.append(Chunk(str(folder / f"{name}.json"), utterances, model))
     return chunks
 
 
-def decode_chunk(chunk):
+def decode_chunk(chunk: Chunk) -> list[tuple[str, str]]:
     """Decode a chunk in a worker and write its file.
 
     Returns:
@@ -156,7 +176,7 @@ def decode_chunk(chunk):
     """
     speech2text, parameters, device, rate = _load(chunk.model)
     with warnings.catch_warnings():
-        # ESPnet calls torch by names that are going away.
+        # ESPnet uses deprecated names of torch.
         warnings.filterwarnings("ignore", category=FutureWarning, module="espnet")
         results = [_decode_utterance(speech2text, rate, *each) for each in chunk.utterances]
     content = {"device": device, "parameters": parameters, "results": results}
@@ -166,8 +186,8 @@ def decode_chunk(chunk):
 
 
 @functools.lru_cache(maxsize=1)
-def _load(model):
-    """Return Speech2Text, its number of parameters, the device's name and the rate of its audio."""
+def _load(model: Model) -> tuple["Speech2Text", int, str, int]:
+    """Return Speech2Text, its number of parameters, the device's name and its sampling rate."""
     import torch
 
     from mambaasr.decode.load import load_speech2text
@@ -192,15 +212,21 @@ def _load(model):
     return speech2text, parameters, name, _sampling_rate(speech2text.asr_train_args)
 
 
-def _decode_utterance(speech2text, rate, utt, path, language=None):
+def _decode_utterance(
+    speech2text: "Speech2Text",
+    rate: int,
+    utt: str,
+    path: str | None,
+    language: str | None = None,
+) -> dict[str, Any]:
     """Return a dict of an utterance's hypotheses, or of the reason why it has none.
 
-    ``again`` tells that another try may end otherwise.
+    ``again`` marks a failure that may be transient.
     """
     from mambaasr.data.audio import read_audio
     from mambaasr.espnet_compat import TooShortUttError
 
-    result = {
+    result: dict[str, Any] = {
         "utt": utt,
         "path": path,
         "reason": None,
@@ -219,7 +245,7 @@ def _decode_utterance(speech2text, rate, utt, path, language=None):
         if hasattr(speech2text.asr_model, "set_languages"):
             speech2text.asr_model.set_languages(language and [language])
         found = speech2text(speech)
-        # With intermediate CTC, ESPnet returns what the layers say as well.
+        # With intermediate CTC, ESPnet returns the layers' outputs as well.
         hypotheses = found[0] if isinstance(found, tuple) else found
         result["hypotheses"] = [_plain(*hypothesis) for hypothesis in hypotheses]
         result["decoding_seconds"] = time.perf_counter() - started
@@ -238,7 +264,10 @@ def _decode_utterance(speech2text, rate, utt, path, language=None):
     return result
 
 
-def _plain(text, token, token_int, hypothesis):
+def _plain(
+    text: str | None, token: Sequence[str], token_int: Sequence[int], hypothesis: Any
+) -> dict[str, Any]:
+    """Return one of Speech2Text's hypotheses as plain values."""
     return {
         "text": " ".join((text or "").split()),
         "token": " ".join(token),
@@ -247,7 +276,7 @@ def _plain(text, token, token_int, hypothesis):
     }
 
 
-def _sampling_rate(train_args):
+def _sampling_rate(train_args: "argparse.Namespace") -> int:
     """Return the rate of the audio that a model was trained on [Hz]; ESPnet may write 16k."""
     from humanfriendly import parse_size
 
@@ -255,7 +284,7 @@ def _sampling_rate(train_args):
     return parse_size(value) if isinstance(value, str) else int(value)
 
 
-def _fingerprint(model):
+def _fingerprint(model: Model) -> dict[str, Any]:
     """Return what every hypothesis depends on, as plain values: contents, options, code.
 
     The commit is left out: any commit between a kill and the rerun would throw all chunks away.
@@ -271,7 +300,7 @@ def _fingerprint(model):
     }
 
 
-def _bpemodel_sha256(model):
+def _bpemodel_sha256(model: Model) -> str | None:
     """Return the digest of the option's sentencepiece model, or else of the config's."""
     from mambaasr.config import read
 
@@ -280,19 +309,16 @@ def _bpemodel_sha256(model):
     return _sha256(path) if kind == "bpe" and path else None
 
 
-def _sha256(path):
+def _sha256(path: str) -> str:
     try:
         with open(path, "rb") as stream:
-            digest = hashlib.sha256()
-            while block := stream.read(1 << 20):
-                digest.update(block)
+            return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
-    return digest.hexdigest()
 
 
-def _stamp(path):
-    """Return size and time of an audio file; zeros where it cannot be found."""
+def _stamp(path: str | None) -> tuple[int, int]:
+    """Return size and modification time [ns] of an audio file; zeros where it is missing."""
     try:
         status = os.stat(path) if path is not None else None
     except OSError:
@@ -300,21 +326,23 @@ def _stamp(path):
     return (status.st_size, status.st_mtime_ns) if status else (0, 0)
 
 
-def _finished(chunk):
-    """Whether a chunk's file is there, and none of its utterances is worth another try."""
+def _finished(chunk: Chunk) -> bool:
+    """Return whether a chunk's file exists and holds no failure that may be transient."""
     if not os.path.exists(chunk.file):
         return False
     return not any(result["again"] for result in _read_chunk(chunk)["results"])
 
 
-def _read_chunk(chunk):
+def _read_chunk(chunk: Chunk) -> dict[str, Any]:
     try:
         return json.loads(Path(chunk.file).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{chunk.file}: cannot be read, remove it: {error}") from error
 
 
-def summarise(model, chunks, results, nj):
+def summarise(
+    model: Model, chunks: Sequence[Chunk], results: Sequence[dict[str, Any]], nj: int
+) -> dict[str, Any]:
     """Return the content of decode.json."""
     contents = [_read_chunk(chunk) for chunk in chunks]
     audio = sum(result["audio_seconds"] for result in results)
@@ -340,48 +368,8 @@ def summarise(model, chunks, results, nj):
     }
 
 
-def _write_hypotheses(folder, results, nbest):
-    """Write ESPnet's ``<n>best_recog`` folders, and beside them the best text and tokens.
-
-    The best hypotheses' scores stay in ``1best_recog``: ``score`` is where error rates go.
-    """
-    for rank in range(nbest):
-        for name in FILES:
-            _write_column(folder / f"{rank + 1}best_recog" / name, results, rank, name)
-    for name in BEST:
-        _write_column(folder / name, results, 0, name)
-    if any("lang" in result for result in results):
-        with atomic_write(folder / "lang") as stream:
-            stream.writelines(f"{r['utt']} {r.get('lang', '')}".rstrip() + "\n" for r in results)
-
-
-def _write_column(path, results, rank, name):
-    with atomic_write(path) as stream:
-        for result in results:
-            there = result["hypotheses"][rank : rank + 1]
-            value = str(there[0][name]) if there and not result["reason"] else ""
-            stream.write(f"{result['utt']} {value}".rstrip(" ") + "\n")
-
-
-def _write_failures(folder, results):
-    with atomic_write(folder / "failed.tsv") as stream:
-        stream.write("utt\tpath\treason\n")
-        for result in results:
-            if result["reason"]:
-                row = (result["utt"], result["path"] or "-", result["reason"])
-                stream.write("\t".join(" ".join(cell.split()) for cell in row) + "\n")
-
-
-def _remove_outputs(folder):
-    # decode.json first: the others are no result without it.
-    for name in ("decode.json", *BEST, "lang", "failed.tsv"):
-        (folder / name).unlink(missing_ok=True)
-    for path in folder.glob("[1-9]*best_recog"):
-        shutil.rmtree(path)
-
-
-def _remove_others(folder, chunks):
-    """Remove chunks of other models and options, and what a killed run left half-written."""
+def _remove_others(folder: Path, chunks: Sequence[Chunk]) -> None:
+    """Remove chunks of other models and options, and half-written files of a killed run."""
     wanted = {os.path.basename(chunk.file) for chunk in chunks}
     for path in folder.iterdir():
         if path.name not in wanted:

@@ -1,18 +1,29 @@
-"""Load a trained model, or say what does not fit."""
+"""Load a trained model; every mismatch of config and checkpoint is an error."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from mambaasr.errors import UserError
 
+if TYPE_CHECKING:
+    import torch
+    from espnet2.bin.asr_inference import Speech2Text
+
 
 def load_speech2text(
-    train_config, model_file, device="cpu", lm_train_config=None, lm_file=None, **options
-):
+    train_config: str | Path,
+    model_file: str | Path,
+    device: str = "cpu",
+    lm_train_config: str | Path | None = None,
+    lm_file: str | Path | None = None,
+    **options: Any,
+) -> "Speech2Text":
     """Return ESPnet's ``Speech2Text`` with every weight checked and loaded.
 
-    ESPnet itself loads with ``strict=False``: weights that are missing keep their random values
-    without a word. So the model is built without its weights here, and filled afterwards.
+    ESPnet itself loads with ``strict=False``: missing weights silently keep their random values.
+    So the model is built without its weights here, and filled afterwards.
 
     Args:
         train_config: config.yaml of the experiment.
@@ -64,7 +75,7 @@ def load_speech2text(
     return speech2text
 
 
-def read_weights(path):
+def read_weights(path: str | Path) -> dict[str, "torch.Tensor"]:
     """Return a checkpoint's state dict, name -> tensor on the CPU; no code in it is run.
 
     Raises:
@@ -89,7 +100,12 @@ def read_weights(path):
     raise UserError(f"{path}: does not hold a model's weights by name{hint}")
 
 
-def fill(module, state, model_file, config):
+def fill(
+    module: "torch.nn.Module",
+    state: dict[str, "torch.Tensor"],
+    model_file: str | Path,
+    config: str | Path,
+) -> None:
     """Load a state dict whose keys and shapes must be the module's own.
 
     Raises:
@@ -114,8 +130,13 @@ def fill(module, state, model_file, config):
     module.load_state_dict(state)
 
 
-def _fill_lm(speech2text, state, lm_file, lm_train_config):
-    """Fill the language model inside the search; its checkpoint is of the model around it."""
+def _fill_lm(
+    speech2text: "Speech2Text",
+    state: dict[str, "torch.Tensor"],
+    lm_file: str | Path,
+    lm_train_config: str | Path | None,
+) -> None:
+    """Fill the search's language model; the checkpoint is of the ESPnet model that wraps it."""
     if speech2text.beam_search_transducer is not None:
         lm = speech2text.beam_search_transducer.lm
     else:
@@ -127,14 +148,14 @@ def _fill_lm(speech2text, state, lm_file, lm_train_config):
     fill(lm, inner, lm_file, lm_train_config)
 
 
-def check_device(device):
-    """Refuse a GPU where there is none."""
+def check_device(device: str) -> None:
+    """Raise a :class:`UserError` for a GPU where none is available."""
     import torch
 
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise UserError("no GPU can be used here: decode with --ngpu 0, or see `mambaasr doctor`")
 
 
-def _shorten(keys, limit=5):
+def _shorten(keys: Sequence[str], limit: int = 5) -> str:
     more = f" and {len(keys) - limit} more" if len(keys) > limit else ""
     return ", ".join(keys[:limit]) + more

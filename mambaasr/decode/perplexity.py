@@ -1,26 +1,31 @@
-"""How well a language model foretells a text."""
+"""Measure the perplexity of a language model."""
 
 import argparse
 import json
 import math
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from mambaasr import provenance
 from mambaasr.errors import UserError
 from mambaasr.files import atomic_write
 
+if TYPE_CHECKING:
+    import torch
+
 
 def measure(
-    model_file,
-    train_config,
-    text,
-    output_dir,
-    key_file=None,
-    batch_size=32,
-    log_base=None,
-    dtype="float32",
-    device="cpu",
-):
+    model_file: str | Path,
+    train_config: str | Path | None,
+    text: str | Path,
+    output_dir: str | Path,
+    key_file: str | Path | None = None,
+    batch_size: int = 32,
+    log_base: float | None = None,
+    dtype: str = "float32",
+    device: str = "cpu",
+) -> dict[str, Any]:
     """Measure perplexities; write ESPnet's ppl, base, utt2ppl, utt2ntokens, and perplexity.json.
 
     The perplexity is exp(-log-probability / tokens), the end of each text counted as a token. It
@@ -52,7 +57,7 @@ def measure(
     model.to(dtype=getattr(torch, dtype)).eval()
     tokens = {key: preprocess(key, {"text": text})["text"] for key, text in texts.items()}
     losses = {}
-    # Texts of like length together: less padding.
+    # Batches of similar lengths need less padding.
     keys = sorted(texts, key=lambda key: len(tokens[key]))
     for start in range(0, len(keys), batch_size):
         part = keys[start : start + batch_size]
@@ -93,17 +98,17 @@ def measure(
     return found
 
 
-def _exp(x):
+def _exp(x: float) -> float:
     return math.exp(x) if x < 700 else math.inf
 
 
-def _write(path, lines):
+def _write(path: Path, lines: Iterable[object]) -> None:
     with atomic_write(path) as stream:
         stream.writelines(f"{line}\n" for line in lines)
 
 
-def _read(path, key_file):
-    """Return id -> text, of the ids that are asked for."""
+def _read(path: str | Path, key_file: str | Path | None) -> dict[str, str]:
+    """Return id -> text, of the ids in the key file."""
     from mambaasr.data.kaldi_file import parse_text, read_good_table
 
     texts = read_good_table(path, parse_text)
@@ -118,7 +123,9 @@ def _read(path, key_file):
     return texts
 
 
-def _load(model_file, config, device):
+def _load(
+    model_file: str | Path, config: str | Path, device: str
+) -> tuple["torch.nn.Module", Callable[[str, dict[str, Any]], dict[str, Any]]]:
     """Return the model with its weights, and the preprocessor that makes tokens of a text."""
     from mambaasr.config import read
     from mambaasr.decode.load import check_device, fill, read_weights

@@ -15,7 +15,7 @@ def test_texts_in_their_order_and_what_is_left_out(tmp_path):
     rows = [(row.utt, row.where, row.reason) for row in read_report(f"{out}.report")]
     assert rows == [
         ("empty", f"{first}:4", "there is no text"),
-        ("a", f"{second}:1", "the id stood before"),
+        ("a", f"{second}:1", "the id occurred before"),
         (None, f"{second}:2", "the line is not UTF-8"),
         ("d", f"{second}:4", "the text holds a control character"),
     ]

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from download import download, unpack
@@ -14,6 +15,8 @@ COMMIT = "b567d132f43304e70a2b2eca6077f22255311812"
 URL = f"https://github.com/cmusphinx/an4/archive/{COMMIT}.tar.gz"
 CHECKSUMS = Path(__file__).with_name("an4.sha256")
 DEV_EVERY = 10
+# Id, speaker, path of the wav, text.
+Utterance = tuple[str, str, Path, str]
 HOW_TO = (
     "set AN4 in ../../TEMPLATE/asr1/db.sh or in the environment to the folder with etc/ and wav/ "
     "(a clone of https://github.com/cmusphinx/an4), or to 'downloads' to download it"
@@ -62,13 +65,13 @@ def checksum(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def verify(root, called=None, remedy=None):
+def verify(root: Path, called: str | None = None, remedy: str | None = None) -> None:
     """Compare the corpus with the committed sums: four lists in etc/ and one folder a speaker.
 
     Args:
         root: the corpus.
         called: what to call it in the error; its path if None.
-        remedy: what the user can do, beside going on without the comparison; None is to remove
+        remedy: what the user can do, beside skipping the comparison; None is to remove
             the corpus and fetch it again.
 
     Raises:
@@ -86,16 +89,16 @@ def verify(root, called=None, remedy=None):
         shown = ", ".join(wrong[:5]) + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else "")
         raise UserError(
             f"{called or root}: not the AN4 that this recipe knows ({CHECKSUMS.name}): {shown}; "
-            f"{remedy or 'remove it and fetch it again'}, or go on all the same with ./run.sh "
+            f"{remedy or 'remove it and fetch it again'}, or skip this check with ./run.sh "
             "--local_data_opts --no-check"
         )
 
 
-def _verify_download(root):
+def _verify_download(root: Path) -> None:
     verify(root, URL, "nothing of it was kept: run again to download it once more")
 
 
-def read_split(root, split):
+def read_split(root: Path, split: str) -> list[Utterance]:
     """Read one official list, ``train`` or ``test``.
 
     Returns:
@@ -126,20 +129,20 @@ def read_split(root, split):
     return rows
 
 
-def dev_speakers(speakers):
+def dev_speakers(speakers: Iterable[str]) -> set[str]:
     """Choose the development speakers: every tenth person of the training speakers, by name.
 
     Names that differ in a trailing digit only (mdcs, mdcs2) may be one person: they stay together,
     so that nobody can be on both sides.
     """
-    people = {}
+    people: dict[str, list[str]] = {}
     for speaker in sorted(speakers):
         people.setdefault(speaker.rstrip("0123456789"), []).append(speaker)
     chosen = sorted(people)[DEV_EVERY - 1 :: DEV_EVERY]
     return {speaker for person in chosen for speaker in people[person]}
 
 
-def prepare(root, data_dir, check=True):
+def prepare(root: Path, data_dir: str | Path, check: bool = True) -> None:
     """Write data/train_nodev, data/train_dev and data/test.
 
     Args:
@@ -162,7 +165,7 @@ def prepare(root, data_dir, check=True):
         print(f"{data_dir}/{name}: {len(rows)} utterances, {speakers} speakers")
 
 
-def write_folder(path, rows):
+def write_folder(path: Path, rows: Iterable[Utterance]) -> None:
     """Write rows of :func:`read_split` as a data folder."""
     DataFolder(
         wav={utt: wav for utt, _, wav, _ in rows},
@@ -172,7 +175,7 @@ def write_folder(path, rows):
     ).write(path)
 
 
-def _lines(path):
+def _lines(path: Path) -> list[str]:
     """Return a list's lines; blank ones are dropped.
 
     Raises:

@@ -1,13 +1,14 @@
 """Prepare the AN4 corpus: data/train_nodev, data/train_dev and data/test."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from mambaasr.bin import run_main
 
 
-def get_parser():
-    """Return the command's options."""
+def get_parser() -> argparse.ArgumentParser:
+    """Return the command's parser."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--corpus",
@@ -24,7 +25,7 @@ def get_parser():
     return parser
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Find or download the corpus, check it and write the data folders."""
     args = get_parser().parse_args(argv)
 

@@ -1,6 +1,7 @@
 """Join the three corpora's training sets, and write every transcript in capitals."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from mambaasr.bin import run_main
@@ -15,7 +16,7 @@ SETS = {
 }
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Write data/{train,dev,test_clean,test_other,gigaspeech,spgispeech}."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data_dir", type=Path, default=Path("data"))

@@ -2,14 +2,15 @@
 
 import argparse
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 from mambaasr.bin import run_main
 from mambaasr.errors import UserError
 
 
-def get_parser():
-    """Return the command's options."""
+def get_parser() -> argparse.ArgumentParser:
+    """Return the command's parser."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
@@ -29,7 +30,7 @@ def get_parser():
     return parser
 
 
-def parse_snrs(words):
+def parse_snrs(words: Sequence[str]) -> tuple[float | None, ...]:
     """Return the ratios that ``--snrs`` names, None for clean.
 
     Raises:
@@ -44,7 +45,7 @@ def parse_snrs(words):
     return snrs
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Make the corpus."""
     args = get_parser().parse_args(argv)
     # "en de" and en de are the same, here and for --snrs.

@@ -1,0 +1,64 @@
+"""Read what a decoding needs: the list of audio, the ids to decode, their languages."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mambaasr.data.kaldi_file import parse_path, parse_text, read_good_table
+from mambaasr.errors import UserError
+
+
+def read_wavs(triples: Sequence[str]) -> dict[str, str]:
+    """Return utterance -> path from ``["WAV_SCP,speech,sound"]``; the path may hold commas.
+
+    Raises:
+        UserError: there are several triples, one is of another kind, or the file is bad or empty.
+    """
+    if len(triples) != 1:
+        raise UserError("--data_path_and_name_and_type: one source of audio is needed, not more")
+    path, *kind = triples[0].rsplit(",", 2)
+    if kind != ["speech", "sound"]:
+        raise UserError(
+            f"--data_path_and_name_and_type {triples[0]}: expected WAV_SCP,speech,sound"
+        )
+    wavs = read_good_table(path, parse_path)
+    if not wavs:
+        raise UserError(f"{path}: no audio is listed; write 'id path' lines")
+    return wavs
+
+
+def read_keys(path: str | Path) -> list[str]:
+    """Return the ids in the first column of a file, in its order."""
+    return list(read_good_table(path, parse_text))
+
+
+def read_languages(
+    path: str | Path | None, keys: Sequence[str], trained: dict[str, Any], config: str | Path
+) -> dict[str, str] | None:
+    """Return utterance -> language for a model that is conditioned on it; else None.
+
+    Args:
+        path: utt2lang, or None.
+        keys: the utterances to decode.
+        trained: the model's config.
+        config: its file, for messages.
+
+    Raises:
+        UserError: the model needs languages and one is missing or unknown to it.
+    """
+    from mambaasr.task import languages
+
+    conf = trained.get("model_conf") or {}
+    if trained.get("model") != languages.MODEL or conf.get("conditioning", "none") == "none":
+        if path is not None and trained.get("model") != languages.MODEL:
+            logging.warning(f"{path}: not used, for the model is not given the language")
+        return None
+    if path is None:
+        raise UserError(
+            f"{config}: the model was trained with the {conf['conditioning']} of each utterance: "
+            "give --utt2lang FILE"
+        )
+    table = languages.read(path)
+    languages.check(table, keys, path, conf.get("languages") or ())
+    return dict(table)

@@ -1,0 +1,53 @@
+"""Write a decoded set: hypotheses as ESPnet does, and the list of failures."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mambaasr.files import atomic_write
+
+BEST = ("text", "token", "token_int")
+FILES = (*BEST, "score")
+
+
+def write_hypotheses(folder: Path, results: Sequence[dict[str, Any]], nbest: int) -> None:
+    """Write ESPnet's ``<n>best_recog`` folders, and beside them the best text and tokens.
+
+    The best hypotheses' scores stay in ``1best_recog``: the folder ``score`` is for error rates.
+    """
+    for rank in range(nbest):
+        for name in FILES:
+            _write_column(folder / f"{rank + 1}best_recog" / name, results, rank, name)
+    for name in BEST:
+        _write_column(folder / name, results, 0, name)
+    if any("lang" in result for result in results):
+        with atomic_write(folder / "lang") as stream:
+            stream.writelines(f"{r['utt']} {r.get('lang', '')}".rstrip() + "\n" for r in results)
+
+
+def _write_column(path: Path, results: Sequence[dict[str, Any]], rank: int, name: str) -> None:
+    with atomic_write(path) as stream:
+        for result in results:
+            there = result["hypotheses"][rank : rank + 1]
+            value = str(there[0][name]) if there and not result["reason"] else ""
+            stream.write(f"{result['utt']} {value}".rstrip(" ") + "\n")
+
+
+def write_failures(folder: Path, results: Sequence[dict[str, Any]]) -> None:
+    """Write ``failed.tsv``: utterance, audio file and reason of each failure."""
+    with atomic_write(folder / "failed.tsv") as stream:
+        stream.write("utt\tpath\treason\n")
+        for result in results:
+            if result["reason"]:
+                row = (result["utt"], result["path"] or "-", result["reason"])
+                stream.write("\t".join(" ".join(cell.split()) for cell in row) + "\n")
+
+
+def remove_outputs(folder: Path) -> None:
+    """Remove what an earlier decoding wrote, but for its chunks."""
+    # decode.json first: without it the others do not count as a result.
+    for name in ("decode.json", *BEST, "lang", "failed.tsv"):
+        (folder / name).unlink(missing_ok=True)
+    for path in folder.glob("[1-9]*best_recog"):
+        shutil.rmtree(path)
