@@ -21,14 +21,13 @@ LEVELS = (
     ("provenance",),
     ("source",),
     ("data", "config", "doctor"),
-    ("score", "task", "stage"),
-    ("decode", "recipe"),
+    ("score", "task"),
+    ("decode",),
+    ("recipe",),
     ("tables",),
     ("bin",),
     ("__main__",),
 )
-# (room, room that it imports against the order): debts, each to be removed here once it is paid.
-DEBTS = {("score", "stage"), ("score", "task")}
 # What other packages a room may import; the others may import what setup.py asks for.
 ALONE = {
     "ops": {"torch", "triton", "mamba_ssm", "causal_conv1d"},
@@ -95,13 +94,8 @@ def test_every_room_has_a_level():
 
 def test_imports_point_down():
     level = {room: index for index, rooms in enumerate(LEVELS) for room in rooms}
-    up = {
-        (room, other): place
-        for room, place, other in within()
-        if room != other and level[other] >= level[room]
-    }
-    assert [place for pair, place in up.items() if pair not in DEBTS] == []
-    assert DEBTS <= up.keys(), "these are paid: remove them from DEBTS"
+    up = [place for room, place, other in within() if room != other and level[other] >= level[room]]
+    assert up == []
 
 
 @pytest.mark.parametrize("room", ALONE)

@@ -82,7 +82,7 @@ def read_table(
 class _Reader:
     """Turns a file's plain values into a :class:`Table`, each mistake named with its line."""
 
-    def __init__(self, content: Config, recipe: Path, given: dict[str, str]):
+    def __init__(self, content: Config, recipe: Path, given: dict[str, str]) -> None:
         self.content, self.recipe, self.given = content, recipe, given
         self.defaults = run_options(recipe)
 

@@ -122,7 +122,13 @@ class _ConfAction(argparse.Action):
     ESPnet's own action takes a mapping for Python code and lets yaml call functions.
     """
 
-    def __call__(self, parser, namespace, values, option_string=None):
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
         conf = Config("command line", {self.dest: getattr(namespace, self.dest, None)}).copy()
         conf.lay_over(self.dest, values)
         setattr(namespace, self.dest, conf[self.dest])

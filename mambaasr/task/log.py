@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import soundfile
 from tqdm import tqdm
@@ -24,10 +25,10 @@ _RESULTS = re.compile(r"\d+epoch results: ")
 class _Lasting:
     """A stream that, once its reader has left, leads nowhere instead of raising."""
 
-    def __init__(self, stream):
+    def __init__(self, stream) -> None:
         self._stream = stream
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
     def write(self, text):
