@@ -33,7 +33,7 @@ def get_parser() -> argparse.ArgumentParser:
         prog="python -m mambaasr.bin.asr_inference",
         description="Decode a set with a trained model, under the names of ESPnet's options. "
         "Writes text, token, token_int, 1best_recog/, failed.tsv and decode.json. "
-        "A run that was killed goes on where it was.",
+        "Resumable.",
         allow_abbrev=False,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
@@ -50,7 +50,7 @@ def get_parser() -> argparse.ArgumentParser:
     add("--key_file", metavar="FILE", help="decode the ids in its first column; None: all")
     add("--asr_model_file", required=True, metavar="PTH", help="e.g. valid.acc.ave.pth")
     add("--asr_train_config", metavar="YAML", help="None: config.yaml beside the model")
-    add("--utt2lang", metavar="FILE", help="for a model that is told the language")
+    add("--utt2lang", metavar="FILE", help="for a model that is given the language")
     add("--lm_file", metavar="PTH", help="language model")
     add("--lm_train_config", metavar="YAML", help="of the language model")
     add("--output_dir", required=True, metavar="DIR", help="where to write")
@@ -92,7 +92,7 @@ def get_parser() -> argparse.ArgumentParser:
         type=str.upper,
         default="INFO",
         choices=["DEBUG", "INFO", "WARNING"],
-        help="how much to tell",
+        help="level of the log",
     )
     return parser
 
