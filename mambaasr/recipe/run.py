@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mambaasr.recipe import options as table
-from mambaasr.recipe.configs import check_decodings, lm_config, training_config
+from mambaasr.recipe.configs import load_configs
 from mambaasr.recipe.names import Names, make_names
 from mambaasr.recipe.options import Options
 from mambaasr.recipe.process import show
@@ -46,9 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     chosen = list(chosen_stages(o))
     # Whether the classes can be built takes seconds: asked where a training follows.
     build = bool({10, 11} & set(chosen)) and not o.dry_run
-    asr = training_config(o, build)
-    check_decodings(o, o.use_lm and bool({12, 13} & set(chosen)))
-    lm = lm_config(o, build) if o.use_lm and o.lm_config else None
+    asr, lm = load_configs(o, build, decodes=bool({12, 13} & set(chosen)))
     names, recipe = make_names(o, asr.model_file), Recipe(template, asr, lm)
     if o.dry_run:
         return _dry_run(o, names, recipe, chosen)
