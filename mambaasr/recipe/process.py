@@ -26,8 +26,13 @@ _mute = False
 
 
 def say(message: str) -> None:
-    """Print a line with the time; a terminal that was closed stops nothing."""
-    show(f"{time.strftime('%H:%M:%S')} {message}\n".encode("utf-8", "surrogateescape"))
+    """Print a line with the time."""
+    print_line(f"{time.strftime('%H:%M:%S')} {message}")
+
+
+def print_line(line: str) -> None:
+    """Print a line; a terminal that was closed stops nothing."""
+    show(f"{line}\n".encode("utf-8", "surrogateescape"))
 
 
 def show(content: bytes) -> None:

@@ -19,7 +19,9 @@ from mambaasr.score.results import read_json
 from mambaasr.tables.table import PARAMETERS, RATES, Column, Row, Run, Table
 
 _EPOCH = re.compile(r"INFO: (\d+)epoch results: (.*)$", re.M)
-_TIME = re.compile(r"(?<![\w])time=((?:[\d.]+ [a-z]+(?:, | and )?)+)")
+# What humanfriendly writes: "time=1 hour, 3 minutes and 2.5 seconds".
+_TIME = re.compile(r"(?<!\w)time=((?:[\d.]+ [a-z]+(?:, | and )?)+)")
+_PART = re.compile(r"([\d.]+) (week|day|hour|minute|second)")
 _PARAMETERS = re.compile(r"Total Number of model parameters: ([\d.]+) ([KMB ])")
 _SIZES = {" ": 1e-6, "K": 1e-3, "M": 1.0, "B": 1e3}
 _SECONDS = {"week": 604800, "day": 86400, "hour": 3600, "minute": 60, "second": 1}
@@ -176,16 +178,11 @@ def epoch_seconds(log: Path) -> dict[int, float]:
 
     Of an epoch that a killed run began and a later one repeated, the later one counts.
     """
-    return {
-        int(epoch): sum(map(_seconds, _TIME.findall(said)))
-        for epoch, said in _EPOCH.findall(_log(log))
-    }
-
-
-def _seconds(text: str) -> float:
-    """Return the seconds of what humanfriendly writes: ``1 hour, 3 minutes and 2.5 seconds``."""
-    parts = re.findall(r"([\d.]+) (week|day|hour|minute|second)s?", text)
-    return sum(float(number) * _SECONDS[unit] for number, unit in parts)
+    found = {}
+    for epoch, said in _EPOCH.findall(_log(log)):
+        parts = _PART.findall(" ".join(_TIME.findall(said)))
+        found[int(epoch)] = sum(float(number) * _SECONDS[unit] for number, unit in parts)
+    return found
 
 
 def cpu_seconds(exp: Path) -> float | None:

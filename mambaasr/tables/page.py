@@ -132,10 +132,11 @@ def _notes(table: Table) -> str:
             names = [name for name in known if known[name] == source]
             of = f", {' and '.join(names)}" if len(names) < len(known) else ""
             sources.setdefault(source, []).append(row.label + of)
-    lines = []
-    for source, rows in sources.items():
-        where = "" if len(sources) == 1 else f" ({'; '.join(rows)})"
-        lines.append(f"- Published figures: {source}{where}\n")
+    several = len(sources) > 1
+    lines = [
+        f"- Published figures: {source}{f' ({"; ".join(rows)})' if several else ''}\n"
+        for source, rows in sources.items()
+    ]
     lines += [f"- {row.label}: {row.note.strip()}\n" for row in table.rows if row.note]
     return "".join(lines)
 
