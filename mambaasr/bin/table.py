@@ -1,6 +1,7 @@
 """Print a table: published figures, what was measured here, the difference, what is not run."""
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -31,8 +32,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--plan",
         metavar="FILE",
-        help="write the calls of run.sh there instead: for each its name, the number of its words "
-        "and the words, a null byte behind each",
+        help="write the calls of run.sh there instead, as JSON: for each its name and its words",
     )
     parser.add_argument(
         "--keep_going",
@@ -56,15 +56,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mambaasr.recipe.options import parse_given, text_of
     from mambaasr.tables.page import table_page
     from mambaasr.tables.read import read_table
-    from mambaasr.tables.run import pack, plan, run_calls, unpack
+    from mambaasr.tables.run import option_words, plan, run_calls
 
     given = {name: text_of(value) for name, value in parse_given(rest)[0].items()}
     table = read_table(args.table, args.recipe, args.scale, given)
     if args.rows is not None:
         table.select(args.rows.replace(",", " ").split())
     if args.plan:
-        with atomic_write(args.plan, "wb") as stream:
-            stream.write(pack(plan(table)))
+        with atomic_write(args.plan) as stream:
+            json.dump(plan(table), stream)
         return 0
     failed = []
     if args.run:
@@ -74,13 +74,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             status = subprocess.run([sys.executable, "-m", *words], check=False).returncode
             if status != 0:
                 return status
-            calls = unpack(Path(folder, "plan").read_bytes())
+            calls = json.loads(Path(folder, "plan").read_bytes())
         failed = run_calls(calls, args.keep_going == "true")
         print()
     words = [os.path.relpath(table.recipe / "../../TEMPLATE/asr1/table.sh"), args.table]
     words += ["--recipe", args.recipe] if args.recipe else []
     words += ["--scale", args.scale] if args.scale else []
-    words += [word for name, value in given.items() for word in (f"--{name}", value)]
+    words += option_words(given)
     text = table_page(table, words)
     print(text, end="", flush=True)
     if args.output:

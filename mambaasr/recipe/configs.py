@@ -43,35 +43,27 @@ class TrainingConfig:
         return dump(relevant(self.facts.config, drop_names, keep, zeros))
 
 
-def training_config(o: Options, build: bool = False) -> TrainingConfig:
-    """Merge and check the config of the recipe's training.
+def load_configs(
+    o: Options, build: bool, decodes: bool
+) -> tuple[TrainingConfig, TrainingConfig | None]:
+    """Merge and check what the options name of configs and their arguments.
 
     Args:
         o: checked options.
-        build: whether to try our classes with it, which takes seconds.
+        build: whether to try our classes with them, which takes seconds.
+        decodes: whether a decoding follows, where a language model's weight must not be 0.
+
+    Returns:
+        The config of the training, and that of the language model's where it has one.
 
     Raises:
         UserError: names file, line and remedy.
     """
-    return _load([o.asr_config, *(o[name] for name in BLOCKS if o[name])], o.asr_args, "asr", build)
-
-
-def lm_config(o: Options, build: bool = False) -> TrainingConfig:
-    """Check the config of the language model's training; see :func:`training_config`."""
-    return _load([o.lm_config], o.lm_args, "lm", build)
-
-
-def check_decodings(o: Options, lm: bool) -> None:
-    """Check the decoding's config and arguments.
-
-    Args:
-        o: checked options.
-        lm: whether a language model takes part, whose weight must not be 0 then.
-
-    Raises:
-        UserError: an option is unknown or impossible.
-    """
-    check_decoding(o.inference_config, shlex.split(o.inference_args), lm)
+    blocks = [o[name] for name in BLOCKS if o[name]]
+    asr = _load([o.asr_config, *blocks], o.asr_args, "asr", build)
+    check_decoding(o.inference_config, shlex.split(o.inference_args), o.use_lm and decodes)
+    has_lm = o.use_lm and o.lm_config
+    return asr, _load([o.lm_config], o.lm_args, "lm", build) if has_lm else None
 
 
 def _load(paths: list[str], arguments: str, task: str, build: bool) -> TrainingConfig:

@@ -8,7 +8,7 @@ from mambaasr.errors import UserError
 from mambaasr.recipe.options import BLOCKS, Options, check_name
 
 # Blocks of one name in different slots are different models.
-_SHORT = {"encoder": "enc", "decoder": "dec", "model": "model", "optim": "opt"}
+SHORT = {"encoder": "enc", "decoder": "dec", "model": "model", "optim": "opt"}
 DATA_FILES = ("wav.scp", "text", "utt2spk")
 
 
@@ -107,7 +107,7 @@ def make_names(o: Options, model_file: str) -> Names:
     tokens = f"bpe_{o.bpemode}{o.nbpe}" if bpe else o.token_type
     suffix = "_".join(filter(None, (language, o.token_type + (o.nbpe if bpe else ""))))
     encoder = f"_enc_{stem(o.encoder)}" if o.encoder else ""
-    blocks = "".join(f"_{_SHORT[name]}_{stem(o[name])}" for name in BLOCKS if o[name])
+    blocks = "".join(f"_{SHORT[name]}_{stem(o[name])}" for name in BLOCKS if o[name])
     asr_tag = o.asr_tag or (
         f"{stem(o.asr_config)}{blocks}_raw_{suffix}{plain(o.asr_args.replace(' ', ''))}{speeds}"
     )

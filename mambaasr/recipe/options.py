@@ -390,7 +390,7 @@ def check(options: Options, template: Path = TEMPLATE) -> Options:
         raise UserError("--use_lm true needs --lm_config, or --lm_exp with a trained one")
     o["fs"] = re.sub("k$", "000", o.fs)
     for name, option in OPTIONS.items():
-        _check_text(option, o[name])
+        check_text(option, o[name])
     if float(o.min_wav_duration) > float(o.max_wav_duration):
         raise UserError(
             f"--min_wav_duration {o.min_wav_duration} is above --max_wav_duration "
@@ -428,7 +428,12 @@ def _check_stage(name: str, text: str) -> None:
         raise UserError(f"--{name} '{text}': stages are numbers from 1 to 15")
 
 
-def _check_text(option: Option, text: str | bool) -> None:
+def check_text(option: Option, text: str | bool) -> None:
+    """Check a value by the option's kind.
+
+    Raises:
+        UserError: it is impossible, or a file is missing.
+    """
     if isinstance(text, bool):
         return
     given = f"--{option.name} '{text}'"

@@ -26,8 +26,13 @@ _mute = False
 
 
 def say(message: str) -> None:
-    """Print a line with the time; a terminal that was closed stops nothing."""
-    show(f"{time.strftime('%H:%M:%S')} {message}\n".encode("utf-8", "surrogateescape"))
+    """Print a line with the time."""
+    print_line(f"{time.strftime('%H:%M:%S')} {message}")
+
+
+def print_line(line: str) -> None:
+    """Print a line; a terminal that was closed stops nothing."""
+    show(f"{line}\n".encode("utf-8", "surrogateescape"))
 
 
 def show(content: bytes) -> None:
@@ -117,6 +122,21 @@ def require_program(program: str, name: str) -> None:
         raise UserError(f"{name}: {what}: {program}")
 
 
+@contextmanager
+def exits_on_sigterm() -> Iterator[None]:
+    """Turn SIGTERM into a SystemExit meanwhile, so that ``finally`` can end a command first."""
+    previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def exit_status(returncode: int) -> int:
+    """Return 0 to 255 as a shell does: 128 + the signal's number where one killed it."""
+    return returncode if returncode >= 0 else 128 - returncode
+
+
 def execute(command: list[str], name: str, lock: BinaryIO, log: IO[bytes]) -> int:
     """Run a command, its output to the terminal and to the log; return its exit status.
 
@@ -130,13 +150,12 @@ def execute(command: list[str], name: str, lock: BinaryIO, log: IO[bytes]) -> in
         lock, log: of :func:`locked` and :func:`open_log`.
 
     Returns:
-        0 to 255; 128 + the signal's number of one that was killed.
+        As :func:`exit_status` does.
 
     Raises:
         UserError: it cannot be started, or the log cannot be written.
     """
-    previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    try:
+    with exits_on_sigterm():
         try:
             process = subprocess.Popen(
                 command,
@@ -151,13 +170,10 @@ def execute(command: list[str], name: str, lock: BinaryIO, log: IO[bytes]) -> in
             raise UserError(f"{name}: {error}") from error
         copier = _Copier(process, log)
         try:
-            status = process.wait()
+            return exit_status(process.wait())
         finally:
             _end(process)
             copier.finish()
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-    return status if status >= 0 else 128 - status
 
 
 def _end_with_parent() -> None:

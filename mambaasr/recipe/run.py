@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mambaasr.recipe import options as table
-from mambaasr.recipe.configs import check_decodings, lm_config, training_config
+from mambaasr.recipe.configs import load_configs
 from mambaasr.recipe.names import Names, make_names
 from mambaasr.recipe.options import Options
-from mambaasr.recipe.process import show
+from mambaasr.recipe.process import print_line
 from mambaasr.recipe.stages import STAGES, Recipe
 from mambaasr.recipe.task import Task, run, would_run
 
@@ -46,9 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     chosen = list(chosen_stages(o))
     # Whether the classes can be built takes seconds: asked where a training follows.
     build = bool({10, 11} & set(chosen)) and not o.dry_run
-    asr = training_config(o, build)
-    check_decodings(o, o.use_lm and bool({12, 13} & set(chosen)))
-    lm = lm_config(o, build) if o.use_lm and o.lm_config else None
+    asr, lm = load_configs(o, build, decodes=bool({12, 13} & set(chosen)))
     names, recipe = make_names(o, asr.model_file), Recipe(template, asr, lm)
     if o.dry_run:
         return _dry_run(o, names, recipe, chosen)
@@ -71,12 +69,16 @@ def chosen_stages(o: Options) -> Iterator[int]:
             yield number
 
 
-def tasks(number: int, o: Options, names: Names, recipe: Recipe) -> Iterator[Task | str]:
-    """Yield the tasks of a stage, with its number, and what it has to say."""
-    for item in STAGES[number][1](o, names, recipe):
+def tasks(number: int, o: Options, names: Names, recipe: Recipe) -> Iterator[Task]:
+    """Yield the tasks of a stage, with its number; print its title and what it has to say."""
+    title, function = STAGES[number]
+    print_line(f"\n== Stage {number}: {title}")
+    for item in function(o, names, recipe):
         if isinstance(item, Task):
             item.stage = number
-        yield item
+            yield item
+        else:
+            print_line(item)
 
 
 def _run(o: Options, names: Names, recipe: Recipe, chosen: list[int]) -> int:
@@ -85,47 +87,39 @@ def _run(o: Options, names: Names, recipe: Recipe, chosen: list[int]) -> int:
     for number in chosen:
         title, since = STAGES[number][0], time.monotonic()
         if no_lm and number > 8:
-            _print(_NO_LM)
+            print_line(_NO_LM)
             no_lm = False
-        _print(f"\n== Stage {number}: {title}")
-        for item in tasks(number, o, names, recipe):
-            if isinstance(item, str):
-                _print(item)
-                continue
-            status = run(item, o.resume_changed, o.force, f"{o.expdir}/timings.tsv")
+        for task in tasks(number, o, names, recipe):
+            status = run(task, o.resume_changed, o.force, f"{o.expdir}/timings.tsv")
             if status:
                 return status
         times.append((number, title, time.monotonic() - since))
     if no_lm:
-        _print(_NO_LM)
-    _print(f"\nStage  {'':22} {'time':>8}")
+        print_line(_NO_LM)
+    print_line(f"\nStage  {'':22} {'time':>8}")
     for number, title, seconds in times:
-        _print(f"{number:5}  {title:22} {seconds:6.0f} s")
-    _print(f"all      {time.monotonic() - begun:.0f} s (each command: {o.expdir}/timings.tsv)")
+        print_line(f"{number:5}  {title:22} {seconds:6.0f} s")
+    print_line(f"all      {time.monotonic() - begun:.0f} s (each command: {o.expdir}/timings.tsv)")
     log, results = f"{names.asr_exp}/train.log", f"{names.asr_exp}/RESULTS.md"
     for what, path in (("model", names.asr_model), ("log", log), ("results", results)):
         if os.path.exists(path):
-            _print(f"{what:9}{path}")
+            print_line(f"{what:9}{path}")
     return 0
 
 
 def _dry_run(o: Options, names: Names, recipe: Recipe, chosen: list[int]) -> int:
     changing: list[str] = []
     for number in chosen:
-        _print(f"\n== Stage {number}: {STAGES[number][0]}")
-        for item in tasks(number, o, names, recipe):
-            if isinstance(item, str):
-                _print(item)
-                continue
-            why = would_run(item, changing)
+        for task in tasks(number, o, names, recipe):
+            why = would_run(task, changing)
             if why:
-                changing += item.outputs
-            _print(f"{item.title}: {'would run: ' + '; '.join(why) if why else 'done already'}")
-            _print(f"    {shlex.join(item.command)}")
-    _print("\nOn disk")
+                changing += task.outputs
+            print_line(f"{task.title}: {'would run: ' + '; '.join(why) if why else 'done already'}")
+            print_line(f"    {shlex.join(task.command)}")
+    print_line("\nOn disk")
     for folder in (o.datadir, o.dumpdir, o.expdir):
-        _print(f"{folder:9}{_gigabytes(_size(Path(folder)))}")
-    _print(f"{'free':9}{_gigabytes(shutil.disk_usage('.').free)}")
+        print_line(f"{folder:9}{_gigabytes(_size(Path(folder)))}")
+    print_line(f"{'free':9}{_gigabytes(shutil.disk_usage('.').free)}")
     return 0
 
 
@@ -136,7 +130,3 @@ def _size(folder: Path) -> int:
 
 def _gigabytes(size: int) -> str:
     return f"{size / 1e9:.2f} GB"
-
-
-def _print(line: str) -> None:
-    show(f"{line}\n".encode("utf-8", "surrogateescape"))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mambaasr.recipe.configs import TrainingConfig
 from mambaasr.recipe.names import DATA_FILES, Names
-from mambaasr.recipe.options import Options
+from mambaasr.recipe.options import Options, text_of
 from mambaasr.recipe.task import DEVICES, Task
 
 
@@ -64,11 +64,6 @@ def command(name: str, *words: str) -> list[str]:
 def in_folder(folder: str, *names: str) -> list[str]:
     """Return the paths of files in a folder."""
     return [f"{folder}/{name}" for name in names]
-
-
-def switch(value: bool) -> str:
-    """Return a switch as a command line gives it."""
-    return "true" if value else "false"
 
 
 @stage(1, "data preparation")
@@ -261,7 +256,7 @@ def train(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
     words = [*launcher(o), *_asr_training(o, n), *_devices(o)]
     words += ["--config", config, "--resume", "true", "--fold_length", "80000"]
     words += ["--fold_length", "150", "--output_dir", n.asr_exp]
-    words += ["--ignore_init_mismatch", switch(o.ignore_init_mismatch)]
+    words += ["--ignore_init_mismatch", text_of(o.ignore_init_mismatch)]
     words += ["--normalize", o.feats_normalize]
     for kind, _ in _sets(n):
         for shape in ("speech_shape", f"text_shape.{o.token_type}"):

@@ -3,20 +3,25 @@
 import os
 import re
 import shlex
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from mambaasr import provenance
 from mambaasr.config import dump
 from mambaasr.fingerprint import fingerprint, fingerprint_bytes
-from mambaasr.recipe.task import Task, load
+from mambaasr.recipe.task import Task, load, options
 from mambaasr.score.results import read_json
 from mambaasr.tables.table import PARAMETERS, RATES, Column, Row, Run, Table
 
 _EPOCH = re.compile(r"INFO: (\d+)epoch results: (.*)$", re.M)
-_TIME = re.compile(r"(?<![\w])time=((?:[\d.]+ [a-z]+(?:, | and )?)+)")
+# What humanfriendly writes: "time=1 hour, 3 minutes and 2.5 seconds".
+_TIME = re.compile(r"(?<!\w)time=((?:[\d.]+ [a-z]+(?:, | and )?)+)")
+_PART = re.compile(r"([\d.]+) (week|day|hour|minute|second)")
 _PARAMETERS = re.compile(r"Total Number of model parameters: ([\d.]+) ([KMB ])")
 _SIZES = {" ": 1e-6, "K": 1e-3, "M": 1.0, "B": 1e3}
 _SECONDS = {"week": 604800, "day": 86400, "hour": 3600, "minute": 60, "second": 1}
@@ -30,66 +35,58 @@ class Measured:
         values: column name -> one value for each seed that has it.
         seeds: the seeds whose training is finished.
         hours, cpu_hours: of each seed's training, by the clock and of the processor, where known.
-        trained, decoded: the commits that did.
-        lms: the commits that trained the language models.
+        commits: that trained, decoded, and trained the language model.
         missing: why seeds or columns have no value, a line each.
     """
 
-    values: dict[str, list[float]] = field(default_factory=dict)
+    values: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     seeds: list[int | None] = field(default_factory=list)
     hours: list[float] = field(default_factory=list)
     cpu_hours: list[float] = field(default_factory=list)
-    trained: list[str] = field(default_factory=list)
-    decoded: list[str] = field(default_factory=list)
-    lms: list[str] = field(default_factory=list)
+    commits: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     missing: list[str] = field(default_factory=list)
+
+    def add_commits(self, did: str, commits: Iterable[str]) -> None:
+        known = self.commits[did]
+        known += [each for each in dict.fromkeys(commits) if each not in known]
 
 
 def measure(table: Table, row: Row) -> Measured:
     """Collect what the experiments of a row say; a file that cannot be read is a UserError."""
-    found, runs = Measured(), table.runs(row)
-    sets = list(dict.fromkeys(column.set for column in table.columns if column.set))
-    for seed in dict.fromkeys(run.seed for run in runs):
-        of_seed = {run.decoding: run for run in runs if run.seed == seed}
-        any_run = next(iter(of_seed.values()))
-        name = f"seed {seed}: " if seed is not None else ""
-        if problem := training_problem(any_run):
-            found.missing.append(name + problem)
-            continue
-        found.seeds.append(seed)
-        _add(found.trained, provenance.commits(any_run.exp))
-        if seconds := epoch_seconds(any_run.exp / "train.log"):
-            found.hours.append(sum(seconds.values()) / 3600)
-        if used := cpu_seconds(any_run.exp):
-            found.cpu_hours.append(used / 3600)
-        decoded: dict[str | None, dict[str, Any]] = {decoding: {} for decoding in of_seed}
-        for decoding, run in of_seed.items():
-            for place in _decoded(run, sets):
-                if problem := decoding_problem(run, place, table.recipe):
-                    found.missing.append(name + problem)
+    found = Measured()
+    for seed, of_seed in groupby(table.runs(row), attrgetter("seed")):
+        runs = {run.decoding: run for run in of_seed}
+        first = next(iter(runs.values()))
+        problem, problems = training_problem(first), []
+        if problem:
+            problems.append(problem)
+        else:
+            found.seeds.append(seed)
+            found.add_commits("trained", provenance.commits(first.exp))
+            if seconds := epoch_seconds(first.exp / "train.log"):
+                found.hours.append(sum(seconds.values()) / 3600)
+            if used := cpu_seconds(first.exp):
+                found.cpu_hours.append(used / 3600)
+            decoded = {name: _decodings(table, run, problems) for name, run in runs.items()}
+            for column in table.columns:
+                run = runs.get(column.decoding, first)
+                value = _value(column, run, decoded[run.decoding])
+                if value is None:
+                    problems.append(f"no {column.name}")
                 else:
-                    decoded[decoding][place.name] = read_json(place / "decode.json")
-        for column in table.columns:
-            run = of_seed.get(column.decoding, any_run)
-            value = _value(column, run, decoded[run.decoding])
-            if value is None:
-                found.missing.append(f"{name}no {column.name}")
-            else:
-                found.values.setdefault(column.name, []).append(value)
-        decodings = [each for sets in decoded.values() for each in sets.values()]
-        _add(found.decoded, (each.get("commit") or "unknown" for each in decodings))
-        for file in dict.fromkeys(each.get("lm_file") for each in decodings):
-            _add(found.lms, provenance.commits(Path(file).parent) if file else ())
+                    found.values[column.name].append(value)
+            files = [each for sets in decoded.values() for each in sets.values()]
+            found.add_commits("decoded", (each.get("commit") or "unknown" for each in files))
+            for lm in dict.fromkeys(each["lm_file"] for each in files if each.get("lm_file")):
+                found.add_commits("language model", provenance.commits(Path(lm).parent))
+        name = f"seed {seed}: " if seed is not None else ""
+        found.missing += [name + problem for problem in problems]
     return found
-
-
-def _add(found: list[str], more: Iterable[str]) -> None:
-    found += [each for each in dict.fromkeys(more) if each not in found]
 
 
 def training_problem(run: Run) -> str | None:
     """Return why an experiment is not this run's finished training, or None if it is."""
-    marker = load(Task("training", [], run.exp, stage=11).marker)
+    marker = load(_training(run.exp).marker)
     if marker is None:
         return "not finished" if run.exp.is_dir() else "not run"
     config = str(run.exp / ".stages/train.yaml")
@@ -97,6 +94,11 @@ def training_problem(run: Run) -> str | None:
     if made != fingerprint_bytes(dump(run.config).encode()):
         return f"{run.exp} was trained with other blocks than the table names now"
     return None
+
+
+def _training(exp: Path) -> Task:
+    """Return the task whose marker and timings say what became of a training."""
+    return Task("training", [], exp, stage=11)
 
 
 def decoding_problem(run: Run, place: Path, recipe: Path) -> str | None:
@@ -117,15 +119,26 @@ def decoding_problem(run: Run, place: Path, recipe: Path) -> str | None:
     return None
 
 
-def _decoded(run: Run, sets: list[str]) -> list[Path]:
-    """Return the folders of some sets that were decoded, or where none is named, of all."""
-    folder = run.exp / run.inference_tag
-    names = sets or sorted(path.parent.name for path in folder.glob("*/decode.json"))
-    return [folder / name for name in names if (folder / name / "decode.json").exists()]
+def _decodings(table: Table, run: Run, problems: list[str]) -> dict[str, dict[str, Any]]:
+    """Return test set -> content of decode.json, of the table's sets, or where it names none, all.
+
+    What is not to be shown is added to ``problems``.
+    """
+    found, folder = {}, run.exp / run.inference_tag
+    names = dict.fromkeys(column.set for column in table.columns if column.set)
+    files = [folder / name / "decode.json" for name in names] or sorted(
+        folder.glob("*/decode.json")
+    )
+    for file in filter(Path.exists, files):
+        if problem := decoding_problem(run, file.parent, table.recipe):
+            problems.append(problem)
+        else:
+            found[file.parent.name] = read_json(file)
+    return found
 
 
 def _value(column: Column, run: Run, decodings: dict[str, Any]) -> float | None:
-    """Return a column's value; ``decodings``: test set -> content of its decode.json."""
+    """Return a column's value, or None where it is not there."""
     if column.metric in RATES:
         if column.set not in decodings:
             return None
@@ -141,11 +154,9 @@ def _value(column: Column, run: Run, decodings: dict[str, Any]) -> float | None:
     if column.metric == PARAMETERS:
         counts = [each["parameters"] for each in decodings.values()]
         return counts[0] / 1e6 if counts else logged_parameters(run.exp / "train.log")
-    seconds = epoch_seconds(run.exp / "train.log")
-    if not seconds:
+    if not (seconds := epoch_seconds(run.exp / "train.log").values()):
         return None
-    total = sum(seconds.values())
-    return total / 3600 if column.metric == "training hours" else total / 60 / len(seconds)
+    return sum(seconds) / (3600 if column.metric == "training hours" else 60 * len(seconds))
 
 
 def _log(path: Path) -> str:
@@ -167,16 +178,11 @@ def epoch_seconds(log: Path) -> dict[int, float]:
 
     Of an epoch that a killed run began and a later one repeated, the later one counts.
     """
-    return {
-        int(epoch): sum(map(_seconds, _TIME.findall(said)))
-        for epoch, said in _EPOCH.findall(_log(log))
-    }
-
-
-def _seconds(text: str) -> float:
-    """Return the seconds of what humanfriendly writes: ``1 hour, 3 minutes and 2.5 seconds``."""
-    parts = re.findall(r"([\d.]+) (week|day|hour|minute|second)s?", text)
-    return sum(float(number) * _SECONDS[unit] for number, unit in parts)
+    found = {}
+    for epoch, said in _EPOCH.findall(_log(log)):
+        parts = _PART.findall(" ".join(_TIME.findall(said)))
+        found[int(epoch)] = sum(float(number) * _SECONDS[unit] for number, unit in parts)
+    return found
 
 
 def cpu_seconds(exp: Path) -> float | None:
@@ -187,9 +193,8 @@ def cpu_seconds(exp: Path) -> float | None:
     used = []
     for line in _log(exp.parent / "timings.tsv").split("\n"):
         fields = line.split("\t")
-        if fields[0] == "stage 11: training" and len(fields) == 7:
-            words = shlex.split(fields[6])
-            if "--output_dir" in words:
-                if Path(words[words.index("--output_dir") + 1]).name == exp.name:
-                    used.append(float(fields[4]))
+        if fields[0] == _training(exp).name and len(fields) == 7:
+            (place, *_), *_ = options(shlex.split(fields[6]))["--output_dir"]
+            if Path(place).name == exp.name:
+                used.append(float(fields[4]))
     return sum(used) or None

@@ -24,15 +24,17 @@ def table_page(table: Table, command: Sequence[str]) -> str:
     """
     measured = [(row, measure(table, row)) for row in table.rows]
     has_published = any(row.published for row in table.rows)
-    header = ["System", *([""] if has_published else []), *map(_title, table.columns)]
-    header += ["training", "seeds", "commit"]
-    cells = []
+    names = {column.name: column.metric for column in table.columns}
+    titles = ["parameters [M]" if metric == PARAMETERS else name for name, metric in names.items()]
+    cells = [["System", "", *titles, "training", "seeds", "commit"]]
     for row, found in measured:
+        about = [_training(found), _seeds(row, found), _commits(found)]
         for index, (kind, *figures) in enumerate(_lines(table.columns, row, found)):
-            about = [_training(found), _seeds(row, found), _commits(found)]
-            cells.append([row.label if index == 0 else "", *([kind] if has_published else [])])
-            cells[-1] += [*figures, *(about if kind == "measured" else ["", "", ""])]
-    sections = [f"# {table.title}\n", _head(table), markdown_table(header, cells)]
+            behind = about if kind == "measured" else ["", "", ""]
+            cells.append(["" if index else row.label, kind, *figures, *behind])
+    if not has_published:
+        cells = [[label, *others] for label, _, *others in cells]
+    sections = [f"# {table.title}\n", _head(table), markdown_table(cells[0], cells[1:])]
     sections += [_reading(measured), _notes(table), _missing(measured, command)]
     return "\n".join(section for section in sections if section)
 
@@ -51,14 +53,9 @@ def _lines(columns: Sequence[Column], row: Row, found: Measured) -> list[list[st
     return lines
 
 
-def _title(column: Column) -> str:
-    return "parameters [M]" if column.metric == PARAMETERS else column.name
-
-
 def _mean(found: Measured, column: Column) -> str:
     """Return mean ± standard deviation of a sample; of equal values their one value."""
-    values = found.values.get(column.name)
-    if not values:
+    if not (values := found.values.get(column.name)):
         return "-"
     digits = 3 if column.metric == "RTF" else 2
     text = f"{statistics.fmean(values):.{digits}f}"
@@ -99,24 +96,18 @@ def _seeds(row: Row, found: Measured) -> str:
 
 def _commits(found: Measured) -> str:
     """Return the commits behind a row's figures; those of the training first."""
-    did = {"trained": found.trained, "decoded": found.decoded, "language model": found.lms}
-    said = {what: ", ".join(commits) for what, commits in did.items() if commits}
+    said = {what: ", ".join(commits) for what, commits in found.commits.items() if commits}
     if len(set(said.values())) < 2:
         return next(iter(said.values()), "-")
     return "; ".join(f"{what} {commits}" for what, commits in said.items())
 
 
 def _head(table: Table) -> str:
-    lines, forms = [], {"arxiv": "arXiv {}", "table": "table {}"}
-    keys = [key for key in ("arxiv", "title", "table", "url", "note") if table.paper.get(key)]
-    said = [forms.get(key, "{}").format(table.paper[key]) for key in keys]
-    if said:
-        lines.append(f"Paper: {'; '.join(said)}.")
-    if table.note:
-        lines.append(table.note.strip())
-    if table.scale:
-        lines.append(f"Scale {table.scale}: {table.needs.strip()}.")
-    return "\n\n".join(lines) + "\n" if lines else ""
+    forms = {"arxiv": "arXiv {}", "title": "{}", "table": "table {}", "url": "{}", "note": "{}"}
+    said = [form.format(table.paper[key]) for key, form in forms.items() if table.paper.get(key)]
+    lines = [f"Paper: {'; '.join(said)}." if said else "", table.note.strip()]
+    lines += [f"Scale {table.scale}: {table.needs.strip()}." if table.scale else ""]
+    return "".join(f"{line}\n\n" for line in lines if line)[:-1]
 
 
 def _reading(measured: Sequence[tuple[Row, Measured]]) -> str:
@@ -141,10 +132,11 @@ def _notes(table: Table) -> str:
             names = [name for name in known if known[name] == source]
             of = f", {' and '.join(names)}" if len(names) < len(known) else ""
             sources.setdefault(source, []).append(row.label + of)
-    lines = []
-    for source, rows in sources.items():
-        where = "" if len(sources) == 1 else f" ({'; '.join(rows)})"
-        lines.append(f"- Published figures: {source}{where}\n")
+    several = len(sources) > 1
+    lines = [
+        f"- Published figures: {source}{f' ({"; ".join(rows)})' if several else ''}\n"
+        for source, rows in sources.items()
+    ]
     lines += [f"- {row.label}: {row.note.strip()}\n" for row in table.rows if row.note]
     return "".join(lines)
 

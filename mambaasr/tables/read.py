@@ -14,7 +14,15 @@ from typing import Any, NoReturn
 
 from mambaasr.config import Config, read
 from mambaasr.errors import UserError
-from mambaasr.recipe.options import OPTIONS, find_yaml, near_words, parse_given, text_of
+from mambaasr.recipe.options import (
+    OPTIONS,
+    check_text,
+    find_yaml,
+    near_words,
+    parse_given,
+    text_of,
+)
+from mambaasr.recipe.task import options as words_by_option
 from mambaasr.tables.table import (
     ARGUMENTS,
     PARAMETERS,
@@ -36,11 +44,7 @@ _ROW = "key label options seeds published source note".split()
 
 
 def run_options(recipe: Path) -> dict[str, str]:
-    """Return every option of a recipe's run.sh with the value that it gives it.
-
-    Raises:
-        UserError: there is no run.sh, or it fails.
-    """
+    """Return every option with the value that a recipe's run.sh gives it; UserError if it fails."""
     script = recipe / "run.sh"
     if not script.is_file():
         raise UserError(f"{script}: no such file; name the recipe's folder (--recipe DIR)")
@@ -90,7 +94,7 @@ class _Reader:
         """Raise an error at the line of the innermost of ``keys`` that has one."""
         raise UserError(f"{self.content.where(*keys)}: {message}")
 
-    def check_name(self, keys: tuple, what: str, name: Any, known: Iterable[str]) -> None:
+    def check_name(self, keys: tuple, what: str, name: Any, known: Iterable[Any]) -> None:
         known = [str(each) for each in known]
         if name not in known:
             near = near_words(str(name), known)
@@ -101,11 +105,10 @@ class _Reader:
         if not isinstance(value, (dict, type(None))):
             name = "the row" if keys[0] == "rows" and len(keys) == 2 else f"`{keys[-1]}`"
             self.fail(keys, f"{name} holds `key: value` lines, found {value!r}")
-        value = value or {}
-        for key in value:
+        for key in value or {}:
             if allowed is not None:
                 self.check_name((*keys, str(key)), "unknown key", key, allowed)
-        return value
+        return value or {}
 
     def sequence(self, key: str, what: str) -> list:
         found = self.content.get(key)
@@ -125,7 +128,7 @@ class _Reader:
         title = self.text(top, "title", needed=True)
         scale, needs, scaled = self.scaled(wanted)
         decodings = {
-            name: self.options(("decodings", name), conf, ("decoding",))
+            name: self.options(("decodings", name), conf, decoding_only=True)
             for name, conf in self.mapping(top.get("decodings"), ("decodings",)).items()
         }
         options = combine(self.options(("options",), top.get("options")), scaled)
@@ -136,18 +139,18 @@ class _Reader:
         sets = (self.given.get("test_sets") or (self.defaults | options)["test_sets"]).split()
         # A table of published figures alone may name sets that the recipe has not.
         runs = any("options" in conf for conf in rows)
-        columns: list[Column] = []
+        columns: dict[str, Column] = {}
         for text in self.sequence("columns", "such as [test WER, test CER]"):
-            columns.append(self.column(str(text), sets if runs else None, decodings))
-            if columns[-1] in columns[:-1]:
+            column = self.column(str(text), sets if runs else None, decodings)
+            if columns.setdefault(column.name, column) is not column:
                 self.fail(("columns",), f"column `{text}` is given twice")
-        if PARAMETERS not in [column.metric for column in columns]:
-            columns.insert(0, Column(PARAMETERS, PARAMETERS))
+        if PARAMETERS not in [column.metric for column in columns.values()]:
+            columns = {PARAMETERS: Column(PARAMETERS, PARAMETERS)} | columns
         table = Table(
             path=Path(self.content.path),
             recipe=self.recipe,
             title=title,
-            columns=columns,
+            columns=list(columns.values()),
             rows=[self.row(("rows", index), conf, columns) for index, conf in enumerate(rows)],
             paper=self.mapping(top.get("paper"), ("paper",), _PAPER),
             note=self.text(top, "note"),
@@ -180,46 +183,39 @@ class _Reader:
 
     def scaled(self, wanted: str | None) -> tuple[str | None, str, dict[str, str]]:
         """Return the chosen scale's name, what it needs and its options."""
-        scales = self.mapping(self.content.get("scale"), ("scale",))
-        if wanted is not None:
-            self.check_name((), "there is no scale", wanted, scales)
-        found = {}
-        for name, conf in scales.items():
+        found: dict[str | None, tuple[str | None, str, dict[str, str]]] = {}
+        for name, conf in self.mapping(self.content.get("scale"), ("scale",)).items():
             at = ("scale", name)
             conf = self.mapping(conf, at, ("needs", "options"))
             options = self.options((*at, "options"), conf.get("options"))
             found[name] = (name, self.text(conf, "needs", at, needed=True), options)
+        if wanted is not None:
+            self.check_name((), "there is no scale", wanted, found)
         return found[wanted or next(iter(found))] if found else (None, "", {})
 
-    def options(
-        self, keys: tuple, written: Any, decide: tuple[str, ...] = ("model", "decoding", "none")
-    ) -> dict[str, str]:
-        """Check options of run.sh that decide certain things; return them as texts."""
+    def options(self, keys: tuple, written: Any, decoding_only: bool = False) -> dict[str, str]:
+        """Check options of run.sh; return them as texts, names of blocks as paths of files."""
+        decide = ("decoding",) if decoding_only else ("model", "decoding", "none")
         allowed = [name for name, option in OPTIONS.items() if option.decides in decide]
         found = {}
         for name, value in self.mapping(written, keys, allowed).items():
             at = (*keys, name)
             if isinstance(value, (dict, list)) or value is None:
                 self.fail(at, f"`{name}` is one value, as for --{name}, found {value!r}")
-            found[name] = self.option(at, name, str(text_of(value)))
+            found[name] = text = str(text_of(value))
+            try:
+                parse_given([f"--{name}={text}"])
+                if OPTIONS[name].kind == "yaml":
+                    found[name] = find_yaml(name, text, recipe=self.recipe)
+                elif OPTIONS[name].kind == "words":
+                    check_text(OPTIONS[name], text)
+            except UserError as error:
+                self.fail(at, str(error))
+            if name in ARGUMENTS and "--seed" in words_by_option(shlex.split(text)):
+                self.fail(at, f"--{name} '{text}': write `seeds: [1]` in the row")
         return found
 
-    def option(self, keys: tuple, name: str, value: str) -> str:
-        """Check an option's value; return it, the name of a block as the path of its file."""
-        try:
-            parse_given([f"--{name}={value}"])
-            if OPTIONS[name].kind == "yaml":
-                return find_yaml(name, value, recipe=self.recipe)
-            words = shlex.split(value) if OPTIONS[name].kind == "words" else []
-        except UserError as error:
-            self.fail(keys, str(error))
-        except ValueError as error:
-            self.fail(keys, f"--{name} '{value}': {error}")
-        if name in ARGUMENTS and any(word.partition("=")[0] == "--seed" for word in words):
-            self.fail(keys, f"--{name} '{value}': write `seeds: [1]` in the row")
-        return value
-
-    def row(self, at: tuple, conf: dict, columns: list[Column]) -> Row:
+    def row(self, at: tuple, conf: dict, columns: Iterable[str]) -> Row:
         key = self.text(conf, "key", at, needed=True)
         if not re.fullmatch(r"[A-Za-z0-9_.+-]+", key):
             self.fail((*at, "key"), f"row `{key}`: letters, digits and _ . + - only")
@@ -228,11 +224,11 @@ class _Reader:
         whole = isinstance(seeds, list) and all(type(each) is int and each >= 0 for each in seeds)
         if "seeds" in conf and not (whole and seeds and len(set(seeds)) == len(seeds)):
             self.fail((*at, "seeds"), f"`seeds` is a list such as [1, 2, 3], found {seeds!r}")
-        published = self.published(conf, (*at, "published"), [column.name for column in columns])
+        published = self.published(conf, (*at, "published"), columns)
         label, note = self.text(conf, "label", at) or key, self.text(conf, "note", at)
         return Row(key, label, options, tuple(seeds), published, note)
 
-    def published(self, conf: dict, at: tuple, names: list[str]) -> dict[str, Published]:
+    def published(self, conf: dict, at: tuple, names: Iterable[str]) -> dict[str, Published]:
         written, found = self.mapping(conf.get("published"), at, names), {}
         for name, cell in written.items():
             keys = (*at, name)
@@ -241,8 +237,7 @@ class _Reader:
             if value == "unknown":
                 found[name] = Published()
                 continue
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not number or not 0 <= value < float("inf"):
+            if type(value) not in (int, float) or not 0 <= value < float("inf"):
                 self.fail(keys, f"`{name}` must be a number from 0 or unknown, found {value!r}")
             source = cell.get("source") or conf.get("source") or self.content.get("source")
             if not isinstance(source, str):
@@ -263,14 +258,12 @@ class _Reader:
             if made.setdefault(row.key, row) is not row:
                 self.fail(at, f"{name} is given twice")
             try:
-                runs = table.runs(row)
+                for run in table.runs(row):
+                    other = made.setdefault((run.exp, run.inference_tag), row)
+                    if other is not row:
+                        raise UserError(
+                            f"the same experiment as row `{other.key}` ({run.exp}): give them "
+                            "different options, or blocks of different names"
+                        )
             except UserError as error:
                 self.fail(at, f"{name}: {error}")
-            for run in runs:
-                other = made.setdefault((run.exp, run.inference_tag), row)
-                if other is not row:
-                    self.fail(
-                        at,
-                        f"{name}: the same experiment as row `{other.key}` ({run.exp}): give them "
-                        "different options, or blocks of different names",
-                    )

@@ -1,14 +1,13 @@
 """Run what is missing of a table, row by row, with the run.sh of its recipe."""
 
-import signal
 import subprocess
-import sys
 from collections.abc import Iterable
 from typing import NamedTuple
 
 from mambaasr.errors import UserError
-from mambaasr.recipe.configs import check_decodings, lm_config, training_config
-from mambaasr.recipe.options import OPTIONS, Options
+from mambaasr.recipe.configs import load_configs
+from mambaasr.recipe.options import OPTIONS, parse
+from mambaasr.recipe.process import exit_status, exits_on_sigterm
 from mambaasr.tables.table import Run, Table
 
 
@@ -22,9 +21,8 @@ class Call(NamedTuple):
 def plan(table: Table) -> list[Call]:
     """Return a call for every run of a table's rows.
 
-    The configs of every row's training, language model and decoding are checked first: a mistake
-    in the last one is named before the first one has taken its hours. Where no column wants more
-    than a training, nothing is decoded.
+    The configs of every row are checked first: a mistake in the last one is named before the
+    first one has taken its hours. Where no column wants more than a training, nothing is decoded.
 
     Raises:
         UserError: a row's blocks or options are wrong.
@@ -39,39 +37,25 @@ def plan(table: Table) -> list[Call]:
             details = [f"seed {run.seed}"] if run.seed is not None else []
             details += [run.decoding] if run.decoding else []
             name = row.key + (f" ({', '.join(details)})" if details else "")
-            command = [f"{table.recipe}/run.sh"]
-            for option, value in run.options.items():
-                command += [f"--{option}", value]
+            command = [f"{table.recipe}/run.sh", *option_words(run.options)]
             if not decodes and "stop_stage" not in table.given:
                 command += ["--stop_stage", "11"]
             calls.append(Call(name, command))
     return calls
 
 
+def option_words(options: dict[str, str]) -> list[str]:
+    """Return options as words of a command line."""
+    return [word for name, value in options.items() for word in (f"--{name}", value)]
+
+
 def _check(table: Table, run: Run, decodes: bool) -> None:
     """Check the configs of a run's training, language model and decoding."""
-    o = Options(table.defaults | run.options)
+    o, _ = parse(option_words(table.defaults | run.options))
     for name, option in OPTIONS.items():
         if option.kind == "yaml" and o[name]:
             o[name] = str(table.recipe / o[name])
-    training_config(o, build=True)
-    use_lm = o.use_lm == "true"
-    if use_lm and o.lm_config:
-        lm_config(o, build=True)
-    if decodes:
-        check_decodings(o, use_lm)
-
-
-def pack(calls: Iterable[Call]) -> bytes:
-    """Write calls down: for each its name, the number of words and the words, each ended by 0."""
-    fields = [field for name, words in calls for field in (name, str(len(words)), *words)]
-    return "".join(f"{field}\0" for field in fields).encode()
-
-
-def unpack(content: bytes) -> list[Call]:
-    """Read what :func:`pack` wrote."""
-    fields = iter(content.decode().split("\0")[:-1])
-    return [Call(name, [next(fields) for _ in range(int(next(fields)))]) for name in fields]
+    load_configs(o, build=True, decodes=decodes)
 
 
 def run_calls(calls: Iterable[Call], keep_going: bool = True) -> list[str]:
@@ -87,8 +71,7 @@ def run_calls(calls: Iterable[Call], keep_going: bool = True) -> list[str]:
     failed = []
     for name, command in calls:
         print(f"\n======== {name}", flush=True)
-        status = _call(command)
-        if status != 0:
+        if status := _call(command):
             failed.append(name)
             print(f"======== {name}: failed with exit status {status}", flush=True)
             if not keep_going:
@@ -98,15 +81,10 @@ def run_calls(calls: Iterable[Call], keep_going: bool = True) -> list[str]:
 
 def _call(command: list[str]) -> int:
     """Run a command and return its exit status; when this process is stopped, end it first."""
-    previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    try:
+    with exits_on_sigterm():
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
         try:
-            status = process.wait()
+            return exit_status(process.wait())
         finally:
-            if process.poll() is None:
-                process.terminate()
-                process.wait()
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-    return status if status >= 0 else 128 - status
+            process.terminate()  # nothing where it has ended
+            process.wait()

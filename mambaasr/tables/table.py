@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from mambaasr.config import merge, read
 from mambaasr.errors import UserError
+from mambaasr.recipe.names import SHORT
 from mambaasr.recipe.options import BLOCKS, OPTIONS
 
 # A macro rate is the mean of the languages' rates.
@@ -16,7 +17,6 @@ RATES = ("macro WER", "macro CER", "macro TER", "WER", "CER", "TER")
 PARAMETERS = "parameters"
 # Options that are words of another command line.
 ARGUMENTS = ("asr_args", "inference_args", "lm_args")
-_SHORT = {"encoder": "enc", "decoder": "dec", "optim": "opt"}
 
 
 class Column(NamedTuple):
@@ -118,16 +118,15 @@ class Table:
         parts = [Path(config).stem] if config else []
         for name in sorted(options, key=lambda name: (name in ARGUMENTS, name not in BLOCKS, name)):
             value = options[name]
-            if OPTIONS[name].decides != decides or value == self.defaults[name]:
-                continue
-            if name in ("asr_config", "inference_config"):
+            given = OPTIONS[name].decides == decides and value != self.defaults[name]
+            if not given or name in ("asr_config", "inference_config"):
                 continue
             if name in ARGUMENTS and value:
-                parts.append(re.sub(r"^_+", "", value.replace(" ", "").replace("--", "_")))
+                parts.append(value.replace(" ", "").replace("--", "_").lstrip("_"))
             else:
                 file = value.endswith((".yaml", ".pth"))
                 what = Path(value).stem if file else value.replace(" ", "-") or "none"
-                parts.append(f"{_SHORT.get(name, name)}_{what}")
+                parts.append(f"{SHORT.get(name, name)}_{what}")
         name = re.sub(r"[^A-Za-z0-9_.+-]", "", "_".join(parts))
         if len(name) > 150:
             name = f"{name[:130]}_{hashlib.sha256(name.encode()).hexdigest()[:12]}"
