@@ -3,10 +3,9 @@
 import argparse
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from mambaasr.config.criteria import NOTHING, check_criteria, model_file
+from mambaasr.config.criteria import NOTHING, check_criteria
 from mambaasr.config.read import Config, read
 from mambaasr.config.schema import schema
 from mambaasr.errors import UserError
@@ -14,28 +13,11 @@ from mambaasr.errors import UserError
 # ESPnet's str2bool.
 _TRUE = ("y", "yes", "t", "true", "on", "1")
 _FALSE = ("n", "no", "f", "false", "off", "0")
-_TYPES: dict[str, Any] = {"int": int, "float": (int, float), "bool": bool, "str": str}
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What is known of a training before it runs.
-
-    Attributes:
-        config: the config with the command line laid over it; single values of the command line
-            stay texts.
-        model: the class that ``model`` names, "espnet" by default.
-        model_file: name of the file that the best epochs are averaged into.
-    """
-
-    config: Config
-    model: str
-    model_file: str
 
 
 def check_training(
     config: Config, words: Sequence[str] = (), task: str = "asr", build: bool = False
-) -> Facts:
+) -> Config:
     """Check a merged config and further options as a training would.
 
     A normalisation that the statistics give need not be there yet.
@@ -47,6 +29,9 @@ def check_training(
         build: whether to build our classes too, so that an impossible size is named; this
             imports torch.
 
+    Returns:
+        the config with the words laid over it; their single values stay texts.
+
     Raises:
         UserError: names file and line, or the option of the command line, and what is allowed.
     """
@@ -56,22 +41,11 @@ def check_training(
         from mambaasr.config.build import build_classes
 
         build_classes(whole, task)
-    return Facts(whole, str(whole.get("model") or "espnet"), model_file(whole))
+    return whole
 
 
 def check_command(argv: Sequence[str], task: str = "asr") -> Config:
-    """Check the arguments of a training or of statistics, and the config that they name.
-
-    Args:
-        argv: without the program's name.
-        task: "asr" or "lm".
-
-    Returns:
-        the config with the arguments laid over it; their single values stay texts.
-
-    Raises:
-        UserError: see :func:`check_training`.
-    """
+    """Check a program's arguments and the config they name, as :func:`check_training` does."""
     given = _parse(argv, task)
     path = given.pop("config", [None])[-1]
     whole = _lay_over(Config("command line") if path is None else read(path), given, task)
@@ -132,15 +106,7 @@ def _check(config, task, collecting):
 
 
 def check_options(config: Config, options: Mapping[str, dict]) -> None:
-    """Check the top level of a config: known options, values that their types take.
-
-    Args:
-        config: of any command.
-        options: name -> :func:`describe_option` of what it takes.
-
-    Raises:
-        UserError: names file and line, and what is allowed.
-    """
+    """Check a config's top level by option -> :func:`describe_option`; a UserError names lines."""
     for key, value in config.items():
         if key not in options:
             near = _nearest(key, options)
@@ -171,14 +137,11 @@ def _check_keys(config, keys, conf, accepted, chosen):
             raise UserError(f"{where}: {owner} has no option `{key}`{near}{chosen}")
         if "below" in option and value is not None:
             _check_keys(config, (*keys, key), value, option["below"], chosen)
-        kinds = option.get("kinds")
-        if kinds and value is not None and not any(_is_a(value, kind) for kind in kinds):
+        kinds, kind = option.get("kinds"), type(value).__name__
+        fits = kinds is None or kind in kinds or (kind == "int" and "float" in kinds)
+        if value is not None and not fits:
             allowed = " or ".join(kinds)
             raise UserError(f"{where}: {owner}: `{key}` must be {allowed}, found {value!r}")
-
-
-def _is_a(value, kind):
-    return isinstance(value, _TYPES[kind]) and (kind == "bool") == isinstance(value, bool)
 
 
 def _problem(key, value, kind, choices):

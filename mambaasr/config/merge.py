@@ -1,4 +1,4 @@
-"""Lay small blocks over a base config, and write the result."""
+"""Lay small blocks over a base config."""
 
 import math
 from collections.abc import Collection, Iterable, Mapping
@@ -10,7 +10,6 @@ import yaml
 
 from mambaasr.config.read import Config
 from mambaasr.errors import UserError
-from mambaasr.files import atomic_write
 
 
 def merge(base: Config, blocks: Iterable[Config]) -> Config:
@@ -46,7 +45,7 @@ def relevant(
     """Return what of a config a result depends on, by flat names (``encoder_conf.num_blocks``).
 
     Args:
-        config: of a training, such as :attr:`mambaasr.config.Facts.config`.
+        config: of a training.
         drop: patterns of flat names that do not matter, such as ``optim*``.
         keep: flat names that matter although a pattern fits.
         drop_unless_0: flat names of numbers that matter only where they are 0.
@@ -70,9 +69,3 @@ def dump(config: Mapping[str, Any]) -> str:
     return yaml.dump(
         dict(config), Dumper=yaml.SafeDumper, sort_keys=False, allow_unicode=True, width=math.inf
     )
-
-
-def write(path: str | Path, config: Mapping[str, Any]) -> None:
-    """Write a config as yaml, whole or not at all; a UserError says why it cannot be."""
-    with atomic_write(path) as stream:
-        stream.write(dump(config))

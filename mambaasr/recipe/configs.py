@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mambaasr.config import Config, Facts, check_training, dump, merge, read, relevant
+from mambaasr.config import Config, check_training, dump, merge, model_file, read, relevant
 from mambaasr.decode.options import check_decoding
 from mambaasr.recipe.options import BLOCKS, Options
 
@@ -15,21 +15,21 @@ class TrainingConfig:
 
     Attributes:
         values: the merged options.
-        facts: what is known of it with the command line's options over it.
+        whole: the same with the command line's options over them.
     """
 
     values: Config
-    facts: Facts
+    whole: Config
 
     @property
     def model(self) -> str:
         """Name of the model's class."""
-        return self.facts.model
+        return str(self.whole.get("model") or "espnet")
 
     @property
     def model_file(self) -> str:
         """Name of the file that the best epochs are averaged into."""
-        return self.facts.model_file
+        return model_file(self.whole)
 
     @property
     def text(self) -> str:
@@ -40,7 +40,7 @@ class TrainingConfig:
         self, drop_names: Sequence[str], keep: Sequence[str] = (), zeros: Sequence[str] = ()
     ) -> str:
         """Return what a result depends on as flat yaml; see :func:`mambaasr.config.relevant`."""
-        return dump(relevant(self.facts.config, drop_names, keep, zeros))
+        return dump(relevant(self.whole, drop_names, keep, zeros))
 
 
 def load_configs(
