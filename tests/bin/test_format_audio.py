@@ -81,12 +81,3 @@ def test_options(an4_train, tmp_path, capsys):
     assert len((out / "text").read_text().splitlines()) == 3
     assert len((out / "wav.scp").read_text().splitlines()) == 2
     assert "count as deleted" in capsys.readouterr().out
-    with pytest.raises(UserError, match="--fs 0"):
-        main([str(an4_train), str(out), "--fs", "0"])
-
-
-def test_error_is_one_line(tmp_path):
-    process = start(tmp_path / "nowhere", tmp_path / "dump")
-    said, errors = process.communicate(timeout=60)
-    assert process.returncode == 2 and said == ""
-    assert errors.startswith("error: ") and len(errors.splitlines()) == 1

@@ -75,7 +75,7 @@ def test_bad_audio(sines, tmp_path):
     assert not (tmp_path / "stop/wav.scp").exists()
 
 
-@pytest.mark.parametrize("text", ["", "fast", "0", "-1", "nan", "100", "0.9,1.1", "1 1.0"])
+@pytest.mark.parametrize("text", ["", "fast", "0", "nan", "1 1.0"])
 def test_bad_factors(text):
     with pytest.raises(UserError, match="speed factor"):
         parse_factors(text)

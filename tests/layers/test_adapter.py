@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from sequences import in_pieces
 from torch import nn
 
 from mambaasr.layers.block import EncoderBlock
@@ -46,11 +47,8 @@ def test_an_adapter_is_used_whole_and_in_pieces_and_leaks_no_padding(place):
     assert not torch.allclose(before, after)
     assert torch.allclose(block(x[1:, :4], lengths[1:])[0], after[1, :4], atol=1e-6)
     assert (after[1, 4:] == 0).all()
-    state, pieces = block.initial_state(2), []
-    for piece in x.split(4, dim=1):
-        y, state = block.forward_chunk(piece, state)
-        pieces.append(y)
+    pieces, state = in_pieces(block, x, 4)
     whole = block(x, torch.tensor([9, 9]))
-    assert torch.allclose(torch.cat(pieces, dim=1), whole, atol=1e-5)
+    assert torch.allclose(pieces, whole, atol=1e-5)
     block.set_adapter(place, nn.Identity())
     assert torch.equal(block(x, lengths), before)

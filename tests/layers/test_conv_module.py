@@ -43,16 +43,6 @@ def test_batch_norm_statistics_ignore_padding():
     assert (out[1, 4:] == 0).all()
 
 
-def test_impossible_options_are_named():
-    with pytest.raises(ValueError, match="cnn_module_kernel is 4"):
-        ConvolutionModule(8, 4)
-    with pytest.raises(ValueError, match="cnn_module_norm is 'group'"):
-        ConvolutionModule(8, 5, "group")
-    for kernel, wanted in ((4, "be odd"), (-1, "not be negative"), (3.0, "be a whole number")):
-        with pytest.raises(ValueError, match=f"lookahead_kernel is {kernel}; it must {wanted}"):
-            LookAhead(8, kernel, 0.0)
-
-
 def test_batch_norm_trains_on_a_single_frame():
     norm = MaskedBatchNorm(8).train()
     out = norm(torch.randn(1, 3, 8), torch.tensor([1]))

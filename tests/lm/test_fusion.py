@@ -102,8 +102,3 @@ def test_tokens_of_another_model_are_refused(asr, tmp_path):
     lm = make_lm_experiment(tmp_path, tokens=tokens)
     with pytest.raises(UserError, match="config.yaml: its token_list is not that of"):
         load(asr, lm)
-
-
-def test_weights_of_another_model_are_refused(asr, lms):
-    with pytest.raises(UserError, match="lm.pth does not fit .*missing"):
-        load(asr, (lms["mamba"][0], lms["transformer"][1]))

@@ -9,6 +9,7 @@ import types
 import loops
 import pytest
 import torch
+from sequences import poisoned
 
 from mambaasr.ops import causal_conv1d_fn, dispatch, gpu, selective_scan_fn
 from mambaasr.ops.causal_conv1d import cuda as conv_cuda
@@ -92,13 +93,6 @@ def gradients(function, inputs, dtype=torch.float32, last=False, **options):
     return [*outs, *torch.autograd.grad(loss, list(leaves.values()))]
 
 
-def poison(x, lengths):
-    x = x.clone()
-    for b, length in enumerate(lengths.tolist()):
-        x[b, ..., length:] = float("nan")
-    return x
-
-
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("softplus", [False, True])
 @pytest.mark.parametrize("lengths", [None, [13, 0, 4], [1, 13, 12]])
@@ -115,7 +109,7 @@ def test_scan_by_masking_and_gathering(installed, reverse, softplus, lengths, gr
     want = gradients(lambda **x: loops.scan(**x, **truth)[0], inputs, torch.float64)
     if lengths is not None:
         for name in ("u", "delta", "B", "C", "z"):
-            inputs[name] = poison(inputs[name], options["lengths"])
+            inputs[name] = poisoned(inputs[name], options["lengths"], time=-1)
     got = gradients(lambda **x: selective_scan_fn(**x, **options, backend="cuda"), inputs)
     for x, y in zip(got, want, strict=True):
         assert loops.close(x, y)
@@ -204,39 +198,24 @@ def test_conv_by_masking_and_gathering(installed, reverse, lengths, channels, wi
 
     want = gradients(truth, inputs, torch.float64, last=True)
     if lengths is not None:
-        inputs["x"] = poison(inputs["x"], options["lengths"])
+        inputs["x"] = poisoned(inputs["x"], options["lengths"], time=-1)
     for x, y in zip(gradients(ours, inputs, last=True), want, strict=True):
         assert loops.close(x, y)
-
-
-def test_conv_refuses_what_it_cannot(installed):
-    with pytest.raises(RuntimeError, match="width 2 to 4, weight has 5; backend='triton'"):
-        causal_conv1d_fn(torch.zeros(1, 8, 9), torch.zeros(8, 5), backend="cuda")
-    with pytest.raises(RuntimeError, match="weight of torch.float64; use backend='triton'"):
-        causal_conv1d_fn(torch.zeros(1, 8, 9), torch.zeros(8, 4).double(), backend="cuda")
 
 
 @pytest.mark.parametrize("module", [scan_cuda, conv_cuda])
 @pytest.mark.parametrize(
     "source, said",
     [
-        (None, "No module named"),
         ("raise ImportError('x.so: undefined symbol: _ZN3c10')", "undefined symbol: _ZN3c10"),
         ("raise OSError('libcudart.so.12: cannot open')", "OSError: libcudart.so.12"),
-        ("raise RuntimeError('no CUDA')\n", "RuntimeError: no CUDA"),
     ],
 )
 def test_a_broken_installation_is_told_with_its_remedy(module, source, said, monkeypatch, tmp_path):
     monkeypatch.setattr(module, "unfit", lambda tensor: None)
     monkeypatch.setattr(module, "attempt", gpu.attempt.__wrapped__)
-    if source is not None:
-        (tmp_path / f"{module.EXTENSION}.py").write_text(source)
-        monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / f"{module.EXTENSION}.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
     reason = module.unavailable(torch.zeros(1))
     assert module.EXTENSION in reason and said in reason
     assert "pip install --no-build-isolation" in reason and "backend='triton'" in reason
-
-
-def test_off_the_gpu_it_says_so():
-    for module in (scan_cuda, conv_cuda):
-        assert "runs on a CUDA device" in module.unavailable(torch.zeros(1))

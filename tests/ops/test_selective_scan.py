@@ -5,6 +5,7 @@ import itertools
 import loops
 import pytest
 import torch
+from sequences import poisoned
 
 from mambaasr.ops import selective_scan_fn, selective_state_update
 from mambaasr.ops.selective_scan import IMPLEMENTATIONS
@@ -112,8 +113,7 @@ def test_garbage_in_padding_has_no_effect(backend, reverse):
     lengths = torch.tensor([17, 0, 6])
     clean, dirty = make(), make()
     for name in ("u", "delta", "z", "B", "C"):
-        for b, length in enumerate(lengths.tolist()):
-            dirty[name][b, ..., length:] = float("nan")
+        dirty[name] = poisoned(dirty[name], lengths, time=-1)
     options = dict(delta_softplus=True, lengths=lengths, reverse=reverse)
     results = [
         run(
@@ -233,54 +233,18 @@ def test_bad_arguments_are_named():
     good = {name: value.float() for name, value in make().items()}
     for name, value, message in (
         ("delta", torch.zeros(3, 5, 16), r"delta has shape \(3, 5, 16\), expected \(3, 5, 17\)"),
-        ("A", torch.zeros(4, 4), "A has shape"),
+        ("delta", torch.zeros(3, 5, 17, device="meta"), "delta is on meta, expected cpu"),
+        ("delta", None, "delta is NoneType, expected a tensor"),
         ("A", torch.zeros(5, 4, dtype=torch.complex64), "A is complex"),
         ("B", torch.zeros(5, 4), "constant matrices are not supported"),
         ("C", torch.zeros(3, 2, 4, 17), "2 groups, which do not divide 5"),
-        ("D", torch.zeros(4), "D has shape"),
-        ("z", torch.zeros(3, 5, 1), "z has shape"),
-        ("initial_state", torch.zeros(3, 5, 3), "initial_state has shape"),
-        ("lengths", torch.tensor([1, 2]), "lengths has shape"),
-        ("lengths", torch.tensor([1, 2, 18]), "lengths reaches from 1 to 18"),
         ("lengths", torch.tensor([1, 2, -1]), "lengths reaches from -1"),
         ("lengths", torch.tensor([1.0, 2.0, 3.0]), "expected integers"),
-        ("u", torch.zeros(3, 5, 17, dtype=torch.int64), "u has dtype"),
-        ("u", torch.zeros(5, 17), "u has shape"),
-        ("delta", torch.zeros(3, 5, 17, device="meta"), "delta is on meta, expected cpu"),
-        ("D", torch.zeros(5, dtype=torch.complex64), "D is complex"),
-        (
-            "B",
-            torch.zeros(3, 4, 17, dtype=torch.int64),
-            "B has dtype torch.int64, expected a float",
-        ),
-        ("lengths", torch.tensor([True, True, False]), "lengths has dtype torch.bool"),
-        ("lengths", [1, 2, 3], "lengths is list, expected a tensor"),
-        ("delta", None, "delta is NoneType, expected a tensor"),
-        ("C", None, "C is NoneType, expected a tensor"),
     ):
         with pytest.raises(ValueError, match=message):
             selective_scan_fn(**(good | {name: value}))
-
-
-def test_bad_arguments_of_a_step_are_named():
-    good = dict(
-        state=torch.zeros(2, 8, 4),
-        x=torch.zeros(2, 8),
-        dt=torch.zeros(2, 8),
-        A=torch.zeros(8, 4),
-        B=torch.zeros(2, 4),
-        C=torch.zeros(2, 4),
-    )
-    assert selective_state_update(**good).shape == (2, 8)
-    for name, value, message in (
-        ("state", torch.zeros(2, 8), "state has shape"),
-        ("x", torch.zeros(2, 7), "x has shape"),
-        ("A", torch.zeros(8, 4, dtype=torch.complex64), "A is complex"),
-        ("B", torch.zeros(4), "constant matrices are not supported"),
-        ("B", torch.zeros(2, 3, 4), "B has 3 groups, which do not divide 8"),
-        ("C", torch.zeros(2, 5), "C has shape"),
-        ("state", torch.zeros(2, 8, 4, device="meta"), "x is on cpu, expected meta"),
-        ("dt", torch.zeros(2, 8, device="meta"), "dt is on meta"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            selective_state_update(**(good | {name: value}))
+    with pytest.raises(ValueError, match="x has shape"):
+        selective_state_update(
+            *(torch.zeros(2, 8, 4), torch.zeros(2, 7), torch.zeros(2, 8), torch.zeros(8, 4)),
+            *(torch.zeros(2, 4), torch.zeros(2, 4)),
+        )

@@ -8,10 +8,11 @@ import loops
 import memory
 import pytest
 import torch
+from sequences import poisoned
 
 from mambaasr.ops import mamba_chunk_scan_combined
 from mambaasr.ops.gpu import attempt
-from mambaasr.ops.ssd import IMPLEMENTATIONS, cpu, cuda, naive
+from mambaasr.ops.ssd import IMPLEMENTATIONS, cpu, cuda
 
 BACKENDS = [
     name for name, module in IMPLEMENTATIONS.items() if module.unavailable(torch.zeros(1)) is None
@@ -211,8 +212,7 @@ def test_garbage_in_padding_has_no_effect(backend, reverse, small_pieces):
     lengths = torch.tensor([17, 0, 6])
     clean, dirty = make(), make()
     for name in SEQUENCES:
-        for b, length in enumerate(lengths.tolist()):
-            dirty[name][b, length:] = float("nan")
+        dirty[name] = poisoned(dirty[name], lengths)
     options = dict(lengths=lengths, reverse=reverse)
     results = [run(scan(backend, **options), inputs) for inputs in (clean, dirty)]
     assert torch.equal(results[0][0], results[1][0])
@@ -356,13 +356,6 @@ def test_the_op_is_well_formed(lengths, absent, small_pieces):
     torch.library.opcheck(torch.ops.mambaasr.ssd.default, arguments)
 
 
-def test_compiled_equals_eager():
-    inputs = make(time=70)
-    function = scan("cpu", reverse=True)
-    compiled = torch.compile(function, backend="aot_eager")
-    compare(run(compiled, inputs), run(function, inputs))
-
-
 def test_export_sees_one_op():
     inputs = {name: value.float() for name, value in make(time=70).items()}
 
@@ -430,58 +423,19 @@ def test_lengths_and_direction_of_mamba_ssm(reverse, lengths, absent, monkeypatc
     if lengths is not None:
         for name in SEQUENCES:
             if inputs[name] is not None:
-                inputs[name][1:, 6:] = float("nan")
-                inputs[name][1] = float("nan")
+                inputs[name] = poisoned(inputs[name], lengths)
     compare(run(scan("cuda", 32, lengths=lengths, reverse=reverse), inputs), expected)
     assert calls == [32]
-
-
-def test_mamba_ssm_missing_says_how_to_get_it(monkeypatch, forget_imports):
-    monkeypatch.setitem(sys.modules, cuda.MODULE, None)
-    gpu = types.SimpleNamespace(device=torch.device("cuda:0"), dtype=torch.float32)
-    assert "pip install" in cuda.unavailable(gpu)
-    assert "ModuleNotFoundError" in cuda.unavailable(gpu)
-    gpu.dtype = torch.float64
-    assert "float64" in cuda.unavailable(gpu)
-    with pytest.raises(RuntimeError, match="backend 'cuda' cannot run: it runs on a CUDA device"):
-        scan("cuda")(**make())
-
-
-def test_devices_are_named():
-    meta = torch.zeros(1, device="meta")
-    assert "tensors are on meta" in cpu.unavailable(meta)
-    assert naive.unavailable(meta) is None
 
 
 def test_bad_arguments_are_named():
     good = {name: value.float() for name, value in make().items()}
     for name, value, message in (
-        ("x", torch.zeros(3, 17, 12), "x has shape"),
-        ("x", torch.zeros(3, 17, 4, 3, dtype=torch.int64), "x has dtype"),
         ("dt", torch.zeros(3, 16, 4), r"dt has shape \(3, 16, 4\), expected \(3, 17, 4\)"),
-        ("dt", torch.zeros(3, 17, 4, device="meta"), "dt is on meta, expected cpu"),
-        ("A", torch.zeros(4, 5), "A has shape"),
-        ("A", torch.zeros(4, dtype=torch.complex64), "A is complex"),
-        ("B", torch.zeros(3, 17, 5), "B has shape"),
         ("B", torch.zeros(3, 17, 3, 5), "B has 3 groups, which do not divide 4 heads"),
-        ("B", torch.zeros(3, 17, 0, 5), "B has 0 groups"),
-        ("B", torch.zeros(3, 17, 2, 0), "headdim is 3 and d_state 0"),
-        ("C", torch.zeros(3, 17, 4, 5), "C has shape"),
-        ("D", torch.zeros(5), "D has shape"),
-        ("D", torch.zeros(4, 4), "D has shape"),
-        ("z", torch.zeros(3, 17, 4), "z has shape"),
-        ("dt_bias", torch.zeros(3), "dt_bias has shape"),
-        ("initial_states", torch.zeros(3, 4, 5, 3), "initial_states has shape"),
-        ("lengths", torch.tensor([1, 2]), "lengths has shape"),
-        ("lengths", torch.tensor([1, 2, 18]), "lengths reaches from 1 to 18"),
-        ("lengths", torch.tensor([1, 2, -1]), "lengths reaches from -1"),
         ("chunk_size", 0, "chunk_size is 0"),
-        ("chunk_size", 1.5, "chunk_size is 1.5"),
         ("dt_limit", (1.0, 0.5), "the lowest must not exceed"),
-        ("dt_limit", 3, "dt_limit is 3, expected"),
         ("seq_idx", torch.zeros(3, 17, dtype=torch.int32), "give their lengths"),
-        ("cu_seqlens", torch.tensor([0, 17]), "give their lengths"),
-        ("return_varlen_states", True, "give their lengths"),
         ("backend", "fast", "backend is 'fast'"),
     ):
         with pytest.raises(ValueError, match=message):
