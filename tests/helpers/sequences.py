@@ -7,7 +7,7 @@ import torch
 
 def poisoned(x, lengths, time=1):
     """Return a copy of a batch with NaN behind each length; ``time`` is the dimension of frames."""
-    x = x.clone()
+    x = x.detach().clone()
     for row, length in zip(x.movedim(time, 1), lengths.tolist(), strict=True):
         row[length:] = float("nan")
     return x

@@ -3,6 +3,7 @@
 import loops
 import pytest
 import torch
+from scans import agree, conv_inputs, with_gradients
 from sequences import poisoned
 
 from mambaasr.ops import causal_conv1d_fn, causal_conv1d_update
@@ -13,27 +14,8 @@ BACKENDS = [
 ]
 
 
-def make(batch=3, channels=5, time=17, width=4, dtype=torch.float32, seed=0):
-    random = torch.Generator().manual_seed(seed)
-    shapes = dict(
-        x=(batch, channels, time),
-        weight=(channels, width),
-        bias=(channels,),
-        initial_states=(batch, channels, width - 1),
-    )
-    return {
-        name: torch.randn(*shape, generator=random, dtype=torch.float64).to(dtype)
-        for name, shape in shapes.items()
-    }
-
-
-def run(function, inputs, **options):
-    leaves = {name: value.detach().requires_grad_() for name, value in inputs.items()}
-    out, state = function(**leaves, **options)
-    random = torch.Generator().manual_seed(1)
-    weights = [torch.randn(x.shape, generator=random, dtype=torch.float64) for x in (out, state)]
-    total = (out.double() * weights[0]).sum() + (state.double() * weights[1]).sum()
-    return out, state, torch.autograd.grad(total, list(leaves.values()))
+def make(*shape, dtype=torch.float32, **sizes):
+    return {name: x.to(dtype) for name, x in conv_inputs(*shape, **sizes).items()}
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -47,15 +29,9 @@ def test_values_and_gradients(backend, reverse, lengths, width, activation):
         reverse=reverse,
         activation=activation,
     )
-    expected = run(loops.conv, make(width=width, dtype=torch.float64), **options)
-    actual = run(
-        lambda **kw: causal_conv1d_fn(**kw, return_final_states=True, backend=backend),
-        make(width=width),
-        **options,
-    )
-    assert loops.close(actual[0], expected[0]) and loops.close(actual[1], expected[1])
-    for got, want in zip(actual[2], expected[2], strict=True):
-        assert loops.close(got, want)
+    want = with_gradients(lambda **x: loops.conv(**x, **options), make(width=width), torch.float64)
+    options |= dict(return_final_states=True, backend=backend)
+    agree(with_gradients(lambda **x: causal_conv1d_fn(**x, **options), make(width=width)), want)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -64,19 +40,12 @@ def test_garbage_in_padding_has_no_effect(backend, reverse):
     lengths = torch.tensor([17, 0, 6])
     clean, dirty = make(), make()
     dirty["x"] = poisoned(dirty["x"], lengths, time=-1)
-    results = [
-        run(
-            lambda **kw: causal_conv1d_fn(**kw, return_final_states=True, backend=backend),
-            inputs,
-            lengths=lengths,
-            reverse=reverse,
-            activation="silu",
-        )
-        for inputs in (clean, dirty)
-    ]
-    assert torch.equal(results[0][0], results[1][0]) and torch.equal(results[0][1], results[1][1])
-    for got, want in zip(results[1][2], results[0][2], strict=True):
-        assert torch.equal(got, want)
+    options = dict(lengths=lengths, reverse=reverse, activation="silu", backend=backend)
+    want, got = (
+        with_gradients(lambda **x: causal_conv1d_fn(**x, return_final_states=True, **options), each)
+        for each in (clean, dirty)
+    )
+    assert all(torch.equal(got[name], want[name]) for name in want)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -102,7 +71,7 @@ def test_no_frames_leave_the_state(backend):
 
 
 def test_gradcheck_of_the_truth():
-    inputs = {name: x.requires_grad_() for name, x in make(2, 3, 5, 3, torch.float64).items()}
+    inputs = {name: x.requires_grad_() for name, x in make(2, 3, 5, 3, dtype=torch.float64).items()}
 
     def function(*values):
         return causal_conv1d_fn(

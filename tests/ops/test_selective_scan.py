@@ -5,6 +5,7 @@ import itertools
 import loops
 import pytest
 import torch
+from scans import agree, scan_inputs, with_gradients
 from sequences import poisoned
 
 from mambaasr.ops import selective_scan_fn, selective_state_update
@@ -15,55 +16,17 @@ BACKENDS = [
 ]
 
 
-def make(batch=3, channels=5, time=17, states=4, groups=0, seed=0, **options):
-    """Random inputs in fp64, those of ``selective_scan_fn`` in its order."""
-    random = torch.Generator().manual_seed(seed)
-
-    def normal(*shape):
-        return torch.randn(*shape, generator=random, dtype=torch.float64)
-
-    matrix = (batch, groups, states, time) if groups else (batch, states, time)
-    inputs = dict(
-        u=normal(batch, channels, time),
-        delta=normal(batch, channels, time) - 1,
-        A=-torch.exp(normal(channels, states) * 0.5),
-        B=normal(*matrix),
-        C=normal(*matrix),
-        D=normal(channels),
-        z=normal(batch, channels, time),
-        delta_bias=normal(channels) * 0.3,
-        initial_state=normal(batch, channels, states),
-    )
-    return inputs | options
+def make(*shape, groups=0, **sizes):
+    return scan_inputs(*shape, groups=(groups, groups), **sizes)
 
 
-def run(function, inputs, double=False, **options):
-    """Values and gradients of all inputs for a fixed random direction."""
-    leaves = {
-        name: value.to(torch.float64 if double else torch.float32).detach().requires_grad_()
-        for name, value in inputs.items()
-        if value is not None
-    }
-    arguments = {name: leaves.get(name) for name in inputs}
-    out, state = function(**arguments, **options)
-    random = torch.Generator().manual_seed(1)
-    weights = [torch.randn(x.shape, generator=random, dtype=torch.float64) for x in (out, state)]
-    total = (out.double() * weights[0]).sum() + (state.double() * weights[1]).sum()
-    grads = torch.autograd.grad(total, list(leaves.values()))
-    return out, state, dict(zip(leaves, grads, strict=True))
+def run(backend, **options):
+    return lambda **x: selective_scan_fn(**x, return_last_state=True, backend=backend, **options)
 
 
-def compare(backend, inputs, tolerance=1e-5, **options):
-    expected = run(loops.scan, inputs, double=True, **options)
-    actual = run(
-        lambda **kw: selective_scan_fn(**kw, return_last_state=True, backend=backend),
-        inputs,
-        **options,
-    )
-    assert loops.close(actual[0], expected[0], tolerance)
-    assert loops.close(actual[1], expected[1], tolerance)
-    for name, grad in expected[2].items():
-        assert loops.close(actual[2][name], grad, tolerance), name
+def compare(backend, inputs, **options):
+    want = with_gradients(lambda **x: loops.scan(**x, **options), inputs, torch.float64)
+    agree(with_gradients(run(backend, **options), inputs), want)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -114,24 +77,13 @@ def test_garbage_in_padding_has_no_effect(backend, reverse):
     clean, dirty = make(), make()
     for name in ("u", "delta", "z", "B", "C"):
         dirty[name] = poisoned(dirty[name], lengths, time=-1)
-    options = dict(delta_softplus=True, lengths=lengths, reverse=reverse)
-    results = [
-        run(
-            lambda **kw: selective_scan_fn(**kw, return_last_state=True, backend=backend),
-            x,
-            **options,
-        )
-        for x in (clean, dirty)
-    ]
-    assert torch.equal(results[0][0], results[1][0])
-    assert torch.equal(results[0][1], results[1][1])
-    for name, grad in results[0][2].items():
-        assert torch.equal(grad, results[1][2][name]), name
-        if name in ("u", "delta", "z", "B", "C"):
+    function = run(backend, delta_softplus=True, lengths=lengths, reverse=reverse)
+    want, got = (with_gradients(function, each) for each in (clean, dirty))
+    for name, x in got.items():
+        assert torch.equal(x, want[name]), name
+        if name in ("out", "du", "ddelta", "dz", "dB", "dC"):
             for b, length in enumerate(lengths.tolist()):
-                assert (grad[b, ..., length:] == 0).all(), name
-    for b, length in enumerate(lengths.tolist()):
-        assert (results[1][0][b, :, length:] == 0).all()
+                assert (x[b, ..., length:] == 0).all(), name
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
