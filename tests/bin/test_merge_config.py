@@ -32,8 +32,15 @@ def test_it_prints_what_a_result_depends_on(folder, capsys):
 
 
 def test_it_shows_facts(folder, capsys):
-    main(["--base", "base.yaml", "--check", "", "--show", "model", "model_file"])
+    line = ["--base", "base.yaml", "--check", "", "--show", "model", "model_file"]
+    main(line)
     assert capsys.readouterr().out == "espnet\nvalid.acc.ave.pth\n"
+    (folder / "ctc.yaml").write_text(
+        "decoder: none\nmodel_conf:\n  ctc_weight: 1.0\n"
+        "best_model_criterion:\n- [valid, cer_ctc, min]\n"
+    )
+    main([*line, "--block", "ctc.yaml"])
+    assert capsys.readouterr().out == "espnet\nvalid.cer_ctc.ave.pth\n"
 
 
 def test_mistakes(folder):

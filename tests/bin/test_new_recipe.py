@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import subprocess
 
 import pytest
 from corpora import write_audio
@@ -63,22 +62,6 @@ def test_a_name_that_is_no_folder_is_refused(egs):
         with pytest.raises(UserError, match="no name for a recipe"):
             new_recipe(name, egs)
     assert not egs.exists()
-
-
-def test_a_link_to_a_clone_that_was_moved_is_named(egs, tmp_path):
-    egs.mkdir()
-    (egs / "TEMPLATE").symlink_to(tmp_path / "moved")
-    with pytest.raises(UserError, match="ln -sfn"):
-        new_recipe("mine", egs)
-    assert not (egs / "mine").exists()
-
-
-def test_its_scripts_pass_shellcheck(egs):
-    recipe = new_recipe("mine", egs)
-    scripts = sorted(recipe.rglob("*.sh"))
-    assert len(scripts) == 2
-    done = subprocess.run(["shellcheck", "-x", *scripts], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout
 
 
 def test_three_utterances_pass_the_data_stages(egs, tmp_path):

@@ -44,15 +44,6 @@ def test_limits_belong_to_what_is_kept(sines, tmp_path):
     assert "2 kept, 0 dropped" in filter_folder(path, tmp_path / "out", 1.0, 1.0)
 
 
-def test_recorded_speech(an4, tmp_path):
-    format_folder(an4, tmp_path / "dump", 16000)
-    filter_folder(tmp_path / "dump", tmp_path / "out", 0.1, 2.5)
-    kept, dropped = DataFolder.read(tmp_path / "out"), read_report(tmp_path / "out")
-    assert kept.utterances and dropped
-    assert len(kept.utterances) + len(dropped) == 12
-    assert all(soundfile.info(path).duration <= 2.5 for path in kept.wav.values())
-
-
 def test_references_without_audio_are_dropped(sines, tmp_path):
     path = sines(n=5)
     cut(tmp_path, 0, 0.05)

@@ -208,13 +208,6 @@ def test_lists_that_disagree_are_named_with_file_and_line(an4, corpus, tmp_path)
         an4.read_split(root, "train")
 
 
-def test_a_missing_or_wrong_folder_names_AN4_and_db_sh(an4, tmp_path):
-    for name in (tmp_path / "nowhere", tmp_path):
-        with pytest.raises(UserError) as error:
-            an4.find_corpus(str(name))
-        assert "AN4=" in str(error.value) and "db.sh" in str(error.value)
-
-
 def test_data_sh_reads_AN4_from_the_environment(corpus, tmp_path):
     environment = {
         **os.environ,

@@ -91,20 +91,6 @@ def test_a_tested_set_keeps_its_bad_utterances(recipe, test_data):
     assert counts == expected | {"train": [11, 11], "dev": [2, 2]}
 
 
-def test_the_averaged_model_is_the_configs(recipe):
-    """Without a decoder there is no valid.acc."""
-    (recipe / "conf/ctc.yaml").write_text(
-        "decoder: none\nmodel_conf:\n  ctc_weight: 1.0\n"
-        "best_model_criterion:\n- [valid, cer_ctc, min]\n"
-    )
-    options = ["--decoder", "conf/ctc.yaml", "--stage", "12"]
-    assert (
-        "_raw_char/valid.cer_ctc.ave.pth: no such model" in call(recipe, *NEEDED, *options).stderr
-    )
-    options += ["--inference_asr_model", "3epoch.pth"]
-    assert "_raw_char/3epoch.pth: no such model" in call(recipe, *NEEDED, *options).stderr
-
-
 def test_statistics_follow_all_but_what_is_known_not_to_matter(recipe):
     (recipe / "conf/optim.yaml").write_text("optim: sgd\noptim_conf:\n  lr: 0.1\n")
     folder = recipe / "exp/asr_stats_raw_char"

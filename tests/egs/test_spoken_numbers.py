@@ -1,5 +1,6 @@
 """The synthetic corpus: words, disjoint splits, noise, and speech that never differs."""
 
+import importlib
 import itertools
 import os
 import random
@@ -24,41 +25,20 @@ def local(monkeypatch):
     monkeypatch.syspath_prepend(LOCAL)
 
 
-@pytest.fixture
-def words(local):
-    from spoken import words
+def module_of(name):
+    """Return a fixture: a module of the recipe."""
 
-    return words
+    @pytest.fixture
+    def load(local):
+        if name in ("corpus", "espeak"):
+            pytest.importorskip("espeakng_loader", reason="pip install espeakng-loader")
+        return importlib.import_module(f"spoken.{name}")
 
-
-@pytest.fixture
-def sentences(local):
-    from spoken import sentences
-
-    return sentences
+    return load
 
 
-@pytest.fixture
-def noise(local):
-    from spoken import noise
-
-    return noise
-
-
-@pytest.fixture
-def corpus(local):
-    pytest.importorskip("espeakng_loader", reason="pip install espeakng-loader")
-    from spoken import corpus
-
-    return corpus
-
-
-@pytest.fixture
-def espeak(local):
-    pytest.importorskip("espeakng_loader", reason="pip install espeakng-loader")
-    from spoken import espeak
-
-    return espeak
+words, sentences, noise = module_of("words"), module_of("sentences"), module_of("noise")
+corpus, espeak = module_of("corpus"), module_of("espeak")
 
 
 def request(espeak, text="twenty one", base="en-us", variant="m3", **changes):

@@ -11,73 +11,45 @@ from mambaasr.layers.adapter import AdapterPlaces
 from mambaasr.registry import CLASSES, load
 
 SMALL = dict(output_size=16, num_blocks=3)
+FEED = dict(linear_units=32)
+CGMLP = FEED | dict(cgmlp_linear_units=24)
+MAMBA2 = dict(mixer="mamba2", headdim=8, direction="uni")
 VARIANTS = {
     "mamba": [
         dict(),
-        dict(direction="uni", linear_units=32),
+        FEED | dict(direction="uni"),
         dict(direction="inner", merge="concat", input_layer="linear"),
         dict(interctc_layer_idx=[1, 2], input_layer="conv2d2"),
         dict(num_blocks=0),
-        dict(
-            mixer_conf=dict(mixer="mamba2", headdim=8, direction="uni"),
-            norm="rms_norm",
-            input_layer="cnn64_32",
-            lookahead_kernel=5,
-        ),
-        dict(
-            direction="uni",
-            positions="sinusoidal",
-            interctc_layer_idx=[2],
-            interctc_use_conditioning=True,
-        ),
+        dict(mixer_conf=MAMBA2, norm="rms_norm", input_layer="cnn64_32", lookahead_kernel=5),
+        dict(direction="uni", positions="sinusoidal", interctc_layer_idx=[2])
+        | dict(interctc_use_conditioning=True),
     ],
     "conmamba": [
-        dict(linear_units=32),
-        dict(
-            linear_units=32,
-            mixer_conf=dict(direction="outer", merge="concat"),
-            cnn_module_norm="batch_norm",
-            activation_type="gelu",
-        ),
-        dict(linear_units=32, direction="uni", input_layer="conv2d6"),
-        dict(linear_units=32, interctc_layer_idx=[1], interctc_use_conditioning=True),
-        dict(
-            linear_units=32,
-            direction="uni",
-            cnn_module_norm="batch_norm",
-            cnn_module_kernel=4,
-            input_layer="conv1d4",
-            lookahead_kernel=17,
-        ),
+        FEED,
+        FEED
+        | dict(mixer_conf=dict(direction="outer", merge="concat"), activation_type="gelu")
+        | dict(cnn_module_norm="batch_norm"),
+        FEED | dict(direction="uni", input_layer="conv2d6"),
+        FEED | dict(interctc_layer_idx=[1], interctc_use_conditioning=True),
+        FEED
+        | dict(direction="uni", cnn_module_norm="batch_norm", cnn_module_kernel=4)
+        | dict(input_layer="conv1d4", lookahead_kernel=17),
     ],
     "speech_mamba": [
         dict(d_state=8, input_layer="conv2d"),
         dict(mixer_conf=dict(d_state=8), input_layer="conv2d", use_attention=False),
-        dict(
-            direction="outer",
-            mamba_before=2,
-            mamba_after=0,
-            positions="rotary",
-            input_layer="linear",
-        ),
+        dict(direction="outer", mamba_before=2, mamba_after=0)
+        | dict(positions="rotary", input_layer="linear"),
         dict(mamba_before=0, mamba_after=0, positions="none", input_layer="conv2d2"),
     ],
     "mamba_ebranchformer": [
-        dict(linear_units=32, cgmlp_linear_units=24),
-        dict(
-            linear_units=32,
-            cgmlp_linear_units=24,
-            branches=["attention", "cgmlp"],
-            positions="rotary",
-        ),
-        dict(
-            linear_units=32,
-            cgmlp_linear_units=24,
-            branches=["attention", "mamba", "cgmlp"],
-            positions="sinusoidal",
-            use_linear_after_conv=True,
-        ),
-        dict(linear_units=0, macaron_style=False, cgmlp_linear_units=24, direction="uni"),
+        CGMLP,
+        CGMLP | dict(branches=["attention", "cgmlp"], positions="rotary"),
+        CGMLP
+        | dict(branches=["attention", "mamba", "cgmlp"], positions="sinusoidal")
+        | dict(use_linear_after_conv=True),
+        CGMLP | dict(linear_units=0, macaron_style=False, direction="uni"),
     ],
 }
 CASES = [(name, options) for name, several in VARIANTS.items() for options in several]

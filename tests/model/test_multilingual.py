@@ -1,13 +1,11 @@
 """The multilingual model: ESPnet's own with neither option, and what each option adds."""
 
 import logging
-from pathlib import Path
 
 import pytest
 import torch
 from tiny_asr import OURS, make_experiment
 
-from mambaasr.config import check_training, merge, read
 from mambaasr.decode.load import load_speech2text, read_weights
 from mambaasr.model.multilingual import MultilingualModel
 from mambaasr.registry import CLASSES
@@ -200,23 +198,3 @@ def test_an_encoder_without_a_place_and_an_unknown_language(tmp_path):
     model = load(tmp_path / "known", CASES["lid"]).asr_model
     with pytest.raises(ValueError, match="'fr' is none of the model's languages: de, en, es"):
         model.set_languages(["fr"])
-
-
-EGS = Path(__file__).resolve().parents[2] / "egs"
-TEMPLATE = EGS / "TEMPLATE/asr1/conf"
-BLOCKS = sorted(EGS.glob("*/asr1/conf/model/*.yaml"))
-
-
-@pytest.mark.parametrize("block", BLOCKS, ids=lambda path: f"{path.parents[3].name}-{path.stem}")
-def test_blocks_of_the_recipes_fit_their_bases_and_train(tmp_path, block):
-    base = block.parents[1] / "train_mlma.yaml"
-    parts = [read(path) for path in (base, block)]
-    if "encoder" not in parts[0]:
-        parts.insert(1, read(TEMPLATE / "encoder/mlma_18.yaml"))
-    check_training(merge(parts[0], parts[1:]))
-    conf = parts[-1]["model_conf"]
-    assert conf["ctc_weight"] == 1.0
-    model = load(tmp_path, conf | LANGUAGES).asr_model.train()
-    loss, stats, _ = model(**batch())
-    loss.sum().backward()
-    assert ("lid_acc" in stats) == ("lid_weight" in conf)
