@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from forked import Command
 
 from mambaasr.bin import asr_train
 from mambaasr.registry import CLASSES
@@ -27,18 +28,10 @@ def test_help_names_our_classes():
     assert "--help_all" in result.stdout
 
 
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        (["--encoder", "conmanba"], "conmamba"),
-    ],
-)
-def test_errors_are_one_line(arguments, message):
-    result = run(*arguments)
-    assert result.returncode == 2
-    assert result.stdout == ""
-    assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
-    assert message in result.stderr
+def test_an_error_is_one_line(tmp_path):
+    code, printed = Command("asr_train", ["--encoder", "conmanba"], tmp_path).wait()
+    assert code == 2 and printed.startswith("error: ") and printed.count("\n") == 1
+    assert "conmamba" in printed
 
 
 def test_all_of_espnets_options_are_listed(capsys):
