@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from forked import Command
 
 from mambaasr.bin import asr_train
 from mambaasr.registry import CLASSES
@@ -27,33 +28,16 @@ def test_help_names_our_classes():
     assert "--help_all" in result.stdout
 
 
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        (["--encoder", "conmanba"], "conmamba"),
-        (["--no_such_option", "1"], "--no_such_option"),
-        (["--config", "no/such/file.yaml"], "no such config file"),
-    ],
-)
-def test_errors_are_one_line(arguments, message):
-    result = run(*arguments)
-    assert result.returncode == 2
-    assert result.stdout == ""
-    assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
-    assert message in result.stderr
+def test_an_error_is_one_line(tmp_path):
+    code, printed = Command("asr_train", ["--encoder", "conmanba"], tmp_path).wait()
+    assert code == 2 and printed.startswith("error: ") and printed.count("\n") == 1
+    assert "conmamba" in printed
 
 
 def test_all_of_espnets_options_are_listed(capsys):
     assert asr_train.main(["--help_all"]) == 0
     listed = capsys.readouterr().out
     assert "--encoder_conf" in listed and "conmamba" in listed and "--dist_backend" in listed
-
-
-def test_missing_output_folder():
-    from mambaasr.errors import UserError
-
-    with pytest.raises(UserError, match="--output_dir"):
-        asr_train.main(["--token_list", "x"])
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

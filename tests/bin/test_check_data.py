@@ -73,8 +73,3 @@ def test_a_pipe_is_not_run(folder, tmp_path, capsys):
         capsys.readouterr().out
     )
     assert not (tmp_path / "EVIL").exists()
-
-
-def test_no_folder(tmp_path):
-    with pytest.raises(UserError, match="no such data folder"):
-        main([str(tmp_path / "nowhere")])

@@ -16,9 +16,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def an4_train(test_data, tmp_path):
-    """A data folder of 300 recorded utterances."""
+    """A data folder of 150 recorded utterances."""
     root = test_data / "an4/wav"
-    files = sorted((root / "an4_clstk").rglob("*.wav"))[:300]
+    files = sorted((root / "an4_clstk").rglob("*.wav"))[:150]
     folder = tmp_path / "it's, $(touch EVIL) data"
     folder.mkdir()
     for name, value in [("wav.scp", None), ("text", "WORD"), ("utt2spk", "speaker")]:
@@ -50,15 +50,15 @@ def test_killed_run_goes_on(an4_train, tmp_path):
         process.communicate()
     assert not (out / "wav.scp").exists()
     before = {path: path.stat().st_mtime_ns for path in out.glob("audio/*/*.flac")}
-    assert 20 <= len(before) < 300
+    assert 20 <= len(before) < 150
     assert all(soundfile.read(path)[0].size for path in before), "a half-written file looks whole"
 
     process = start(an4_train, out, "--fs", 8000)
     said, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
-    assert f"300 utterances in, 300 kept ({len(before)} were there already), 0 dropped" in said
+    assert f"150 utterances in, 150 kept ({len(before)} were there already), 0 dropped" in said
     assert all(path.stat().st_mtime_ns == when for path, when in before.items())
-    assert len([path for path in (out / "audio").rglob("*") if path.is_file()]) == 300
+    assert len([path for path in (out / "audio").rglob("*") if path.is_file()]) == 150
     assert not any(path.name.endswith("EVIL") for path in tmp_path.rglob("*"))
     assert not Path("EVIL").exists()
 
@@ -81,12 +81,3 @@ def test_options(an4_train, tmp_path, capsys):
     assert len((out / "text").read_text().splitlines()) == 3
     assert len((out / "wav.scp").read_text().splitlines()) == 2
     assert "count as deleted" in capsys.readouterr().out
-    with pytest.raises(UserError, match="--fs 0"):
-        main([str(an4_train), str(out), "--fs", "0"])
-
-
-def test_error_is_one_line(tmp_path):
-    process = start(tmp_path / "nowhere", tmp_path / "dump")
-    said, errors = process.communicate(timeout=60)
-    assert process.returncode == 2 and said == ""
-    assert errors.startswith("error: ") and len(errors.splitlines()) == 1

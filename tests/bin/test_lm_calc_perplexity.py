@@ -79,16 +79,10 @@ def test_chosen_texts(folder, tmp_path):
         run(folder, "mamba", tmp_path, "--key_file", str(tmp_path / "keys"))
 
 
-def test_mistakes(folder, tmp_path):
-    for more, message in (
-        (["--batch_size", "0"], "--batch_size must be at least 1"),
-        (["--log_base", "1"], "--log_base 1: must be positive"),
-        (["--data_path_and_name_and_type", "x,speech,sound"], "expected FILE,text,text"),
-        (["--model_file", f"{folder}/transformer/lm.pth", "--train_config",
-          f"{folder}/mamba/config.yaml"], "does not fit"),
-    ):  # fmt: skip
-        with pytest.raises(UserError, match=message):
-            run(folder, "mamba", tmp_path, *more)
+def test_a_model_of_another_config(folder, tmp_path):
+    more = ["--model_file", f"{folder}/transformer/lm.pth"]
+    with pytest.raises(UserError, match="does not fit"):
+        run(folder, "mamba", tmp_path, *more, "--train_config", f"{folder}/mamba/config.yaml")
     other = tmp_path / "asr.yaml"
     other.write_text(yaml.safe_dump({"encoder": "conmamba"}))
     with pytest.raises(UserError, match="not the config of a language model"):

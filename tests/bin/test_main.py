@@ -21,11 +21,6 @@ def test_every_command_is_listed_with_a_line(capsys):
         assert f"  {name}" in text and line in text
 
 
-def test_without_arguments_the_help_is_printed(capsys):
-    assert main_module.main([]) == 0
-    assert "usage: mambaasr" in capsys.readouterr().out
-
-
 def test_version(capsys):
     assert main_module.main(["--version"]) == 0
     assert capsys.readouterr().out == f"mambaasr {mambaasr.__version__}\n"

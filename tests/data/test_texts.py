@@ -1,6 +1,5 @@
 import pytest
 
-from mambaasr.bin.join_texts import main
 from mambaasr.data.dropped import read_report
 from mambaasr.data.texts import join_texts
 from mambaasr.errors import UserError
@@ -37,10 +36,3 @@ def test_nothing_to_train_on(tmp_path):
     with pytest.raises(UserError, match="nowhere: cannot be read"):
         join_texts([tmp_path / "text", tmp_path / "nowhere"], out)
     assert not out.exists()
-
-
-def test_command(tmp_path, capsys):
-    (tmp_path / "text").write_text("a ONE\nb\n")
-    assert main(["--text", str(tmp_path / "text"), "--out", str(tmp_path / "out")]) == 0
-    said = capsys.readouterr().out
-    assert "out: 1 texts; 1 lines left out, see " in said and "out.report/report.tsv" in said

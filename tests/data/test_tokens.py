@@ -53,11 +53,6 @@ def test_characters_are_espnets(text, symbols, tmp_path):
         assert set(tokenizer.text2tokens(transcript)) <= set(tokens(tmp_path / "out"))
 
 
-def test_the_longer_of_two_symbols():
-    assert split_characters("a<n><n>b", ["<n>", "<n><n>"]) == ["a", "<n><n>", "b"]
-    assert split_characters("a.b", []) == ["a", ".", "b"]
-
-
 def test_words(text, tmp_path):
     make_tokens([text, text], tmp_path / "out", "word")
     found = tokens(tmp_path / "out")
@@ -106,12 +101,6 @@ def test_too_many_units_for_the_corpus(text, tmp_path, mode):
     assert len(tokens(tmp_path / "out")) + 3 == most
 
 
-def test_too_few_units(text, tmp_path):
-    with pytest.raises(UserError, match=r"--nbpe 5 is too small: the characters alone need \d+"):
-        make_tokens([text], tmp_path / "out", "bpe", 5)
-    assert not (tmp_path / "out").exists()
-
-
 def test_long_sentences_count(tmp_path):
     (tmp_path / "text").write_text("a " + "ABBA " * 1000 + "XYZ\n")
     make_tokens([tmp_path / "text"], tmp_path / "out", "bpe", 9)
@@ -136,11 +125,3 @@ def test_bad_transcripts(tmp_path, content, what):
     with pytest.raises(UserError, match=what):
         make_tokens([tmp_path / "text"], tmp_path / "out", "char")
     assert not (tmp_path / "out").exists()
-
-
-def test_bad_symbols(text, tmp_path):
-    (tmp_path / "symbols").write_text("<a>\n<b> <c>\n")
-    with pytest.raises(UserError, match="symbols:2: '<b> <c>' holds a space"):
-        make_tokens([text], tmp_path / "out", "char", nlsyms_txt=tmp_path / "symbols")
-    with pytest.raises(UserError, match="nowhere: cannot be read"):
-        make_tokens([text], tmp_path / "out", "char", nlsyms_txt=tmp_path / "nowhere")

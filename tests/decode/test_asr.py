@@ -166,12 +166,6 @@ def test_a_failure_that_may_pass_is_tried_again(model, speech, tmp_path, monkeyp
     assert asr.decode_set(model, speech, keys, tmp_path)["failed"] == 0
 
 
-def test_nothing_could_be_decoded(model, tmp_path):
-    with pytest.raises(UserError, match="not one of 1 utterances .* first, u: .*no such file"):
-        asr.decode_set(model, {"u": str(tmp_path / "gone.wav")}, ["u"], tmp_path / "out")
-    assert not (tmp_path / "out" / "text").exists()
-
-
 OUTPUTS = ["1best_recog", "chunks", "decode.json", "failed.tsv", "text", "token", "token_int"]
 
 
@@ -231,13 +225,6 @@ def test_nbest(model, speech, tmp_path):
     assert outputs(tmp_path) == OUTPUTS, "2best_recog is not of this run"
 
 
-def test_wrong_set(model, speech, tmp_path):
-    with pytest.raises(UserError, match="none of the 1 utterances has audio"):
-        asr.decode_set(model, speech, ["other"], tmp_path)
-    with pytest.raises(UserError, match="no utterances"):
-        asr.decode_set(model, speech, [], tmp_path)
-
-
 def test_what_names_a_chunk(model, speech, tmp_path, monkeypatch):
     """Versions, backend and the config's sentencepiece model, but not the commit."""
     config = yaml.safe_load(open(model.train_config))
@@ -272,14 +259,3 @@ def test_what_names_a_chunk(model, speech, tmp_path, monkeypatch):
     assert len(set(names)) == len(names)
     with pytest.raises(UserError, match="bpe.model: cannot be read: No such file"):
         name(of_bpe())
-
-
-def test_size_of_chunks(model, speech, tmp_path):
-    wavs = {f"u{i:05}": next(iter(speech.values())) for i in range(5000)}
-    sizes = [
-        [len(chunk.utterances) for chunk in asr.plan(model, wavs, list(wavs)[:n], tmp_path)]
-        for n in (6, 130, 5000)
-    ]
-    assert sizes[0] == [1] * 6
-    assert set(sizes[1][:-1]) == {3} and sum(sizes[1]) == 130
-    assert set(sizes[2][:-1]) == {64} and sum(sizes[2]) == 5000

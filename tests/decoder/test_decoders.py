@@ -1,9 +1,8 @@
 """What holds for every decoder that a yaml can name."""
 
-import io
-
 import pytest
 import torch
+from sequences import poisoned, save_and_load
 
 from mambaasr.layers import espnet_scorer
 from mambaasr.layers.adapter import AdapterPlaces
@@ -57,9 +56,7 @@ def test_every_registered_decoder_is_tested():
 @pytest.mark.parametrize("name, options", CASES)
 def test_padded_batch_equals_single_utterance(name, options):
     decoder, (speech, text) = build(name, options).eval(), batch()
-    padded = speech.clone()
-    for b, length in enumerate(SPEECH.tolist()):
-        padded[b, length:] = float("nan")
+    padded = poisoned(speech, SPEECH)
     together, lengths = decoder(padded, SPEECH, text, TEXT)
     assert torch.equal(lengths, TEXT)
     for b in range(3):
@@ -118,16 +115,6 @@ def test_beams_that_change_places_equal_the_whole(name, options):
 
 @pytest.mark.parametrize("name, options", CASES)
 @torch.no_grad()
-def test_scoring_leaves_earlier_states_alone(name, options):
-    decoder, (speech, text) = build(name, options).eval(), batch()
-    start = decoder.init_state(speech[0])
-    first, _ = decoder.score(text[0, :1], start, speech[0])
-    second, _ = decoder.score(text[0, :1], start, speech[0])
-    assert torch.equal(first, second)
-
-
-@pytest.mark.parametrize("name, options", CASES)
-@torch.no_grad()
 @pytest.mark.parametrize("owners", [[0, 0, 1, 1, 2, 2], [2, 0, 0, 1], [0, 1, 2]])
 def test_hypotheses_of_several_utterances(name, options, owners):
     """As many of each, which share keys and values, or any; padding is NaN."""
@@ -162,9 +149,7 @@ def test_search_by_start_step_and_reorder(name, options):
     """Padding is NaN; hypotheses change places, an utterance leaves, another comes twice."""
     decoder, (speech, _) = build(name, options).eval(), batch()
     random = torch.Generator().manual_seed(2)
-    padded = speech.clone()
-    for b, length in enumerate(SPEECH.tolist()):
-        padded[b, length:] = float("nan")
+    padded = poisoned(speech, SPEECH)
     state = decoder.start(padded, SPEECH)
     owners = torch.arange(3)
     texts = torch.full((3, 1, 1), VOCABULARY - 1)
@@ -231,15 +216,6 @@ def test_keys_and_values_are_one_for_each_utterance():
         assert [id(part) for part in memory] == [id(part) for part in first]
 
 
-class Bottleneck(torch.nn.Module):
-    def __init__(self, width):
-        super().__init__()
-        self.down, self.up = torch.nn.Linear(width, 2), torch.nn.Linear(2, width)
-
-    def forward(self, y):
-        return y + self.up(torch.relu(self.down(y)))
-
-
 @pytest.mark.parametrize("name, options", CASES)
 @torch.no_grad()
 def test_adapters_in_every_place_serve_whole_texts_and_steps(name, options):
@@ -251,7 +227,8 @@ def test_adapters_in_every_place_serve_whole_texts_and_steps(name, options):
         parts = [key for key, _ in block.named_children() if key.startswith(("mixer", "cross"))]
         assert set(block.adapter_places()) >= {*parts}
         for place in block.adapter_places():
-            block.set_adapter(place, Bottleneck(decoder.embed.embedding_dim))
+            width = decoder.embed.embedding_dim
+            block.set_adapter(place, torch.nn.Linear(width, width))
             after, _ = decoder(speech, SPEECH, text, TEXT)
             assert not torch.allclose(before, after, atol=1e-4), place
             before = after
@@ -292,13 +269,7 @@ def test_another_output_layer_takes_the_place_of_the_linear_one():
 @pytest.mark.parametrize("name, options", CASES)
 def test_save_and_load(name, options):
     decoder, (speech, text) = build(name, options).eval(), batch()
-    stream = io.BytesIO()
-    torch.save(decoder.state_dict(), stream)
-    stream.seek(0)
-    again = build(name, options).eval()
-    for parameter in again.parameters():
-        torch.nn.init.constant_(parameter, 0.1)
-    again.load_state_dict(torch.load(stream, weights_only=True))
+    again = save_and_load(decoder, build(name, options)).eval()
     got, _ = again(speech, SPEECH, text, TEXT)
     assert torch.equal(got, decoder(speech, SPEECH, text, TEXT)[0])
 
@@ -351,45 +322,19 @@ def test_states_that_do_not_fit_the_prefix_are_replayed(name, monkeypatch):
             assert torch.allclose(scores, want[0, t].expand(2, -1), atol=1e-5)
 
 
-# One of each family of mistakes, and what only one class can say.
-WRONG = {
-    "mamba": [
-        (dict(num_blocks=0), "num_blocks is 0"),
-        (dict(linear_units=0.5), "linear_units is 0.5; it must be a whole number"),
-        (dict(attention_heads=3), "attention_heads is 3; it must divide the width 16"),
-        (dict(mamba_before=0), "without a mixer"),
-        (dict(mixer="mamba3"), "mixer is 'mamba3'; choose one of mamba1, mamba2"),
-        (dict(mixer_conf=dict(heads=1)), "'heads' is no option of mamba1"),
-        (dict(expand=4, mixer_conf=dict(expand=2)), "'expand' is 2, and expand beside it is 4"),
-        (dict(norm="batch_norm"), "norm is 'batch_norm'; choose one of layer_norm, rms_norm"),
-        (dict(positions="rotary"), "positions is 'rotary'; choose one of none, sinusoidal"),
-        (dict(src_attention_dropout_rate=1.5), "src_attention_dropout_rate is 1.5; .* in .0, 1"),
-    ],
-    "speech_mamba": [(dict(mamba_before=0, mamba_after=0), "without a mixer")],
-    "cross_mamba": [(dict(**MAMBA2 | dict(mixer_conf=dict(headdim=5))), "headdim is 5")],
-    "madeon": [
-        (
-            dict(prefix_direction="inner"),
-            "prefix_direction is 'inner'; choose one of uni, parallel, serial",
-        ),
-        (dict(prefix_mask_rate=1.0), "prefix_mask_rate is 1.0; it must lie in"),
-        (dict(d_model=0), "d_model is 0"),
-    ],
-}
-
-
 @pytest.mark.parametrize(
-    "name, options, message", [(name, *each) for name in WRONG for each in WRONG[name]]
+    "name, options, message",
+    [
+        ("mamba", dict(num_blocks=0), "num_blocks is 0"),
+        ("mamba", dict(mamba_before=0), "without a mixer"),
+        ("mamba", dict(positions="rotary"), "positions is 'rotary'; choose one of none"),
+        ("mamba", dict(mixer_conf=dict(heads=1)), "'heads' is no option of mamba1"),
+        ("madeon", dict(prefix_mask_rate=1.0), "prefix_mask_rate is 1.0; it must lie in"),
+    ],
 )
 def test_impossible_options_are_named(name, options, message):
     with pytest.raises(ValueError, match=message):
         build(name, options)
-
-
-@torch.no_grad()
-def test_sinusoidal_positions_need_an_even_width():
-    with pytest.raises(ValueError, match="even width, not 15"):
-        load(CLASSES["decoder"]["cross_mamba"])(VOCABULARY, 15, positions="sinusoidal")
 
 
 @pytest.mark.parametrize("direction", ["uni", "parallel", "serial"])
@@ -422,43 +367,3 @@ def test_the_prefix_is_masked_in_training_alone():
     assert not torch.allclose(run(), run(), atol=1e-3)
     decoder.eval()
     assert torch.equal(run(), run())
-
-
-def millions(slot, name, *args, **options):
-    with torch.device("meta"):
-        module = load(CLASSES[slot][name])(*args, **options)
-    return sum(parameter.numel() for parameter in module.parameters()) / 1e6
-
-
-@pytest.mark.parametrize(
-    "width, hidden, blocks, published",
-    # The small one is published as 15.0; a reproduction of the code counts 14.6, and so do we.
-    [(144, 1024, 4, 14.6), (512, 2048, 6, 122.9)],
-)
-def test_cross_mamba_behind_conmamba_is_as_large_as_published(width, hidden, blocks, published):
-    own = millions("decoder", "cross_mamba", 5000, width, num_blocks=blocks, linear_units=hidden)
-    encoder = dict(output_size=width, linear_units=hidden, input_layer="cnn64_32")
-    whole = own + millions("encoder", "conmamba", 80, **encoder) + 5000 * (width + 1) / 1e6
-    assert whole == pytest.approx(published, abs=0.05)
-
-
-def test_the_speech_mamba_model_is_as_large_as_published():
-    own = millions("decoder", "speech_mamba", 5000, 512)
-    whole = own + millions("encoder", "speech_mamba", 80) + 5000 * 513 / 1e6
-    assert whole == pytest.approx(67.6, abs=0.05)
-
-
-@pytest.mark.parametrize(
-    "options, published",
-    [
-        (dict(prefix_direction="uni"), 38.5),
-        (dict(prefix_direction="serial"), 38.5),
-        (dict(prefix_direction="parallel", d_state=8), 39.9),
-        (dict(prefix_direction="uni", mixer="mamba2"), 37.9),
-        (dict(prefix_direction="parallel", mixer="mamba2"), 38.0),
-    ],
-)
-def test_madeons_blocks_are_as_large_as_published(options, published):
-    own = millions("decoder", "madeon", 5000, 384, **options)
-    # In the place of our projection of features they embed 10,000 units; 5,000 tokens besides.
-    assert own - 384 * 385 / 1e6 + 10000 * 384 / 1e6 == pytest.approx(published, abs=0.05)

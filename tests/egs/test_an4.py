@@ -137,11 +137,8 @@ def test_the_real_corpus_gives_the_official_sets(an4, corpus, tmp_path):
     words = " ".join(text for folder in sets.values() for text in folder.text.values())
     assert set(words) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZ ")
     assert "  " not in words
+    assert sum(len(text.split()) for text in sets["test"].text.values()) == 773
     assert set(sets["test"].utt2lang.values()) == {"en"}
-
-
-def test_the_test_set_has_the_known_number_of_words(an4, corpus):
-    assert sum(len(text.split()) for *_, text in an4.read_split(corpus, "test")) == 773
 
 
 def test_sessions_of_one_name_stay_together(an4):
@@ -149,7 +146,7 @@ def test_sessions_of_one_name_stay_together(an4):
     assert an4.dev_speakers(names) == {"mj", "mj2"}
 
 
-@pytest.mark.parametrize("damage", ["flip", "cut", "remove", "add"])
+@pytest.mark.parametrize("damage", ["flip", "remove", "add"])
 def test_a_changed_file_is_named_by_its_folder(an4, corpus, tmp_path, damage):
     root = linked_corpus(corpus, tmp_path / "an4", copied="mmxg")
     an4.verify(root)
@@ -158,8 +155,6 @@ def test_a_changed_file_is_named_by_its_folder(an4, corpus, tmp_path, damage):
         content = bytearray(victim.read_bytes())
         content[5000] ^= 1
         victim.write_bytes(content)
-    elif damage == "cut":
-        victim.write_bytes(victim.read_bytes()[:-100])
     elif damage == "remove":
         victim.unlink()
     else:
@@ -196,41 +191,21 @@ def test_the_folder_sum_is_what_the_shell_prints(an4, corpus):
 
 def test_lists_that_disagree_are_named_with_file_and_line(an4, corpus, tmp_path):
     root = small_corpus(corpus, tmp_path / "an4")
-    texts = root / "etc/an4_train.transcription"
-    good = texts.read_text()
+    texts, ids = root / "etc/an4_train.transcription", root / "etc/an4_train.fileids"
+    good, listed = texts.read_text(), ids.read_text()
     assert len(an4.read_split(root, "train")) == 3
-
     texts.write_text(good.replace("an253-fash-b", "an999-fash-b"))
     with pytest.raises(UserError, match=r"an4_train\.fileids:2: .*an253-fash-b"):
         an4.read_split(root, "train")
-    texts.write_text(good.replace("(an254-fash-b)", ""))
-    with pytest.raises(UserError, match=r"an4_train\.transcription:3: "):
-        an4.read_split(root, "train")
-    texts.write_text(good.splitlines()[0])
-    with pytest.raises(UserError, match="has 3 lines"):
-        an4.read_split(root, "train")
-    texts.write_bytes(b"\xff\xfe" + good.encode())
-    with pytest.raises(UserError, match=r"an4_train\.transcription: cannot be read"):
-        an4.read_split(root, "train")
     texts.write_text(good)
+    # A list cannot name files outside the corpus.
+    ids.write_text(listed.replace("an4_clstk/fash/an251", "../fash/an251"))
+    with pytest.raises(UserError, match=r"fileids:1"):
+        an4.read_split(root, "train")
+    ids.write_text(listed)
     (root / "wav/an4_clstk/fash/an253-fash-b.wav").unlink()
     with pytest.raises(UserError, match=r"an4_train\.fileids:2: .*an253-fash-b\.wav is not there"):
         an4.read_split(root, "train")
-
-
-def test_a_list_cannot_name_files_outside_the_corpus(an4, corpus, tmp_path):
-    root = small_corpus(corpus, tmp_path / "an4")
-    ids = root / "etc/an4_train.fileids"
-    ids.write_text(ids.read_text().replace("an4_clstk/fash/an251", "../fash/an251"))
-    with pytest.raises(UserError, match=r"fileids:1"):
-        an4.read_split(root, "train")
-
-
-def test_a_missing_or_wrong_folder_names_AN4_and_db_sh(an4, tmp_path):
-    for name in (tmp_path / "nowhere", tmp_path):
-        with pytest.raises(UserError) as error:
-            an4.find_corpus(str(name))
-        assert "AN4=" in str(error.value) and "db.sh" in str(error.value)
 
 
 def test_data_sh_reads_AN4_from_the_environment(corpus, tmp_path):
@@ -301,30 +276,10 @@ def test_a_download_is_whole_or_absent(download, server, tmp_path):
         download.download(f"{address}/short.tar.gz", target)
     with pytest.raises(UserError, match=r"none\.tar\.gz: .*404"):
         download.download(f"{address}/none.tar.gz", target)
-    with pytest.raises(UserError, match="refused"):
-        download.download("http://127.0.0.1:9/an4.tar.gz", target)
     assert not target.parent.exists() or list(target.parent.iterdir()) == []
     download.download(f"{address}/good.tar.gz", target)
     assert target.read_bytes() == (served / "good.tar.gz").read_bytes()
     download.download(f"{address}/none.tar.gz", target)  # already there: nothing is asked
-
-
-def test_a_wrong_download_is_mended_by_running_again(an4, corpus, server, tmp_path, monkeypatch):
-    served, address = server
-    wrong = {"etc/an4_train.fileids": b"x", "wav/README": b"x"}
-    archive = make_tar(served / "an4.tar.gz", wrong)
-    monkeypatch.setattr(an4, "URL", f"{address}/an4.tar.gz")
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="not the AN4"):
-        an4.find_corpus("downloads")
-    root = small_corpus(corpus, tmp_path / "small")
-    files = [path for path in root.rglob("*") if path.is_file()]
-    make_tar(archive, {str(p.relative_to(root)): p.read_bytes() for p in files})
-    sums = [f"{an4.checksum(path)}  {path.relative_to(root)}\n" for path in root.glob("etc/*")]
-    (tmp_path / "sums").write_text("".join(sums))
-    monkeypatch.setattr(an4, "CHECKSUMS", tmp_path / "sums")
-    an4.prepare(an4.find_corpus("downloads"), tmp_path / "data")
-    assert len(DataFolder.read(tmp_path / "data/test").utterances) == 3
 
 
 def test_downloads_fetches_unpacks_and_asks_once(an4, corpus, server, tmp_path, monkeypatch):

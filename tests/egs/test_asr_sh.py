@@ -93,31 +93,6 @@ def test_a_tested_set_keeps_its_bad_utterances(recipe, test_data):
     assert counts == expected | {"train": [11, 11], "dev": [2, 2]}
 
 
-def test_default_names_tell_slots_apart(recipe):
-    slots = {"encoder": "enc", "decoder": "dec", "model": "model"}
-    for slot in slots:
-        (recipe / "conf" / slot).mkdir()
-        name = "multilingual" if slot == "model" else "mamba"
-        (recipe / "conf" / slot / "mamba.yaml").write_text(f"{slot}: {name}\n")
-    for slot, short in slots.items():
-        done = call(recipe, *NEEDED, f"--{slot}", f"conf/{slot}/mamba.yaml", "--stage", "12")
-        assert f"error: exp/asr_train_asr_{short}_mamba_raw_char/valid.acc" in done.stderr
-
-
-def test_the_averaged_model_is_the_configs(recipe):
-    """Without a decoder there is no valid.acc."""
-    (recipe / "conf/ctc.yaml").write_text(
-        "decoder: none\nmodel_conf:\n  ctc_weight: 1.0\n"
-        "best_model_criterion:\n- [valid, cer_ctc, min]\n"
-    )
-    options = ["--decoder", "conf/ctc.yaml", "--stage", "12"]
-    assert (
-        "_raw_char/valid.cer_ctc.ave.pth: no such model" in call(recipe, *NEEDED, *options).stderr
-    )
-    options += ["--inference_asr_model", "3epoch.pth"]
-    assert "_raw_char/3epoch.pth: no such model" in call(recipe, *NEEDED, *options).stderr
-
-
 def test_statistics_follow_all_but_what_is_known_not_to_matter(recipe):
     (recipe / "conf/optim.yaml").write_text("optim: sgd\noptim_conf:\n  lr: 0.1\n")
     folder = recipe / "exp/asr_stats_raw_char"
@@ -138,13 +113,6 @@ def test_statistics_follow_all_but_what_is_known_not_to_matter(recipe):
     for args in ("--frontend_conf n_mels=40", "--encoder_conf input_layer=linear", "--g2p none",
                  "--model_conf ctc_weight=0", "--speech_volume_normalize 1.0"):  # fmt: skip
         assert recorded("--asr_args", args) != plain, args
-
-
-def test_passing_over_the_language_model_is_said(recipe):
-    said = "Stages 6 to 8: no language model (--use_lm false)"
-    every = [*NEEDED, "--skip_data_prep", "true", "--skip_stages", "10 11", "--skip_eval", "true"]
-    assert said in call(recipe, *every).stdout
-    assert said not in call(recipe, *every, "--stage", "10").stdout
 
 
 def test_killed_stage_looks_unfinished(recipe):

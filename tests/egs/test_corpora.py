@@ -55,9 +55,8 @@ def test_data_sh(recipe, tmp_path):
     assert all(folder.missing_audio() == [] for folder in found.values())
 
 
-@pytest.mark.parametrize("recipe", [*RECIPES, "csj"])
-def test_without_the_corpus_it_says_how_to_get_it(recipe, tmp_path):
-    variable = RECIPES.get(recipe, ["CSJ"])[0]
+@pytest.mark.parametrize("recipe, variable", [("librispeech", "LIBRISPEECH"), ("csj", "CSJ")])
+def test_without_the_corpus_it_says_how_to_get_it(recipe, variable, tmp_path):
     done = prepare(recipe, tmp_path, **{variable: str(tmp_path / "nowhere")})
     assert done.returncode == 2 and done.stderr.startswith("error: ")
     assert f"{variable}=FOLDER ./run.sh" in done.stderr and done.stderr.count("\n") == 1

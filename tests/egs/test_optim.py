@@ -63,14 +63,3 @@ def test_a_block_is_known_and_builds_what_it_says(block):
 
 def test_every_published_block_is_there():
     assert set(PUBLISHED) <= {block.stem for block in BLOCKS}
-
-
-def test_what_espnets_noam_gives():
-    """ESPnet's noamlr divides by the roots of model size and warm-up; warmuplr's peak is lr."""
-    from mambaasr.espnet_compat import choices
-
-    optim = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], lr=10.0)
-    with pytest.warns(UserWarning, match="NoamLR is deprecated"):
-        noam = choices("scheduler")["noamlr"](optim, model_size=256, warmup_steps=25000)
-    peak = max(rate_at(optim, noam, update)[0] for update in (24999, 25000, 25001))
-    assert peak == pytest.approx(10.0 / 256**0.5 / 25000**0.5)

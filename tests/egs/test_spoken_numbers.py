@@ -1,5 +1,6 @@
 """The synthetic corpus: words, disjoint splits, noise, and speech that never differs."""
 
+import importlib
 import itertools
 import os
 import random
@@ -24,41 +25,20 @@ def local(monkeypatch):
     monkeypatch.syspath_prepend(LOCAL)
 
 
-@pytest.fixture
-def words(local):
-    from spoken import words
+def module_of(name):
+    """Return a fixture: a module of the recipe."""
 
-    return words
+    @pytest.fixture
+    def load(local):
+        if name in ("corpus", "espeak"):
+            pytest.importorskip("espeakng_loader", reason="pip install espeakng-loader")
+        return importlib.import_module(f"spoken.{name}")
 
-
-@pytest.fixture
-def sentences(local):
-    from spoken import sentences
-
-    return sentences
+    return load
 
 
-@pytest.fixture
-def noise(local):
-    from spoken import noise
-
-    return noise
-
-
-@pytest.fixture
-def corpus(local):
-    pytest.importorskip("espeakng_loader", reason="pip install espeakng-loader")
-    from spoken import corpus
-
-    return corpus
-
-
-@pytest.fixture
-def espeak(local):
-    pytest.importorskip("espeakng_loader", reason="pip install espeakng-loader")
-    from spoken import espeak
-
-    return espeak
+words, sentences, noise = module_of("words"), module_of("sentences"), module_of("noise")
+corpus, espeak = module_of("corpus"), module_of("espeak")
 
 
 def request(espeak, text="twenty one", base="en-us", variant="m3", **changes):
@@ -69,29 +49,13 @@ def request(espeak, text="twenty one", base="en-us", variant="m3", **changes):
 @pytest.mark.parametrize(
     "lang, spelled",
     [
-        ("en", {0: "zero", 13: "thirteen", 20: "twenty", 21: "twenty one", 100: "one hundred"}),
-        ("en", {9_999: "nine thousand nine hundred ninety nine", 1100: "one thousand one hundred"}),
-        ("en", {1005: "one thousand five", 2100: "two thousand one hundred"}),
-        ("de", {1: "eins", 16: "sechzehn", 17: "siebzehn", 21: "einundzwanzig", 30: "dreißig"}),
-        ("de", {100: "einhundert", 101: "einhunderteins", 1001: "eintausendeins"}),
-        ("de", {2345: "zweitausenddreihundertfünfundvierzig"}),
-        ("de", {567: "fünfhundertsiebenundsechzig"}),
-        ("es", {22: "veintidós", 31: "treinta y uno"}),
-        ("es", {100: "cien", 101: "ciento uno", 500: "quinientos"}),
-        ("es", {1000: "mil", 2000: "dos mil"}),
-        ("es", {1994: "mil novecientos noventa y cuatro", 700: "setecientos"}),
-        ("fr", {17: "dix sept", 21: "vingt et un", 70: "soixante dix", 71: "soixante et onze"}),
-        ("fr", {80: "quatre vingts", 81: "quatre vingt un", 91: "quatre vingt onze"}),
-        ("fr", {97: "quatre vingt dix sept", 200: "deux cents"}),
-        ("fr", {201: "deux cent un", 1000: "mille"}),
-        ("fr", {1980: "mille neuf cent quatre vingts"}),
-        ("it", {21: "ventuno", 28: "ventotto", 23: "ventitré"}),
-        ("it", {3: "tre", 100: "cento", 103: "centotré"}),
-        ("it", {1000: "mille", 2000: "duemila", 1994: "millenovecentonovantaquattro"}),
-        ("it", {108: "centootto", 118: "centodiciotto"}),
-        ("it", {233: "duecentotrentatré", 3003: "tremilatré"}),
+        ("en", {21: "twenty one", 9_999: "nine thousand nine hundred ninety nine"}),
+        ("de", {1: "eins", 101: "einhunderteins", 2345: "zweitausenddreihundertfünfundvierzig"}),
+        ("es", {22: "veintidós", 101: "ciento uno", 1994: "mil novecientos noventa y cuatro"}),
+        ("fr", {71: "soixante et onze", 80: "quatre vingts", 201: "deux cent un"}),
+        ("it", {28: "ventotto", 103: "centotré", 108: "centootto", 3003: "tremilatré"}),
     ],
-)  # fmt: skip
+)
 def test_numbers_in_words(words, lang, spelled):
     assert {n: words.number(n, lang) for n in spelled} == spelled
 
@@ -116,27 +80,14 @@ def test_texts_are_plain_words(sentences, lang):
 
 
 def test_years_and_ordinals_are_read_as_people_say_them(words):
-    years = {
-        ("en", 1905): "nineteen oh five",
-        ("en", 1900): "nineteen hundred",
-        ("en", 2000): "two thousand",
-        ("en", 2005): "two thousand five",
-        ("en", 2024): "twenty twenty four",
-        ("de", 1994): "neunzehnhundertvierundneunzig",
-        ("de", 2005): "zweitausendfünf",
+    spoken = {
+        ("en", 1905, "year"): "nineteen oh five",
+        ("en", 2005, "year"): "two thousand five",
+        ("de", 1994, "year"): "neunzehnhundertvierundneunzig",
+        ("en", 22, "ordinal"): "twenty second",
+        ("de", 31, "ordinal"): "einunddreißigste",
     }
-    assert {(lang, n): words.number(n, lang, "year") for lang, n in years} == years
-    days = {
-        ("en", 1): "first",
-        ("en", 12): "twelfth",
-        ("en", 20): "twentieth",
-        ("en", 22): "twenty second",
-        ("de", 1): "erste",
-        ("de", 7): "siebte",
-        ("de", 19): "neunzehnte",
-        ("de", 31): "einunddreißigste",
-    }
-    assert {(lang, n): words.number(n, lang, "ordinal") for lang, n in days} == days
+    assert {each: words.number(each[1], each[0], each[2]) for each in spoken} == spoken
 
 
 @pytest.mark.parametrize("lang", ["en", "de", "es", "fr", "it"])
@@ -199,13 +150,6 @@ def test_what_was_said_before_changes_nothing(espeak):
     together = [samples.tobytes() for samples in espeak.speak(others + wanted[::-1] + wanted)[0]]
     assert together[2:7] == alone[::-1]
     assert together[7:] == alone
-
-
-def test_unknown_voices_are_refused(espeak):
-    with pytest.raises(UserError, match="no voice variant 'm99'"):
-        espeak.speak([request(espeak), request(espeak, variant="m99")])
-    with pytest.raises(UserError, match="no voice 'xx-yy'"):
-        espeak.speak([request(espeak, base="xx-yy")])
 
 
 def test_a_missing_wheel_names_the_pip_command(tmp_path):
@@ -294,15 +238,10 @@ def test_worker_processes_give_the_same(corpus, tmp_path):
 
 
 def test_wrong_options_are_refused(corpus, tmp_path):
-    sizes = {"train": 1, "dev": 1, "test": 1}
     with pytest.raises(UserError, match="xx"):
-        corpus.generate(["en", "xx"], sizes, data_dir=tmp_path)
-    with pytest.raises(UserError, match="dev: at least 1"):
-        corpus.generate(["en"], sizes | {"dev": 0}, data_dir=tmp_path)
+        corpus.generate(["en", "xx"], {"train": 1, "dev": 1, "test": 1}, data_dir=tmp_path)
+    command = [sys.executable, LOCAL / "data.py", "--snrs", "nan", "--data_dir", tmp_path]
     environment = {**os.environ, "PYTHONPATH": str(LOCAL.parents[3])}
-    for snr in ("loud", "nan"):
-        command = [sys.executable, LOCAL / "data.py", "--snrs", snr, "--data_dir", tmp_path]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
-        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-        assert "--snrs" in done.stderr
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1) and "--snrs" in done.stderr
     assert list(tmp_path.iterdir()) == []

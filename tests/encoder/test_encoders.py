@@ -1,84 +1,55 @@
 """What holds for every encoder that a yaml can name."""
 
-import inspect
-import io
 import itertools
 
 import pytest
 import torch
+from sequences import poisoned, save_and_load
 
 from mambaasr.espnet_compat import TooShortUttError
 from mambaasr.layers.adapter import AdapterPlaces
 from mambaasr.registry import CLASSES, load
 
 SMALL = dict(output_size=16, num_blocks=3)
+FEED = dict(linear_units=32)
+CGMLP = FEED | dict(cgmlp_linear_units=24)
+MAMBA2 = dict(mixer="mamba2", headdim=8, direction="uni")
 VARIANTS = {
     "mamba": [
         dict(),
-        dict(direction="uni", linear_units=32),
+        FEED | dict(direction="uni"),
         dict(direction="inner", merge="concat", input_layer="linear"),
         dict(interctc_layer_idx=[1, 2], input_layer="conv2d2"),
         dict(num_blocks=0),
-        dict(
-            mixer_conf=dict(mixer="mamba2", headdim=8, direction="uni"),
-            norm="rms_norm",
-            input_layer="cnn64_32",
-            lookahead_kernel=5,
-        ),
-        dict(
-            direction="uni",
-            positions="sinusoidal",
-            interctc_layer_idx=[2],
-            interctc_use_conditioning=True,
-        ),
+        dict(mixer_conf=MAMBA2, norm="rms_norm", input_layer="cnn64_32", lookahead_kernel=5),
+        dict(direction="uni", positions="sinusoidal", interctc_layer_idx=[2])
+        | dict(interctc_use_conditioning=True),
     ],
     "conmamba": [
-        dict(linear_units=32),
-        dict(
-            linear_units=32,
-            mixer_conf=dict(direction="outer", merge="concat"),
-            cnn_module_norm="batch_norm",
-            activation_type="gelu",
-        ),
-        dict(linear_units=32, direction="uni", input_layer="conv2d6"),
-        dict(linear_units=32, interctc_layer_idx=[1], interctc_use_conditioning=True),
-        dict(
-            linear_units=32,
-            direction="uni",
-            cnn_module_norm="batch_norm",
-            cnn_module_kernel=4,
-            input_layer="conv1d4",
-            lookahead_kernel=17,
-        ),
+        FEED,
+        FEED
+        | dict(mixer_conf=dict(direction="outer", merge="concat"), activation_type="gelu")
+        | dict(cnn_module_norm="batch_norm"),
+        FEED | dict(direction="uni", input_layer="conv2d6"),
+        FEED | dict(interctc_layer_idx=[1], interctc_use_conditioning=True),
+        FEED
+        | dict(direction="uni", cnn_module_norm="batch_norm", cnn_module_kernel=4)
+        | dict(input_layer="conv1d4", lookahead_kernel=17),
     ],
     "speech_mamba": [
         dict(d_state=8, input_layer="conv2d"),
         dict(mixer_conf=dict(d_state=8), input_layer="conv2d", use_attention=False),
-        dict(
-            direction="outer",
-            mamba_before=2,
-            mamba_after=0,
-            positions="rotary",
-            input_layer="linear",
-        ),
+        dict(direction="outer", mamba_before=2, mamba_after=0)
+        | dict(positions="rotary", input_layer="linear"),
         dict(mamba_before=0, mamba_after=0, positions="none", input_layer="conv2d2"),
     ],
     "mamba_ebranchformer": [
-        dict(linear_units=32, cgmlp_linear_units=24),
-        dict(
-            linear_units=32,
-            cgmlp_linear_units=24,
-            branches=["attention", "cgmlp"],
-            positions="rotary",
-        ),
-        dict(
-            linear_units=32,
-            cgmlp_linear_units=24,
-            branches=["attention", "mamba", "cgmlp"],
-            positions="sinusoidal",
-            use_linear_after_conv=True,
-        ),
-        dict(linear_units=0, macaron_style=False, cgmlp_linear_units=24, direction="uni"),
+        CGMLP,
+        CGMLP | dict(branches=["attention", "cgmlp"], positions="rotary"),
+        CGMLP
+        | dict(branches=["attention", "mamba", "cgmlp"], positions="sinusoidal")
+        | dict(use_linear_after_conv=True),
+        CGMLP | dict(linear_units=0, macaron_style=False, direction="uni"),
     ],
 }
 CASES = [(name, options) for name, several in VARIANTS.items() for options in several]
@@ -113,9 +84,7 @@ def test_padded_batch_equals_single_utterance(name, options):
     encoder, ctc = build(name, options)
     encoder.eval()
     x = torch.randn(3, 97, 80)
-    padded = x.clone()
-    for b, length in enumerate(LENGTHS.tolist()):
-        padded[b, length:] = float("nan")
+    padded = poisoned(x, LENGTHS)
     together, lengths, _ = encoder(padded, LENGTHS, ctc=ctc)
     assert torch.equal(lengths, encoder.output_lengths(LENGTHS))
     for b, length in enumerate(LENGTHS.tolist()):
@@ -141,15 +110,7 @@ def test_forward_and_backward_reach_every_parameter(name, options):
 def test_save_and_load(name, options):
     encoder, ctc = build(name, options)
     encoder.eval()
-    stream = io.BytesIO()
-    torch.save(encoder.state_dict(), stream)
-    stream.seek(0)
-    torch.manual_seed(9)
-    again, _ = build(name, options)
-    for parameter in again.parameters():
-        torch.nn.init.constant_(parameter, 0.1)
-    again.load_state_dict(torch.load(stream, weights_only=True))
-    again.eval()
+    again = save_and_load(encoder, build(name, options)[0]).eval()
     x = torch.randn(3, 97, 80)
     want, _, _ = encoder(x, LENGTHS, ctc=ctc)
     got, _, _ = again(x, LENGTHS, ctc=ctc)
@@ -326,50 +287,20 @@ def test_adapters_change_every_branch_and_neither_see_padding_nor_need_the_whole
         assert torch.allclose(pieces[0], last[0], atol=1e-5)
 
 
-def test_conmamba_takes_every_option_of_mamba():
-    parameters = [
-        inspect.signature(load(CLASSES["encoder"][name])).parameters
-        for name in ("mamba", "conmamba")
-    ]
-    assert list(parameters[0]) == list(parameters[1])
-    other = {key for key in parameters[0] if parameters[0][key] != parameters[1][key]}
-    assert other == {"linear_units", "macaron_style", "use_cnn_module", "mixer_conf"}
-
-
 @pytest.mark.parametrize(
     "name, options, message",
     [
-        ("mamba", dict(num_blocks=-1), "num_blocks is -1"),
         ("mamba", dict(num_blocks=2.5), "num_blocks is 2.5; it must be a whole number"),
-        ("mamba", dict(output_size=0), "output_size is 0; it must be positive"),
         ("mamba", dict(dropout_rate=2), "dropout_rate is 2; it must lie in"),
         ("conmamba", dict(macaron_style="false"), "macaron_style is 'false'; it must be true or"),
-        ("mamba", dict(input_layer=["conv2d"]), r"input_layer is \['conv2d'\]"),
         ("conmamba", dict(cnn_module_kernel=4), "cnn_module_kernel is 4; it must be odd"),
         # What no part asks for is checked all the same.
-        ("mamba", dict(cnn_module_norm="group"), "cnn_module_norm is 'group'"),
-        ("mamba", dict(direction="uni", merge="both"), "merge is 'both'; choose one of sum"),
         ("mamba", dict(num_blocks=0, direction="back"), "direction is 'back'"),
-        ("speech_mamba", dict(use_attention=False, attention_heads=0), "attention_heads is 0"),
-        # What the mixer's class refuses.
-        ("mamba", dict(mixer_conf=dict(dt_min=0.5)), "dt_min is 0.5; it must not be above dt_max"),
         # What does not fit each other.
         ("mamba", dict(macaron_style=True), "macaron_style needs linear_units"),
         ("speech_mamba", dict(attention_heads=3), "attention_heads is 3; it must divide"),
         ("speech_mamba", dict(output_size=15), "'sinusoidal', which needs an even width; it is 15"),
-        ("speech_mamba", dict(positions="rotary", use_attention=False), "use_attention is false"),
-        (
-            "speech_mamba",
-            dict(mamba_before=0, mamba_after=0, use_attention=False),
-            "a block needs one",
-        ),
         ("mamba_ebranchformer", dict(branches="mamba"), "list some of attention, mamba, cgmlp"),
-        ("mamba_ebranchformer", dict(branches=["mamba", "mamba"]), "cgmlp once at most"),
-        # Lists of blocks.
-        ("mamba", dict(interctc_layer_idx=[3]), "interctc_layer_idx is"),
-        ("mamba", dict(interctc_layer_idx=2), "interctc_layer_idx is 2; it must be a list"),
-        ("mamba", dict(interctc_layer_idx=[1], num_blocks=1), "with 1 blocks there is none"),
-        ("mamba", dict(stochastic_depth_rate=1.0), "stochastic_depth_rate is 1.0"),
         ("mamba", dict(stochastic_depth_rate=[0.1]), "for the 3 blocks"),
     ],
 )

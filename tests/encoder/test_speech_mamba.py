@@ -2,32 +2,14 @@
 
 import pytest
 import torch
-from torch import nn
 
 from mambaasr.encoder.speech_mamba import ResidualLayer, SpeechMambaEncoder
 from mambaasr.layers.attention import SelfAttention
 from mambaasr.layers.mamba import Mamba
-from mambaasr.registry import CLASSES, load
-
-
-def count(module):
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def kinds(encoder):
     return [[type(layer.inner) for layer in block] for block in encoder.blocks]
-
-
-def test_the_published_yaml_counts_67_6_million():
-    with torch.device("meta"):
-        encoder = SpeechMambaEncoder(80)
-        decoder = load(CLASSES["decoder"]["speech_mamba"])(5000, 512)
-        ctc = nn.Linear(512, 5000)
-    # Each Mamba layer by hand: in, convolution, x, dt, A, D, out, norm; then the attention.
-    mamba = 512 * 2048 + 5 * 1024 + 1024 * 544 + 33 * 1024 + 1024 * 256 + 1024 + 1024 * 512 + 512
-    attention = 4 * (512 * 512 + 512) + 512
-    assert count(encoder.blocks) == 7 * (2 * mamba + attention) == 41_413_120
-    assert abs(count(encoder) + count(decoder) + count(ctc) - 67.618e6) < 0.1e6
 
 
 def test_layers_stand_in_the_papers_order_and_ablations_leave_some_out():

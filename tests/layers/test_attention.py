@@ -84,19 +84,6 @@ def test_memory_does_not_grow_with_the_square_of_the_length(positions):
     assert memory.largest <= 4 * 2 * frames * 8 * 8
 
 
-def test_impossible_options_are_named():
-    for options, message in (
-        (dict(heads=3), "attention_heads is 3; it must divide the width 16"),
-        (dict(heads=0), "attention_heads is 0"),
-        (dict(heads=4, positions="relative"), "positions is 'relative'; choose one of none"),
-        (dict(heads=16, positions="rotary"), "a head of 1 channels cannot be halved"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            SelfAttention(16, **options)
-    with pytest.raises(ValueError, match="attention_heads is 5"):
-        CrossAttention(16, 8, 5)
-
-
 def test_cross_attention_ignores_masked_memory():
     torch.manual_seed(0)
     attention = CrossAttention(16, 8, 4)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from sequences import in_pieces
 
 from mambaasr.espnet_compat import import_quietly
 from mambaasr.layers.cgmlp import ConvolutionalGatingMLP
@@ -58,12 +59,9 @@ def test_without_padding_it_is_espnets(linear):
 def test_pieces_give_what_the_whole_gives():
     module = make(causal=True, kernel_size=4, linear_after_conv=True)
     x = torch.randn(2, 10, 8)
-    state, pieces = module.initial_state(2), []
-    for piece in x.split([1, 5, 4], dim=1):
-        y, state = module.forward_chunk(piece, state)
-        pieces.append(y)
+    pieces, state = in_pieces(module, x, [1, 5, 4])
     whole = module(x, torch.tensor([10, 10]))
-    assert torch.allclose(torch.cat(pieces, dim=1), whole, atol=1e-5)
+    assert torch.allclose(pieces, whole, atol=1e-5)
 
 
 @pytest.mark.parametrize("linear", [False, True])
@@ -72,10 +70,3 @@ def test_the_gate_starts_open_whatever_espnet_does_to_the_weights(linear):
     module.espnet_initialization_fn()
     gate = module.linear_gate(module.conv(torch.randn(1, 6, 6)))
     assert torch.allclose(gate, torch.ones(1, 6, 6), atol=1e-4)
-
-
-def test_impossible_sizes_are_named():
-    with pytest.raises(ValueError, match="cgmlp_linear_units is 7; it must be even"):
-        ConvolutionalGatingMLP(8, 7, 3)
-    with pytest.raises(ValueError, match="cgmlp_conv_kernel is 4; it must be odd"):
-        ConvolutionalGatingMLP(8, 8, 4)

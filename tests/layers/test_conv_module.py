@@ -20,16 +20,6 @@ def test_padded_batch_equals_single_utterance(norm, causal):
         assert (together[b, length:] == 0).all()
 
 
-def test_causal_sees_no_later_frame():
-    torch.manual_seed(0)
-    x = torch.randn(1, 12, 8)
-    later = x.clone()
-    later[:, 6:] += 1
-    module = ConvolutionModule(8, 5, causal=True)
-    lengths = torch.tensor([12])
-    assert torch.allclose(module(x, lengths)[:, :6], module(later, lengths)[:, :6], atol=1e-6)
-
-
 def test_batch_norm_statistics_ignore_padding():
     torch.manual_seed(0)
     x = torch.randn(2, 12, 8)
@@ -41,16 +31,6 @@ def test_batch_norm_statistics_ignore_padding():
     assert torch.allclose(torch.cat([out[0], out[1, :4]]), plain(valid), atol=1e-6)
     assert torch.allclose(masked.running_var, plain.running_var)
     assert (out[1, 4:] == 0).all()
-
-
-def test_impossible_options_are_named():
-    with pytest.raises(ValueError, match="cnn_module_kernel is 4"):
-        ConvolutionModule(8, 4)
-    with pytest.raises(ValueError, match="cnn_module_norm is 'group'"):
-        ConvolutionModule(8, 5, "group")
-    for kernel, wanted in ((4, "be odd"), (-1, "not be negative"), (3.0, "be a whole number")):
-        with pytest.raises(ValueError, match=f"lookahead_kernel is {kernel}; it must {wanted}"):
-            LookAhead(8, kernel, 0.0)
 
 
 def test_batch_norm_trains_on_a_single_frame():

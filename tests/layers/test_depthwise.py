@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from sequences import in_pieces
 
 from mambaasr.layers.depthwise import DepthwiseConv
 
@@ -27,21 +28,9 @@ def test_pieces_give_what_the_whole_gives_and_gradients():
     torch.manual_seed(0)
     conv = DepthwiseConv(4, 4, causal=True)
     x = torch.randn(2, 10, 4, requires_grad=True)
-    state, pieces = conv.initial_state(2), []
-    for piece in x.split([1, 5, 4], dim=1):
-        y, state = conv.forward_chunk(piece, state)
-        pieces.append(y)
-    whole, pieces = conv(x), torch.cat(pieces, dim=1)
+    pieces, state = in_pieces(conv, x, [1, 5, 4])
+    whole = conv(x)
     assert torch.allclose(pieces, whole, atol=1e-6)
     grads = [torch.autograd.grad(y.square().sum(), (x, conv.weight)) for y in (pieces, whole)]
     for a, b in zip(*grads, strict=True):
         assert torch.allclose(a, b, atol=1e-5)
-
-
-def test_impossible_kernels_are_named():
-    with pytest.raises(ValueError, match="merge_conv_kernel is 4; it must be odd and positive"):
-        DepthwiseConv(4, 4, name="merge_conv_kernel")
-    with pytest.raises(ValueError, match="kernel_size is 0; it must be positive"):
-        DepthwiseConv(4, 0, causal=True)
-    with pytest.raises(ValueError, match="cannot run in pieces"):
-        DepthwiseConv(4, 3).forward_chunk(torch.zeros(1, 2, 4), torch.zeros(1, 2, 4))

@@ -89,14 +89,3 @@ def test_it_serves_in_blocks_in_both_directions_and_over_prefixes(x):
     _, state = prefix.start(x, LENGTHS)
     for t in range(3):
         assert torch.allclose(prefix.step(text[:, t], state), whole[:, t], atol=1e-5)
-
-
-def test_what_looks_both_ways_refuses_pieces(x):
-    outer = OuterBiMamba(Average, 4)
-    for call in (
-        lambda: outer.initial_state(1),
-        lambda: outer.forward_chunk(x, ()),
-        lambda: outer.step(x[:, 0], ()),
-    ):
-        with pytest.raises(ValueError, match="OuterBiMamba looks both ways"):
-            call()

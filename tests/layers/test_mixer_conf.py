@@ -4,10 +4,9 @@ import loops
 import pytest
 import torch
 import torch.nn.functional as F
+from sequences import in_pieces, poisoned
 
-from mambaasr.layers.bidirectional import InnerBiMamba, InnerBiMamba2, OuterBiMamba
-from mambaasr.layers.mamba import Mamba
-from mambaasr.layers.mamba2 import Mamba2
+from mambaasr.layers.bidirectional import OuterBiMamba
 from mambaasr.layers.mixer_conf import DIRECTIONS, MIXERS, CausalMixerConf, MixerConf
 
 MERGES = ["sum", "mean", "concat"]
@@ -49,9 +48,7 @@ def batch(time=17):
 @pytest.mark.parametrize("merge", MERGES)
 def test_padded_batch_equals_single_utterance(mixer, variant, direction, merge):
     made, x = make(mixer, direction, variant, merge), batch()
-    padded = x.clone()
-    for b, length in enumerate(LENGTHS.tolist()):
-        padded[b, length:] = float("nan")
+    padded = poisoned(x, LENGTHS)
     together = made(padded, LENGTHS)
     for b, length in enumerate(LENGTHS.tolist()):
         alone = made(x[b : b + 1, :length])
@@ -128,22 +125,11 @@ def test_the_mean_is_half_of_the_sum(mixer, direction):
     assert torch.allclose(mean(batch()), 0.5 * total(batch()), atol=1e-6)
 
 
-def test_outer_is_the_sum_of_two_mixers():
-    made, x = make("mamba2", "outer"), batch()
-    assert isinstance(made.forward_mixer, Mamba2)
-    total = made.forward_mixer(x) + made.backward_mixer(x.flip(1)).flip(1)
-    assert torch.allclose(made(x), total, atol=1e-6)
-
-
 @pytest.mark.parametrize("mixer, variant", CASES)
 def test_pieces_and_steps_equal_the_whole_gradients_too(mixer, variant):
     made, x = make(mixer, "uni", variant), batch()
     whole = made(x)
-    state, pieces = made.initial_state(4), []
-    for piece in x.split([1, 2, 9, 5], dim=1):
-        out, state = made.forward_chunk(piece, state)
-        pieces.append(out)
-    pieces = torch.cat(pieces, dim=1)
+    pieces, state = in_pieces(made, x, [1, 2, 9, 5])
     assert torch.allclose(pieces, whole, atol=1e-6)
     want = torch.autograd.grad(whole.square().sum(), list(made.parameters()))
     got = torch.autograd.grad(pieces.square().sum(), list(made.parameters()))
@@ -219,22 +205,9 @@ def test_what_takes_no_weight_decay_and_what_espnets_initialiser_spares(mixer, d
             assert (parameter == 1).all(), name
 
 
-def test_defaults_and_classes():
+def test_the_default_state_is_that_of_the_mixer():
     assert MixerConf(d_state=8).over({"d_state": None}).make(64).d_state == 16
     assert CausalMixerConf(mixer="mamba2").make(64).d_state == 128
-    classes = {
-        (kind, direction): type(make(kind, direction))
-        for kind in MIXERS
-        for direction in DIRECTIONS
-    }
-    assert classes == {
-        ("mamba1", "uni"): Mamba,
-        ("mamba1", "inner"): InnerBiMamba,
-        ("mamba1", "outer"): OuterBiMamba,
-        ("mamba2", "uni"): Mamba2,
-        ("mamba2", "inner"): InnerBiMamba2,
-        ("mamba2", "outer"): OuterBiMamba,
-    }
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
@@ -246,40 +219,19 @@ def test_dropout_acts_in_training_alone(mixer, direction):
     assert torch.equal(made(x), made(x))
 
 
-@pytest.mark.parametrize("direction", DIRECTIONS)
-def test_impossible_options_are_named(direction):
+def test_impossible_options_are_named():
     for mixer, options, message in (
         ("mamba3", {}, "mixer is 'mamba3'; choose one of mamba1, mamba2"),
-        (None, {}, "mixer is None"),
-        ("mamba1", dict(d_state=0), "d_state is 0; it must be positive"),
         ("mamba1", dict(d_state=2.5), "d_state is 2.5; it must be a whole number"),
-        ("mamba2", dict(d_conv=0), "d_conv is 0"),
         ("mamba2", dict(expand=-1), "expand is -1"),
-        ("mamba1", dict(expand="2"), "expand is '2'"),
-        ("mamba1", dict(expand=0.01), "d_inner is 0"),
-        ("mamba1", dict(dt_rank=0), "dt_rank is 0"),
-        ("mamba1", dict(dt_init="zero"), "dt_init is 'zero'; choose one of random, constant"),
-        ("mamba1", dict(A_init="random"), "A_init is 'random'; choose one of s4d_real, noise"),
-        ("mamba1", dict(A_noise=0), "A_noise is 0"),
-        ("mamba1", dict(dt_min="0.1"), "dt_min is '0.1'; it must be positive"),
         ("mamba1", dict(dropout_rate=1.5), r"dropout_rate is 1.5; it must lie in \[0, 1\)"),
-        ("mamba2", dict(dropout_rate=True), "dropout_rate is True"),
-        ("mamba2", dict(conv_init=-1), "conv_init is -1"),
         ("mamba2", dict(headdim=8, dt_limit=3), r"dt_limit is 3; it must be \[lowest, highest\]$"),
-        ("mamba2", dict(headdim=8, dt_limit=[1, 0.5]), r"dt_limit is \[1, 0.5\]"),
         ("mamba2", dict(headdim=8, A_init_range=[0, 1]), r"A_init_range is \[0, 1\]; .* above 0$"),
-        (
-            "mamba1",
-            dict(headdim=8),
-            "'headdim' is no option of mamba1; choose among mixer, .*dt_rank",
-        ),
         ("mamba2", dict(dt_rank=8), "'dt_rank' is no option of mamba2; choose among .*headdim"),
-        ("mamba2", dict(A_init="noise"), "'A_init' is no option of mamba2"),
         ("mamba2", dict(headdim=7), "headdim is 7; it must divide d_ssm, 48"),
-        ("mamba2", dict(headdim=8, ngroups=4), "ngroups is 4; it must divide the 6 heads"),
     ):
         with pytest.raises(ValueError, match=message):
-            conf_of(mixer, direction, **options).make(24)
+            conf_of(mixer, "uni", **options).make(24)
 
 
 def test_a_yaml_is_laid_over_defaults():
@@ -297,18 +249,9 @@ def test_a_yaml_is_laid_over_defaults():
     [
         (5, {}, "mixer_conf is 5; it must be a mapping"),
         ({"d_state": 8}, {"d_state": 16}, r"'d_state' is 8, and d_state beside it is 16; .*once"),
-        ({"dropout_rate": 0.1}, {"mixer_dropout_rate": 0.2}, "mixer_conf.dropout_rate=0.2"),
-        ({"options": {}}, {}, "'options' is no option of mamba1"),
-        ({"d_model": 8}, {}, "'d_model' is no option of mamba1"),
         ({"direction": "both"}, {}, "direction is 'both'; choose one of uni, inner, outer"),
-        ({"merge": "max"}, {}, "merge is 'max'; choose one of sum, mean, concat"),
     ],
 )
 def test_what_a_mixer_conf_cannot_hold_is_named(conf, beside, message):
     with pytest.raises(ValueError, match=message):
         MixerConf().over(conf, **beside)
-
-
-def test_a_causal_mixer_has_no_direction():
-    with pytest.raises(ValueError, match="'direction' is no option of mamba1"):
-        CausalMixerConf().over({"direction": "outer"})

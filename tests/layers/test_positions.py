@@ -48,10 +48,3 @@ def test_rotary_keeps_lengths_and_dtype_and_takes_offsets():
     assert rotary(x.bfloat16()).dtype == torch.bfloat16
     piece = rotary(x[:, :, 4:], torch.tensor([4, 4]))
     assert torch.allclose(piece, turned[:, :, 4:], atol=1e-6)
-
-
-def test_odd_widths_are_refused():
-    with pytest.raises(ValueError, match="even width; it is 5"):
-        sinusoidal(3, 5)
-    with pytest.raises(ValueError, match="even width; it is 3"):
-        rotary(torch.zeros(1, 1, 2, 3))

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from sequences import poisoned
 
 from mambaasr.layers.uma import DEPTH, LEAST, UnimodalAggregation
 
@@ -44,9 +45,7 @@ def with_weights(module, logits):
 def test_tokens_and_gradients_are_those_of_the_loop(max_frames):
     module = make(max_frames)
     x = torch.randn(5, 40, 8)
-    padded = x.clone()
-    for b, length in enumerate(LENGTHS.tolist()):
-        padded[b, length:] = float("nan")
+    padded = poisoned(x, LENGTHS)
     padded.requires_grad_()
     tokens, counts = module(padded, LENGTHS)
     assert tokens.shape[1] == counts.max() and counts[1] == 0

@@ -15,7 +15,7 @@ import torch
 from memory import LargestTensor
 
 from mambaasr.ops import causal_conv1d_fn, selective_scan_fn, selective_state_update
-from mambaasr.ops.native import build, call
+from mambaasr.ops.native import build
 from mambaasr.ops.selective_scan import cpu as scan_cpu
 
 # A compiler that is there must build them: sources that do not compile fail, nothing is skipped.
@@ -155,27 +155,6 @@ def test_segments_on_two_threads(monkeypatch):
         assert torch.equal(x, first[name]), name
 
 
-def test_segments_only_where_threads_are_idle():
-    assert scan_cpu._segments(tasks=1, threads=1, chunks=1000, least=2) == 1
-    assert scan_cpu._segments(tasks=8, threads=8, chunks=1000, least=2) == 1
-    assert scan_cpu._segments(tasks=2, threads=8, chunks=1000, least=2) == 4
-    assert scan_cpu._segments(tasks=1, threads=8, chunks=9, least=2) == 2  # pieces stay long
-    assert scan_cpu._segments(tasks=1, threads=8, chunks=9, least=3) == 1
-    assert scan_cpu._segments(tasks=0, threads=8, chunks=9, least=2) == 1
-
-
-@pytest.mark.parametrize("threads", [1, 2, 3, 8, 64])
-@pytest.mark.parametrize("channels", [1, 16, 33, 288, 512, 1000])
-@pytest.mark.parametrize("sequences", [1, 3, 16])
-def test_blocks_leave_a_task_for_each_thread(sequences, channels, threads):
-    block = call.block(sequences, channels, threads, 512)
-    tasks = sequences * -(-channels // block)
-    assert block % 16 == 0 and 16 <= block <= 512
-    # The blocks of one sequence differ by less than one of 32 channels.
-    assert tasks >= threads or block <= 48
-    assert call.block(sequences, 0, threads, 512) == 16
-
-
 @pytest.mark.parametrize("shift", [-12.0, 1000.0])
 def test_scan_matches_truth_at_extreme_steps(shift):
     """Steps of e^-12 (next to nothing happens) and 1000 (everything is forgotten at once)."""
@@ -224,19 +203,6 @@ def test_slow_decay_over_a_long_time():
     assert_close(with_gradients(run_scan(), inputs), want)
 
 
-def test_compiler_keeps_the_ops():
-    """Dynamo alone: what it hands on is run as it is."""
-    scan, conv = scan_inputs(2, 6, 9, 3), conv_inputs(2, 6, 9, 4)
-
-    @torch.compile(backend="eager", fullgraph=True)
-    def both(scan, conv):
-        return selective_scan_fn(**scan), causal_conv1d_fn(**conv)
-
-    got_scan, got_conv = both(scan, conv)
-    assert torch.equal(got_scan, selective_scan_fn(**scan))
-    assert torch.equal(got_conv, causal_conv1d_fn(**conv))
-
-
 def test_uninitialised_memory_is_never_read():
     """Torch fills what it allocates with NaN in this mode."""
     lengths = torch.tensor([70, 9])
@@ -262,14 +228,6 @@ def test_scan_in_bf16():
     assert_close(got, exact, tolerance=2**-7)
     assert torch.equal(got["last"], exact["last"])
     assert torch.equal(got["out"].detach(), exact["out"].detach().bfloat16())
-
-
-def test_scan_refuses_what_it_cannot_compute():
-    inputs = {k: v.double() for k, v in scan_inputs(1, 4, 5, 2).items()}
-    with pytest.raises(RuntimeError, match="'cpu' cannot run.*float64"):
-        run_scan()(**inputs)
-    with pytest.raises(ValueError, match="lengths"):
-        run_scan(torch.tensor([6]))(**scan_inputs(1, 4, 5, 2))
 
 
 def test_library_checks_lengths_itself():
@@ -404,15 +362,6 @@ def test_every_instruction_set(isa):
     assert result.returncode == 0, result.stdout
 
 
-def test_unknown_instruction_set(monkeypatch):
-    monkeypatch.setenv("MAMBAASR_ISA", "sse9")
-    with pytest.raises(ValueError, match="MAMBAASR_ISA is 'sse9'.*avx2"):
-        build.load.__wrapped__()
-    # The library is one for the whole process: what it had chosen goes on.
-    out, _ = run_scan()(**scan_inputs(1, 4, 5, 2))
-    assert torch.isfinite(out).all()
-
-
 @pytest.fixture
 def elsewhere(monkeypatch, tmp_path):
     """No library yet; new ones go to a folder of the test's own."""
@@ -459,13 +408,6 @@ def test_broken_library_is_built_anew(elsewhere):
     assert whole.read_bytes() == content
 
 
-def test_broken_library_and_no_compiler(elsewhere, no_compiler):
-    name = f"libmambaasr-{build._source_hash()}-{'0' * 16}.so"
-    (elsewhere / name).write_bytes(b"\x7fELF torn")
-    library, reason = build.load.__wrapped__()
-    assert library is None and "no C++ compiler" in reason
-
-
 def test_library_needs_no_torch():
     """A plain C interface: it loads in a Python that knows nothing of torch."""
     script = (
@@ -474,15 +416,3 @@ def test_library_needs_no_torch():
     )
     command = [sys.executable, "-I", "-c", script, str(build.find_library())]
     subprocess.run(command, check=True)
-
-
-def test_the_command_that_builds_says_what_the_compiler_said(tmp_path):
-    """Without Python's warning of a module that is imported twice, and without a traceback."""
-    done = subprocess.run(
-        [sys.executable, "-m", "mambaasr.ops.native", str(tmp_path)],
-        env={**os.environ, "CXX": "false"}, cwd=Path(__file__).parents[2],
-        capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 1 and done.stdout == ""
-    assert done.stderr.startswith("error: ") and "false" in done.stderr
-    assert "Warning" not in done.stderr and "Traceback" not in done.stderr

@@ -13,7 +13,10 @@ from pathlib import Path
 
 import loops
 import pytest
+import scans
 import torch
+from scans import agree, with_gradients
+from sequences import poisoned
 
 from mambaasr.ops import (
     causal_conv1d_fn,
@@ -56,21 +59,6 @@ def test_without_gpu_and_interpreter_it_says_what_to_do():
         causal_conv1d_fn(x, torch.zeros(2, 4), backend="triton")
 
 
-@outside
-def test_importing_the_ops_does_not_import_triton():
-    code = "import mambaasr.ops, sys; sys.exit('triton' in sys.modules)"
-    before = "import torch, sys; sys.exit('triton' in sys.modules)"
-    run = [subprocess.run([sys.executable, "-c", c]).returncode for c in (before, code)]
-    assert run[1] == run[0]
-
-
-def test_without_triton_it_says_how_to_get_it(monkeypatch):
-    monkeypatch.setenv("TRITON_INTERPRET", "1")
-    monkeypatch.setattr(gpu, "attempt", lambda name: (None, "ImportError: No module"))
-    assert "pip install triton" in scan_triton.unavailable(torch.zeros(1))
-    assert "float64" in scan_triton.unavailable(torch.zeros(1).double())
-
-
 @pytest.fixture
 def tiles(monkeypatch):
     """Chunks of 4 frames, blocks of 2 channels, so that short inputs have many of each."""
@@ -80,51 +68,12 @@ def tiles(monkeypatch):
     monkeypatch.setattr(conv_triton, "CHANNELS", 2)
 
 
-def scan_inputs(batch=2, channels=3, time=9, states=2, groups=(0, 0), time_major=False):
-    g = torch.Generator().manual_seed(0)
-
-    def normal(*shape):
-        x = torch.randn(*shape, generator=g, dtype=torch.float64)
-        return x.mT.contiguous().mT if time_major and len(shape) > 2 else x
-
-    def matrix(count):
-        return normal(*((batch, count) if count else (batch,)), states, time)
-
-    return {
-        "u": normal(batch, channels, time),
-        "delta": normal(batch, channels, time),
-        "A": -torch.exp(normal(channels, states)),
-        "B": matrix(groups[0]),
-        "C": matrix(groups[1]),
-        "D": normal(channels),
-        "z": normal(batch, channels, time),
-        "delta_bias": normal(channels),
-        "initial_state": normal(batch, channels, states),
-    }
+def scan_inputs(batch=2, channels=3, time=9, states=2, **options):
+    return scans.scan_inputs(batch, channels, time, states, **options)
 
 
 def conv_inputs(width=4, batch=2, channels=3, time=9):
-    g = torch.Generator().manual_seed(0)
-    shapes = {
-        "x": (batch, channels, time),
-        "weight": (channels, width),
-        "bias": (channels,),
-        "initial_states": (batch, channels, width - 1),
-    }
-    return {k: torch.randn(*s, generator=g, dtype=torch.float64) for k, s in shapes.items()}
-
-
-def with_gradients(function, inputs, dtype):
-    leaves = {k: None if v is None else v.to(dtype).requires_grad_() for k, v in inputs.items()}
-    outs = function(**leaves)
-    g = torch.Generator().manual_seed(1)
-    weights = [torch.randn(x.shape, generator=g, dtype=torch.float64) for x in outs]
-    loss = sum((x.double() * w).sum() for x, w in zip(outs, weights, strict=True))
-    present = {k: v for k, v in leaves.items() if v is not None}
-    names = ["out", "last", *(f"d{k}" for k in present)]
-    return dict(
-        zip(names, [*outs, *torch.autograd.grad(loss, list(present.values()))], strict=True)
-    )
+    return scans.conv_inputs(batch, channels, time, width)
 
 
 def scan(**options):
@@ -139,15 +88,8 @@ def poison(inputs, lengths):
     """NaN in all padding; what comes out must not change."""
     for name in ("u", "delta", "z", "B", "C", "x"):
         if lengths is not None and inputs.get(name) is not None:
-            inputs[name] = inputs[name].clone()
-            for b, length in enumerate(lengths.tolist()):
-                inputs[name][b, ..., length:] = float("nan")
+            inputs[name] = poisoned(inputs[name], lengths, time=-1)
     return inputs
-
-
-def agree(got, want, tolerance=1e-5):
-    for name, x in want.items():
-        assert loops.close(got[name], x, tolerance), name
 
 
 SCANS = {
@@ -234,13 +176,13 @@ def test_scan_over_nothing(tiles):
 @inside
 def test_uninitialised_memory_is_never_read(tiles):
     lengths = torch.tensor([6, 3])
-    scans, convs = scan_inputs(time=6, states=1), conv_inputs(2, time=6)
+    u, x = scan_inputs(time=6, states=1), conv_inputs(2, time=6)
     torch.use_deterministic_algorithms(True)
     try:
         results = [
-            with_gradients(scan(delta_softplus=True, lengths=lengths), scans, torch.float32),
-            with_gradients(conv(activation="silu", lengths=lengths), convs, torch.float32),
-            with_gradients(conv(lengths=lengths), convs, torch.float32),
+            with_gradients(scan(delta_softplus=True, lengths=lengths), u, torch.float32),
+            with_gradients(conv(activation="silu", lengths=lengths), x, torch.float32),
+            with_gradients(conv(lengths=lengths), x, torch.float32),
         ]
     finally:
         torch.use_deterministic_algorithms(False)
@@ -323,14 +265,6 @@ def test_torch_knows_the_op(tiles, op):
         x = [v.float().requires_grad_() for v in conv_inputs(2, 1, 1, 3).values()]
         args = (*x, torch.tensor([2]), True, False)
         torch.library.opcheck(torch.ops.mambaasr.causal_conv1d_triton.default, args)
-
-
-@outside
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to check")
-def test_gpu_check_without_a_gpu_is_one_line():
-    result = subprocess.run([sys.executable, GPU_CHECK], capture_output=True, text=True)
-    assert result.returncode == 2 and result.stderr.count("\n") == 1
-    assert "nothing to check here" in result.stderr and "CUDA device" in result.stderr
 
 
 @inside

@@ -52,8 +52,6 @@ def test_empty_reference_counts_insertions():
 def test_unknown_hypothesis_and_no_references_are_refused():
     with pytest.raises(UserError, match="'v' .and 1 more. is not among the references"):
         align({"u": "a"}, {"u": "a", "w": "a", "v": "a"}, words)
-    with pytest.raises(UserError, match="no reference"):
-        align({}, {}, words)
 
 
 def test_characters_keep_words_apart():
@@ -94,8 +92,6 @@ def test_by_speaker_adds_up():
     assert list(rows) == ["a", "b"]
     assert rows["a"] == Counts(2, 2, 3, 1, 0, 2, 0)
     assert rows["a"] + rows["b"] == total(utterances)
-    with pytest.raises(UserError, match="'b1' has no speaker"):
-        by_group(utterances, {"a1": "a", "a2": "a"})
 
 
 def test_the_mean_counts_every_language_the_same():
@@ -130,5 +126,3 @@ def test_bpe_tokens(tmp_path):
     )
     split = bpe_tokens(f"{prefix}.model")
     assert "".join(split("one two")).replace("\u2581", " ").strip() == "one two"
-    with pytest.raises(UserError, match="nothing.model: cannot be read"):
-        bpe_tokens(tmp_path / "nothing.model")
