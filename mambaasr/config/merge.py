@@ -11,6 +11,10 @@ import yaml
 from mambaasr.config.read import Config
 from mambaasr.errors import UserError
 
+# Options of mixers as they stand beside ``mixer_conf`` -> inside; MixerConf.flat, without torch.
+FLAT = {name: name for name in "mixer direction merge d_state d_conv expand".split()}
+FLAT["mixer_dropout_rate"] = "dropout_rate"
+
 
 def merge(base: Config, blocks: Iterable[Config]) -> Config:
     """Lay blocks over a base config: a block's top-level keys replace the base's.
@@ -69,3 +73,31 @@ def dump(config: Mapping[str, Any]) -> str:
     return yaml.dump(
         dict(config), Dumper=yaml.SafeDumper, sort_keys=False, allow_unicode=True, width=math.inf
     )
+
+
+def same_config(one: str, other: str) -> bool:
+    """Whether two yaml texts are one config, whichever form gives the options of mixers.
+
+    Blocks of before wrote them beside ``mixer_conf``: such a text is no other training.
+    """
+    if one == other:
+        return True
+    try:
+        first, second = yaml.safe_load(one), yaml.safe_load(other)
+    except yaml.YAMLError:
+        return False
+    both = isinstance(first, dict) and isinstance(second, dict)
+    return both and _one_form(first) == _one_form(second)
+
+
+def _one_form(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a config with every option of a mixer inside ``mixer_conf``."""
+    found = dict(config)
+    for key, value in config.items():
+        if key.endswith("_conf") and isinstance(value, dict):
+            inner = dict(value)
+            inside = dict(inner.pop("mixer_conf", None) or {})
+            for name in FLAT.keys() & inner.keys():
+                inside[FLAT[name]] = inner.pop(name)
+            found[key] = inner | ({"mixer_conf": inside} if inside else {})
+    return found

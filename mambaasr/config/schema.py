@@ -13,6 +13,7 @@ import logging
 import os
 import subprocess
 import sys
+import tempfile
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,10 @@ def schema(task: str) -> dict[str, Any]:
 @functools.cache
 def _schemas():
     name = hashlib.sha256(f"{_PACKAGE}\0{sys.prefix}".encode()).hexdigest()[:16]
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    home = os.path.expanduser("~")
+    if not os.path.isabs(home):  # a user without one
+        home = tempfile.gettempdir()
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(home, ".cache")
     path, key = Path(cache, "mambaasr", f"config-{name}.json"), _key()
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
         found = json.loads(path.read_text(encoding="utf-8"))

@@ -160,7 +160,7 @@ class ESPnetScorer(RecurrentScorer):
                 search over several begins; not changed, so that hypotheses may share one.
             xs: speech (hypothesis, time, width); a language model needs none. It is looked at
                 where a state is None, or comes from speech of another length: ESPnet's search
-                over blocks of speech goes on with more of it.
+                over blocks of speech is given more of it.
             xs_mask: (hypothesis, 1, time), true at valid frames; None if all are.
 
         Returns:

@@ -1,7 +1,6 @@
 """A task's command as a process: its lock, its output in terminal and log, its end."""
 
 import ctypes
-import errno
 import fcntl
 import os
 import shlex
@@ -36,9 +35,9 @@ def print_line(line: str) -> None:
 
 
 def show(content: bytes) -> None:
-    """Write to the terminal, or nowhere once its reader has gone (``run.sh | head``)."""
+    """Write to the terminal, or nowhere once that fails: its reader has gone, its disk is full."""
     global _mute
-    if _mute:
+    if _mute or sys.stdout is None:  # started with a closed one
         return
     try:
         sys.stdout.flush()
@@ -48,9 +47,7 @@ def show(content: bytes) -> None:
         else:
             stream.write(content)
         sys.stdout.flush()
-    except OSError as error:
-        if error.errno not in (errno.EPIPE, errno.EIO):
-            raise
+    except OSError:  # also a full disk behind it: a training must not stop for its screen
         _mute = True
         # The interpreter's own flush at exit must not complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -141,7 +138,7 @@ def execute(command: list[str], name: str, lock: BinaryIO, log: IO[bytes]) -> in
     """Run a command, its output to the terminal and to the log; return its exit status.
 
     It gets SIGTERM when this process ends, however that is, so that a recipe that was killed
-    leaves no training behind. The lock goes on to the command: should it outlive this process,
+    leaves no training behind. The command inherits the lock: should it outlive this process,
     nobody else starts the task meanwhile.
 
     Args:

@@ -1,5 +1,6 @@
 """Run a recipe: options, checks, and the chosen stages one after the other."""
 
+import contextlib
 import json
 import os
 import shlex
@@ -124,8 +125,12 @@ def _dry_run(o: Options, names: Names, recipe: Recipe, chosen: list[int]) -> int
 
 
 def _size(folder: Path) -> int:
-    files = (os.path.join(place, name) for place, _, names in os.walk(folder) for name in names)
-    return sum(os.lstat(file).st_size for file in files)
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):  # another run may have removed it
+                total += os.lstat(os.path.join(place, name)).st_size
+    return total
 
 
 def _gigabytes(size: int) -> str:

@@ -103,7 +103,7 @@ def corpus_variables(db: Path) -> dict[str, str]:
 
 @stage(2, "speed perturbation")
 def perturb_speed(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
-    if not o.speed_perturb_factors:
+    if not o.speed_perturb_factors.split():
         yield "no --speed_perturb_factors: nothing to do"
         return
     source, target = n.data(o.train_set), n.data(n.train)

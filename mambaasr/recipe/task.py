@@ -25,6 +25,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from mambaasr.config import same_config
 from mambaasr.errors import UserError
 from mambaasr.files import atomic_write
 from mambaasr.fingerprint import (
@@ -57,7 +58,7 @@ class Task:
             counts as such (optional files).
         outputs: files that must exist afterwards.
         needs: files without which it cannot begin -> what to do about it.
-        generated: inputs that the driver itself writes before the command runs -> their text.
+        generated: configs that the driver itself writes before the command runs -> their text.
         ignore: names of options whose values do not change the result.
         variables: what else decides the result, name -> value, such as the environment's.
         programs: folder with programs of the command's own, which call this package.
@@ -369,10 +370,9 @@ def run(
     if task.folder is None:
         return _call(task)
     with locked(Path(f"{task.marker}.lock"), task.name) as lock:
-        for path, text in task.generated.items():
-            if _text_of(path) != text:
-                with atomic_write(path) as stream:
-                    stream.write(text)
+        for path in _stale(task):
+            with atomic_write(path) as stream:
+                stream.write(task.generated[path])
         now = record(task)
         why = reasons(task, now)
         if not why and not force:
@@ -435,7 +435,9 @@ def would_run(task: Task, changing: Iterable[str] = ()) -> list[str]:
         return ["it always does"]
     if load(task.marker) is None:
         return reasons(task, {})
-    stale = [path for path, text in task.generated.items() if _text_of(path) != text]
+    # Of the words that are not recorded an input stands for their files.
+    counted = {*task.inputs, *task.command[: task.recorded]}
+    stale = [path for path in _stale(task) if path in counted]
     why = [f"{path} changed" for path in stale] or reasons(task, record(task))
     if why:
         return why
@@ -443,11 +445,18 @@ def would_run(task: Task, changing: Iterable[str] = ()) -> list[str]:
     return [f"{path} may change" for path in sorted(read & set(changing))]
 
 
-def _text_of(path: str) -> str | None:
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except (OSError, ValueError):
-        return None
+def _stale(task: Task) -> list[str]:
+    """Return the generated files that are not there, or say something else."""
+    found = []
+    for path, text in task.generated.items():
+        try:
+            old = Path(path).read_text(encoding="utf-8")
+        except (OSError, ValueError):
+            found.append(path)
+            continue
+        if not same_config(old, text):
+            found.append(path)
+    return found
 
 
 def _write(path: Path, content: Record) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mambaasr import provenance
-from mambaasr.config import dump
+from mambaasr.config import dump, same_config
 from mambaasr.fingerprint import fingerprint, fingerprint_bytes
 from mambaasr.recipe.task import Task, load, options
 from mambaasr.score.results import read_json
@@ -89,9 +89,14 @@ def training_problem(run: Run) -> str | None:
     marker = load(_training(run.exp).marker)
     if marker is None:
         return "not finished" if run.exp.is_dir() else "not run"
-    config = str(run.exp / ".stages/train.yaml")
-    made = next((mark for path, mark in marker["inputs"].items() if config.endswith(path)), None)
-    if made != fingerprint_bytes(dump(run.config).encode()):
+    config = run.exp / ".stages/train.yaml"
+    made = next(
+        (mark for path, mark in marker["inputs"].items() if str(config).endswith(path)), None
+    )
+    now = dump(run.config)
+    if made != fingerprint_bytes(now.encode()) and not (
+        made == fingerprint(config) and same_config(config.read_text(encoding="utf-8"), now)
+    ):
         return f"{run.exp} was trained with other blocks than the table names now"
     return None
 

@@ -54,3 +54,10 @@ def test_dump_reads_back():
     config = {"lr": 1e-5, "text": "1e-5", "grüße": [1, None, True], "long": "x y " * 100}
     assert yaml.safe_load(dump(Config("x", config))) == config
     assert list(yaml.safe_load(dump(config))) == list(config)
+
+
+def test_the_flat_options_are_the_mixers():
+    from mambaasr.config.merge import FLAT
+    from mambaasr.layers.mixer_conf import MixerConf
+
+    assert FLAT == MixerConf.flat

@@ -585,6 +585,35 @@ def test_what_is_needed_and_what_is_generated(copy, capsys):
     assert would_run(task, ["in", "other"]) == ["in may change"]
 
 
+def test_a_config_in_the_form_of_before_is_the_same_training(copy, capsys):
+    """Options of mixers stood beside ``mixer_conf``; experiments of then stay as they are."""
+    before = "encoder_conf:\n  mixer: mamba2\n  d_state: 64\n  mixer_conf: {headdim: 32}\n"
+    task = copy(inputs=["c.yaml"], generated={"c.yaml": before})
+    message_of(task, capsys)
+    now = "encoder_conf:\n  mixer_conf: {d_state: 64, headdim: 32, mixer: mamba2}\n"
+    task.generated["c.yaml"] = now
+    assert would_run(task) == [] and "done already" in message_of(task, capsys)
+    assert Path("c.yaml").read_text() == before
+    task.generated["c.yaml"] = now.replace("64", "32")
+    assert "c.yaml changed" in message_of(task, capsys)
+
+
+def test_generated_files_that_another_input_stands_for(copy, capsys):
+    """As stage 10's config, for which its inputs.yaml stands."""
+    line = ["bash", "-c", "cp in out", "x", "--config", "c.yaml"]
+    task = copy(command=line, recorded=4, generated={"c.yaml": "a: 1\n"})
+    message_of(task, capsys)
+    task.generated["c.yaml"] = "a: 2\n"
+    assert would_run(task) == [] and "done already" in message_of(task, capsys)
+
+
+def test_a_driver_without_a_stdout_works(tmp_path):
+    line = [*DRIVER, str(tmp_path), "", "echo", "hello"]
+    done = subprocess.run(["bash", "-c", '"$@" >&-', "x", *line], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "log/0_x.log").read_text().endswith("hello\n")
+
+
 def test_a_task_without_a_folder_always_runs(copy, capfd):
     task = copy(folder=None, command=["echo", "hello"], outputs=[])
     for _ in range(2):
