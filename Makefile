@@ -18,7 +18,7 @@ help:
 	@echo "make demo   the same, then the recipe $(DEMO) from corpus to error rates, on the CPU"
 	@echo "make test   the same, then the tests that prove it correct, in two processes"
 	@echo "make test_slow  the same, then the rest of the tests: whole recipes, long sweeps"
-	@echo "make bench  the same, then kernels and encoders beside their peers (about 40 minutes)"
+	@echo "make bench  the same, then kernels and encoders beside their peers"
 	@echo "make lint   ruff, shellcheck, mypy, and the commands that the documents name"
 	@echo "make lock   pin the dependencies of setup.py anew into tools/requirements.lock"
 	@echo "make clean  remove what was built; corpora, experiments and .venv stay"

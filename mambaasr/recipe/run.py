@@ -2,12 +2,14 @@
 
 import contextlib
 import json
+import multiprocessing
 import os
 import shlex
 import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from mambaasr.recipe import options as table
@@ -45,9 +47,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     o = table.check(given, template)
     chosen = list(chosen_stages(o))
-    # Whether the classes can be built takes seconds: asked where a training follows.
-    build = bool({10, 11} & set(chosen)) and not o.dry_run
-    asr, lm = load_configs(o, build, decodes=bool({12, 13} & set(chosen)))
+    decodes = bool({12, 13} & set(chosen))
+    asr, lm = load_configs(o, False, decodes)
+    # Whether the classes can be built takes seconds: asked where a training follows, and in a
+    # process of its own, for the torch that it imports would lie in memory all the while.
+    if {10, 11} & set(chosen) and not o.dry_run:
+        with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
+            pool.submit(load_configs, o, True, decodes).result()
     names, recipe = make_names(o, asr.model_file), Recipe(template, asr, lm)
     if o.dry_run:
         return _dry_run(o, names, recipe, chosen)

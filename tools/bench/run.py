@@ -139,12 +139,15 @@ def main(argv: list[str] | None = None) -> int:
             peers.install()
     for part in measured:
         cells, failed = measure(part, args, header)
+        if not cells and not failed:
+            print(f"{part}: no cell has {args.only!r} in its name", flush=True)
         print(f"\n== {part} ==")
         for text in report.tables(cells):
             print(f"\n{text}")
         print("".join(f"failed: {failure}\n" for failure in failed), flush=True)
         failures += failed
-    if "docs" in args.parts and not (args.quick and measured):
+    # Some cells alone are no page.
+    if "docs" in args.parts and not ((args.quick or args.only) and measured):
         for path in report.write_docs(args.folder, args.docs, list(PARTS)):
             print(f"written: {path}")
     return 1 if failures else 0
