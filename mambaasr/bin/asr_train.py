@@ -104,6 +104,8 @@ def _stop(main_process: int, advice: str, number: int, frame: object) -> None:
         if number == signal.SIGINT:
             return  # Ctrl-C reaches all; the main process ends those that it forked
         sys.exit(128 + number)
+    for other in (signal.SIGTERM, signal.SIGINT):  # the driver sends another after Ctrl-C
+        signal.signal(other, signal.SIG_IGN)
     # The deaths of those processes are no failure of theirs any more.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     print(f"stopped{advice}", file=sys.stderr)
