@@ -22,7 +22,7 @@ from mambaasr.source import code_of
 if TYPE_CHECKING:
     import argparse
 
-    from espnet2.bin.asr_inference import Speech2Text
+    from mambaasr.espnet_compat import Speech2Text
 
 MAX_CHUNK = 64
 

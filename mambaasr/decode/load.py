@@ -9,7 +9,8 @@ from mambaasr.errors import UserError
 
 if TYPE_CHECKING:
     import torch
-    from espnet2.bin.asr_inference import Speech2Text
+
+    from mambaasr.espnet_compat import Speech2Text
 
 
 def load_speech2text(

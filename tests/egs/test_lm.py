@@ -72,7 +72,7 @@ def test_texts_of_ones_own(prepared):
     lines = (prepared / "dump/raw/lm_train.txt").read_text().splitlines()
     assert lines[-2:] == ["x1 ONE TWO", "x4 THREE"] and len(lines) == 14
     report = (prepared / "dump/raw/lm_train.txt.report/report.tsv").read_text()
-    for line, reason in ((3, "there is no text"), (4, "the id stood"), (5, "not UTF-8")):
+    for line, reason in ((3, "there is no text"), (4, "the id occurred"), (5, "not UTF-8")):
         assert f"{more}:{line}\t" in report and reason in report
 
 
