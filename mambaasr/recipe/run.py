@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 from mambaasr.recipe import options as table
@@ -49,14 +50,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     chosen = list(chosen_stages(o))
     decodes = bool({12, 13} & set(chosen))
     asr, lm = load_configs(o, False, decodes)
-    # Whether the classes can be built takes seconds: asked where a training follows, and in a
-    # process of its own, for the torch that it imports would lie in memory all the while.
-    if {10, 11} & set(chosen) and not o.dry_run:
-        with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
-            pool.submit(load_configs, o, True, decodes).result()
     names, recipe = make_names(o, asr.model_file), Recipe(template, asr, lm)
     if o.dry_run:
         return _dry_run(o, names, recipe, chosen)
+    # Whether the classes can be built takes seconds: asked where a training follows, and in a
+    # process of its own, for the torch that it imports would lie in memory all the while.
+    if _trains(o, names, recipe, chosen):
+        with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
+            pool.submit(load_configs, o, True, decodes).result()
     return _run(o, names, recipe, chosen)
 
 
@@ -86,6 +87,15 @@ def tasks(number: int, o: Options, names: Names, recipe: Recipe) -> Iterator[Tas
             yield item
         else:
             print_line(item)
+
+
+def _trains(o: Options, names: Names, recipe: Recipe, chosen: list[int]) -> bool:
+    """Whether a training, or what it starts from, is among the tasks that would run."""
+    for number in {6, 7, 10, 11} & set(chosen):
+        for item in STAGES[number][1](o, names, recipe):
+            if isinstance(item, Task) and (o.force or would_run(replace(item, stage=number))):
+                return True
+    return False
 
 
 def _run(o: Options, names: Names, recipe: Recipe, chosen: list[int]) -> int:
