@@ -78,9 +78,8 @@ def test_a_home_that_cannot_be_written_is_no_error(cache, tmp_path, caplog):
     assert "XDG_CACHE_HOME" in caplog.text
 
 
-def test_what_cannot_be_imported_is_one_line(monkeypatch, tmp_path):
-    (tmp_path / "mambaasr").mkdir()
-    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+def test_what_cannot_be_imported_is_one_line(monkeypatch):
+    monkeypatch.setattr(module, "_ANSWER", "mambaasr.task.nothing")
     with pytest.raises(UserError, match="cannot be asked .*ModuleNotFoundError.*mambaasr"):
         module._ask()
 
