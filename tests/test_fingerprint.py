@@ -3,9 +3,9 @@
 import os
 
 import pytest
-from mambaasr.stage import options
 
 from mambaasr.fingerprint import fingerprint, fingerprint_corpus, named_files
+from mambaasr.recipe.task import options
 
 
 def test_fingerprint_of_folder(tmp_path):
