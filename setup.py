@@ -87,6 +87,8 @@ setup(
         "packaging",
         # Downloads of corpora: checked, and whole or not there.
         "pooch",
+        # What a command has started, to end it with the command.
+        "psutil",
         "pyyaml",
         "rapidfuzz",
         "sentencepiece",

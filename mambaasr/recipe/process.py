@@ -11,9 +11,12 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, BinaryIO
+
+import psutil
 
 from mambaasr.errors import UserError
 
@@ -138,8 +141,9 @@ def execute(command: list[str], name: str, lock: BinaryIO, log: IO[bytes]) -> in
     """Run a command, its output to the terminal and to the log; return its exit status.
 
     It gets SIGTERM when this process ends, however that is, so that a recipe that was killed
-    leaves no training behind. The command inherits the lock: should it outlive this process,
-    nobody else starts the task meanwhile.
+    leaves no training behind; so do the processes that it has started, unless SIGKILL ended this
+    one. The command inherits the lock: should it outlive this process, nobody else starts the task
+    meanwhile.
 
     Args:
         command: program and arguments; run as they are, never through a shell.
@@ -161,7 +165,7 @@ def execute(command: list[str], name: str, lock: BinaryIO, log: IO[bytes]) -> in
                 stderr=subprocess.STDOUT,
                 env=os.environ | {"PYTHONUNBUFFERED": "1"},
                 pass_fds=(lock.fileno(),),
-                preexec_fn=_end_with_parent if _prctl else None,
+                preexec_fn=partial(_end_with_parent, os.getpid()) if _prctl else None,
             )
         except OSError as error:
             raise UserError(f"{name}: {error}") from error
@@ -173,18 +177,28 @@ def execute(command: list[str], name: str, lock: BinaryIO, log: IO[bytes]) -> in
             copier.finish()
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(parent: int) -> None:
     _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it ended before the kernel was told
+        os._exit(128 + signal.SIGTERM)
 
 
 def _end(process: subprocess.Popen) -> None:
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(timeout=GRACE_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+    """End a command that still runs, and then what it has started and not ended itself."""
+    if process.poll() is not None:
+        return
+    started = psutil.Process(process.pid).children(recursive=True)
+    process.terminate()
+    try:
+        process.wait(timeout=GRACE_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    for end in (psutil.Process.terminate, psutil.Process.kill):
+        for one in started:
+            with suppress(psutil.NoSuchProcess):
+                end(one)
+        _, started = psutil.wait_procs(started, timeout=GRACE_SECONDS)
 
 
 class _Copier(threading.Thread):

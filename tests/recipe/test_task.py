@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -533,6 +534,20 @@ def test_command_ends_with_its_driver(tmp_path, how):
         time.sleep(0.1)
     assert not is_alive(command)
     assert not (tmp_path / ".stages/0_x.json").exists()
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="reads /proc")
+def test_what_a_command_has_started_ends_too(tmp_path):
+    """A corpus's data.sh waits for a program: neither outlives a driver that is stopped."""
+    pid = tmp_path / "pid"
+    script = 'echo $$ > "$0.new"; mv "$0.new" "$0"; sleep 60; touch "$0.late"'
+    command = ["bash", "-c", f"bash -c {shlex.quote(script)} $0; true", str(pid)]
+    driver = subprocess.Popen([*DRIVER, str(tmp_path), "", *command])
+    wait_for(pid)
+    driver.terminate()
+    assert driver.wait() == 128 + signal.SIGTERM
+    assert not is_alive(int(pid.read_text()))
+    assert not Path(f"{pid}.late").exists()
 
 
 def test_two_runs_take_turns(tmp_path):
