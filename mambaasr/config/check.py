@@ -142,6 +142,9 @@ def _check_keys(config, keys, conf, accepted, chosen):
         if value is not None and not fits:
             allowed = " or ".join(kinds)
             raise UserError(f"{where}: {owner}: `{key}` must be {allowed}, found {value!r}")
+        if value is not None and value not in option.get("choices", [value]):
+            near = _nearest(value, option["choices"])
+            raise UserError(f"{where}: {owner}: {key} `{value}` is unknown{near}{chosen}")
 
 
 def _problem(key, value, kind, choices):

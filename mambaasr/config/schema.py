@@ -38,7 +38,7 @@ def schema(task: str) -> dict[str, Any]:
         ``options``: name -> {kind: name of its argparse type, choices, several}; ``slots``: name
         (encoder, optim, ...; ctc and joint_net, whose class is fixed) -> {default, classes: yaml
         name -> options of the class}. Options of a class are {open: whether it takes any other,
-        keys: name -> {required, kinds: plain types, below: options of a mapping}}.
+        keys: name -> {required, kinds: plain types, choices, below: options of a mapping}}.
 
     Raises:
         UserError: ESPnet or one of our classes cannot be imported.

@@ -1,19 +1,21 @@
 """A decoder without attention: Mamba over speech and text."""
 
 from collections.abc import Callable, Sequence
+from typing import Annotated
 
 from torch import Tensor, nn
 
 from mambaasr.checks import check_counts, check_sizes
 from mambaasr.configurable import configurable
-from mambaasr.decoder.base import RecurrentDecoder
+from mambaasr.decoder.base import POSITIONS, RecurrentDecoder
+from mambaasr.layers.activation import ACTIVATIONS
 from mambaasr.layers.adapter import AdapterPlaces
 from mambaasr.layers.block import FeedForward
 from mambaasr.layers.cpu import Dropout
 from mambaasr.layers.join import join
 from mambaasr.layers.mixer import Mixer, State
 from mambaasr.layers.mixer_conf import CausalMixerConf
-from mambaasr.layers.norm import make_norm
+from mambaasr.layers.norm import NORMS, make_norm
 from mambaasr.layers.speech_prefix import PrefixMixer
 
 # Frames of speech that go through a mixer at once where only its last state is wanted.
@@ -130,9 +132,9 @@ class CrossMambaDecoder(RecurrentDecoder):
         num_blocks: int = 6,
         linear_units: int = 2048,
         mixer_conf: CausalMixerConf = CausalMixerConf(),
-        norm: str = "layer_norm",
-        positions: str = "none",
-        activation_type: str = "swish",
+        norm: Annotated[str, NORMS] = "layer_norm",
+        positions: Annotated[str, POSITIONS] = "none",
+        activation_type: Annotated[str, ACTIVATIONS] = "swish",
         dropout_rate: float = 0.1,
     ) -> None:
         check_sizes(type(self).__name__, num_blocks=num_blocks)

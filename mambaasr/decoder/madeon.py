@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from mambaasr.layers.cpu import Dropout, Linear
 from mambaasr.layers.join import join, text_of
 from mambaasr.layers.mixer import State
 from mambaasr.layers.mixer_conf import CausalMixerConf
-from mambaasr.layers.norm import make_norm
+from mambaasr.layers.norm import NORMS, make_norm
 from mambaasr.layers.speech_prefix import PrefixMixer
 
 # prefix_direction -> the order in which each layer reads the speech, in turn
@@ -95,9 +96,9 @@ class MadeonDecoder(RecurrentDecoder):
         encoder_output_size: int,
         num_blocks: int = 16,
         d_model: int | None = None,
-        prefix_direction: str = "parallel",
+        prefix_direction: Annotated[str, ORDERS] = "parallel",
         mixer_conf: CausalMixerConf = CausalMixerConf(expand=4),
-        norm: str = "rms_norm",
+        norm: Annotated[str, NORMS] = "rms_norm",
         dropout_rate: float = 0.1,
         prefix_mask_rate: float = 0.0,
     ) -> None:

@@ -1,12 +1,13 @@
 """A Mamba decoder: recurrent over the text, attending to the speech."""
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Annotated
 
 from torch import Tensor, nn
 
 from mambaasr.checks import check_choice, check_counts, check_rates, check_sizes
 from mambaasr.configurable import configurable
-from mambaasr.decoder.base import RecurrentDecoder
+from mambaasr.decoder.base import POSITIONS, RecurrentDecoder
 from mambaasr.layers.activation import ACTIVATIONS
 from mambaasr.layers.adapter import PREFIX, AdapterPlaces
 from mambaasr.layers.attention import CrossAttention
@@ -14,7 +15,7 @@ from mambaasr.layers.block import FeedForward
 from mambaasr.layers.cpu import Dropout
 from mambaasr.layers.mixer import Mixer, State
 from mambaasr.layers.mixer_conf import CausalMixerConf
-from mambaasr.layers.norm import make_norm
+from mambaasr.layers.norm import NORMS, make_norm
 from mambaasr.ops.lengths import valid_mask
 
 
@@ -177,11 +178,11 @@ class MambaDecoder(RecurrentDecoder):
         mamba_before: int = 1,
         mamba_after: int = 0,
         mixer_conf: CausalMixerConf = CausalMixerConf(),
-        norm: str = "layer_norm",
-        positions: str = "none",
+        norm: Annotated[str, NORMS] = "layer_norm",
+        positions: Annotated[str, POSITIONS] = "none",
         dropout_rate: float = 0.1,
         src_attention_dropout_rate: float = 0.0,
-        activation_type: str = "swish",
+        activation_type: Annotated[str, ACTIVATIONS] = "swish",
     ) -> None:
         name = type(self).__name__
         check_sizes(name, num_blocks=num_blocks, attention_heads=attention_heads)

@@ -1,6 +1,7 @@
 """What all our encoders share: everything but their blocks."""
 
 from collections.abc import Iterable, Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 from mambaasr.checks import check_choice, check_flags, check_sizes
 from mambaasr.espnet_compat import CTC, AbsEncoder, TooShortUttError
 from mambaasr.layers.conv_module import LookAhead
-from mambaasr.layers.norm import make_norm
+from mambaasr.layers.norm import NORMS, make_norm
 from mambaasr.layers.positions import sinusoidal
 from mambaasr.layers.subsampling import make_input_layer
 from mambaasr.ops.lengths import zero_padding
@@ -58,12 +59,12 @@ class StackEncoder(AbsEncoder):
         input_size: int,
         output_size: int,
         blocks: Iterable[nn.Module],
-        norm: str = "layer_norm",
+        norm: Annotated[str, NORMS] = "layer_norm",
         /,
         *,
         input_layer: str = "conv2d",
         dropout_rate: float = 0.1,
-        positions: str = "none",
+        positions: Annotated[str, POSITIONS] = "none",
         stochastic_depth_rate: float | Sequence[float] = 0.0,
         lookahead_kernel: int = 0,
         interctc_layer_idx: Sequence[int] = (),

@@ -1,10 +1,15 @@
 """A stack of Mamba blocks as an ESPnet encoder."""
 
+from typing import Annotated
+
 from mambaasr.checks import check_counts, check_flags, check_sizes
 from mambaasr.configurable import configurable
 from mambaasr.encoder.base import StackEncoder
+from mambaasr.layers.activation import ACTIVATIONS
 from mambaasr.layers.block import EncoderBlock
+from mambaasr.layers.conv_module import NORMS as CONV_NORMS
 from mambaasr.layers.mixer_conf import MixerConf
+from mambaasr.layers.norm import NORMS
 
 
 @configurable()
@@ -45,9 +50,9 @@ class MambaEncoder(StackEncoder):
         macaron_style: bool = False,
         use_cnn_module: bool = False,
         cnn_module_kernel: int = 31,
-        cnn_module_norm: str = "layer_norm",
-        norm: str = "layer_norm",
-        activation_type: str = "swish",
+        cnn_module_norm: Annotated[str, CONV_NORMS] = "layer_norm",
+        norm: Annotated[str, NORMS] = "layer_norm",
+        activation_type: Annotated[str, ACTIVATIONS] = "swish",
         mixer_conf: MixerConf = MixerConf(direction="outer"),
         dropout_rate: float = 0.1,
         **stack: object,

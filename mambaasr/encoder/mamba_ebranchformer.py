@@ -1,6 +1,7 @@
 """E-Branchformer with Mamba in the place of its attention, or beside it."""
 
 from collections.abc import Iterable, Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ from mambaasr.layers.cgmlp import ConvolutionalGatingMLP
 from mambaasr.layers.cpu import Dropout, Linear
 from mambaasr.layers.depthwise import DepthwiseConv
 from mambaasr.layers.mixer_conf import MixerConf
-from mambaasr.layers.positions import split_positions
+from mambaasr.layers.positions import POSITIONS, split_positions
 from mambaasr.ops.lengths import zero_padding
 
 BRANCHES = ("attention", "mamba", "cgmlp")
@@ -205,7 +206,7 @@ class MambaEBranchformerEncoder(StackEncoder):
         cgmlp_conv_kernel: int = 31,
         use_linear_after_conv: bool = False,
         merge_conv_kernel: int = 31,
-        positions: str = "none",
+        positions: Annotated[str, POSITIONS] = "none",
         mixer_conf: MixerConf = MixerConf(direction="outer"),
         dropout_rate: float = 0.1,
         **stack: object,

@@ -1,5 +1,7 @@
 """Speech-Mamba: self-attention between Mamba blocks."""
 
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 
@@ -11,7 +13,7 @@ from mambaasr.layers.attention import SelfAttention
 from mambaasr.layers.cpu import Dropout
 from mambaasr.layers.mixer_conf import MixerConf
 from mambaasr.layers.norm import RMSNorm
-from mambaasr.layers.positions import split_positions
+from mambaasr.layers.positions import POSITIONS, split_positions
 
 
 class ResidualLayer(AdapterPlaces):
@@ -130,7 +132,7 @@ class SpeechMambaEncoder(StackEncoder):
         attention_dropout_rate: float = 0.1,
         mamba_before: int = 1,
         mamba_after: int = 1,
-        positions: str = "sinusoidal",
+        positions: Annotated[str, POSITIONS] = "sinusoidal",
         mixer_conf: MixerConf = MixerConf(direction="uni", d_state=256),
         dropout_rate: float = 0.1,
         **stack: object,

@@ -1,14 +1,18 @@
 """Log-mel features whose frames do not depend on the batch."""
 
+from typing import Annotated
+
 import torch
 import torch.nn.functional as F
 import torchaudio
 from torch import Tensor
 
+from mambaasr.checks import check_choice
 from mambaasr.errors import UserError
 from mambaasr.espnet_compat import AbsFrontend
 from mambaasr.ops.lengths import zero_padding
 
+CONVENTIONS = ("kaldi", "whisper")
 # Frames that are transformed at once; bounds the memory of a long recording.
 BLOCK = 16384
 
@@ -39,14 +43,13 @@ class Fbank(AbsFrontend):
         self,
         fs: int | str = 16000,
         n_mels: int = 80,
-        convention: str = "kaldi",
+        convention: Annotated[str, CONVENTIONS] = "kaldi",
         win_length: int | None = None,
         hop_length: int | None = None,
     ) -> None:
         super().__init__()
         fs = _hertz(fs)
-        if convention not in ("kaldi", "whisper"):
-            raise ValueError(f"fbank: convention is {convention!r}; choose 'kaldi' or 'whisper'")
+        check_choice("fbank: convention", convention, CONVENTIONS)
         self.n_mels, self.convention = n_mels, convention
         self.win_length = win_length or fs * 25 // 1000
         self.hop_length = hop_length or fs // 100

@@ -7,6 +7,7 @@ Symbols: b batch, t time, e d_model, d d_inner = expand * d_model, n d_state, r 
 """
 
 import math
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,8 @@ from mambaasr.checks import check_choice, check_flags, check_positive, check_rat
 from mambaasr.layers.cpu import Linear, linear
 from mambaasr.layers.mixer import Parts, StateSpaceMixer, draw_step_bias
 from mambaasr.ops import selective_scan_fn, selective_state_update
+
+DT_INITS, A_INITS = ("random", "constant"), ("s4d_real", "noise")
 
 
 class Mamba(StateSpaceMixer):
@@ -53,10 +56,10 @@ class Mamba(StateSpaceMixer):
         dt_rank: int | str = "auto",
         dt_min: float = 0.001,
         dt_max: float = 0.1,
-        dt_init: str = "random",
+        dt_init: Annotated[str, DT_INITS] = "random",
         dt_scale: float = 1.0,
         dt_init_floor: float = 1e-4,
-        A_init: str = "s4d_real",
+        A_init: Annotated[str, A_INITS] = "s4d_real",
         A_noise: float = 0.1,
         conv_bias: bool = True,
         bias: bool = False,
@@ -72,8 +75,8 @@ class Mamba(StateSpaceMixer):
         check_flags(conv_bias=conv_bias, bias=bias)
         if dt_min > dt_max:
             raise ValueError(f"Mamba: dt_min is {dt_min}; it must not be above dt_max, {dt_max}")
-        check_choice("Mamba: dt_init", dt_init, ("random", "constant"))
-        check_choice("Mamba: A_init", A_init, ("s4d_real", "noise"))
+        check_choice("Mamba: dt_init", dt_init, DT_INITS)
+        check_choice("Mamba: A_init", A_init, A_INITS)
         self.d_model, self.d_state, self.d_conv = d_model, d_state, d_conv
         self.d_inner = self.d_ssm = self.conv_channels = int(expand * d_model)
         self.conv_bias, self.state_shape = conv_bias, (self.d_inner, d_state)

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from mambaasr.checks import check_choice, check_rates
 from mambaasr.layers.bidirectional import MERGES, InnerBiMamba, InnerBiMamba2, OuterBiMamba
@@ -34,7 +34,7 @@ class CausalMixerConf:
             :meth:`make`, which knows how they fit each other.
     """
 
-    mixer: str = "mamba1"
+    mixer: Annotated[str, MIXERS] = "mamba1"
     d_state: int | None = None
     d_conv: int = 4
     expand: float = 2
@@ -124,8 +124,8 @@ class MixerConf(CausalMixerConf):
     Further attributes and errors: see :class:`CausalMixerConf`.
     """
 
-    direction: str = "uni"
-    merge: str = "sum"
+    direction: Annotated[str, DIRECTIONS] = "uni"
+    merge: Annotated[str, MERGES] = "sum"
 
     flat: ClassVar[dict[str, str]] = CausalMixerConf.flat | {
         "direction": "direction",

@@ -1,5 +1,7 @@
 """A language model of Mamba blocks."""
 
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 
@@ -12,7 +14,7 @@ from mambaasr.layers.cpu import Dropout, Linear, linear
 from mambaasr.layers.espnet_scorer import ESPnetScorer
 from mambaasr.layers.mixer import Mixer, State
 from mambaasr.layers.mixer_conf import CausalMixerConf
-from mambaasr.layers.norm import make_norm
+from mambaasr.layers.norm import NORMS, make_norm
 from mambaasr.layers.output import SoftmaxOutput
 from mambaasr.layers.stateful import RecurrentState
 
@@ -115,7 +117,7 @@ class MambaLM(ESPnetScorer, AbsLM):
         num_blocks: int = 6,
         linear_units: int = 0,
         mixer_conf: CausalMixerConf = CausalMixerConf(),
-        norm: str = "rms_norm",
+        norm: Annotated[str, NORMS] = "rms_norm",
         tie_weights: bool = True,
         dropout_rate: float = 0.1,
     ) -> None:

@@ -4,13 +4,14 @@ import contextlib
 import inspect
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
 from mambaasr.configurable import configurable
 from mambaasr.model.base import ASRModel, Encoded, LossPart, Statistics
-from mambaasr.model.options import check_options
+from mambaasr.model.options import CONDITIONING, check_options
 from mambaasr.ops.lengths import zero_padding
 
 
@@ -57,7 +58,7 @@ class MultilingualModel(ASRModel):
         encoder: nn.Module,
         ctc: nn.Module,
         languages: Sequence[str] | None = None,
-        conditioning: str = "none",
+        conditioning: Annotated[str, CONDITIONING] = "none",
         families: Mapping[str, str] | None = None,
         lid_weight: float = 0.0,
         **options: object,

@@ -1,5 +1,7 @@
 """Unimodal aggregation between an encoder and CTC."""
 
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 
@@ -8,7 +10,7 @@ from mambaasr.espnet_compat import AbsPostEncoder
 from mambaasr.layers.attention import SelfAttention
 from mambaasr.layers.block import EncoderBlock
 from mambaasr.layers.cpu import Dropout
-from mambaasr.layers.positions import sinusoidal, split_positions
+from mambaasr.layers.positions import POSITIONS, sinusoidal, split_positions
 from mambaasr.layers.uma import UnimodalAggregation
 from mambaasr.ops.lengths import zero_padding
 
@@ -51,7 +53,7 @@ class UMAPostEncoder(AbsPostEncoder):
         attention_heads: int = 4,
         attention_dropout_rate: float = 0.1,
         linear_units: int = 2048,
-        positions: str = "sinusoidal",
+        positions: Annotated[str, POSITIONS] = "sinusoidal",
         dropout_rate: float = 0.1,
     ) -> None:
         super().__init__()

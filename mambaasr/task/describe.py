@@ -90,11 +90,17 @@ def _options(made):
 
 
 def _option(parameter):
-    """Return whether an argument must be given, and the plain types that it may have."""
+    """Return whether an argument must be given, the plain types that it may have, and its choices.
+
+    Of a name the choices stand in its annotation: ``Annotated[str, NORMS]``.
+    """
     annotation = parameter.annotation
     found: dict[str, Any] = {}
     if parameter.default is parameter.empty:
         found["required"] = True
+    if typing.get_origin(annotation) is typing.Annotated:
+        found["choices"] = list(annotation.__metadata__[0])
+        annotation = annotation.__origin__
     union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
     parts = set(typing.get_args(annotation) if union else (annotation,)) - {types.NoneType}
     if parts and parts <= {int, float, bool, str}:

@@ -86,11 +86,6 @@ def test_what_fits_passes(build):
             "lid_weight is -3",
         ),
         (
-            "model: multilingual\nmodel_conf:\n  conditioning: dialect\n",
-            "block.yaml: line 3: model_conf: ",
-            "conditioning is 'dialect'; choose one of none, language, family",
-        ),
-        (
             "scheduler: warmup_cosine\nscheduler_conf:\n  warmup_steps: -5\n",
             "block.yaml: line 3: scheduler_conf: ",
             "warmup_steps is -5",

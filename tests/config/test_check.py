@@ -61,6 +61,18 @@ def test_good_config(write):
         ("token_type: letters\n", 1, ["token_type", "char"]),
         ("model: multilingual\nmodel_conf:\n  langs: [en]\n", 3, ["`langs`", "languages"]),
         ("model: multilingual\nmodel_conf:\n  lsm_weigth: 0.1\n", 3, ["lsm_weight"]),
+        (
+            "model: multilingual\nmodel_conf:\n  conditioning: dialect\n",
+            3,
+            ["conditioning `dialect` is unknown", "family, language, none"],
+        ),
+        (
+            "encoder: conmamba\nencoder_conf:\n  mixer_conf:\n    mixer: mamba3\n",
+            4,
+            ["mixer `mamba3` is unknown", "allowed: mamba1, mamba2"],
+        ),
+        ("encoder: conmamba\nencoder_conf:\n  mixer: mamba3\n", 3, ["mixer `mamba3` is unknown"]),
+        ("decoder: mamba\ndecoder_conf:\n  positions: rotary\n", 3, ["positions `rotary`"]),
         ("postencoder: uma\npostencoder_conf: {max_frame: 3}\n", 2, ["max_frames"]),
     ],
 )

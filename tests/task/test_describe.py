@@ -52,6 +52,7 @@ def test_options_of_a_mixer_stand_in_mixer_conf_or_beside_it():
     assert {"mixer", "direction", "d_state", "dt_rank", "headdim"} <= below.keys()
     assert not {"d_model", "options"} & below.keys()
     assert keys["mixer_dropout_rate"] == below["dropout_rate"] == {"kinds": ["float"]}
+    assert keys["mixer"] == below["mixer"] == {"kinds": ["str"], "choices": ["mamba1", "mamba2"]}
     causal = of_class("decoder", Causal)["keys"]
     assert "direction" not in causal and "direction" not in causal["mixer_conf"]["below"]["keys"]
     assert set(inspect.signature(Mixing).parameters) - {"input_size"} == keys.keys()
