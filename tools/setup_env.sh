@@ -106,8 +106,9 @@ trap 'rm -rf "$scratch"' EXIT
 pin=$(grep -E '^uv==' "$lock" | cut -d ' ' -f 1)
 uv=$(PATH=$env_dir/bin:$PATH type -P uv || true)
 if ! "${uv:-false}" --version >/dev/null 2>&1; then
+    # The environment's own Python has no pip, and the Makefile puts it first.
     for python in "${PYTHON:-python3}" python3 python3.12 python3.13 python; do
-        "$python" -m pip install --quiet --disable-pip-version-check --target "$scratch/uv" "$pin" \
+        PATH=${PATH//$env_dir\/bin:/} "$python" -m pip install --quiet --disable-pip-version-check --target "$scratch/uv" "$pin" \
             2>"$scratch/said" && break
     done
     uv=$scratch/uv/bin/uv

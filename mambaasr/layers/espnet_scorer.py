@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mambaasr.layers.output import log_softmax
 from mambaasr.layers.stateful import RecurrentScorer, RecurrentState
 
 # Batches of the newest tokens stay: ESPnet's search over blocks of speech goes back by two. Others
@@ -177,7 +178,7 @@ class ESPnetScorer(RecurrentScorer):
         logits, batch.state = self.step(tokens, batch.live)
         batch.length = length
         search.keep(batch)
-        scores = torch.log_softmax(logits.flatten(0, 1).float(), dim=-1)
+        scores = log_softmax(logits.flatten(0, 1))
         return scores, [HypothesisRow(search, batch, index) for index in range(len(rows))]
 
     def score(

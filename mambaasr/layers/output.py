@@ -49,7 +49,7 @@ class SoftmaxOutput(nn.Module):
 
     def log_probs(self, x: Tensor) -> Tensor:
         """See :meth:`OutputLayer.log_probs`."""
-        return _log_softmax(self.logits(x))
+        return log_softmax(self.logits(x))
 
     def loss(self, x: Tensor, lengths: Tensor, targets: Tensor, target_lengths: Tensor) -> Tensor:
         """See :meth:`OutputLayer.loss`; the targets of frames, so that the lengths are equal.
@@ -86,12 +86,13 @@ class CTCOutput:
 
     def log_probs(self, x: Tensor) -> Tensor:
         """See :meth:`OutputLayer.log_probs`."""
-        return _log_softmax(self.logits(x))
+        return log_softmax(self.logits(x))
 
     def loss(self, x: Tensor, lengths: Tensor, targets: Tensor, target_lengths: Tensor) -> Tensor:
         """See :meth:`OutputLayer.loss`; summed over all alignments of the targets with x."""
         return self.ctc(x, lengths, targets, target_lengths)
 
 
-def _log_softmax(logits: Tensor) -> Tensor:
+def log_softmax(logits: Tensor) -> Tensor:
+    """Return the log-probabilities of an output layer's logits, at least in fp32."""
     return torch.log_softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), dim=-1)

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from mambaasr.configurable import configurable
 from mambaasr.espnet_compat import ESPnetASRModel, force_gatherable
+from mambaasr.layers.output import CTCOutput
 
 type Statistics = dict[str, Tensor | float | None]
 
@@ -125,20 +126,30 @@ def ctc_loss(model: ASRModel, batch: Encoded) -> tuple[Tensor, Statistics]:
 
     Reported are CTC's own loss, each intermediate one, and, outside of training, error rates.
     """
-    own = (batch.lengths, batch.text, batch.text_lengths)
-    loss, cer = model._calc_ctc_loss(batch.frames, *own)
+    loss, cer = _ctc_loss_of(model, batch, batch.frames, batch.text, batch.text_lengths)
     statistics = {"loss_ctc": loss.detach(), "cer_ctc": cer}
     if model.interctc_weight == 0.0 or not batch.intermediate:
         return loss, statistics
     total = 0.0
     for block, frames in batch.intermediate:
-        texts = _texts_of(model, block, batch)
-        each, cer = model._calc_ctc_loss(frames, batch.lengths, *texts)
+        each, cer = _ctc_loss_of(model, batch, frames, *_texts_of(model, block, batch))
         total = total + each
         statistics[f"loss_interctc_layer{block}"] = each.detach()
         statistics[f"cer_interctc_layer{block}"] = cer
     weight, mean = model.interctc_weight, total / len(batch.intermediate)
     return (1 - weight) * loss + weight * mean, statistics
+
+
+def _ctc_loss_of(
+    model: ASRModel, batch: Encoded, frames: Tensor, text: Tensor, text_lengths: Tensor
+) -> tuple[Tensor, float | None]:
+    """Return the loss of CTC's output layer, and outside of training the error rate."""
+    output = CTCOutput(model.ctc)
+    loss = output.loss(frames, batch.lengths, text, text_lengths)
+    if model.training or model.error_calculator is None:
+        return loss, None
+    best = output.logits(frames).argmax(-1)
+    return loss, model.error_calculator(best.cpu(), text.cpu(), is_ctc=True)
 
 
 def _texts_of(model: ASRModel, block: int, batch: Encoded) -> tuple[Tensor, Tensor]:

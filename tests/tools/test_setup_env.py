@@ -144,6 +144,11 @@ def test_pip_fetches_uv(clone, tmp_path):
     path = f"{Path(programs(tmp_path / 'bin', python3=pip).split(':')[0])}:/usr/bin:/bin"
     result = run(clone, path=path)
     assert result.returncode == 0, result.stderr
+    # Interrupted, and again by make, which puts the environment's Python first; it has no pip.
+    (clone / ".venv/mambaasr-env.stamp").unlink()
+    own = programs(clone / ".venv/bin", python3="exit 1").split(":")[0]
+    result = run(clone, path=f"{own}:{path}")
+    assert result.returncode == 0, result.stderr
     shutil.rmtree(clone / ".venv")
     nothing = "echo 'No module named pip' >&2; exit 1"
     names = ("python3", "python3.12", "python3.13", "python")
