@@ -19,6 +19,7 @@ Variables, each optional, beside those of uv (UV_DEFAULT_INDEX for a mirror) and
   TORCH=cpu|cuda      PyTorch's small CPU wheels, or the package index's own build, which carries
                       CUDA; default: cuda where an NVIDIA GPU answers, else cpu. Where PyTorch's
                       wheel index cannot be reached, cpu takes the package index's build as well.
+  TORCH_CPU_INDEX=URL a mirror of https://download.pytorch.org/whl/cpu
   USE_ACTIVE_ENV=1    install into the active virtual or conda environment instead of .venv; a torch
                       that is there already stays, and the pins then do not apply
 HELP

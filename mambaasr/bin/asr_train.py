@@ -39,7 +39,7 @@ def make_parser(task: str, description: str, examples: str) -> argparse.Argument
         f"  {slot + ':':10} {', '.join(found)}" for slot, found in of_task(task).items()
     )
     parser = argparse.ArgumentParser(
-        prog=f"{task}_train",
+        prog=f"mambaasr {task}_train",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

@@ -9,7 +9,7 @@ from mambaasr.bin import run_main
 def get_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
     parser = argparse.ArgumentParser(
-        prog="python -m mambaasr.bin.check_data",
+        prog="mambaasr check_data",
         description=__doc__,
         epilog="Exit code: 0 nothing wrong (or fixed), 1 problems, 2 nothing can be done.",
     )

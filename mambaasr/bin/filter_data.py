@@ -9,7 +9,7 @@ from mambaasr.bin import run_main
 def get_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
     parser = argparse.ArgumentParser(
-        prog="python -m mambaasr.bin.filter_data",
+        prog="mambaasr filter_data",
         description=__doc__,
         epilog="For training and validation sets only: a test set is never filtered. "
         "OUT_DIR/report.tsv names the dropped utterances, and why.",

@@ -9,7 +9,7 @@ from mambaasr.bin import run_main
 def get_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
     parser = argparse.ArgumentParser(
-        prog="python -m mambaasr.bin.format_audio",
+        prog="mambaasr format_audio",
         description=__doc__,
         epilog="A rerun keeps the files that are there and right. "
         "OUT_DIR/report.tsv names the utterances whose audio is bad, and why.",

@@ -9,7 +9,7 @@ from mambaasr.bin import run_main
 def get_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
     parser = argparse.ArgumentParser(
-        prog="python -m mambaasr.bin.join_texts",
+        prog="mambaasr join_texts",
         description=__doc__,
         epilog="Lines that cannot be used are left out, and named in OUT.report/report.tsv.",
     )

@@ -10,7 +10,7 @@ from mambaasr.errors import UserError
 def get_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
     parser = argparse.ArgumentParser(
-        prog="python -m mambaasr.bin.lm_calc_perplexity",
+        prog="mambaasr lm_calc_perplexity",
         description=__doc__ + " Writes ppl, base, utt2ppl, utt2ntokens and perplexity.json.",
         allow_abbrev=False,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,

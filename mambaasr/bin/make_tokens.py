@@ -9,7 +9,7 @@ from mambaasr.bin import run_main
 def get_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
     parser = argparse.ArgumentParser(
-        prog="python -m mambaasr.bin.make_tokens",
+        prog="mambaasr make_tokens",
         description=__doc__,
         epilog="Writes DIR/tokens.txt and, for bpe, DIR/bpe.model.",
     )

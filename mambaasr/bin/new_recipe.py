@@ -12,7 +12,7 @@ from mambaasr.bin import run_main
 def get_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
     parser = argparse.ArgumentParser(
-        prog="python -m mambaasr.bin.new_recipe",
+        prog="mambaasr new_recipe",
         description=__doc__ + " Never overwrites. docs/your_corpus.md says how to go on.",
     )
     parser.add_argument("name", metavar="NAME", help="of the corpus; the recipe is NAME/asr1")

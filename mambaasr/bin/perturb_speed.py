@@ -9,7 +9,7 @@ from mambaasr.bin import run_main
 def get_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
     parser = argparse.ArgumentParser(
-        prog="python -m mambaasr.bin.perturb_speed",
+        prog="mambaasr perturb_speed",
         description=__doc__,
         epilog="The copies' ids and speakers begin with 'sp<factor>-'; the factor 1.0 keeps them. "
         "A rerun keeps the audio that is there and right.",

@@ -11,7 +11,7 @@ from mambaasr.errors import UserError
 def get_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
     parser = argparse.ArgumentParser(
-        prog="python -m mambaasr.bin.prepare_corpus",
+        prog="mambaasr prepare_corpus",
         description=__doc__ + " Example: prepare_corpus librispeech --corpus_dir DIR "
         "--sets dev=dev-clean+dev-other test_clean=test-clean",
     )

@@ -11,7 +11,7 @@ from mambaasr.errors import UserError
 def get_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
     parser = argparse.ArgumentParser(
-        prog="python -m mambaasr.bin.score",
+        prog="mambaasr score",
         description=__doc__
         + " Writes score.json, score.txt and errors_{wer,cer,ter}.txt. A missing or empty "
         "hypothesis counts as deleted.",

@@ -8,9 +8,7 @@ from mambaasr.bin import run_main
 
 def get_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
-    parser = argparse.ArgumentParser(
-        prog="python -m mambaasr.bin.show_results", description=__doc__
-    )
+    parser = argparse.ArgumentParser(prog="mambaasr show_results", description=__doc__)
     parser.add_argument("exp", metavar="EXP", nargs="+", help="folders such as exp/asr_<tag>")
     parser.add_argument("--output", metavar="RESULTS.md", help="file to write as well")
     return parser

@@ -80,6 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = [os.path.relpath(table.recipe / "../../TEMPLATE/asr1/table.sh"), args.table]
     words += ["--recipe", args.recipe] if args.recipe else []
     words += ["--scale", args.scale] if args.scale else []
+    given.pop("dry_run", None)  # what is printed is to be run
     words += option_words(given)
     text = table_page(table, words)
     print(text, end="", flush=True)

@@ -77,6 +77,10 @@ def call(recipe, *words, cwd=None):
 
 @pytest.mark.slow
 def test_a_table_from_nothing_to_its_figures(recipe):
+    planned = call(recipe, "--rows", "good", "--dry_run", "true")
+    assert planned.returncode == 0 and "would run: it was not done yet" in planned.stdout
+    assert "tables/x.yaml --rows good`" in planned.stdout  # to be run, not to be planned
+
     done = call(recipe)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "--nbpe 0: must be at least 1" in done.stderr

@@ -75,7 +75,7 @@ def fake_uv(clone, answer="exit 0"):
 def test_help_names_every_variable(clone):
     result = run(clone, "--help")
     assert result.returncode == 0
-    for variable in ("PYTHON", "TORCH", "USE_ACTIVE_ENV", "--dry-run"):
+    for variable in ("PYTHON", "TORCH", "TORCH_CPU_INDEX", "USE_ACTIVE_ENV", "--dry-run"):
         assert variable in result.stdout
 
 
