@@ -174,7 +174,10 @@ def _finish(folder, dropped, where, token_type, vocabulary):
             _write(folder / f"text_shape.{token_type}", [f"{line},{vocabulary}" for line in kept])
     write_report(folder, [Dropped(key, where, dropped[key]) for key in gone])
     if gone:
-        logging.warning(f"{len(gone)} utterances do not fit their frames, see {folder}/report.tsv")
+        logging.warning(
+            f"{len(gone)} of {len(lines)} utterances are left out (a few are usual): CTC cannot "
+            f"align more tokens than encoder frames; see {folder}/report.tsv"
+        )
 
 
 def _write(path, lines):

@@ -97,7 +97,7 @@ def test_frames_of_an_unknown_encoder():
 
 def test_statistics_of_a_corpus(workspace):
     assert "Traceback" not in workspace.printed
-    assert "1 utterances do not fit their frames" in workspace.printed
+    assert "1 of 20 utterances are left out" in workspace.printed
     stats = workspace.folder / "stats/train"
     keys = [line.split()[0] for line in (stats / "speech_shape").read_text().splitlines()]
     assert len(keys) == 19 and workspace.long not in keys
