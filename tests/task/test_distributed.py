@@ -50,8 +50,8 @@ def test_two_ranks_train_one_model(workspace):
         assert torch.equal(states[0][name], value) and torch.equal(states[1][name], value), name
     (start,) = provenance.starts(folder)
     assert start["epoch"] == 1
-    # One process opens it, and goes on.
+    # One process resumes it.
     code, printed = workspace.run(
         workspace.arguments("two", "--resume", "true", "--max_epoch", "2")
     )
-    assert code == 0 and "going on after epoch 1 of 2" in printed, printed
+    assert code == 0 and "resuming after epoch 1 of 2" in printed, printed
