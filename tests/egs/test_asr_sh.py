@@ -94,28 +94,6 @@ def test_a_tested_set_keeps_its_bad_utterances(recipe, test_data):
     assert counts == expected | {"train": [11, 11], "dev": [2, 2]}
 
 
-def test_statistics_follow_all_but_what_is_known_not_to_matter(recipe):
-    (recipe / "conf/optim.yaml").write_text("optim: sgd\noptim_conf:\n  lr: 0.1\n")
-    folder = recipe / "exp/asr_stats_raw_char"
-    folder.mkdir(parents=True)
-    (folder / "log").touch()  # no log can be written: what is recorded is seen without the work
-
-    def recorded(*options):
-        done = call(recipe, *NEEDED, "--stage", "10", "--stop_stage", "10", *options)
-        assert "log/10_statistics.log: cannot be written" in done.stderr
-        return (folder / ".stages/inputs.yaml").read_text()
-
-    plain = recorded()
-    args = "--max_epoch 3 --decoder mamba --specaug specaug --encoder_conf dropout_rate=0.2"
-    args += " --model_conf ctc_weight=0.2"
-    assert recorded("--optim", "conf/optim.yaml", "--asr_args", args) == plain
-    (recipe / "conf/lid.yaml").write_text("model: multilingual\nmodel_conf:\n  lid_weight: 0.3\n")
-    assert recorded("--model", "conf/lid.yaml") == plain
-    for args in ("--frontend_conf n_mels=40", "--encoder_conf input_layer=linear", "--g2p none",
-                 "--model_conf ctc_weight=0", "--speech_volume_normalize 1.0"):  # fmt: skip
-        assert recorded("--asr_args", args) != plain, args
-
-
 def test_killed_stage_looks_unfinished(recipe):
     options = [*NEEDED, "--stop_stage", "1"]
     (recipe / "wait").touch()

@@ -16,7 +16,7 @@ NEEDED += ["--asr_config", "conf/train_asr.yaml", "--token_type", "char"]
 DATA_SH = """#!/usr/bin/env bash
 set -euo pipefail
 printf '%s\\n' "$@" > arguments
-[[ ! -e wait ]] || sleep 60
+[[ ! -e wait ]] || exec sleep 60
 for set in train dev test; do mkdir -p "data/${set}"; cp -r "prepared/${set}" data; done
 """
 

@@ -8,8 +8,11 @@ import pytest
 from recipes import NEEDED, ROOT
 
 from mambaasr.errors import UserError
+from mambaasr.recipe.configs import load_configs
+from mambaasr.recipe.names import make_names
 from mambaasr.recipe.options import OPTIONS, check, help_text, parse
 from mambaasr.recipe.run import chosen_stages, main
+from mambaasr.recipe.stages import STAGES, Recipe
 
 TEMPLATE = ROOT / "egs/TEMPLATE/asr1"
 FROZEN = Path(__file__).with_name("options.txt")
@@ -165,3 +168,25 @@ def test_dry_run_touches_nothing(recipe, capsys):
     assert "data: would run: it was not done yet\n    local/data.sh --nj=" in text
     assert "decoding of test: would run: " in text and re.search(r"^free +\d", text, re.MULTILINE)
     assert sorted(recipe.rglob("*")) == before
+
+
+def test_statistics_follow_all_but_what_is_known_not_to_matter(recipe):
+    (recipe / "conf/optim.yaml").write_text("optim: sgd\noptim_conf:\n  lr: 0.1\n")
+    (recipe / "conf/lid.yaml").write_text("model: multilingual\nmodel_conf:\n  lid_weight: 0.3\n")
+
+    def depends_on(*words):
+        o = check(parse([*NEEDED, *words])[0], TEMPLATE)
+        asr, lm = load_configs(o, False, False)
+        _, function = STAGES[10]
+        (task,) = function(o, make_names(o, asr.model_file), Recipe(TEMPLATE, asr, lm))
+        (inputs,) = set(task.inputs) & task.generated.keys()
+        return task.generated[inputs]
+
+    plain = depends_on()
+    args = "--max_epoch 3 --decoder mamba --specaug specaug --encoder_conf dropout_rate=0.2"
+    args += " --model_conf ctc_weight=0.2"
+    assert depends_on("--optim", "conf/optim.yaml", "--asr_args", args) == plain
+    assert depends_on("--model", "conf/lid.yaml") == plain
+    for args in ("--frontend_conf n_mels=40", "--encoder_conf input_layer=linear", "--g2p none",
+                 "--model_conf ctc_weight=0", "--speech_volume_normalize 1.0"):  # fmt: skip
+        assert depends_on("--asr_args", args) != plain, args
