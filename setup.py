@@ -66,6 +66,9 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     license_files=["LICENSE"],
+    # Named, an editable install is a path. Without it a finder comes last, and where a folder
+    # `mambaasr` lies in the current one (a clone's), `import mambaasr` gets that, empty.
+    package_dir={"": "."},
     packages=find_packages(include=["mambaasr", "mambaasr.*"]),
     package_data={"mambaasr.ops.native": ["*.cpp", "*.h"]},
     python_requires=">=3.12,<3.14",

@@ -3,6 +3,7 @@
 import ast
 import importlib.metadata
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -46,3 +47,13 @@ def test_every_import_is_asked_for(folder):
         if not names & asked_for():
             missing[module] = str(path.relative_to(ROOT))
     assert missing == {}
+
+
+def test_a_folder_of_its_name_does_not_hide_it(tmp_path):
+    """As where a clone is called `mambaasr` and Python starts beside it."""
+    (tmp_path / "mambaasr").mkdir()
+    code = "import mambaasr.errors; print(mambaasr.__file__)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.endswith("__init__.py\n"), done.stdout + done.stderr
