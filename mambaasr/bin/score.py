@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mambaasr.score import bootstrap, error_rate, score_files
 
     skip = frozenset(read_symbols(args.nlsyms_txt))
-    ref, hyp = _read(args.ref, skip), _read(args.hyp, skip, empty_allowed=True)
+    ref, hyp = _read(args.ref, skip), _read(args.hyp, skip, hypotheses=True)
     error_rate.check_ids(ref, hyp, args.hyp)
     speakers = _read(args.utt2spk) if args.utt2spk else None
     languages = _read(args.utt2lang) if args.utt2lang else None
@@ -77,13 +77,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         "missing": sorted(set(ref) - set(hyp)),
     }
     if args.hyp_lang:
-        found = _read(args.hyp_lang, empty_allowed=True)
+        found = _read(args.hyp_lang, hypotheses=True)
         error_rate.check_ids(ref, found, args.hyp_lang)
         error_rate.check_groups(ref, languages, "language")
         right = sum(found.get(utt) == languages[utt] for utt in ref)
         details["lid"] = {"hyp": str(args.hyp_lang), "utterances": len(ref), "correct": right}
     if args.compare:
-        other = _read(args.compare, skip, empty_allowed=True)
+        other = _read(args.compare, skip, hypotheses=True)
         error_rate.check_ids(ref, other, args.compare)
         others = error_rate.align(ref, other, error_rate.words)
         result = bootstrap.paired_bootstrap(
@@ -103,13 +103,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _read(
-    path: str, skip: frozenset[str] = frozenset(), empty_allowed: bool = False
+    path: str, skip: frozenset[str] = frozenset(), hypotheses: bool = False
 ) -> dict[str, str]:
-    """Return a Kaldi file as a dict, the words in ``skip`` left out; a bad line is an error."""
-    from mambaasr.data.kaldi_file import parse_text, read_good_table
+    """Return a Kaldi file as a dict, the words in ``skip`` left out; a bad line is an error.
 
-    table = read_good_table(path, parse_text)
-    if not table and not empty_allowed:
+    A file of hypotheses may be empty, and any character may be in them.
+    """
+    from mambaasr.data.kaldi_file import parse_hypothesis, parse_text, read_good_table
+
+    table = read_good_table(path, parse_hypothesis if hypotheses else parse_text)
+    if not table and not hypotheses:
         raise UserError(f"{path}: the file is empty; write it, one 'id value' a line")
     if not skip:
         return dict(table)

@@ -81,6 +81,14 @@ def parse_text(value: str) -> str:
     return value
 
 
+def parse_hypothesis(value: str) -> str:
+    """Return a hypothesis, which counts whatever a model says: no control character is refused.
+
+    Byte fallback spells any of them; each becomes U+FFFD, which no reference holds.
+    """
+    return _CONTROL.sub("\ufffd", value)
+
+
 def parse_path(value: str) -> str:
     """Return the path of an audio file; commands are refused, never run."""
     if not value:

@@ -268,8 +268,10 @@ def _plain(
     text: str | None, token: Sequence[str], token_int: Sequence[int], hypothesis: Any
 ) -> dict[str, Any]:
     """Return one of Speech2Text's hypotheses as plain values."""
+    from mambaasr.data.kaldi_file import parse_hypothesis
+
     return {
-        "text": " ".join((text or "").split()),
+        "text": parse_hypothesis(" ".join((text or "").split())),
         "token": " ".join(token),
         "token_int": " ".join(map(str, token_int)),
         "score": float(hypothesis.score),

@@ -38,6 +38,19 @@ def test_scores_and_comparison(files, tmp_path, capsys):
     assert "no difference is shown" in printed
 
 
+def test_control_characters_in_hypotheses_are_wrong_and_no_more(files, capsys):
+    """Byte fallback can spell any: <0x00>, <0x1B>."""
+    ref = files("ref", "u1 one two\nu2 three\n")
+    hyp = files("hyp", "u1 one t\x00wo\nu2 \x1b three\n")
+    assert main(["--ref", ref, "--hyp", hyp]) == 0
+    # "t\ufffdwo" for "two", and one insertion
+    assert (
+        "| total |   2 |   3 | 66.7 | 33.3 | 0.0 | 33.3 | 66.7 | 100.0 |" in capsys.readouterr().out
+    )
+    with pytest.raises(UserError, match="control character"):
+        main(["--ref", hyp, "--hyp", ref])
+
+
 def test_languages_and_how_often_they_were_found(files, tmp_path, capsys):
     ref = files("ref", "u1 one two\nu2 drei\nu3 vier\n")
     options = ["--ref", ref, "--hyp", files("hyp", "u1 one two\nu2 drei\n")]
