@@ -1,7 +1,9 @@
 """A task's command as a process: its lock, its output in terminal and log, its end."""
 
 import ctypes
+import errno
 import fcntl
+import functools
 import os
 import shlex
 import shutil
@@ -12,7 +14,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
@@ -22,6 +23,8 @@ from mambaasr.errors import UserError
 
 # What a command gets after SIGTERM to write what it holds, before SIGKILL.
 GRACE_SECONDS = 10
+# What flock says on file systems (of networks, mostly) that have none.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
 _PR_SET_PDEATHSIG = 1
 _prctl: Any = getattr(ctypes.CDLL(None), "prctl", None)  # Linux only
 _mute = False
@@ -73,6 +76,8 @@ def locked(path: Path, name: str) -> Iterator[BinaryIO]:
         path: of the lock file, which stays.
         name: of the task, for messages.
 
+    Where the file system has no locks, this is said once, and nobody waits.
+
     Raises:
         UserError: the file cannot be written.
     """
@@ -89,9 +94,18 @@ def locked(path: Path, name: str) -> Iterator[BinaryIO]:
                 other = lock.read().decode().strip()
                 say(f"{name}: another run is at it (process {other}); waiting")
                 fcntl.flock(lock, fcntl.LOCK_EX)
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise
+                _warn_of_no_locks(path.parent, error.strerror)
             lock.truncate(0)
             lock.write(b"%d\n" % os.getpid())
         yield lock
+
+
+@functools.cache
+def _warn_of_no_locks(folder: Path, reason: str) -> None:
+    say(f"{folder}: locks do not work here ({reason}): do not start this recipe twice at a time")
 
 
 @contextmanager
@@ -165,7 +179,7 @@ def execute(command: list[str], name: str, lock: BinaryIO, log: IO[bytes]) -> in
                 stderr=subprocess.STDOUT,
                 env=os.environ | {"PYTHONUNBUFFERED": "1"},
                 pass_fds=(lock.fileno(),),
-                preexec_fn=partial(_end_with_parent, os.getpid()) if _prctl else None,
+                preexec_fn=functools.partial(_end_with_parent, os.getpid()) if _prctl else None,
             )
         except OSError as error:
             raise UserError(f"{name}: {error}") from error

@@ -1,6 +1,7 @@
 """Tasks of a recipe: skipped when done and still right, redone and resumed otherwise."""
 
 import csv
+import errno
 import json
 import os
 import re
@@ -565,6 +566,16 @@ def test_two_runs_take_turns(tmp_path):
     assert out.read_text() == "once\n"
     first.stdout.close()
     second.stdout.close()
+
+
+def test_a_file_system_without_locks(copy, capsys, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    assert "locks do not work here (No locks available)" in message_of(copy(), capsys)
+    again = message_of(copy(), capsys)
+    assert "done already" in again and "locks" not in again
 
 
 def test_a_closed_terminal_stops_nothing(tmp_path):
