@@ -97,15 +97,15 @@ def locked(path: Path, name: str) -> Iterator[BinaryIO]:
             except OSError as error:
                 if error.errno not in _NO_LOCKS:
                     raise
-                _warn_of_no_locks(path.parent, error.strerror)
+                _warn_of_no_locks(error.strerror)
             lock.truncate(0)
             lock.write(b"%d\n" % os.getpid())
         yield lock
 
 
 @functools.cache
-def _warn_of_no_locks(folder: Path, reason: str) -> None:
-    say(f"{folder}: locks do not work here ({reason}): do not start this recipe twice at a time")
+def _warn_of_no_locks(reason: str) -> None:
+    say(f"this file system has no locks ({reason}): do not start this recipe twice at a time")
 
 
 @contextmanager

@@ -573,7 +573,7 @@ def test_a_file_system_without_locks(copy, capsys, monkeypatch):
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr("fcntl.flock", refuse)
-    assert "locks do not work here (No locks available)" in message_of(copy(), capsys)
+    assert "this file system has no locks (No locks available)" in message_of(copy(), capsys)
     again = message_of(copy(), capsys)
     assert "done already" in again and "locks" not in again
 
