@@ -7,7 +7,7 @@ A folder holds
 ``segments``          utterance, recording, start, end [s]; optional, else one utterance a file
 ``text``              utterance, transcript (may be empty)
 ``utt2spk``           utterance, speaker
-``spk2utt``           speaker, utterances: derived from ``utt2spk``; optional when read
+``spk2utt``           speaker, utterances: written as ``utt2spk`` says, never read
 ``utt2lang``          utterance, language; optional
 ``utt2num_samples``   utterance, length in samples; optional, written by formatting
 ====================  =====================================================================
@@ -115,8 +115,8 @@ class DataFolder:
         if problems:
             more = f" ({len(problems) - 1} more problems)" if len(problems) > 1 else ""
             raise UserError(
-                f"{problems[0]}{more}. To see them all: python -m mambaasr.bin.check_data "
-                f"'{path}'; to drop such utterances: add --fix"
+                f"{problems[0]}{more}. To see them all: mambaasr check_data '{path}'; to drop such "
+                "utterances: add --fix"
             )
         return folder
 
@@ -225,21 +225,6 @@ class DataFolder:
             for utt in table:
                 if utt not in self.audio and utt not in reported:
                     report(table, utt, "no audio", "add it to wav.scp, or remove the line")
-        return problems + self._speaker_problems(named)
-
-    def _speaker_problems(self, named: set[str | None]) -> list[Problem]:
-        """Return where spk2utt contradicts utt2spk; fixing rewrites it, nothing is dropped."""
-        path = self.path / "spk2utt"
-        if not path.is_file():
-            return []
-        problems, remedy = [], "remove the file or run check_data --fix: it follows from utt2spk"
-        listed = read_table(path, parse_text, problems, keyed=False)
-        expected = self.spk2utt
-        for speaker in sorted({*listed, *expected}):
-            utts = set(listed.get(speaker, "").split())
-            if utts.symmetric_difference(expected.get(speaker, ())) - named:
-                reason = f"{speaker}: other utterances than in utt2spk"
-                problems.append(Problem(listed.where(speaker), reason, remedy))
         return problems
 
     def missing_audio(self) -> list[Problem]:

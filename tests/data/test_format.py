@@ -186,7 +186,6 @@ def test_ids_that_are_no_file_names(sines, tmp_path):
         for old, new in names.items():
             content = content.replace(f"{old} ", f"{new} ")
         (path / name).write_text(content)
-    (path / "spk2utt").unlink()
     format_folder(path, tmp_path / "dump", 16000)
     assert "3 were there already" in format_folder(path, tmp_path / "dump", 16000)
     folder = DataFolder.read(tmp_path / "dump")
