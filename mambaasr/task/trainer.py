@@ -106,12 +106,29 @@ class Trainer(EspnetTrainer):
     def train_one_epoch(
         cls, iterator: Iterable, reporter: Any, options: Any, **kwargs: Any
     ) -> bool:
-        """Train as ESPnet does, with a progress bar."""
-        title = f"epoch {reporter.get_epoch()}/{options.max_epoch}"
-        return super().train_one_epoch(
-            iterator=Progress(iterator, title, reporter), reporter=reporter, options=options,
-            **kwargs,
-        )  # fmt: skip
+        """Train as ESPnet does, with a progress bar.
+
+        Returns:
+            Whether no update was made.
+
+        Raises:
+            UserError: no update was made in the first epoch, so the model is untrained.
+        """
+        # Those of an epoch's last, incomplete accumulation are no part of this epoch's.
+        for optimizer in kwargs["optimizers"]:
+            optimizer.zero_grad()
+        epoch = reporter.get_epoch()
+        progress = Progress(iterator, f"epoch {epoch}/{options.max_epoch}", reporter)
+        invalid = super().train_one_epoch(
+            iterator=progress, reporter=reporter, options=options, **kwargs
+        )
+        if invalid and epoch == 1:
+            raise UserError(
+                "the first epoch made no update: either its batches are fewer than accum_grad "
+                f"({options.accum_grad}), or loss or gradients were not finite in any; try a "
+                "smaller accum_grad or batch_bins, a lower learning rate, a longer warm-up"
+            )
+        return invalid
 
     @classmethod
     def validate_one_epoch(
