@@ -42,6 +42,12 @@ from mambaasr.source import PACKAGE, code_of
 Record = dict[str, Any]
 Marks = dict[str, str | None]
 
+# What a signal does to a command.
+_ENDS = {
+    signal.SIGINT: "was stopped",
+    signal.SIGTERM: "was stopped",
+    signal.SIGKILL: "was killed, perhaps because the memory was full,",
+}
 # How many processes and devices do the work does not change what comes out.
 DEVICES = ("nj", "ngpu")
 
@@ -408,8 +414,7 @@ def run(
             _write(task.marker, before)  # it failed before it touched anything
         _add_timing(task, timings, begun, seconds, used, status)
         if status != 0:
-            stopped = status - 128 in (signal.SIGINT, signal.SIGTERM)
-            how = "was stopped" if stopped else "failed"
+            how = _ENDS.get(status - 128, "failed")
             say(f"{task.name}: {how} with exit status {status}; log: {task.log}")
             return status
         if missing:

@@ -401,6 +401,12 @@ def test_failing_command_leaves_no_marker(copy, capsys):
     assert run(task) == 1
 
 
+def test_a_killed_command_says_so(copy, capsys):
+    assert run(copy(command=["bash", "-c", "kill -9 $$"])) == 137
+    printed = capsys.readouterr().out
+    assert "killed, perhaps because the memory was full, with exit status 137" in printed
+
+
 def test_missing_output_is_an_error(copy):
     task = copy(command=["true"])
     with pytest.raises(UserError, match="ended without writing out"):
