@@ -30,7 +30,7 @@ SEARCH = (
 def get_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
     parser = argparse.ArgumentParser(
-        prog="python -m mambaasr.bin.asr_inference",
+        prog="mambaasr asr_inference",
         description="Decode a set with a trained model, under the names of ESPnet's options. "
         "Writes text, token, token_int, 1best_recog/, failed.tsv and decode.json. "
         "Resumable.",

@@ -3,16 +3,16 @@
 Values stay text, as given, but for switches (bool): a task compares the words of its command.
 """
 
-import difflib
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from mambaasr.errors import UserError
 from mambaasr.parallel import usable_cores
+from mambaasr.recipe.advice import advise, near_words
 
 # The recipes' shared files; a recipe may lie in another repository than the package.
 TEMPLATE = Path("../../TEMPLATE/asr1")
@@ -315,8 +315,9 @@ def parse_given(words: Sequence[str]) -> tuple[dict[str, str | bool], bool]:
         name, equals, value = word[2:].partition("=")
         name = name.replace("-", "_")
         if name not in OPTIONS:
-            near = near_words(f"--{name}", [f"--{known}" for known in OPTIONS])
-            raise UserError(f"unknown option --{name}{near}; --help lists them all")
+            value = value or next(filter(str.strip, waiting), "") or "VALUE"
+            advice = advise(name, value, OPTIONS)
+            raise UserError(f"unknown option --{name}{advice}; --help lists them all")
         if not equals:
             if not waiting:
                 raise UserError(f"--{name} needs a value")
@@ -506,9 +507,3 @@ def find_yaml(option: str, value: str, template: Path = TEMPLATE, recipe: Path =
     names = sorted(filter(wanted.get(option), stems))
     near = near_words(Path(named).stem, names)
     raise UserError(f"--{option} {value}: no such file{near}; there are: {' '.join(names)}")
-
-
-def near_words(word: str, words: Iterable[str]) -> str:
-    """Return " (did you mean ...?)", or nothing where no word looks like it."""
-    near = difflib.get_close_matches(word, list(words))
-    return f" (did you mean {' or '.join(near)}?)" if near else ""

@@ -43,7 +43,7 @@ Record = dict[str, Any]
 Marks = dict[str, str | None]
 
 # What a signal does to a command.
-_ENDS = {
+_ENDS: dict[int, str] = {
     signal.SIGINT: "was stopped",
     signal.SIGTERM: "was stopped",
     signal.SIGKILL: "was killed, perhaps because the memory was full,",

@@ -1,0 +1,64 @@
+"""What to write for an option that ``run.sh`` does not have."""
+
+import difflib
+from collections.abc import Collection, Iterable
+
+from mambaasr.config.schema import schema
+from mambaasr.decode.options import SEARCH
+
+_FROM_STAGE_3 = "stage 3 writes 16-bit audio and front ends read it"
+# Options of ESPnet2's asr.sh -> what serves instead, or why there is none.
+ABSENT = {
+    "feats_type": f"{_FROM_STAGE_3}: there is nothing to choose",
+    "feats_extract": f"{_FROM_STAGE_3}; choose it with frontend: in the training's yaml",
+    "num_nodes": "one machine trains: --ngpu N",
+    "g2p": 'texts are trained on as they are: --asr_args "--g2p NAME"',
+    "cleaner": "texts are trained on as they are; clean them in local/data.sh",
+    "download_model": "decode with a trained model of yours: --asr_exp DIR",
+    "use_ngram": "n-gram models are not built yet; --use_lm true has a neural one",
+    "ngram_num": "n-gram models are not built yet; --use_lm true has a neural one",
+    "use_word_lm": "the language model has the tokens of the recognizer",
+    "use_streaming": "streaming is not built yet",
+    "skip_packing": "packing is not built yet",
+    "skip_upload": "uploading is not built yet",
+    "hf_repo": "uploading is not built yet",
+    "num_splits_asr": "the training reads a set of any size as it is",
+    "num_splits_lm": "the training reads texts of any size as they are",
+    "eval_valid_set": 'name it among the test sets: --test_sets "dev test"',
+    "python": "the environment's is used: see tools/setup_env.sh",
+    "post_process_local_data_opts": "local/data.sh does it: --local_data_opts",
+    "gpu_id": "CUDA_VISIBLE_DEVICES=N ./run.sh ...",
+}
+
+
+def advise(name: str, value: str, known: Collection[str]) -> str:
+    """Say what was probably meant by an option that is not there.
+
+    Args:
+        name: the option, without dashes.
+        value: its value as it was given, or a placeholder.
+        known: the options that are there.
+
+    Returns:
+        A text to stand behind "unknown option --name".
+    """
+    if name in ABSENT:
+        return f": {ABSENT[name]}"
+    words = [f"--{each}" for each in known]
+    if near := near_words(f"--{name}", words, 0.8):
+        return near
+    places = ["--inference_args"] if name in SEARCH else []
+    places += ["--asr_args"] if name in schema("asr")["options"] else []
+    lines = [f'{place} "--{name} {value}"' for place in places]
+    for slot, choice in schema("asr")["slots"].items():
+        if any(name in made["keys"] for made in choice["classes"].values()):
+            lines.append(f'--asr_args "--{slot}_conf {name}={value}"')
+    if lines:
+        return f": write {' or '.join(lines)}"
+    return near_words(f"--{name}", words)
+
+
+def near_words(word: str, words: Iterable[str], cutoff: float = 0.6) -> str:
+    """Return " (did you mean ...?)", or nothing where no word looks like it."""
+    near = difflib.get_close_matches(word, list(words), cutoff=cutoff)
+    return f" (did you mean {' or '.join(near)}?)" if near else ""
