@@ -66,10 +66,16 @@ def in_folder(folder: str, *names: str) -> list[str]:
     return [f"{folder}/{name}" for name in names]
 
 
+# $CORPUS, ${CORPUS}, os.environ["CORPUS"], os.getenv("CORPUS")
+_READS = re.compile(rb"""(?:\$\{?|environ(?:\.get)?[\[(]["']|getenv\(["'])([A-Z_]\w*)""")
+# Scripts read these too; they decide no corpus.
+_OF_THE_SHELL = set("HOME HOSTNAME LANG LC_ALL OLDPWD PATH PWD SHELL TMPDIR USER".split())
+
+
 @stage(1, "data preparation")
 def prepare_data(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
     words = o.words("local_data_opts")
-    variables = corpus_variables(recipe.template / "db.sh")
+    variables = corpus_variables(Path("db.sh"), recipe.template / "db.sh")
     # What db.sh says of the corpora that local/ asks for, and those that are named by hand.
     named = (re.sub("^--[^=]*=", "", word) for word in words)
     corpora = [*variables.values(), *(word for word in named if not word.startswith("--"))]
@@ -89,16 +95,25 @@ def prepare_data(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
     )
 
 
-def corpus_variables(db: Path) -> dict[str, str]:
-    """Return the variables of ``db.sh`` that the recipe's ``local`` names, with their values.
+def corpus_variables(*files: Path) -> dict[str, str]:
+    """Return the variables that the recipe's ``local`` reads, with their values.
 
-    ``asr.sh`` has read the file, so the values are those of the environment.
+    These are the ones of the recipe's and the template's ``db.sh`` that it names, and what else
+    it takes from the environment and finds there. ``asr.sh`` has read the files, so all values are
+    those of the environment.
+
+    Args:
+        files: each ``db.sh``, which may be absent.
     """
-    text = db.read_text(encoding="utf-8") if db.is_file() else ""
-    names = re.findall(r"^ *(?:export )?([A-Za-z_]\w*)=", text, re.MULTILINE)
-    sources = [path for path in sorted(Path("local").rglob("*")) if path.is_file()]
-    said = {word for path in sources for word in re.findall(rb"\w+", path.read_bytes())}
-    return {name: os.environ.get(name, "") for name in names if name.encode() in said}
+    sources = [path.read_bytes() for path in sorted(Path("local").rglob("*")) if path.is_file()]
+    said = {word.decode() for text in sources for word in re.findall(rb"\w+", text)}
+    read = {word.decode() for text in sources for word in _READS.findall(text)}
+    listed = set()
+    for db in filter(Path.is_file, files):
+        text = db.read_text(encoding="utf-8")
+        listed.update(re.findall(r"^ *(?:export )?([A-Za-z_]\w*)=", text, re.MULTILINE))
+    names = (listed & said) | (read & os.environ.keys() - _OF_THE_SHELL)
+    return {name: os.environ.get(name, "") for name in sorted(names)}
 
 
 @stage(2, "speed perturbation")

@@ -57,6 +57,21 @@ def test_stage_1_again_when_its_corpus_lies_elsewhere(recipe):
     assert "stage 1: data: done already" in done.stdout
 
 
+def test_stage_1_again_when_what_it_reads_from_the_environment_changed(recipe):
+    options = [*NEEDED, "--stop_stage", "1"]
+    with open(recipe / "local/data.sh", "a") as stream:
+        stream.write(': "${MINE-}" "${OTHER-}"\n')
+    (recipe / "local/more.py").write_text("import os\nos.environ.get('THIRD')\n")
+    (recipe / "db.sh").write_text("MINE=${MINE:-/mine}\n")
+    variables = environment()
+    call(recipe, *options, env=variables)
+    assert "stage 1: data: done already" in call(recipe, *options, env=variables).stdout
+    for name, before in (("MINE", "/mine"), ("OTHER", "not given"), ("THIRD", "not given")):
+        variables[name] = "/else"
+        done = call(recipe, *options, env=variables)
+        assert f"stage 1: data: {name}: {before}, now /else" in done.stdout
+
+
 def test_a_mended_data_folder_stays_mended(recipe, test_data):
     some_of_an4(test_data, recipe)
     wrong = recipe / "prepared/test/utt2spk"

@@ -6,8 +6,10 @@ set -euo pipefail
 here=$(dirname "${BASH_SOURCE[0]}")
 # shellcheck source-path=SCRIPTDIR source=path.sh
 . "${here}/path.sh"
-# Where the corpora lie, for local/data.sh.
+# Where the corpora lie, for local/data.sh; a recipe may have a db.sh of its own.
 set -a
+# shellcheck source=/dev/null
+[[ ! -f db.sh ]] || . ./db.sh
 # shellcheck source-path=SCRIPTDIR source=db.sh
 . "${here}/db.sh"
 set +a
