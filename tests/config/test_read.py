@@ -102,6 +102,6 @@ def test_forms_of_a_conf(text, expected):
     ],
 )
 def test_mistakes_in_a_conf(text, part):
-    with pytest.raises(UserError, match=f"^--optim_conf .*{part}") as caught:
+    with pytest.raises(UserError, match=f"^--optim_conf.*: .*{part}") as caught:
         Config("x.yaml").lay_over("optim_conf", text)
     assert "\n" not in str(caught.value)
