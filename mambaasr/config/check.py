@@ -150,6 +150,8 @@ def describe_option(action: argparse.Action) -> dict[str, Any]:
 
 def _typed(value, option):
     """Return a value as ESPnet's parser reads its text, or as it is where that cannot be read."""
+    if isinstance(value, float) and value.is_integer():  # 1.0e+6
+        value = int(value)
     text, kinds = str(value).lower(), option.get("kinds", [""])
     named = {str(each).lower(): each for each in option.get("choices", ())}
     if "none" in (*kinds, *named):

@@ -10,8 +10,8 @@ import yaml
 
 from mambaasr.errors import UserError
 
-# YAML 1.1 reads 1e-3 as a string, as it wants a dot in a number with an exponent.
-_READ_AS_TEXT = re.compile(r"([-+]?[0-9][0-9_]*)[eE]([-+]?[0-9]+)|None")
+# YAML 1.1 wants a dot and a sign in a number with an exponent: 1e-3 and 1.0e6 are text to it.
+_READ_AS_TEXT = re.compile(r"([-+]?[0-9][0-9_]*)(\.[0-9_]*)?[eE]([-+]?[0-9]+)|None")
 
 
 class Config(dict[str, Any]):
@@ -146,9 +146,9 @@ def _walk(config, node, keys):
             _walk(config, value, (*keys, index))
     else:
         config.texts[keys] = node.value
-        number = _READ_AS_TEXT.fullmatch(node.value)
+        found = _READ_AS_TEXT.fullmatch(node.value)
         in_conf = bool(keys) and str(keys[0]).endswith("_conf")
-        if number and in_conf and not node.style and node.tag.endswith(":str"):
-            written = "{}.0e{}".format(*number.groups()) if number[1] else "null"
+        if found and in_conf and not node.style and node.tag.endswith(":str"):
+            written = f"{found[1]}{found[2] or '.0'}e{int(found[3]):+}" if found[1] else "null"
             place = _at(config, node.start_mark)
             raise UserError(f"{place}: yaml reads {node.value} as text; write {written}")

@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Any
 
 from mambaasr.config import Config, check_training, dump, merge, model_file, read
 from mambaasr.decode.options import check_decoding
@@ -47,7 +48,7 @@ class TrainingConfig:
             keep: flat names that matter although a pattern fits.
             drop_unless_0: flat names of numbers that matter only where they are 0.
         """
-        flat = {}
+        flat: dict[str, Any] = {}
         for key, value in self.whole.items():
             in_conf = key.endswith("_conf") and isinstance(value, dict)
             flat |= {f"{key}.{name}": value[name] for name in value} if in_conf else {key: value}
