@@ -11,13 +11,11 @@ from mambaasr.config.schema import schema
 from mambaasr.errors import UserError
 
 # ESPnet's str2bool.
-_TRUE = ("y", "yes", "t", "true", "on", "1")
-_FALSE = ("n", "no", "f", "false", "off", "0")
+_TRUTH = dict.fromkeys(("y", "yes", "t", "true", "on", "1"), True)
+_TRUTH |= dict.fromkeys(("n", "no", "f", "false", "off", "0"), False)
 
 
-def check_training(
-    config: Config, words: Sequence[str] = (), task: str = "asr", build: bool = False
-) -> Config:
+def check_training(config: Config, words: Sequence[str] = (), task: str = "asr") -> Config:
     """Check a merged config and further options as a training would.
 
     A normalisation that the statistics give need not be there yet.
@@ -26,8 +24,6 @@ def check_training(
         config: see :func:`mambaasr.config.merge`; not changed.
         words: of the training's command line, over the config.
         task: "asr" or "lm".
-        build: whether to build our classes too, so that an impossible size is named; this
-            imports torch.
 
     Returns:
         the config with the words laid over it; their single values stay texts.
@@ -35,35 +31,32 @@ def check_training(
     Raises:
         UserError: names file and line, or the option of the command line, and what is allowed.
     """
-    whole = _lay_over(config, _parse(words, task), task)
+    whole = _lay_over(config, _parse(words, task))
     _check(whole, task, collecting=True)
-    if build:
-        from mambaasr.config.build import build_classes
-
-        build_classes(whole, task)
     return whole
 
 
 def check_command(argv: Sequence[str], task: str = "asr") -> Config:
     """Check a program's arguments and the config they name, as :func:`check_training` does."""
     given = _parse(argv, task)
-    path = given.pop("config", [None])[-1]
-    whole = _lay_over(Config("command line") if path is None else read(path), given, task)
+    path = given.pop("config", None)
+    whole = _lay_over(Config("command line") if path is None else read(path), given)
     _check(whole, task, is_true(whole.get("collect_stats")))
     return whole
 
 
 def is_true(value: object) -> bool:
     """Say whether a switch is on: a config's value, or one of ESPnet's texts for it."""
-    return str(value).lower() in _TRUE
+    return _TRUTH.get(str(value).lower(), False)
 
 
 def _parse(words, task):
-    """Split a command line into option -> texts without knowing their types."""
+    """Split a command line into option -> text, or texts, without knowing their types."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     options = schema(task)["options"]
-    for name in options:
-        parser.add_argument(f"--{name}", action="extend", nargs="*", default=argparse.SUPPRESS)
+    for name, option in options.items():
+        how = {"action": "extend", "nargs": "*"} if option.get("several") else {"nargs": "?"}
+        parser.add_argument(f"--{name}", default=argparse.SUPPRESS, **how)
     known, unknown = parser.parse_known_args(words)
     for word in unknown:
         if not word.startswith("--"):
@@ -74,14 +67,13 @@ def _parse(words, task):
     return vars(known)
 
 
-def _lay_over(config, given, task):
+def _lay_over(config, given):
     """Return a copy of a config with a command line's options over it."""
-    whole, options = config.copy(), schema(task)["options"]
-    for name, texts in given.items():
+    whole = config.copy()
+    for name, value in given.items():
         if not name.endswith("_conf"):
-            value = texts if options[name]["several"] else (texts or [None])[-1]
-            whole.put((name,), value, f"--{name}")
-        for text in texts if name.endswith("_conf") else ():
+            whole.put((name,), value, {(name,): f"--{name}"})
+        for text in value if name.endswith("_conf") else ():
             whole.lay_over(name, text)
     return whole
 
@@ -94,82 +86,89 @@ def _check(config, task, collecting):
         name, option = config.get(slot, choice["default"]), f"{slot}_conf"
         if str(name).lower() in NOTHING:
             continue
-        found = choice["classes"][name.lower()]
-        conf = {} if config.get(option) is None else config[option]
-        _check_keys(config, (option,), conf, found, f" ({slot}: {name})" if slot != name else "")
+        found, conf = choice["classes"][name.lower()], config.get(option)
+        if conf is not None:
+            check_options(config, found, (option,), f" ({slot}: {name})" if slot != name else "")
         # Statistics come before what is made of them: a normalisation lacks its file.
-        for key in {} if collecting and slot == "normalize" else found["keys"]:
-            if found["keys"][key].get("required") and key not in conf:
+        for key in {} if collecting and slot == "normalize" else found:
+            if found[key].get("required") and key not in (conf or {}):
                 raise UserError(f"{config.where(slot)}: {slot} `{name}` needs {option}: `{key}`")
     if task == "asr":
         check_criteria(config)
 
 
-def check_options(config: Config, options: Mapping[str, dict]) -> None:
-    """Check a config's top level by option -> :func:`describe_option`; a UserError names lines."""
-    for key, value in config.items():
-        if key not in options:
-            near = _nearest(key, options)
-            raise UserError(f"{config.where(key)}: there is no option `{key}`{near}")
-        problem = _problem(key, value, options[key]["kind"] or "", options[key]["choices"])
-        if problem and value is not None and not options[key]["several"]:
-            raise UserError(f"{config.where(key)}: {problem}")
+def check_options(
+    config: Config, options: Mapping[str, Any], keys: tuple[str, ...] = (), chosen: str = ""
+) -> None:
+    """Check the options of a config, or of a mapping in it, and those in the mappings below.
 
+    Args:
+        config: what is not inside a mapping may be text, as ESPnet's parser reads it.
+        options: those that it may have; see :func:`mambaasr.config.schema.schema` for the form.
+        keys: down to the mapping.
+        chosen: for messages, of which class the options are.
 
-def describe_option(action: argparse.Action) -> dict[str, Any]:
-    """Return the name of an option's type, its choices, and whether it takes several values."""
-    return {
-        "kind": getattr(action.type, "__name__", None),
-        "choices": action.choices and list(action.choices),
-        "several": action.nargs is not None or "Append" in type(action).__name__,
-    }
-
-
-def _check_keys(config, keys, conf, accepted, chosen):
-    """Check the options in a mapping, and those in the mappings below it."""
+    Raises:
+        UserError: names file and line, or the option of the command line, and what is allowed.
+    """
+    conf: Any = config
+    for key in keys:
+        conf = conf[key]
     owner = ".".join(keys)
     if not isinstance(conf, Mapping):
         raise UserError(f"{config.where(*keys)}: {owner} holds `key: value` lines, found {conf!r}")
-    for key, value in conf.items():
-        option, where = accepted["keys"].get(key, {}), config.where(*keys, str(key))
-        if key not in accepted["keys"] and not accepted["open"]:
-            near = _nearest(key, accepted["keys"])
-            raise UserError(f"{where}: {owner} has no option `{key}`{near}{chosen}")
-        if "below" in option and value is not None:
-            _check_keys(config, (*keys, key), value, option["below"], chosen)
-        kinds, kind = option.get("kinds"), type(value).__name__
-        fits = kinds is None or kind in kinds or (kind == "int" and "float" in kinds)
-        if value is not None and not fits:
-            allowed = " or ".join(kinds)
-            raise UserError(f"{where}: {owner}: `{key}` must be {allowed}, found {value!r}")
-        if value is not None and value not in option.get("choices", [value]):
+    for key, written in conf.items():
+        where, inside = f"{config.where(*keys, str(key))}: ", f"{owner}: " if keys else ""
+        if key not in options and "**" not in options:
+            has = f"{owner} has" if keys else "there is"
+            raise UserError(f"{where}{has} no option `{key}`{_nearest(key, options)}{chosen}")
+        option = options.get(key, {})
+        value = written if keys else _typed(written, option)
+        if value is None:
+            continue
+        if "below" in option:
+            check_options(config, option["below"], (*keys, key), chosen)
+        kinds, kind = option.get("kinds", ()), type(value).__name__
+        if kinds and kind not in kinds and not (kind == "int" and "float" in kinds):
+            allowed = " or ".join(kinds).replace("bool", "true or false")
+            raise UserError(f"{where}{inside}`{key}` must be {allowed}, found {written!r}")
+        if value not in option.get("choices", [value]):
             near = _nearest(value, option["choices"])
-            raise UserError(f"{where}: {owner}: {key} `{value}` is unknown{near}{chosen}")
+            raise UserError(f"{where}{inside}{key} `{written}` is unknown{near}{chosen}")
 
 
-def _problem(key, value, kind, choices):
-    """Say what is wrong with a top-level value, which ESPnet reads as if it were a text."""
-    text = str(value).lower()
-    if text in NOTHING and (kind.endswith("_or_none") or None in (choices or ())):
-        return None
-    number = {"int": int, "float": float}.get(kind.removesuffix("_or_none"))
-    if number is not None:
-        try:
-            good = not isinstance(value, bool) and float(value) == number(value)
-        except (ArithmeticError, TypeError, ValueError):
-            good = False
-        return None if good else f"`{key}` must be {number.__name__}, found {value!r}"
-    if kind == "str2bool" and text not in _TRUE + _FALSE:
-        return f"`{key}` is true or false, found {value!r}"
-    if choices and text not in [str(each).lower() for each in choices]:
-        return f"{key} `{value}` is unknown{_nearest(text, [each for each in choices if each])}"
-    return None
+def describe_option(action: argparse.Action) -> dict[str, Any]:
+    """Return what an option of a command line accepts; the form is a schema's."""
+    several = action.nargs is not None or "Append" in type(action).__name__
+    if several or action.dest.endswith("_conf"):
+        return {"several": True}
+    if action.choices:
+        return {"choices": list(action.choices)}
+    kinds = getattr(action.type, "__name__", "").replace("str2bool", "bool").split("_or_")
+    return {"kinds": kinds} if kinds[0] in ("int", "float", "bool") else {}
+
+
+def _typed(value, option):
+    """Return a value as ESPnet's parser reads its text, or as it is where that cannot be read."""
+    if isinstance(value, float) and value.is_integer():  # 1.0e+6
+        value = int(value)
+    text, kinds = str(value).lower(), option.get("kinds", [""])
+    named = {str(each).lower(): each for each in option.get("choices", ())}
+    if "none" in (*kinds, *named):
+        named |= dict.fromkeys(NOTHING)
+    if kinds[0] == "bool":
+        named |= _TRUTH
+    try:
+        return named[text] if text in named else {"int": int, "float": float}[kinds[0]](text)
+    except (LookupError, ValueError):
+        return value
 
 
 def _nearest(name, allowed, prefix=""):
     """Say what was probably meant, and what is allowed unless that is a very long list."""
+    allowed = sorted(filter(None, allowed))
     near = difflib.get_close_matches(str(name), allowed, 1, 0.6)
     text = f"; did you mean `{prefix}{near[0]}`?" if near else ""
     if len(allowed) <= 60:
-        text += f"{'' if near else ';'} allowed: {', '.join(sorted(allowed)) or 'nothing'}"
+        text += f"{'' if near else ';'} allowed: {', '.join(allowed) or 'nothing'}"
     return text

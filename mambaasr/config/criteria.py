@@ -1,14 +1,17 @@
 """Which epochs are the best: what a model reports, and the file that they are averaged into."""
 
 import argparse
+import re
 from collections.abc import Mapping
+from itertools import batched
 from typing import Any
 
 from mambaasr.config.read import Config
 from mambaasr.errors import UserError
 
 NOTHING = ("none", "null", "nil")  # ESPnet's texts for no class
-# ESPnet's best_model_criterion where a config has none.
+_BEST = "best_model_criterion"
+# What ESPnet takes for it where a config has none.
 _DEFAULT = [("valid", "loss"), ("valid", "acc")]
 
 
@@ -30,17 +33,14 @@ def check_criteria(config: Config) -> None:
                 f"model_conf to 1.0, found {_ctc_weight(config)}"
             )
         return
-    best = "best_model_criterion"
-    pairs = [(best, pair) for pair in _pairs(config.get(best))]
-    for option in ("early_stopping_criterion", "val_scheduler_criterion"):
-        pairs += [(option, _pair(config[option]))] if config.get(option) else []
-    for option, pair in pairs:
-        if not _reported(pair, config):
-            raise UserError(
-                f"{config.where(option)}: {option}: {' '.join(pair)} is not reported: a model "
-                "without a decoder reports loss and, in validation, cer_ctc; "
-                f"write {best}: [[valid, cer_ctc, min]]"
-            )
+    for option in (_BEST, "early_stopping_criterion", "val_scheduler_criterion"):
+        for phase, name in _pairs(config, option):
+            if not _reported(phase, name, config):
+                raise UserError(
+                    f"{config.where(option)}: {option}: {phase} {name} is not reported: a model "
+                    "without a decoder reports loss and, in validation, cer_ctc; "
+                    f"write {_BEST}: [[valid, cer_ctc, min]]"
+                )
 
 
 def drop_unreported(args: argparse.Namespace) -> None:
@@ -49,7 +49,7 @@ def drop_unreported(args: argparse.Namespace) -> None:
     ESPnet notes nan for it, and would average epochs that nothing chose.
     """
     args.best_model_criterion = [
-        each for each in args.best_model_criterion if _reported(tuple(each[:2]), vars(args))
+        each for each in args.best_model_criterion if _reported(*each[:2], vars(args))
     ]
 
 
@@ -59,8 +59,8 @@ def model_file(config: Mapping[str, Any]) -> str:
     ESPnet2's valid.acc.ave.pth where the accuracy is reported and among the criteria; else the
     first criterion of the validation.
     """
-    pairs = _pairs(config.get("best_model_criterion")) or _DEFAULT
-    pairs = [pair for pair in pairs if _reported(pair, config)] or _DEFAULT[:1]
+    pairs = _pairs(config, _BEST) or _DEFAULT
+    pairs = [pair for pair in pairs if _reported(*pair, config)] or _DEFAULT[:1]
     best = min(pairs, key=lambda pair: (pair != ("valid", "acc"), pair[0] != "valid"))
     return f"{'.'.join(best)}.ave.pth"
 
@@ -69,9 +69,8 @@ def _ctc_weight(config):
     return (config.get("model_conf") or {}).get("ctc_weight", 0.5)
 
 
-def _reported(pair, config):
-    """Say whether a model reports a (phase, name); with a decoder nothing is left out."""
-    phase, name = pair[0], pair[-1]
+def _reported(phase, name, config):
+    """Say whether a model reports a value; with a decoder nothing is left out."""
     if has_decoder(config):
         return True
     if name == "cer_ctc":
@@ -80,11 +79,8 @@ def _reported(pair, config):
     return name not in ("acc", "cer", "wer", "loss_att")  # of an attention decoder
 
 
-def _pairs(criteria):
-    return [_pair(each) for each in criteria or ()]
-
-
-def _pair(criterion):
-    """Return (phase, name) of a criterion in a config's form or a command line's."""
-    words = [criterion] if isinstance(criterion, str) else map(str, criterion)
-    return tuple(word.strip(" ()[]'\"") for word in ",".join(words).split(","))[:2]
+def _pairs(config, option):
+    """Return each (phase, name) of a criterion, written as in a yaml or on a command line."""
+    words = re.findall(r"[^][()'\",\s]+", str(config.get(option) or ""))
+    size = 2 if option == "val_scheduler_criterion" else 3  # without and with min or max
+    return [each[:2] for each in batched(words, size)]

@@ -1,8 +1,7 @@
 """Lay small blocks over a base config."""
 
 import math
-from collections.abc import Collection, Iterable, Mapping
-from fnmatch import fnmatchcase
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,6 @@ import yaml
 
 from mambaasr.config.read import Config
 from mambaasr.errors import UserError
-
-# Options of mixers as they stand beside ``mixer_conf`` -> inside; MixerConf.flat, without torch.
-FLAT = {name: name for name in "mixer direction merge d_state d_conv expand".split()}
-FLAT["mixer_dropout_rate"] = "dropout_rate"
 
 
 def merge(base: Config, blocks: Iterable[Config]) -> Config:
@@ -33,39 +28,10 @@ def merge(base: Config, blocks: Iterable[Config]) -> Config:
                 raise UserError(f"{block.path} and {origin[key]} both set {key!r}: keep it in one")
             conf = f"{key}_conf"
             if conf in merged and not (conf in block or conf in origin or value == merged.get(key)):
-                merged.remove(conf)
-            merged.put((key,), value, block.where(key))
-            merged.places |= {keys: at for keys, at in block.places.items() if keys[0] == key}
+                del merged[conf]
+            merged.put((key,), value, block.places)
             origin[key] = block.path
     return merged
-
-
-def relevant(
-    config: Mapping[str, Any],
-    drop: Iterable[str],
-    keep: Collection[str] = (),
-    drop_unless_0: Collection[str] = (),
-) -> dict[str, Any]:
-    """Return what of a config a result depends on, by flat names (``encoder_conf.num_blocks``).
-
-    Args:
-        config: of a training.
-        drop: patterns of flat names that do not matter, such as ``optim*``.
-        keep: flat names that matter although a pattern fits.
-        drop_unless_0: flat names of numbers that matter only where they are 0.
-    """
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if key.endswith("_conf") and isinstance(value, dict):
-            flat |= {f"{key}.{name}": inner for name, inner in value.items()}
-        else:
-            flat[key] = value
-    return {
-        key: value
-        for key, value in flat.items()
-        if (key in keep or not any(fnmatchcase(key, pattern) for pattern in drop))
-        and (key not in drop_unless_0 or value == 0)
-    }
 
 
 def dump(config: Mapping[str, Any]) -> str:
@@ -80,24 +46,19 @@ def same_config(one: str, other: str) -> bool:
 
     Blocks of before wrote them beside ``mixer_conf``: such a text is no other training.
     """
-    if one == other:
-        return True
     try:
-        first, second = yaml.safe_load(one), yaml.safe_load(other)
-    except yaml.YAMLError:
+        return one == other or _one_form(yaml.safe_load(one)) == _one_form(yaml.safe_load(other))
+    except (yaml.YAMLError, AttributeError):  # no yaml, or no mapping
         return False
-    both = isinstance(first, dict) and isinstance(second, dict)
-    return both and _one_form(first) == _one_form(second)
 
 
-def _one_form(config: dict[str, Any]) -> dict[str, Any]:
-    """Return a config with every option of a mixer inside ``mixer_conf``."""
-    found = dict(config)
-    for key, value in config.items():
-        if key.endswith("_conf") and isinstance(value, dict):
-            inner = dict(value)
-            inside = dict(inner.pop("mixer_conf", None) or {})
-            for name in FLAT.keys() & inner.keys():
-                inside[FLAT[name]] = inner.pop(name)
-            found[key] = inner | ({"mixer_conf": inside} if inside else {})
+def _one_form(config):
+    """Return a config with what stands in every ``mixer_conf`` beside it, as old yamls have it."""
+    found = {}
+    for key, conf in config.items():
+        found[key] = conf
+        if key.endswith("_conf") and isinstance(conf, dict):
+            found[key] = {name: value for name, value in conf.items() if name != "mixer_conf"}
+            for name, value in (conf.get("mixer_conf") or {}).items():
+                found[key]["mixer_dropout_rate" if name == "dropout_rate" else name] = value
     return found

@@ -10,17 +10,17 @@ import yaml
 
 from mambaasr.errors import UserError
 
-# YAML 1.1 reads 1e-3 as a string, as it wants a dot in a number with an exponent.
-_NUMBER_READ_AS_TEXT = re.compile(r"[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+")
+# YAML 1.1 wants a dot and a sign in a number with an exponent: 1e-3 and 1.0e6 are text to it.
+_READ_AS_TEXT = re.compile(r"([-+]?[0-9][0-9_]*)(\.[0-9_]*)?[eE]([-+]?[0-9]+)|None")
 
 
 class Config(dict[str, Any]):
     """A config's values, and where each was written.
 
     Attributes:
-        path: the file, as the user named it.
+        path: the file, as the user named it; or an option of the command line, ``--encoder_conf``.
         places: keys down to a value -> where it was written: "a.yaml: line 3", "--encoder_conf".
-        texts: keys down to a single value -> how it is written: 4.00.
+        texts: keys down to a single value of the file -> how it is written: 4.00.
     """
 
     def __init__(self, path: str | Path, values: Mapping[str, Any] | None = None) -> None:
@@ -39,21 +39,23 @@ class Config(dict[str, Any]):
             keys = keys[:-1]
         return self.places[keys] if keys else str(self.path)
 
-    def put(self, keys: tuple, value: Any, place: str) -> None:
-        """Set the value below some keys, making mappings on the way."""
+    def put(self, keys: tuple, value: Any, places: Mapping[tuple, str]) -> None:
+        """Set the value below some keys, making mappings on the way.
+
+        Args:
+            keys: down to the value.
+            value: the new one.
+            places: where it and what is below it were written; of other keys they are left out.
+        """
         below = self
         for key in keys[:-1]:
             if not isinstance(below.get(key), dict):
                 below[key] = {}
             below = below[key]
         below[keys[-1]] = value
-        self._forget(keys)
-        self._note(keys, value, place)
-
-    def remove(self, key: str) -> None:
-        """Take a top-level key away."""
-        del self[key]
-        self._forget((key,))
+        depth = len(keys)
+        kept = {each: at for each, at in self.places.items() if each[:depth] != keys}
+        self.places = kept | {each: at for each, at in places.items() if each[:depth] == keys}
 
     def lay_over(self, option: str, text: str) -> None:
         """Put what a command line gives to a ``*_conf`` option into its mapping.
@@ -65,27 +67,18 @@ class Config(dict[str, Any]):
         Raises:
             UserError: the text is no such form, or yaml takes a number or ``None`` for text.
         """
-        place, source = f"--{option}", Config(f"--{option} {text}")
+        source = Config(f"--{option}")
         key, equals, value = text.partition("=")
         if equals and not text.lstrip().startswith("{"):
-            found = _load(value, source, (option,)) if value.strip() else value
-            self.put((option, *key.split(".")), found, place)
+            keys = (option, *key.split("."))
+            source.places[keys] = source.path
+            self.put(keys, _load(value, source, keys) if value.strip() else value, source.places)
             return
         found = _load(text, source, (option,))
         if not isinstance(found, dict):
-            raise UserError(f"{source.path}: write key=value")
-        for name, each in found.items():
-            self.put((option, name), each, place)
-
-    def _note(self, keys, value, place):
-        self.places[keys] = place
-        for key in value if isinstance(value, dict) else ():
-            self._note((*keys, str(key)), value[key], place)
-
-    def _forget(self, keys):
-        for notes in (self.places, self.texts):
-            for found in [each for each in notes if each[: len(keys)] == keys]:
-                del notes[found]
+            raise UserError(f"{source.path} {text}: write key=value")
+        for key, value in found.items():
+            self.put((option, key), value, source.places)
 
 
 def read(path: str | Path) -> Config:
@@ -153,12 +146,9 @@ def _walk(config, node, keys):
             _walk(config, value, (*keys, index))
     else:
         config.texts[keys] = node.value
+        found = _READ_AS_TEXT.fullmatch(node.value)
         in_conf = bool(keys) and str(keys[0]).endswith("_conf")
-        if node.style or not in_conf or not node.tag.endswith(":str"):
-            return
-        written = "null" if node.value == "None" else node.value
-        if _NUMBER_READ_AS_TEXT.fullmatch(written):
-            written = re.sub("[eE]", ".0e", written)
-        if written != node.value:
+        if found and in_conf and not node.style and node.tag.endswith(":str"):
+            written = f"{found[1]}{found[2] or '.0'}e{int(found[3]):+}" if found[1] else "null"
             place = _at(config, node.start_mark)
             raise UserError(f"{place}: yaml reads {node.value} as text; write {written}")

@@ -25,7 +25,7 @@ _ANSWER = "mambaasr.task.describe"
 _PACKAGE = Path(__file__).resolve().parent.parent
 # What the answer depends on, besides the versions: our classes and options.
 _SOURCES = """frontend/*.py encoder/*.py postencoder/*.py decoder/*.py lm/*.py model/*.py optim/*.py
-    layers/*.py task/*.py config/*.py configurable.py espnet_compat.py registry.py"""
+    layers/*.py task/*.py config/check.py configurable.py espnet_compat.py registry.py"""
 
 
 def schema(task: str) -> dict[str, Any]:
@@ -35,10 +35,10 @@ def schema(task: str) -> dict[str, Any]:
         task: "asr" or "lm".
 
     Returns:
-        ``options``: name -> {kind: name of its argparse type, choices, several}; ``slots``: name
-        (encoder, optim, ...; ctc and joint_net, whose class is fixed) -> {default, classes: yaml
-        name -> options of the class}. Options of a class are {open: whether it takes any other,
-        keys: name -> {required, kinds: plain types, choices, below: options of a mapping}}.
+        ``options``: those of the command line; ``slots``: name (encoder, optim, ...; ctc and
+        joint_net, whose class is fixed) -> {default, classes: yaml name -> options of the class}.
+        Options are name -> {required, several: whether it may be given again and again, kinds:
+        names of types, choices, below: options of a mapping}; ``**``: any other.
 
     Raises:
         UserError: ESPnet or one of our classes cannot be imported.
@@ -49,10 +49,9 @@ def schema(task: str) -> dict[str, Any]:
 @functools.cache
 def _schemas():
     name = hashlib.sha256(f"{_PACKAGE}\0{sys.prefix}".encode()).hexdigest()[:16]
-    home = os.path.expanduser("~")
-    if not os.path.isabs(home):  # a user without one
-        home = tempfile.gettempdir()
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(home, ".cache")
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    if not os.path.isabs(cache):  # a user without a home
+        cache = tempfile.gettempdir()
     path, key = Path(cache, "mambaasr", f"config-{name}.json"), _key()
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -70,18 +69,14 @@ def _schemas():
 
 
 def _key():
-    """Return what the answer depends on."""
-    digest = hashlib.sha256()
+    """Return what the answer depends on, as a digest."""
+    espnet = importlib.util.find_spec("espnet2")  # a version may lie in several places
+    versions = [sys.version, *map(metadata.version, ("espnet", "torch")), espnet and espnet.origin]
+    digest = hashlib.sha256(repr(versions).encode())
     for pattern in _SOURCES.split():
         for path in sorted(_PACKAGE.glob(pattern)):
             digest.update(path.read_bytes())
-    espnet = importlib.util.find_spec("espnet2")  # a version may lie in several places
-    return {
-        "python": sys.version,
-        "sources": digest.hexdigest(),
-        "espnet": [metadata.version("espnet"), espnet and espnet.origin],
-        "torch": metadata.version("torch"),
-    }
+    return digest.hexdigest()
 
 
 def _ask():

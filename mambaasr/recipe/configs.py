@@ -3,8 +3,10 @@
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
 
-from mambaasr.config import Config, check_training, dump, merge, model_file, read, relevant
+from mambaasr.config import Config, check_training, dump, merge, model_file, read
 from mambaasr.decode.options import check_decoding
 from mambaasr.recipe.options import BLOCKS, Options
 
@@ -37,10 +39,23 @@ class TrainingConfig:
         return dump(self.values)
 
     def reduced(
-        self, drop_names: Sequence[str], keep: Sequence[str] = (), zeros: Sequence[str] = ()
+        self, drop: Sequence[str], keep: Sequence[str] = (), drop_unless_0: Sequence[str] = ()
     ) -> str:
-        """Return what a result depends on as flat yaml; see :func:`mambaasr.config.relevant`."""
-        return dump(relevant(self.whole, drop_names, keep, zeros))
+        """Return what a result depends on as yaml of flat names (``encoder_conf.num_blocks``).
+
+        Args:
+            drop: patterns of flat names that do not matter, such as ``optim*``.
+            keep: flat names that matter although a pattern fits.
+            drop_unless_0: flat names of numbers that matter only where they are 0.
+        """
+        flat: dict[str, Any] = {}
+        for key, value in self.whole.items():
+            in_conf = key.endswith("_conf") and isinstance(value, dict)
+            flat |= {f"{key}.{name}": value[name] for name in value} if in_conf else {key: value}
+        dropped = {key for key in flat if any(fnmatchcase(key, pattern) for pattern in drop)}
+        dropped -= {*keep}
+        dropped |= {key for key in drop_unless_0 if flat.get(key) != 0}
+        return dump({key: value for key, value in flat.items() if key not in dropped})
 
 
 def load_configs(
@@ -68,4 +83,9 @@ def load_configs(
 
 def _load(paths: list[str], arguments: str, task: str, build: bool) -> TrainingConfig:
     values = merge(read(paths[0]), map(read, paths[1:]))
-    return TrainingConfig(values, check_training(values, shlex.split(arguments), task, build))
+    whole = check_training(values, shlex.split(arguments), task)
+    if build:
+        from mambaasr.task.build import build_classes  # imports torch
+
+        build_classes(whole, task)
+    return TrainingConfig(values, whole)

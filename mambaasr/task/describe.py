@@ -62,9 +62,9 @@ def of_class(slot: str, made: type) -> dict[str, Any]:
     """
     found = _options(made)
     for name in _GIVEN.get(slot, ()):
-        found["keys"].pop(name, None)
+        found.pop(name, None)
     if slot in ("ctc", "joint_net", "preprocessor"):  # ESPnet gives these what they need
-        for each in found["keys"].values():
+        for each in found.values():
             each.pop("required", None)
     return found
 
@@ -81,12 +81,11 @@ def _options(made):
     if "mixer_conf" in keys:
         _add_mixer(keys, found["mixer_conf"].default)
     if inspect.Parameter.VAR_KEYWORD not in kinds:
-        return {"open": False, "keys": keys}
+        return keys
     _, *above = (each for each in made.__mro__ if "__init__" in vars(each))
     if above[0].__module__.partition(".")[0] not in ("espnet2", "mambaasr"):
-        return {"open": True, "keys": keys}
-    inherited = _options(above[0])
-    return {"open": inherited["open"], "keys": inherited["keys"] | keys}
+        return keys | {"**": {}}
+    return _options(above[0]) | keys
 
 
 def _option(parameter):
@@ -115,8 +114,8 @@ def _add_mixer(keys, default):
     conf = MixerConf if "direction" in (default or {}) else CausalMixerConf
     below: dict[str, Any] = {}
     for made in (*MIXERS.values(), conf):
-        below |= _options(made)["keys"]
+        below |= _options(made)
     below = {name: below[name] for name in below if name not in ("d_model", "options")}
     if default:  # of a class that has them all there
-        keys["mixer_conf"]["below"] = {"open": False, "keys": below}
+        keys["mixer_conf"]["below"] = below
     keys |= {key: below[name] for key, name in conf.flat.items() if key in keys}

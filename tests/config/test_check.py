@@ -31,7 +31,7 @@ def test_good_config(write):
         "decoder: transformer\noptim: adam\noptim_conf:\n  lr: 1.0e-3\n"
         "scheduler: warmuplr\nscheduler_conf:\n  warmup_steps: 10\nspecaug: null\n"
         "best_model_criterion:\n- - valid\n  - acc\n  - max\nmax_epoch: 3\nbatch_type: numel\n"
-        "grad_clip: 1e-3\ntoken_list: [1e5, a]\nspecaug_conf: null\n"
+        "grad_clip: 1e-3\nbatch_bins: 1.0e+6\ntoken_list: [1e5, a]\nspecaug_conf: null\n"
     )
     config = check_command(["--config", path, "--ngpu", "0", "--optim_conf", "lr=0.1"])
     assert config["ngpu"] == "0" and config["optim_conf"] == {"lr": 0.1}

@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from mambaasr.config import Config, dump, merge, read, relevant
+from mambaasr.config import Config, dump, merge, read, same_config
 from mambaasr.errors import UserError
 
 BASE = Config("base", {"encoder": "conmamba", "encoder_conf": {"size": 144}, "max_epoch": 50})
@@ -43,21 +43,28 @@ def test_places_are_those_of_the_winner(tmp_path):
     assert merged.where("seed") == f"{tmp_path}/base: line 5"
 
 
-def test_what_a_result_depends_on():
-    config = BASE | {"model_conf": {"ctc_weight": 0, "lid_weight": 0.1}}
-    kept = {"encoder": "conmamba", "encoder_conf.size": 144, "model_conf.ctc_weight": 0}
-    patterns, zeros = ["max*", "encoder_conf.*"], ["model_conf.ctc_weight", "model_conf.lid_weight"]
-    assert relevant(config, patterns, ["encoder_conf.size"], zeros) == kept
-
-
 def test_dump_reads_back():
     config = {"lr": 1e-5, "text": "1e-5", "grüße": [1, None, True], "long": "x y " * 100}
     assert yaml.safe_load(dump(Config("x", config))) == config
     assert list(yaml.safe_load(dump(config))) == list(config)
 
 
-def test_the_flat_options_are_the_mixers():
-    from mambaasr.config.merge import FLAT
-    from mambaasr.layers.mixer_conf import MixerConf
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("{mixer: mamba2, mixer_dropout_rate: 0.1, mixer_conf: {headdim: 4}}",
+         "{mixer_conf: {headdim: 4, dropout_rate: 0.1, mixer: mamba2}}", True),
+        ("{mixer_conf: {}}", "{mixer_conf: null}", True),
+        ("{dropout_rate: 0.1}", "{mixer_conf: {dropout_rate: 0.1}}", False),
+        ("{d_state: 8}", "{mixer_conf: {d_state: 16}}", False),
+        ("[", "{}", False),
+        ("3", "{}", False),
+    ],
+)  # fmt: skip
+def test_options_of_a_mixer_are_the_same_in_mixer_conf_and_beside_it(one, other, same):
+    assert same_config(f"encoder_conf: {one}", f"encoder_conf: {other}") == same
+    assert same_config(one, one)
 
-    assert FLAT == MixerConf.flat
+
+def test_what_is_no_mapping_is_another_config():
+    assert not same_config("- a", "a: 1")

@@ -41,7 +41,8 @@ def test_every_value_has_its_place(write):
         ("x: &a\n- *a\n", ["in itself"]),
         ("a: " + "[" * 5000, ["nested too deeply"]),
         ("x_conf:\n  lr: 1e-3\n", ["line 2: ", "1e-3 as text", "write 1.0e-3"]),
-        ("x_conf:\n  x:\n  - 1e2\n", ["line 3: ", "write 1.0e2"]),
+        ("x_conf:\n  x:\n  - 1e2\n", ["line 3: ", "write 1.0e+2"]),
+        ("x_conf: {x: 2.5E6}\n", ["line 1: ", "write 2.5e+6"]),
         ("x_conf:\n  x: None\n", ["line 2: ", "write null"]),
         ("- a\n- b\n", ["option: value"]),
         (b"encoder: \xff\xfe\n", ["cannot be read"]),
@@ -102,6 +103,6 @@ def test_forms_of_a_conf(text, expected):
     ],
 )
 def test_mistakes_in_a_conf(text, part):
-    with pytest.raises(UserError, match=f"^--optim_conf .*{part}") as caught:
+    with pytest.raises(UserError, match=f"^--optim_conf.*: .*{part}") as caught:
         Config("x.yaml").lay_over("optim_conf", text)
     assert "\n" not in str(caught.value)

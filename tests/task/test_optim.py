@@ -76,7 +76,7 @@ def test_what_is_refused_before_a_training(train, workspace, words, message):
         ("scheduler: warmup_linear", "needs scheduler_conf: `warmup_steps`"),
         ("scheduler: warmup_linear\nscheduler_conf: {warm_steps: 3}", "did you mean `warmup_st"),
         ("scheduler: warmup_linear\nscheduler_conf: {warmup_steps: 0.5}", "must be int, found 0.5"),
-        ("grad_clip_value: much", "line 1: `grad_clip_value` must be float, found 'much'"),
+        ("grad_clip_value: much", "line 1: `grad_clip_value` must be float or none, found 'much'"),
     ],
 )
 def test_what_the_check_of_a_config_knows(tmp_path, lines, message):

@@ -4,6 +4,7 @@ import pytest
 
 from mambaasr.config import check_training, merge, read
 from mambaasr.errors import UserError
+from mambaasr.task.build import build_classes
 
 BASE = """\
 frontend: fbank
@@ -33,7 +34,9 @@ def build(tmp_path):
             path = tmp_path / name
             path.write_text(text, encoding="utf-8")
             parts += [read(path)] if text else []
-        return check_training(merge(parts[0], parts[1:]), list(options), build=True)
+        config = check_training(merge(parts[0], parts[1:]), list(options))
+        build_classes(config)
+        return config
 
     return run
 
@@ -121,4 +124,4 @@ def test_language_models_too(tmp_path):
     path = tmp_path / "lm.yaml"
     path.write_text("lm: mamba\nlm_conf:\n  num_blocks: 0\n", encoding="utf-8")
     with pytest.raises(UserError, match="lm.yaml: line 3: lm_conf: .*num_blocks is 0"):
-        check_training(read(path), [], "lm", build=True)
+        build_classes(check_training(read(path), [], "lm"), "lm")
