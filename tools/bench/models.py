@@ -5,10 +5,11 @@ loss, dropout and optimizer.
 """
 
 import functools
+from collections.abc import Callable
 
 import torch
 
-from bench.compare import Case, Family, Shape
+from bench.compare import Family, Shape
 from mambaasr.encoder.conmamba import ConMambaEncoder
 from mambaasr.espnet_compat import CTC, import_quietly
 
@@ -76,8 +77,11 @@ def make_encoder(label: str, width: int, hidden: int, blocks: int) -> torch.nn.M
     )
 
 
-def model_case(size: str, label: str, shape: Shape) -> Case:
-    """Make an encoder with CTC head and optimizer, and features (batch, frames, MELS) for it."""
+def model(size: str, label: str, shape: Shape, training: bool) -> Callable[[], list]:
+    """Make an encoder, CTC head and optimizer: what runs inference or a training step of it.
+
+    It returns nothing to compare: the encoders differ.
+    """
     batch, seconds = shape
     torch.manual_seed(0)
     encoder = make_encoder(label, *SIZES[size][label])
@@ -89,31 +93,28 @@ def model_case(size: str, label: str, shape: Shape) -> Case:
     labels = torch.randint(1, VOCABULARY, (batch, count))
     counts = torch.full((batch,), count)
 
-    def infer() -> torch.Tensor:
-        encoder.eval()
-        return encoder(features, lengths)[0]
-
-    def train() -> None:
-        encoder.train()
+    def step() -> list:
         optimizer.zero_grad(set_to_none=True)
-        encoded, encoded_lengths, _ = encoder(features, lengths)
-        head(encoded, encoded_lengths, labels, counts).backward()
-        optimizer.step()
+        with torch.set_grad_enabled(training):
+            encoded, encoded_lengths, _ = encoder(features, lengths)
+        if training:
+            head(encoded, encoded_lengths, labels, counts).backward()
+            optimizer.step()
+        return []
 
-    return Case(infer, step=train)
+    encoder.train(training)
+    return step
 
 
 def families(size: str) -> dict[str, Family]:
     """Return the comparisons of the encoders of one size."""
-    sides = {label: functools.partial(model_case, size, label) for label in LABELS}
+    sides = {label: functools.partial(model, size, label) for label in LABELS}
     what = f"encoders of {size} parameters, (batch, seconds of audio)"
     plans = {
         "inference": (f"One inference pass of {what}", INFERENCE, False, TARGETS),
         "training": (f"One training step of {what}", TRAINING, True, {(4, 15): (1,)}),
     }
     return {
-        f"{size} {mode}": Family(
-            title, sides, shapes, (1, 1), targets, modes=(step,), alike=False, patience=4
-        )
+        f"{size} {mode}": Family(title, sides, shapes, (1, 1), targets, (step,), whole=True)
         for mode, (title, shapes, step, targets) in plans.items()
     }
