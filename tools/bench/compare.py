@@ -37,15 +37,7 @@ NO_MEMORY = ("can't allocate memory", "bad_alloc", "could not create a memory", 
 
 
 class Skipped(Exception):
-    """A side has no figure: its ``kind``, which is what a table shows, and ``why``."""
-
-    def __init__(self, kind: str, why: str) -> None:
-        super().__init__(kind, why)
-        self.kind, self.why = kind, why
-
-    def as_dict(self) -> dict[str, str]:
-        """Return what stands in the place of a side's figures."""
-        return {"skipped": self.why, "kind": self.kind}
+    """A side has no figure: "kind: why"; tables show the kind."""
 
 
 def case(
@@ -101,20 +93,21 @@ class Family:
     modes: tuple[bool, ...] = (False, True)
     whole: bool = False
 
-    def check(self, side: str, shape: Shape, backward: bool, results: list[torch.Tensor]) -> None:
+    def check(self, shape: Shape, backward: bool, results: list[torch.Tensor]) -> None:
         """Raise Skipped unless an output and its gradients are those of our side."""
         expected = next(iter(self.sides.values()))(shape, backward)()
         for index, (want, have) in enumerate(zip(expected, results, strict=True)):
             error = float((want - have).abs().max()) / (float(want.abs().max()) or 1.0)
             if not error <= TOLERANCE:  # NaN counts
                 what = f"gradient {index}" if index else "output"
-                raise Skipped("disagrees", f"{side} does not agree with ours: {what}, {error:.1e}")
+                raise Skipped(f"disagrees: {what} differs from ours by {error:.1e}")
 
     def trial(self, side: str, shape: Shape, backward: bool) -> dict:
         """Run a side once: {"seconds", "runs", "bytes" of peak memory}; its results are checked."""
         # The first call of anything loads code, which is neither its time nor its memory.
         self.sides[side](self.quick, backward)()
         before = resident()
+        gc.freeze()  # what was imported until now is not searched again
         run = self.sides[side](shape, backward)
         before = before if self.whole else resident()
         start = time.perf_counter()
@@ -122,7 +115,7 @@ class Family:
         elapsed = time.perf_counter() - start
         size = None if before is None else max(0, peak_memory() - before)
         if results:
-            self.check(side, shape, backward, results)
+            self.check(shape, backward, results)
         return {"seconds": elapsed, "runs": 1, "bytes": size}
 
     def time(self, side: str, shape: Shape, backward: bool, seconds: float) -> Measurement:
@@ -179,11 +172,11 @@ class Worker:
             return self.pool.submit(_guarded, function, *args).result(limit)
         except TimeoutError:
             self.close()
-            raise Skipped(SLOW, f"more than {limit:g} s") from None
+            raise Skipped(f"{SLOW}: more than {limit:g} s") from None
         except BrokenProcessPool:
             # The kernel's out-of-memory killer, or an allocation that C++ could not survive.
             self.close()
-            raise Skipped(NO_ROOM, "its process died, most likely of this") from None
+            raise Skipped(f"{NO_ROOM}: its process died, most likely of this") from None
 
     def close(self) -> None:
         """End the child; the next call starts another."""
@@ -208,12 +201,11 @@ def _guarded(function: Callable, *args: Any) -> Any:
         return function(*args)
     except Skipped:
         raise
-    except Missing as error:
-        raise Skipped("missing", str(error)) from None
     except Exception as error:  # whatever a peer raises is the answer, by name
-        text = f"{type(error).__name__}: {error}".strip().splitlines()[0]
-        memory = isinstance(error, MemoryError) or any(sign in text for sign in NO_MEMORY)
-        raise Skipped(NO_ROOM if memory else "error", text) from None
+        kind = "missing" if isinstance(error, Missing) else type(error).__name__
+        if isinstance(error, MemoryError) or any(sign in str(error) for sign in NO_MEMORY):
+            kind = NO_ROOM
+        raise Skipped(f"{kind}: {error}".splitlines()[0]) from None
 
 
 def measure(
@@ -238,21 +230,21 @@ def measure(
             not tried again. Those that run over it at this shape are added.
 
     Returns:
-        side -> {"seconds": the median, "runs", "bytes"} or {"skipped", "kind"}; only our own side
+        side -> {"seconds": the median, "runs", "bytes"} or {"skipped": why}; only our own side
         if that is skipped, since the others are compared with it.
     """
     found: dict[str, dict] = {}
     for side in family.sides:
         try:
             if known := too_slow.get((side, backward)):
-                raise Skipped(SLOW, f"not tried: more than {limit:g} s at {known}")
+                raise Skipped(f"{SLOW}: not tried, as it is at {known}")
             # Making the inputs, the warm-up and the check take time beside the run.
             found[side] = worker.call(family.trial, side, shape, backward, limit=limit * 1.2 + 5)
             if found[side]["seconds"] > limit:
-                raise Skipped(SLOW, f"more than {limit:g} s for one run")
+                raise Skipped(f"{SLOW}: more than {limit:g} s for one run")
         except Skipped as skipped:
-            found[side] = skipped.as_dict()
-            if skipped.kind == SLOW:
+            found[side] = {"skipped": str(skipped)}
+            if str(skipped).startswith(SLOW):
                 too_slow.setdefault((side, backward), shape)
             if len(found) == 1:
                 return found
@@ -266,7 +258,7 @@ def measure(
         try:
             one = worker.call(family.time, *arguments, limit=60 + budget + 3 * LONG)
         except Skipped as skipped:
-            found[side] = skipped.as_dict()
+            found[side] = {"skipped": str(skipped)}
             continue
         rounds[side].append(one)
         [merged] = Measurement.merge(rounds[side])

@@ -29,12 +29,7 @@ def kernel(
 ) -> Callable[[], list[torch.Tensor]]:
     """Make a case of ``function(*inputs(shape))``, with gradients of all inputs.
 
-    Args:
-        inputs: makes the inputs of a shape.
-        function: what is measured.
-        shape: of the inputs.
-        backward: with gradients.
-        by_time: lay inputs of (batch, channel, time) out with time before channels.
+    Inputs of (batch, channel, time) have time before channels in memory if ``by_time``.
     """
     leaves = inputs(shape)
     if by_time:

@@ -89,27 +89,18 @@ def sources(folder: Path = FOLDER) -> Iterator[Callable[[str], types.ModuleType]
     """Within, modules of mamba_ssm and causal_conv1d load without their compiled code.
 
     Stand-ins take the places of what they import and their reference functions do not use: CUDA
-    code, Triton, the hub. Afterwards none of it is left in ``sys.modules``.
+    code and Triton. Afterwards none of it is left in ``sys.modules``.
 
     Args:
         folder: where they are installed.
 
     Yields:
-        a function that takes a module's name and returns the module; it raises
-        :class:`Missing` if it is not installed or does not import.
+        a function that takes a module's name and returns the module, or raises :class:`Missing`.
     """
     stand_ins = dict.fromkeys(_COMPILED, _Unused())
     for name in _SOURCES:
         package = stand_ins[name] = types.ModuleType(name)
         package.__path__ = [str(folder / name)]  # its own __init__ would import everything
-    hub = stand_ins["huggingface_hub"] = types.ModuleType("huggingface_hub")
-    hub.PyTorchModelHubMixin = type("PyTorchModelHubMixin", (), {})
-
-    def source(module):
-        package = module.partition(".")[0]
-        if not (folder / package).is_dir():
-            raise Missing(f"{package}: there is none in {folder}")
-        return _import(module)
 
     def taken():
         return [name for name in sys.modules if name in stand_ins or name.startswith(_SUBMODULES)]
@@ -117,7 +108,7 @@ def sources(folder: Path = FOLDER) -> Iterator[Callable[[str], types.ModuleType]
     before = {name: sys.modules.pop(name) for name in taken()}
     sys.modules.update(stand_ins)
     try:
-        yield source
+        yield _import
     finally:
         for name in taken():
             del sys.modules[name]

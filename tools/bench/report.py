@@ -33,7 +33,7 @@ def quantity(what: str, side: dict) -> str:
     """Write the "seconds" or "bytes" of a side with three digits, or why it has none."""
     value = side.get(what)
     if value is None:
-        return side.get("kind", "-")
+        return side.get("skipped", "-").partition(":")[0]
     if what == "bytes":
         return tqdm.format_sizeof(value, "B")
     unit, factor = select_unit(value)
@@ -42,7 +42,7 @@ def quantity(what: str, side: dict) -> str:
 
 
 def table(cells: list[dict], what: str) -> str:
-    """Write "seconds" or "bytes" of one family's cells in Markdown, with ratios to the best peer."""
+    """Write "seconds" or "bytes" of one family's cells in Markdown, with ratios."""
     ours, *peers = cells[0]["sides"]
     better = "faster" if what == "seconds" else "smaller"
     rows = []

@@ -118,8 +118,7 @@ def measure(part: str, args: argparse.Namespace, header: dict) -> dict:
                 )
                 ours = next(iter(sides.values()))
                 if "skipped" in ours:
-                    failure = f"{family_name} {name}: {ours['kind']}: {ours['skipped']}"
-                    data["failures"].append(failure)
+                    data["failures"].append(f"{family_name} {name}: {ours['skipped']}")
                 else:
                     target = family.targets.get(shape, (None, None))[index]
                     cell = {"family": family_name, "title": family.title, "name": name}
