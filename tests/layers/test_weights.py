@@ -82,11 +82,10 @@ def theirs(tmp_path_factory):
         from bench import peers
     finally:
         sys.path.remove(str(ROOT / "tools"))
-    said = []
-    if peers.install(say=said.append):
-        if re.search(UNREACHABLE, said[-1]):
-            pytest.skip(f"no package registry in reach to take mamba_ssm from: {said[-1]}")
-        pytest.fail("\n".join(said))
+    if missing := peers.install():
+        if re.search(UNREACHABLE, missing[-1]):
+            pytest.skip(f"no package registry in reach to take mamba_ssm from: {missing[-1]}")
+        pytest.fail("\n".join(missing))
     folder = tmp_path_factory.mktemp("weights")
     asked = {}
     for name, (peer, options, _) in CASES.items():

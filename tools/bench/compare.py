@@ -7,7 +7,6 @@ import contextlib
 import ctypes
 import functools
 import gc
-import math
 import multiprocessing
 import os
 import re
@@ -32,46 +31,41 @@ Shape = tuple[int, ...]
 TOLERANCE = 2e-3  # of the largest value; fp32 sums over 15000 frames in different orders
 ROUNDS = 3
 LONG = 10  # seconds; what takes longer runs once
+SLOW, NO_ROOM = "over the limit", "out of memory"
 # torch's allocator, C++'s, and oneDNN's
 NO_MEMORY = ("can't allocate memory", "bad_alloc", "could not create a memory", "out of memory")
 
 
 class Skipped(Exception):
-    """A side has no figure: its ``kind`` (memory, limit, missing, disagrees, error) and ``why``."""
-
-    def __init__(self, kind: str, why: str) -> None:
-        super().__init__(kind, why)
-        self.kind, self.why = kind, why
+    """A side has no figure: "kind: why"; tables show the kind."""
 
 
-@dataclass
-class Case:
-    """One side's computation on the inputs of a shape.
+def case(
+    forward: Callable[[], torch.Tensor], leaves: list[torch.Tensor], backward: bool
+) -> Callable[[], list[torch.Tensor]]:
+    """Make what a side runs: its forward pass, and gradients of the leaves if ``backward``.
 
-    Attributes:
+    Args:
         forward: callable without arguments that returns the output.
         leaves: tensors to take gradients of, in the same order and logical shape on each side.
-        step: what runs in the place of forward and gradients: a whole training step.
+        backward: with gradients.
+
+    Returns:
+        a callable that returns [output, gradients ...].
     """
 
-    forward: Callable[[], torch.Tensor]
-    leaves: list[torch.Tensor] = field(default_factory=list)
-    step: Callable[[], None] | None = None
-
-    def run(self, backward: bool) -> list[torch.Tensor]:
-        """Return [output], or [output, gradients ...], or [] of a training step."""
+    def run() -> list[torch.Tensor]:
+        with torch.set_grad_enabled(backward):
+            out = forward()
         if not backward:
-            with torch.no_grad():
-                return [self.forward()]
-        if self.step is not None:
-            self.step()
-            return []
-        out = self.forward()
-        return [out.detach(), *torch.autograd.grad(out, self.leaves, _gradient(tuple(out.shape)))]
+            return [out]
+        return [out.detach(), *torch.autograd.grad(out, leaves, _gradient(out.shape))]
+
+    return run
 
 
 @functools.lru_cache(maxsize=1)
-def _gradient(shape: Shape) -> torch.Tensor:
+def _gradient(shape: torch.Size) -> torch.Tensor:
     """Draw a gradient of an output that does not depend on the side."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(1))
 
@@ -82,71 +76,53 @@ class Family:
 
     Attributes:
         title: what is computed, and what a shape means.
-        sides: name -> function of a shape that makes a :class:`Case`; the first is ours.
-        shapes: what to measure.
+        sides: name -> picklable function of (shape, backward) that returns a callable, which
+            returns what has to agree with our side's; the first side is ours.
+        shapes: what to measure, the least work first.
         quick: a tiny shape, also to warm up with.
         targets: shape -> wanted ratio to the best peer in each mode.
         modes: of False (forward) and True (forward + backward) those to measure.
-        alike: whether the sides compute the same, which is then checked; if not, the memory
-            includes what a side is made of.
-        patience: factor of the limit for one run.
+        whole: the memory includes what a side is made of.
     """
 
     title: str
-    sides: dict[str, Callable[[Shape], Case]]
+    sides: dict[str, Callable[[Shape, bool], Callable[[], list[torch.Tensor]]]]
     shapes: tuple[Shape, ...]
     quick: Shape
     targets: dict[Shape, tuple[float, ...]] = field(default_factory=dict)
     modes: tuple[bool, ...] = (False, True)
-    alike: bool = True
-    patience: int = 1
+    whole: bool = False
 
-    def check(self, side: str, shape: Shape, backward: bool, results: list[torch.Tensor]) -> None:
+    def check(self, shape: Shape, backward: bool, results: list[torch.Tensor]) -> None:
         """Raise Skipped unless an output and its gradients are those of our side."""
-        expected = next(iter(self.sides.values()))(shape).run(backward)
+        expected = next(iter(self.sides.values()))(shape, backward)()
         for index, (want, have) in enumerate(zip(expected, results, strict=True)):
             error = float((want - have).abs().max()) / (float(want.abs().max()) or 1.0)
             if not error <= TOLERANCE:  # NaN counts
                 what = f"gradient {index}" if index else "output"
-                raise Skipped("disagrees", f"{side} does not agree with ours: {what}, {error:.1e}")
+                raise Skipped(f"disagrees: {what} differs from ours by {error:.1e}")
 
     def trial(self, side: str, shape: Shape, backward: bool) -> dict:
         """Run a side once: {"seconds", "runs", "bytes" of peak memory}; its results are checked."""
         # The first call of anything loads code, which is neither its time nor its memory.
-        self.sides[side](self.quick).run(backward)
+        self.sides[side](self.quick, backward)()
         before = resident()
-        case = self.sides[side](shape)
-        before = resident() if self.alike else before
+        gc.freeze()  # what was imported until now is not searched again
+        run = self.sides[side](shape, backward)
+        before = before if self.whole else resident()
         start = time.perf_counter()
-        results = case.run(backward)
+        results = run()
         elapsed = time.perf_counter() - start
-        peak = peak_memory()
-        if self.alike:
-            self.check(side, shape, backward, results)
-        size = None if before is None else max(0, peak - before)
+        size = None if before is None else max(0, peak_memory() - before)
+        if results:
+            self.check(shape, backward, results)
         return {"seconds": elapsed, "runs": 1, "bytes": size}
 
-    def in_turns(self, sides: list[str], shape: Shape, backward: bool, budget: float) -> dict:
-        """Time sides by turns (A B A B ...), so that a noisy machine hits all of them.
-
-        Returns:
-            side -> {"seconds": the median, "runs"} of at least ``budget`` seconds.
-        """
-        timers = []
-        for side in sides:
-            run = functools.partial(self.sides[side](shape).run, backward)
-            threads = torch.get_num_threads()
-            timers.append(Timer("run()", globals={"run": run}, num_threads=threads, label=side))
-        gc.collect()
-        rounds = [
-            timer.blocked_autorange(min_run_time=budget / ROUNDS)
-            for _ in range(ROUNDS)
-            for timer in timers
-        ]
-        return {
-            one.task_spec.label: {"seconds": one.median, "runs": len(one.times)}
-            for one in Measurement.merge(rounds)
-        }
+    def time(self, side: str, shape: Shape, backward: bool, seconds: float) -> Measurement:
+        """Time a side for at least so many seconds."""
+        run = self.sides[side](shape, backward)
+        timer = Timer("run()", globals={"run": run}, num_threads=torch.get_num_threads())
+        return timer.blocked_autorange(min_run_time=seconds)
 
 
 def resident() -> int | None:
@@ -196,11 +172,11 @@ class Worker:
             return self.pool.submit(_guarded, function, *args).result(limit)
         except TimeoutError:
             self.close()
-            raise Skipped("limit", f"more than {limit:g} s") from None
+            raise Skipped(f"{SLOW}: more than {limit:g} s") from None
         except BrokenProcessPool:
             # The kernel's out-of-memory killer, or an allocation that C++ could not survive.
             self.close()
-            raise Skipped("memory", "its process died, most likely out of memory") from None
+            raise Skipped(f"{NO_ROOM}: its process died, most likely of this") from None
 
     def close(self) -> None:
         """End the child; the next call starts another."""
@@ -225,76 +201,66 @@ def _guarded(function: Callable, *args: Any) -> Any:
         return function(*args)
     except Skipped:
         raise
-    except Missing as error:
-        raise Skipped("missing", str(error)) from None
     except Exception as error:  # whatever a peer raises is the answer, by name
-        text = f"{type(error).__name__}: {error}".strip().splitlines()[0]
-        if isinstance(error, MemoryError) or any(sign in text for sign in NO_MEMORY):
-            raise Skipped("memory", "out of memory") from None
-        raise Skipped("error", text) from error
+        kind = "missing" if isinstance(error, Missing) else type(error).__name__
+        if isinstance(error, MemoryError) or any(sign in str(error) for sign in NO_MEMORY):
+            kind = NO_ROOM
+        raise Skipped(f"{kind}: {error}".splitlines()[0]) from None
 
 
-class Comparison:
-    """The cells of one family.
+def measure(
+    family: Family,
+    worker: Worker,
+    shape: Shape,
+    backward: bool,
+    limit: float,
+    budget: float,
+    too_slow: dict[tuple[str, bool], Shape],
+) -> dict[str, dict]:
+    """Measure the sides of a family at one shape, by turns, so that noise hits all of them.
 
     Args:
-        load: picklable function that returns the family, in the child process too.
-        worker: where its sides run.
-        limit: seconds that one run may take.
+        family: the sides.
+        worker: where they run.
+        shape: one of the family's.
+        backward: with gradients.
+        limit: seconds that one run of a side may take.
         budget: seconds of runs of each side.
+        too_slow: (side, backward) -> shape of less work where it ran over the limit, so that it is
+            not tried again. Those that run over it at this shape are added.
+
+    Returns:
+        side -> {"seconds": the median, "runs", "bytes"} or {"skipped": why}; only our own side
+        if that is skipped, since the others are compared with it.
     """
-
-    def __init__(
-        self, load: Callable[[], Family], worker: Worker, limit: float, budget: float
-    ) -> None:
-        self.load, self.family, self.worker = load, load(), worker
-        self.limit, self.budget = limit * self.family.patience, budget
-        self.given_up: dict[tuple[str, bool], Shape] = {}
-
-    def _trial(self, name: str, shape: Shape, backward: bool) -> dict:
-        """Try a side once; where it ran into the limit no larger shape is tried."""
-        known = self.given_up.get((name, backward))
-        if known and math.prod(shape) >= math.prod(known):
-            raise Skipped("limit", f"not tried: more than {self.limit:g} s at {known}")
+    found: dict[str, dict] = {}
+    for side in family.sides:
         try:
+            if known := too_slow.get((side, backward)):
+                raise Skipped(f"{SLOW}: not tried, as it is at {known}")
             # Making the inputs, the warm-up and the check take time beside the run.
-            most = self.limit * 1.2 + 5
-            found = self.worker.call(_of, self.load, "trial", name, shape, backward, limit=most)
+            found[side] = worker.call(family.trial, side, shape, backward, limit=limit * 1.2 + 5)
+            if found[side]["seconds"] > limit:
+                raise Skipped(f"{SLOW}: more than {limit:g} s for one run")
         except Skipped as skipped:
-            if skipped.kind != "limit":
-                raise
-            found = {"seconds": math.inf}
-        if found["seconds"] > self.limit:
-            self.given_up[name, backward] = shape
-            raise Skipped("limit", f"more than {self.limit:g} s for one run")
-        return found
-
-    def cell(self, shape: Shape, backward: bool) -> dict[str, dict]:
-        """Measure all sides at one shape.
-
-        Returns:
-            side -> {"seconds", "runs", "bytes"} or {"skipped", "kind"}.
-
-        Raises:
-            Skipped: our own side does not run.
-        """
-        found: dict[str, dict] = {}
-        for name in self.family.sides:
-            try:
-                found[name] = self._trial(name, shape, backward)
-            except Skipped as skipped:
-                if not found:
-                    raise
-                found[name] = {"skipped": skipped.why, "kind": skipped.kind}
-        again = [name for name, one in found.items() if one.get("seconds", LONG) < LONG]
-        most = 60 + len(again) * (self.budget + 3 * ROUNDS * LONG)
-        arguments = (again, shape, backward, self.budget)
-        for name, one in self.worker.call(
-            _of, self.load, "in_turns", *arguments, limit=most
-        ).items():
-            found[name] |= one
-        return found
-
-
-def _of(load: Callable[[], Family], method: str, *args: Any) -> Any:
-    return getattr(load(), method)(*args)
+            found[side] = {"skipped": str(skipped)}
+            if str(skipped).startswith(SLOW):
+                too_slow.setdefault((side, backward), shape)
+            if len(found) == 1:
+                return found
+    rounds: dict[str, list[Measurement]] = {
+        side: [] for side, one in found.items() if one.get("seconds", LONG) < LONG
+    }
+    for side in [*rounds] * ROUNDS:
+        if "skipped" in found[side]:
+            continue
+        arguments = (side, shape, backward, budget / ROUNDS)
+        try:
+            one = worker.call(family.time, *arguments, limit=60 + budget + 3 * LONG)
+        except Skipped as skipped:
+            found[side] = {"skipped": str(skipped)}
+            continue
+        rounds[side].append(one)
+        [merged] = Measurement.merge(rounds[side])
+        found[side] |= {"seconds": merged.median, "runs": len(merged.times)}
+    return found

@@ -5,33 +5,22 @@ loss, dropout and optimizer.
 """
 
 import functools
+from collections.abc import Callable
 
 import torch
 
-from bench.compare import Case, Family, Shape
+from bench.compare import Family, Shape
 from mambaasr.encoder.conmamba import ConMambaEncoder
 from mambaasr.espnet_compat import CTC, import_quietly
 
 MELS, FRAME_RATE, VOCABULARY, TOKEN_RATE = 80, 100, 500, 3
 LABELS = ("conmamba", "conformer", "e_branchformer")
-# millions of parameters -> model -> (width, feed-forward width, blocks)
+# millions of parameters -> (width, feed-forward width, blocks) of each model
 SIZES = {
-    "10M": {
-        "conmamba": (176, 704, 11),
-        "conformer": (176, 704, 12),
-        "e_branchformer": (176, 704, 10),
-    },
-    "21M": {
-        "conmamba": (256, 1024, 11),
-        "conformer": (256, 1024, 12),
-        "e_branchformer": (256, 1024, 10),
-    },
-    "30M": {
-        "conmamba": (256, 1088, 16),
-        "conformer": (256, 1024, 18),
-        "e_branchformer": (256, 1024, 15),
-    },
-    "tiny": dict.fromkeys(LABELS, (16, 32, 1)),
+    "10M": ((176, 704, 11), (176, 704, 12), (176, 704, 10)),
+    "21M": ((256, 1024, 11), (256, 1024, 12), (256, 1024, 10)),
+    "30M": ((256, 1088, 16), (256, 1024, 18), (256, 1024, 15)),
+    "tiny": ((16, 32, 1),) * len(LABELS),
 }
 INFERENCE = ((1, 5), (1, 15), (1, 60), (1, 300), (1, 600))  # batch, seconds of audio
 TRAINING = ((1, 5), (1, 15), (1, 60), (4, 15), (1, 600))
@@ -39,8 +28,9 @@ TRAINING = ((1, 5), (1, 15), (1, 60), (4, 15), (1, 600))
 TARGETS = {(1, 5): (1,), (1, 15): (1,), (1, 60): (3,), (1, 300): (15,), (1, 600): (1,)}
 
 
-def make_encoder(label: str, width: int, hidden: int, blocks: int) -> torch.nn.Module:
+def make_encoder(size: str, label: str) -> torch.nn.Module:
     """Make an encoder as its recipes have it."""
+    width, hidden, blocks = SIZES[size][LABELS.index(label)]
     same = dict(output_size=width, linear_units=hidden, num_blocks=blocks, dropout_rate=0.1)
     if label == "conmamba":
         return ConMambaEncoder(MELS, **same)
@@ -76,11 +66,14 @@ def make_encoder(label: str, width: int, hidden: int, blocks: int) -> torch.nn.M
     )
 
 
-def model_case(size: str, label: str, shape: Shape) -> Case:
-    """Make an encoder with CTC head and optimizer, and features (batch, frames, MELS) for it."""
+def model(size: str, label: str, shape: Shape, training: bool) -> Callable[[], list]:
+    """Make an encoder, CTC head and optimizer: what runs inference or a training step of it.
+
+    It returns nothing to compare: the encoders differ.
+    """
     batch, seconds = shape
     torch.manual_seed(0)
-    encoder = make_encoder(label, *SIZES[size][label])
+    encoder = make_encoder(size, label)
     head = CTC(VOCABULARY, encoder.output_size())
     optimizer = torch.optim.Adam([*encoder.parameters(), *head.parameters()], lr=1e-4)
     frames, count = seconds * FRAME_RATE, seconds * TOKEN_RATE
@@ -89,31 +82,28 @@ def model_case(size: str, label: str, shape: Shape) -> Case:
     labels = torch.randint(1, VOCABULARY, (batch, count))
     counts = torch.full((batch,), count)
 
-    def infer() -> torch.Tensor:
-        encoder.eval()
-        return encoder(features, lengths)[0]
-
-    def train() -> None:
-        encoder.train()
+    def step() -> list:
         optimizer.zero_grad(set_to_none=True)
-        encoded, encoded_lengths, _ = encoder(features, lengths)
-        head(encoded, encoded_lengths, labels, counts).backward()
-        optimizer.step()
+        with torch.set_grad_enabled(training):
+            encoded, encoded_lengths, _ = encoder(features, lengths)
+        if training:
+            head(encoded, encoded_lengths, labels, counts).backward()
+            optimizer.step()
+        return []
 
-    return Case(infer, step=train)
+    encoder.train(training)
+    return step
 
 
 def families(size: str) -> dict[str, Family]:
     """Return the comparisons of the encoders of one size."""
-    sides = {label: functools.partial(model_case, size, label) for label in LABELS}
+    sides = {label: functools.partial(model, size, label) for label in LABELS}
     what = f"encoders of {size} parameters, (batch, seconds of audio)"
     plans = {
         "inference": (f"One inference pass of {what}", INFERENCE, False, TARGETS),
         "training": (f"One training step of {what}", TRAINING, True, {(4, 15): (1,)}),
     }
     return {
-        f"{size} {mode}": Family(
-            title, sides, shapes, (1, 1), targets, modes=(step,), alike=False, patience=4
-        )
+        f"{size} {mode}": Family(title, sides, shapes, (1, 1), targets, (step,), whole=True)
         for mode, (title, shapes, step, targets) in plans.items()
     }

@@ -5,14 +5,16 @@ whatever they share with it win.
 """
 
 import contextlib
-import hashlib
+import functools
 import importlib
 import os
 import subprocess
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+
+import torch
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -23,53 +25,29 @@ NO_CUDA = {
     for package in ("MAMBA", "CAUSAL_CONV1D")
     for what in ("SKIP_CUDA_BUILD", "FORCE_BUILD")
 }
-# name -> what is installed together; the builds of the last want the first
-GROUPS = {
-    "wheel": ["wheel==0.45.1"],
-    "transformers, mambapy": ["-r", str(HERE / "peers.txt")],
-    "mamba_ssm, causal_conv1d": ["--require-hashes", "-r", str(HERE / "references.txt")],
-}
+# The builds of the second want `wheel` of the first.
+PINS = (HERE / "peers.txt", HERE / "references.txt")
 
 
 class Missing(Exception):
     """A peer cannot be had here; the message names it and says why."""
 
 
-def install(
-    folder: Path = FOLDER,
-    groups: dict[str, list[str]] | None = None,
-    say: Callable[[str], object] = print,
-) -> list[str]:
-    """Install what is not there yet; what fails is said, and the rest goes on.
-
-    Args:
-        folder: where to.
-        groups: name -> arguments of ``uv pip install``; by default :data:`GROUPS`.
-        say: takes each message.
+def install(folder: Path = FOLDER, pins: Sequence[Path] = PINS) -> list[str]:
+    """Install what is not there yet; what fails does not keep the rest from it.
 
     Returns:
-        the names of the groups that are missing.
+        for each file of pins that cannot be installed: which, and why.
     """
-    missing = []
     command = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", sys.executable]
-    command += ["--target", str(folder), "--no-deps", "--no-build-isolation"]
+    command += ["--target", str(folder), "--no-deps", "--no-build-isolation", "--requirements"]
     environment = {**os.environ, **NO_CUDA, "PYTHONPATH": str(folder)}
-    for name, arguments in (GROUPS if groups is None else groups).items():
-        pins = [Path(each).read_text() for each in arguments if each.endswith(".txt")]
-        digest = hashlib.sha256(repr((arguments, pins, sys.version)).encode()).hexdigest()
-        stamp = folder / f".{digest[:16]}"
-        if stamp.exists():
-            continue
-        result = subprocess.run(
-            [*command, *arguments], env=environment, capture_output=True, text=True
-        )
+    missing = []
+    for path in pins:
+        result = subprocess.run([*command, path], env=environment, capture_output=True, text=True)
         if result.returncode:
-            missing.append(name)
             reason = "; ".join(line.strip() for line in result.stderr.strip().splitlines())
-            say(f"missing peer: {name}: cannot be installed: {reason}")
-        else:
-            stamp.touch()
-            say(f"installed for the bench: {name}")
+            missing.append(f"missing peers: {path.name}: cannot be installed: {reason}")
     return missing
 
 
@@ -85,13 +63,18 @@ def load(module: str, folder: Path = FOLDER) -> types.ModuleType:
     # Nothing of a peer's may be fetched while we measure; that its loop is slow we know.
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+    return _import(module)
+
+
+def _import(module: str) -> types.ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError as error:
         raise Missing(f"{module.partition('.')[0]}: {error}") from error
 
 
-def selective_scan_ref(folder: Path = FOLDER) -> Callable:
+@functools.cache
+def selective_scan_ref(folder: Path = FOLDER) -> Callable[..., torch.Tensor]:
     """Return mamba_ssm's reference scan, which is plain torch.
 
     Raises:
@@ -106,31 +89,18 @@ def sources(folder: Path = FOLDER) -> Iterator[Callable[[str], types.ModuleType]
     """Within, modules of mamba_ssm and causal_conv1d load without their compiled code.
 
     Stand-ins take the places of what they import and their reference functions do not use: CUDA
-    code, Triton, the hub. Afterwards none of it is left in ``sys.modules``.
+    code and Triton. Afterwards none of it is left in ``sys.modules``.
 
     Args:
         folder: where they are installed.
 
     Yields:
-        a function that takes a module's name and returns the module; it raises
-        :class:`Missing` if it is not installed or does not import.
+        a function that takes a module's name and returns the module, or raises :class:`Missing`.
     """
-    unused = _Unused()
-    stand_ins = dict.fromkeys(_COMPILED, unused)
+    stand_ins = dict.fromkeys(_COMPILED, _Unused())
     for name in _SOURCES:
         package = stand_ins[name] = types.ModuleType(name)
-        package.__path__ = [str(Path(folder) / name)]  # its own __init__ would import everything
-    hub = stand_ins["huggingface_hub"] = types.ModuleType("huggingface_hub")
-    hub.PyTorchModelHubMixin = type("PyTorchModelHubMixin", (), {})
-
-    def source(module):
-        package = module.partition(".")[0]
-        if not (Path(folder) / package).is_dir():
-            raise Missing(f"{package}: there is none in {folder}")
-        try:
-            return importlib.import_module(module)
-        except ImportError as error:
-            raise Missing(f"{package}: {error}") from error
+        package.__path__ = [str(folder / name)]  # its own __init__ would import everything
 
     def taken():
         return [name for name in sys.modules if name in stand_ins or name.startswith(_SUBMODULES)]
@@ -138,7 +108,7 @@ def sources(folder: Path = FOLDER) -> Iterator[Callable[[str], types.ModuleType]
     before = {name: sys.modules.pop(name) for name in taken()}
     sys.modules.update(stand_ins)
     try:
-        yield source
+        yield _import
     finally:
         for name in taken():
             del sys.modules[name]

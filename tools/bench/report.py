@@ -1,10 +1,13 @@
 """Tables of what was measured, for the screen and for docs/benchmarks.md, and its plot."""
 
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tabulate import tabulate
+from torch.utils.benchmark import select_unit, trim_sigfig
+from tqdm import tqdm
 
 from mambaasr.errors import UserError
 from mambaasr.files import atomic_write
@@ -26,75 +29,55 @@ standard scan in PyTorch (arXiv 2312.00752, section 4.5).
 SVG = "encoder_speed.svg"
 
 
-def duration(seconds: float) -> str:
-    """Write a time with three digits."""
-    for unit, factor in (("s", 1), ("ms", 1e3)):
-        if seconds * factor >= 1:
-            return f"{seconds * factor:.3g} {unit}" if seconds < 1000 else f"{seconds:.0f} s"
-    return f"{seconds * 1e6:.3g} µs"
+def quantity(what: str, side: dict) -> str:
+    """Write the "seconds" or "bytes" of a side with three digits, or why it has none."""
+    value = side.get(what)
+    if value is None:
+        return side.get("skipped", "-").partition(":")[0]
+    if what == "bytes":
+        return tqdm.format_sizeof(value, "B")
+    unit, factor = select_unit(value)
+    once = " (one run)" if side["runs"] == 1 else ""
+    return f"{trim_sigfig(value / factor, 3):g} {unit}{once}"
 
 
-def memory(size: float) -> str:
-    """Write a number of bytes."""
-    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
-
-
-def ratio(value: float, target: float | None = None) -> str:
-    """Write a ratio, with its target and whether it is met."""
-    digits = f"{value:.2f} x" if value < 10 else f"{value:.0f} x"
-    met = "" if target is None else f" (target {target:.2g}: {'yes' if value >= target else 'no'})"
-    return digits + met
-
-
-def table(cells: list[dict], what: str) -> tuple[list[str], list[list[str]], list[str]]:
-    """Lay out "seconds" or "bytes" of one family's cells: headers, rows, and what was left out."""
+def table(cells: list[dict], what: str) -> str:
+    """Write "seconds" or "bytes" of one family's cells in Markdown, with ratios."""
     ours, *peers = cells[0]["sides"]
-    rows, notes = [], []
+    better = "faster" if what == "seconds" else "smaller"
+    rows = []
     for cell in cells:
-        row = [cell["name"]]
-        for side, one in cell["sides"].items():
-            if "skipped" in one:
-                kinds = {"memory": "out of memory", "limit": "over the limit"}
-                row.append(kinds.get(one["kind"], one["kind"]))
-                notes.append(f"{cell['name']}: {side} left out: {one['skipped']}.")
-            elif one[what] is None:
-                row.append("-")
-            elif what == "bytes":
-                row.append(memory(one["bytes"]))
-            else:
-                row.append(duration(one["seconds"]) + " (one run)" * (one["runs"] == 1))
-        own = cell["sides"][ours][what]
-        figures = [(cell["sides"][peer].get(what), peer) for peer in peers]
-        best = min(((value, peer) for value, peer in figures if value), default=None)
-        if own and best:
-            target = cell["target"] if what == "seconds" else None
-            row += [best[1], ratio(best[0] / own, target)]
-        else:
-            row += ["-", "no peer"]
-        rows.append(row)
-    better = "ours is faster by" if what == "seconds" else "ours is smaller by"
-    return ["", ours, *peers, "best peer", better], rows, notes
+        sides = cell["sides"]
+        own, target = sides[ours][what], cell["target"]
+        figures = [(sides[peer][what], peer) for peer in peers if sides[peer].get(what)]
+        best, ratio = "-", "no peer"
+        if own and figures:
+            value, best = min(figures)
+            ratio = f"{trim_sigfig(value / own, 3):g} x"
+            if what == "seconds" and target:
+                ratio += f" (target {target:g}: {'yes' if value / own >= target else 'no'})"
+        rows.append([cell["name"], *(quantity(what, one) for one in sides.values()), best, ratio])
+    headers = ["", ours, *peers, "best peer", f"ours is {better} by"]
+    align = ["left", *["right"] * (len(headers) - 1)]
+    return tabulate(rows, headers, "pipe", colalign=align, disable_numparse=True)
 
 
-def tables(cells: list[dict], markdown: bool = False) -> Iterator[str]:
-    """Yield times and peak memory of each family among the cells, with ratios."""
-    for title in dict.fromkeys(cell["title"] for cell in cells):
-        chosen = [cell for cell in cells if cell["title"] == title]
-        for what, suffix in (("seconds", ""), ("bytes", ": peak memory")):
-            headers, rows, notes = table(chosen, what)
-            body = tabulate(
-                rows,
-                headers,
-                "pipe" if markdown else "simple",
-                colalign=["left", *["right"] * (len(headers) - 1)],
-                disable_numparse=True,
-            )
-            heading = f"**{title}{suffix}**\n" if markdown else title + suffix
-            shown = notes if what == "seconds" else []
-            yield "\n".join([heading, body, *(f"\n{note}" for note in shown)])
+def tables(data: dict) -> Iterator[str]:
+    """Yield times and peak memory of each family of a part, with ratios and what was left out."""
+    for title in dict.fromkeys(cell["title"] for cell in data["cells"]):
+        cells = [cell for cell in data["cells"] if cell["title"] == title]
+        yield f"**{title}**"
+        yield table(cells, "seconds")
+        for cell in cells:
+            for side, one in cell["sides"].items():
+                if "skipped" in one:
+                    yield f"{cell['name']}: {side} left out: {one['skipped']}."
+        yield f"**{title}: peak memory**"
+        yield table(cells, "bytes")
+    yield from (f"Failed: {failure}." for failure in data["failures"])
 
 
-def write_docs(folder: Path, docs: Path, parts: list[str]) -> list[Path]:
+def write_docs(folder: Path, docs: Path, parts: Sequence[str]) -> list[Path]:
     """Write benchmarks.md and the plot from the JSON files of a folder; return their paths.
 
     Raises:
@@ -107,10 +90,10 @@ def write_docs(folder: Path, docs: Path, parts: list[str]) -> list[Path]:
         data = json.loads((folder / f"{part}.json").read_text(encoding="utf-8"))
         header = "; ".join(f"{name} {value}" for name, value in data["header"].items())
         page += [f"## {part}\n", f"`python tools/bench/run.py {part}`: {header}.", ""]
-        if part == "models":
-            written.append(plot(data["cells"], docs / SVG))
+        if passes := [cell for cell in data["cells"] if cell["family"].endswith(" inference")]:
+            written.append(plot(passes, docs / SVG))
             page += [f"![time and memory over the length of the audio]({SVG})", ""]
-        page += [f"{each}\n" for each in tables(data["cells"], markdown=True)]
+        page += [f"{each}\n" for each in tables(data)]
     if len(page) == 1:
         raise UserError(f"{folder}: no measurements; `make bench` makes them")
     with atomic_write(written[0]) as stream:
@@ -119,40 +102,32 @@ def write_docs(folder: Path, docs: Path, parts: list[str]) -> list[Path]:
 
 
 def plot(cells: list[dict], path: Path) -> Path:
-    """Plot time and memory of an inference pass over the audio's length, log-log; the path."""
+    """Plot time and memory of passes over the audio's length, log-log; return the path."""
     import matplotlib
 
     matplotlib.use("svg")
     matplotlib.rcParams["svg.hashsalt"] = "mambaasr"  # the same file from the same figures
     from matplotlib import pyplot
 
-    cells = [cell for cell in cells if cell["family"].endswith("inference")]
     families = list(dict.fromkeys(cell["family"] for cell in cells))
     figure, grid = pyplot.subplots(
-        2, len(families), figsize=(1 + 3.4 * len(families), 6.4), squeeze=False,
-        layout="constrained",
-    )  # fmt: skip
+        2, len(families), figsize=(11, 6.4), squeeze=False, layout="constrained"
+    )
     for column, family in enumerate(families):
         rows = [cell for cell in cells if cell["family"] == family]
-        for axes, what, factor in zip(
-            grid[:, column], ("seconds", "bytes"), (1, 1e-9), strict=True
-        ):
+        lengths = [cell["shape"][1] for cell in rows]
+        for axes, what in zip(grid[:, column], ("seconds", "bytes"), strict=True):
             for label, marker in zip(rows[0]["sides"], "os^", strict=True):
-                sides = [(cell["shape"][1], cell["sides"][label]) for cell in rows]
-                points = [(at, one[what] * factor) for at, one in sides if one.get(what)]
-                missing = [f" ({at} s: {one['skipped']})" for at, one in sides if "skipped" in one]
-                if points:
-                    name = label + "".join(missing[:1])
-                    axes.loglog(*zip(*points, strict=True), marker=marker, label=name)
-            ticks = [cell["shape"][1] for cell in rows]
-            axes.set_xticks(ticks, [str(tick) for tick in ticks])
+                values = [cell["sides"][label].get(what) or math.nan for cell in rows]
+                axes.loglog(lengths, values, marker=marker, label=label)
+            axes.set_xticks(lengths, lengths)
             axes.minorticks_off()
             axes.grid(alpha=0.3)
         grid[0][column].set_title(family)
-        grid[0][column].legend(fontsize=6, loc="lower right")
         grid[1][column].set_xlabel("audio [s]")
-    grid[0][0].set_ylabel("one inference pass [s]")
-    grid[1][0].set_ylabel("peak memory [GB]")
+    grid[0][0].legend()
+    grid[0][0].set_ylabel("time [s]")
+    grid[1][0].set_ylabel("peak memory [bytes]")
     with atomic_write(path, "wb") as stream:
         figure.savefig(stream, format="svg", metadata={"Date": None})
     pyplot.close(figure)

@@ -5,27 +5,28 @@
     python tools/bench/run.py --quick              tiny sizes in this process: does all of it run?
     python tools/bench/run.py docs                 docs/benchmarks.md and its plot, from the JSON
 
-Each part's figures are kept in build/bench/<part>.json. All sides of a comparison have the same
-threads and take turns.
+Each part's figures are kept in build/bench/<part>.json; those of --only in build/bench/only, as
+some cells alone are no page. All sides of a comparison have the same threads and take turns.
 """
 
 import argparse
 import contextlib
-import functools
+import itertools
 import json
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bench.compare import Family
 
 ROOT = Path(__file__).resolve().parents[2]
 if __name__ == "__main__":
     # This folder itself must go: its modules are the package `bench`.
     sys.path[:1] = [str(ROOT / "tools"), str(ROOT)]
 
-SIZES = ("10M", "21M", "30M")
-# part -> families
-PARTS = {part: [part] for part in ("scan", "mixer", "scaling", "conv", "ssd")}
-PARTS["models"] = [f"{size} {mode}" for size in SIZES for mode in ("inference", "training")]
+PARTS = ("scan", "mixer", "scaling", "conv", "ssd", "models")
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -49,73 +50,77 @@ def get_parser() -> argparse.ArgumentParser:
 
 
 def make_header(threads: int) -> dict[str, str | int]:
-    """What every figure depends on."""
+    """Return what every figure depends on."""
     import psutil
-    import torch
 
     from mambaasr import provenance
     from mambaasr.ops.native import build
 
     library, reason = build.load()
-    return {
-        "cpu": provenance.cpu_model(),
+    return provenance.environment() | {
         "memory": f"{psutil.virtual_memory().total / 1e9:.1f} GB",
         "threads": threads,
         "isa": library.mambaasr_isa().decode() if library else f"none: {reason}",
-        "torch": torch.__version__,
-        "python": sys.version.split()[0],
         "commit": provenance.git_commit() or "not in git",
         "date": provenance.now(),
     }
 
 
-def family(name: str):
-    """Return the :class:`bench.compare.Family` of a name: of kernels, or "10M inference"."""
+def families(part: str, quick: bool) -> dict[str, "Family"]:
+    """Return the comparisons of a part by name."""
     from bench import kernels, models
 
-    return kernels.FAMILIES.get(name) or models.families(name.split()[0])[name]
+    if part != "models":
+        return {part: kernels.FAMILIES[part]}
+    sizes = ["tiny"] if quick else ["10M", "21M", "30M"]
+    return {name: one for size in sizes for name, one in models.families(size).items()}
 
 
-def measure(part: str, args: argparse.Namespace, header: dict) -> tuple[list[dict], list[str]]:
-    """Measure a part and write its JSON file after each cell.
+def measure(part: str, args: argparse.Namespace, header: dict) -> dict:
+    """Measure a part; its JSON file is written at the start and after each cell.
 
     Returns:
-        its cells {"family", "title", "name", "shape", "target", "sides"}, and messages of those
-        where our own side failed.
+        what the file holds: {"header", "cells": each {"family", "title", "name", "shape",
+        "target", "sides"}, "failures": messages of cells where our own side failed}.
     """
     from tqdm import tqdm
 
-    from bench.compare import Comparison, Skipped, Worker
+    from bench import compare
     from mambaasr.files import atomic_write
 
-    cells: list[dict] = []
-    failures: list[str] = []
-    names = ["tiny inference", "tiny training"] if args.quick and part == "models" else PARTS[part]
-    bar = tqdm(names, desc=part, dynamic_ncols=True)
-    for name in bar:
+    data: dict = {"header": header, "cells": [], "failures": []}
+    path = args.folder / ("only" if args.only else "") / f"{part}.json"
+
+    def save() -> None:
+        with atomic_write(path) as stream:
+            json.dump(data, stream, indent=1)
+
+    save()
+    limit = args.limit * (4 if part == "models" else 1)
+    bar = tqdm(families(part, args.quick).items(), desc=part, dynamic_ncols=True)
+    for family_name, family in bar:
+        shapes = [family.quick] if args.quick else family.shapes
+        too_slow: dict = {}
         # A process for each family: what one leaves behind is no part of another's memory.
-        with contextlib.closing(Worker(args.threads, inline=args.quick)) as worker:
-            load = functools.partial(family, name)
-            comparison = Comparison(load, worker, args.limit, args.budget)
-            found = comparison.family
-            for shape in [found.quick] if args.quick else found.shapes:
-                for mode, backward in enumerate(found.modes):
-                    title = f"{shape}" + (" forward + backward" if backward else " forward")
-                    title = f"{shape}" if len(found.modes) == 1 else title
-                    if args.only not in f"{name} {title}":
-                        continue
-                    bar.set_postfix_str(f"{name} {title}")
-                    try:
-                        sides = comparison.cell(shape, backward)
-                    except Skipped as skipped:
-                        failures.append(f"{name} {title}: {skipped.kind}: {skipped.why}")
-                        continue
-                    target = found.targets.get(shape, (None,) * 2)[mode]
-                    cell = {"family": name, "title": found.title, "name": title, "shape": shape}
-                    cells.append({**cell, "target": target, "sides": sides})
-                    with atomic_write(args.folder / f"{part}.json") as stream:
-                        json.dump({"header": header, "cells": cells}, stream, indent=1)
-    return cells, failures
+        with contextlib.closing(compare.Worker(args.threads, inline=args.quick)) as worker:
+            for shape, (index, backward) in itertools.product(shapes, enumerate(family.modes)):
+                mode = (" forward", " forward + backward")[backward]
+                name = f"{shape}{mode if len(family.modes) > 1 else ''}"
+                if args.only not in f"{family_name} {name}":
+                    continue
+                bar.set_postfix_str(f"{family_name} {name}")
+                sides = compare.measure(
+                    family, worker, shape, backward, limit, args.budget, too_slow
+                )
+                ours = next(iter(sides.values()))
+                if "skipped" in ours:
+                    data["failures"].append(f"{family_name} {name}: {ours['skipped']}")
+                else:
+                    target = family.targets.get(shape, (None, None))[index]
+                    cell = {"family": family_name, "title": family.title, "name": name}
+                    data["cells"].append({**cell, "shape": shape, "target": target, "sides": sides})
+                save()
+    return data
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -130,27 +135,23 @@ def main(argv: list[str] | None = None) -> int:
     args.threads = args.threads or usable_cores()
     args.folder = args.folder or ROOT / "build" / ("bench-quick" if args.quick else "bench")
     args.budget = 0.02 if args.quick else args.budget
-    failures: list[str] = []
+    failed = False
     if measured := [part for part in PARTS if part in args.parts]:
         os.environ["OMP_NUM_THREADS"] = str(args.threads)  # of the child processes
         header = make_header(args.threads)
         print("\n".join(f"{name}: {value}" for name, value in header.items()), flush=True)
-        if not args.no_install:
-            peers.install()
+        for message in [] if args.no_install else peers.install():
+            print(message, flush=True)
     for part in measured:
-        cells, failed = measure(part, args, header)
-        if not cells and not failed:
-            print(f"{part}: no cell has {args.only!r} in its name", flush=True)
-        print(f"\n== {part} ==")
-        for text in report.tables(cells):
-            print(f"\n{text}")
-        print("".join(f"failed: {failure}\n" for failure in failed), flush=True)
-        failures += failed
-    # Some cells alone are no page.
+        data = measure(part, args, header)
+        print("\n\n".join([f"\n## {part}", *report.tables(data)]), flush=True)
+        if not data["cells"] and not data["failures"]:
+            print(f"no cell has {args.only!r} in its name")
+        failed |= bool(data["failures"])
     if "docs" in args.parts and not ((args.quick or args.only) and measured):
-        for path in report.write_docs(args.folder, args.docs, list(PARTS)):
+        for path in report.write_docs(args.folder, args.docs, PARTS):
             print(f"written: {path}")
-    return 1 if failures else 0
+    return int(failed)
 
 
 if __name__ == "__main__":
