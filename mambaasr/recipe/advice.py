@@ -51,7 +51,7 @@ def advise(name: str, value: str, known: Collection[str]) -> str:
     places += ["--asr_args"] if name in schema("asr")["options"] else []
     lines = [f'{place} "--{name} {value}"' for place in places]
     for slot, choice in schema("asr")["slots"].items():
-        if any(name in made["keys"] for made in choice["classes"].values()):
+        if any(name in made for made in choice["classes"].values()):
             lines.append(f'--asr_args "--{slot}_conf {name}={value}"')
     if lines:
         return f": write {' or '.join(lines)}"
