@@ -53,13 +53,15 @@ def drop_unreported(args: argparse.Namespace) -> None:
     ]
 
 
-def model_file(config: Mapping[str, Any]) -> str:
+def model_file(config: Mapping[str, Any], task: str = "asr") -> str:
     """Return the name of the averaged model that a training writes.
 
     ESPnet2's valid.acc.ave.pth where the accuracy is reported and among the criteria; else the
-    first criterion of the validation.
+    first criterion of the validation. A language model ("lm") reports its loss alone.
     """
     pairs = _pairs(config, _BEST) or _DEFAULT
+    if task == "lm":
+        pairs = [pair for pair in pairs if pair[1] == "loss"]
     pairs = [pair for pair in pairs if _reported(*pair, config)] or _DEFAULT[:1]
     best = min(pairs, key=lambda pair: (pair != ("valid", "acc"), pair[0] != "valid"))
     return f"{'.'.join(best)}.ave.pth"

@@ -18,10 +18,12 @@ class TrainingConfig:
     Attributes:
         values: the merged options.
         whole: the same with the command line's options over them.
+        task: "asr" or "lm".
     """
 
     values: Config
     whole: Config
+    task: str
 
     @property
     def model(self) -> str:
@@ -31,7 +33,7 @@ class TrainingConfig:
     @property
     def model_file(self) -> str:
         """Name of the file that the best epochs are averaged into."""
-        return model_file(self.whole)
+        return model_file(self.whole, self.task)
 
     @property
     def text(self) -> str:
@@ -88,4 +90,4 @@ def _load(paths: list[str], arguments: str, task: str, build: bool) -> TrainingC
         from mambaasr.task.build import build_classes  # imports torch
 
         build_classes(whole, task)
-    return TrainingConfig(values, whole)
+    return TrainingConfig(values, whole, task)

@@ -220,7 +220,7 @@ def lm_training(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
     for kind in ("train", "valid"):
         words += [f"--{kind}_shape_file", f"{n.lm_stats_dir}/{kind}/text_shape.{o.token_type}"]
     words += o.words("lm_args")
-    yield _training("training of the language model", words, n.lm_exp)
+    yield _training("training of the language model", words, n.lm_exp, recipe.lm)
 
 
 @stage(8, "LM perplexity")
@@ -283,7 +283,7 @@ def train(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
     if recipe.asr.model == "multilingual":
         for kind, name in _sets(n):
             words += _data(kind, f"{n.filtered(name)}/utt2lang,lang,text")
-    task = _training("training", [*words, *o.words("asr_args")], n.asr_exp)
+    task = _training("training", [*words, *o.words("asr_args")], n.asr_exp, recipe.asr)
     task.generated[config] = recipe.asr.text
     task.needs[f"{stats}/train/speech_shape"] = "no statistics: run stage 10"
     yield task
@@ -354,14 +354,15 @@ def no_model(path: str, number: int) -> str:
     return f"no such model (stage {number} makes them); there are: {there}"
 
 
-def _training(name: str, words: list[str], folder: str) -> Task:
+def _training(name: str, words: list[str], folder: str, config: TrainingConfig) -> Task:
     return Task(
         name,
         words,
         folder,
         ignore=[*DEVICES, "config", "num_workers", "log_interval", "log_level"],
         resumes=in_folder(folder, "checkpoint.pth", "checkpoint.prev.pth"),
-        outputs=[f"{folder}/config.yaml"],
+        # A finished training that lacks the average of its best epochs makes it again.
+        outputs=in_folder(folder, "config.yaml", config.model_file),
     )
 
 

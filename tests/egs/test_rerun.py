@@ -119,3 +119,11 @@ def test_more_epochs(recipe):
 
 def starts(folder):
     return json.loads((folder / "provenance.json").read_text())
+
+
+def test_a_deleted_average_is_made_again(recipe):
+    average = recipe / TAG / "valid.acc.ave.pth"
+    content = average.read_bytes()
+    average.resolve().unlink()
+    assert redone(recipe) == {"11: training": f"{TAG}/valid.acc.ave.pth is missing"}
+    assert average.read_bytes() == content
