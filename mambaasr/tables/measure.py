@@ -4,7 +4,6 @@ import os
 import re
 import shlex
 from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import groupby
 from operator import attrgetter
@@ -14,7 +13,7 @@ from typing import Any
 from mambaasr import provenance
 from mambaasr.config import dump, same_config
 from mambaasr.fingerprint import fingerprint, fingerprint_bytes
-from mambaasr.recipe.task import Task, load, options
+from mambaasr.recipe.task import Task, load
 from mambaasr.score.results import read_json
 from mambaasr.tables.table import PARAMETERS, RATES, Column, Row, Run, Table
 
@@ -35,7 +34,7 @@ class Measured:
         values: column name -> one value for each seed that has it.
         seeds: the seeds whose training is finished.
         hours, cpu_hours: of each seed's training, by the clock and of the processor, where known.
-        commits: that trained, decoded, and trained the language model.
+        commits: that trained, decoded, and trained the language model, each once.
         missing: why seeds or columns have no value, a line each.
     """
 
@@ -43,18 +42,14 @@ class Measured:
     seeds: list[int | None] = field(default_factory=list)
     hours: list[float] = field(default_factory=list)
     cpu_hours: list[float] = field(default_factory=list)
-    commits: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    commits: dict[str, dict[str, None]] = field(default_factory=lambda: defaultdict(dict))
     missing: list[str] = field(default_factory=list)
-
-    def add_commits(self, did: str, commits: Iterable[str]) -> None:
-        known = self.commits[did]
-        known += [each for each in dict.fromkeys(commits) if each not in known]
 
 
 def measure(table: Table, row: Row) -> Measured:
     """Collect what the experiments of a row say; a file that cannot be read is a UserError."""
     found = Measured()
-    for seed, of_seed in groupby(table.runs(row), attrgetter("seed")):
+    for seed, of_seed in groupby(row.runs, attrgetter("seed")):
         runs = {run.decoding: run for run in of_seed}
         first = next(iter(runs.values()))
         problem, problems = training_problem(first), []
@@ -62,7 +57,7 @@ def measure(table: Table, row: Row) -> Measured:
             problems.append(problem)
         else:
             found.seeds.append(seed)
-            found.add_commits("trained", provenance.commits(first.exp))
+            found.commits["trained"] |= dict.fromkeys(provenance.commits(first.exp))
             if seconds := epoch_seconds(first.exp / "train.log"):
                 found.hours.append(sum(seconds.values()) / 3600)
             if used := cpu_seconds(first.exp):
@@ -76,9 +71,11 @@ def measure(table: Table, row: Row) -> Measured:
                 else:
                     found.values[column.name].append(value)
             files = [each for sets in decoded.values() for each in sets.values()]
-            found.add_commits("decoded", (each.get("commit") or "unknown" for each in files))
-            for lm in dict.fromkeys(each["lm_file"] for each in files if each.get("lm_file")):
-                found.add_commits("language model", provenance.commits(Path(lm).parent))
+            for each in files:
+                found.commits["decoded"][each.get("commit") or "unknown"] = None
+                if lm := each.get("lm_file"):
+                    made = provenance.commits(Path(lm).parent)
+                    found.commits["language model"] |= dict.fromkeys(made)
         name = f"seed {seed}: " if seed is not None else ""
         found.missing += [name + problem for problem in problems]
     return found
@@ -199,7 +196,6 @@ def cpu_seconds(exp: Path) -> float | None:
     for line in _log(exp.parent / "timings.tsv").split("\n"):
         fields = line.split("\t")
         if fields[0] == _training(exp).name and len(fields) == 7:
-            (place, *_), *_ = options(shlex.split(fields[6]))["--output_dir"]
-            if Path(place).name == exp.name:
+            if exp.name in [Path(word).name for word in shlex.split(fields[6])]:
                 used.append(float(fields[4]))
     return sum(used) or None

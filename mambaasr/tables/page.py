@@ -34,7 +34,7 @@ def table_page(table: Table, command: Sequence[str]) -> str:
             cells.append(["" if index else row.label, kind, *figures, *behind])
     if not has_published:
         cells = [[label, *others] for label, _, *others in cells]
-    sections = [f"# {table.title}\n", _head(table), markdown_table(cells[0], cells[1:])]
+    sections = [f"# {table.content['title']}\n", _head(table), markdown_table(cells[0], cells[1:])]
     sections += [_reading(measured), _notes(table), _missing(measured, command)]
     return "\n".join(section for section in sections if section)
 
@@ -46,7 +46,7 @@ def _lines(columns: Sequence[Column], row: Row, found: Measured) -> list[list[st
         return [measured]
     published = [row.published.get(column.name, Published()).text for column in columns]
     lines = [["published", *published]]
-    if found.values or row.options is not None:
+    if found.values or row.runs:
         lines.append(measured)
     if found.values:
         lines.append(["difference", *(_difference(row, found, column) for column in columns)])
@@ -88,7 +88,7 @@ def _duration(hours: float) -> str:
 
 
 def _seeds(row: Row, found: Measured) -> str:
-    if row.seeds == (None,):
+    if row.seeds == [None]:
         return str(len(found.seeds))
     done = ", ".join(map(str, found.seeds)) or "none"
     return done if len(found.seeds) == len(row.seeds) else f"{done} of {len(row.seeds)}"
@@ -103,10 +103,13 @@ def _commits(found: Measured) -> str:
 
 
 def _head(table: Table) -> str:
+    content = table.content
     forms = {"arxiv": "arXiv {}", "title": "{}", "table": "table {}", "url": "{}", "note": "{}"}
-    said = [form.format(table.paper[key]) for key, form in forms.items() if table.paper.get(key)]
-    lines = [f"Paper: {'; '.join(said)}." if said else "", table.note.strip()]
-    lines += [f"Scale {table.scale}: {table.needs.strip()}." if table.scale else ""]
+    paper = content.get("paper") or {}
+    said = [form.format(paper[key]) for key, form in forms.items() if paper.get(key)]
+    lines = [f"Paper: {'; '.join(said)}." if said else "", str(content.get("note") or "").strip()]
+    if table.scale:
+        lines.append(f"Scale {table.scale}: {str(content['scale'][table.scale]['needs']).strip()}.")
     return "".join(f"{line}\n\n" for line in lines if line)[:-1]
 
 
@@ -145,7 +148,7 @@ def _missing(measured: Sequence[tuple[Row, Measured]], command: Sequence[str]) -
     """List the rows that are not all there, each with the command that would run it."""
     lines = []
     for row, found in measured:
-        if row.options is None and not row.published:
+        if not row.runs and not row.published:
             lines.append(f"- {row.label}: the table does not say how to make it.\n")
         elif found.missing:
             call = shlex.join([*command, "--rows", row.key])

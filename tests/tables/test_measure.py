@@ -58,7 +58,7 @@ def mamba(recipe):
     """The table, its row `mamba`, and the plain run of it and that with a language model."""
     table = read_table("tables/x.yaml")
     row = table.rows[1]
-    return table, row, *table.runs(row)
+    return table, row, *row.runs
 
 
 def test_nothing_measured_says_what_to_run(recipe):
@@ -78,7 +78,7 @@ def test_nothing_measured_says_what_to_run(recipe):
 def test_published_measured_difference(recipe):
     table = read_table("tables/x.yaml")
     row = table.rows[0]
-    for run, wer in zip(table.runs(row), (6.0, 5.5, 7.0, 5.5), strict=True):
+    for run, wer in zip(row.runs, (6.0, 5.5, 7.0, 5.5), strict=True):
         pretend(run, {"test": (wer, 1.0), "dev": (9.0, 2.0)})
     found = measure(table, row)
     assert found.values["test WER"] == [6.0, 7.0] and found.values["dev CER"] == [2.0, 2.0]
@@ -131,7 +131,7 @@ def test_the_mean_over_languages_is_a_column_of_its_own(edit):
     edit("    published", "    # published")
     edit("    published", "    # published")
     table = read_table("tables/x.yaml")
-    run = table.runs(table.rows[1])[0]
+    run = table.rows[1].runs[0]
     pretend(run, {"test": (1.0, 2.0)})
     assert "no test macro CER" in measure(table, table.rows[1]).missing  # one language
     file = run.exp / run.inference_tag / "test/score/score.json"
@@ -147,7 +147,7 @@ def test_a_table_of_times_reads_logs_alone(recipe):
         "  - {key: mamba, options: {encoder: mamba}}\n"
     )
     table = read_table("tables/x.yaml")
-    (run,) = table.runs(table.rows[0])
+    (run,) = table.rows[0].runs
     pretend(run, {})
     with open(run.exp / "train.log", "a") as log:
         log.write("    Total Number of model parameters: 31.56 M\n")
