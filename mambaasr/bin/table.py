@@ -53,11 +53,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     args, rest = parser.parse_known_args(argv)
     # All of it now: the package may change while the rows run.
     from mambaasr.files import atomic_write
-    from mambaasr.recipe.options import parse_given, text_of
+    from mambaasr.recipe.options import option_words, parse_given, text_of
     from mambaasr.tables.page import table_page
     from mambaasr.tables.read import read_table
     from mambaasr.tables.run import plan, run_calls
-    from mambaasr.tables.table import option_words
 
     given = {name: text_of(value) for name, value in parse_given(rest)[0].items()}
     keys = None if args.rows is None else [key.strip() for key in args.rows.split(",")]

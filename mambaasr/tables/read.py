@@ -3,6 +3,7 @@
 docs/tables.md says what a table's file holds.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -13,17 +14,19 @@ from typing import Any, NoReturn
 
 from mambaasr.config import read
 from mambaasr.errors import UserError
+from mambaasr.recipe.names import SHORT
 from mambaasr.recipe.options import (
+    BLOCKS,
     OPTIONS,
     check_text,
     find_yaml,
     near_words,
+    option_words,
     parse,
     parse_given,
     text_of,
 )
 from mambaasr.tables.table import (
-    ARGUMENTS,
     PARAMETERS,
     RATES,
     Column,
@@ -31,11 +34,10 @@ from mambaasr.tables.table import (
     Row,
     Run,
     Table,
-    combine,
-    name_of,
-    option_words,
 )
 
+# Options that are words of another command line.
+ARGUMENTS = ("asr_args", "inference_args", "lm_args")
 # Of a whole training, and of no test set.
 OF_TRAINING = (PARAMETERS, "training hours", "epoch minutes")
 OF_SET = (*RATES, "RTF")
@@ -80,6 +82,17 @@ def run_options(recipe: Path) -> dict[str, str]:
         if option.kind == "yaml" and found.get(name):
             found[name] = find_yaml(name, found[name], recipe=recipe)
     return found
+
+
+def combine(*layers: Mapping[str, str]) -> dict[str, str]:
+    """Lay options of run.sh over each other: the last wins, but arguments are concatenated."""
+    whole: dict[str, str] = {}
+    for layer in layers:
+        for name, value in layer.items():
+            if name in ARGUMENTS and whole.get(name):
+                value = f"{whole[name]} {value}".strip()
+            whole[name] = value
+    return whole
 
 
 def read_table(
@@ -242,24 +255,50 @@ class _Reader:
         if seed is not None:
             options = combine(options, {"asr_args": f"--seed {seed}"})
         values, _ = parse(option_words(self.defaults | options))
-        tag = name_of("model", values.asr_config, options, self.defaults)
-        decode = values.inference_config or "decode"
-        inference_tag = name_of("decoding", decode, options, self.defaults)
+        tag = self.name("model", values.asr_config, options)
+        inference_tag = self.name("decoding", values.inference_config or "decode", options)
         for name, option in OPTIONS.items():
             if option.kind == "yaml" and values[name]:
-                values[name] = str(self.recipe / values[name])
+                path = find_yaml(name, values[name], recipe=self.recipe)
+                values[name] = str(self.recipe / path)
         options |= {"asr_tag": tag, "inference_tag": inference_tag}
         exp = self.recipe / values.expdir / f"asr_{tag}"
         return Run(seed, decoding, exp, inference_tag, options, values)
 
+    def name(self, decides: str, config: str, options: Mapping[str, str]) -> str:
+        """Name an experiment or a decoding by its config and the options that decide it."""
+        parts = [Path(config).stem]
+        for name in sorted(options, key=lambda name: (name in ARGUMENTS, name not in BLOCKS, name)):
+            value, decided = options[name], OPTIONS[name].decides == decides
+            if (
+                not decided
+                or value == self.defaults[name]
+                or name in ("asr_config", "inference_config")
+            ):
+                continue
+            if name in ARGUMENTS and value:
+                parts.append(value.replace(" ", "").replace("--", "_").lstrip("_"))
+            else:
+                file = value.endswith((".yaml", ".pth"))
+                what = Path(value).stem if file else value.replace(" ", "-") or "none"
+                parts.append(f"{SHORT.get(name, name)}_{what}")
+        name = re.sub(r"[^A-Za-z0-9_.+-]", "", "_".join(parts))
+        if len(name) > 150:
+            name = f"{name[:130]}_{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+        return name
+
     def published(self, at: tuple, conf: Mapping[str, Any]) -> dict[str, Published]:
-        written, found, texts = conf.get("published") or {}, {}, self.content.texts
+        written, texts = conf.get("published") or {}, self.content.texts
+        found = dict.fromkeys(self.columns if written else (), Published())
+        for name in found:
+            if name not in (*written, PARAMETERS):
+                self.fail(at, f"published lacks `{name}`: write a number or unknown")
         for name, cell in written.items():
             keys = (*at, name)
             self.check_name(keys, "unknown key", name, self.columns)
             cell = cell if isinstance(cell, dict) else {"value": cell}
             self.check(cell, {"value": _TEXT, "source": _TEXT}, keys)
-            value, found[name] = cell.get("value"), Published()
+            value = cell.get("value")
             if value == "unknown":
                 continue
             if not isinstance(value, int | float):
@@ -269,7 +308,4 @@ class _Reader:
                 self.fail(keys, f"`{name}`: {value} has no source; write `source:` and a text")
             text = texts.get((*keys, "value")) or texts.get(keys, str(value))
             found[name] = Published(value, str(source), text)
-        for name in self.columns:
-            if written and name not in (*written, PARAMETERS):
-                self.fail(at, f"published lacks `{name}`: write a number or unknown")
         return found

@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 from mambaasr.errors import UserError
 from mambaasr.recipe.configs import load_configs
+from mambaasr.recipe.options import option_words
 from mambaasr.recipe.process import exit_status, exits_on_sigterm
-from mambaasr.tables.table import Table, option_words
+from mambaasr.tables.table import Table
 
 
 class Call(NamedTuple):

@@ -1,21 +1,15 @@
-"""What a table holds, and a row's runs of run.sh: their options, names and folders."""
+"""What a table holds: columns, rows, and the runs of run.sh that a row stands for."""
 
-import hashlib
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from mambaasr.config import Config, merge, read
-from mambaasr.recipe.names import SHORT
-from mambaasr.recipe.options import BLOCKS, OPTIONS, Options
+from mambaasr.recipe.options import BLOCKS, Options
 
 # A macro rate is the mean of the languages' rates.
 RATES = ("macro WER", "macro CER", "macro TER", "WER", "CER", "TER")
 PARAMETERS = "parameters"
-# Options that are words of another command line.
-ARGUMENTS = ("asr_args", "inference_args", "lm_args")
 
 
 class Column(NamedTuple):
@@ -92,40 +86,3 @@ class Table:
     scale: str | None
     columns: list[Column]
     rows: list[Row]
-
-
-def name_of(
-    decides: str, config: str, options: Mapping[str, str], defaults: Mapping[str, str]
-) -> str:
-    """Name an experiment ("model") or a "decoding" by its config and the options that decide it."""
-    parts = [Path(config).stem]
-    for name in sorted(options, key=lambda name: (name in ARGUMENTS, name not in BLOCKS, name)):
-        value, decided = options[name], OPTIONS[name].decides == decides
-        if not decided or value == defaults[name] or name in ("asr_config", "inference_config"):
-            continue
-        if name in ARGUMENTS and value:
-            parts.append(value.replace(" ", "").replace("--", "_").lstrip("_"))
-        else:
-            file = value.endswith((".yaml", ".pth"))
-            what = Path(value).stem if file else value.replace(" ", "-") or "none"
-            parts.append(f"{SHORT.get(name, name)}_{what}")
-    name = re.sub(r"[^A-Za-z0-9_.+-]", "", "_".join(parts))
-    if len(name) > 150:
-        name = f"{name[:130]}_{hashlib.sha256(name.encode()).hexdigest()[:12]}"
-    return name
-
-
-def combine(*layers: Mapping[str, str]) -> dict[str, str]:
-    """Lay options of run.sh over each other: the last wins, but arguments are concatenated."""
-    whole: dict[str, str] = {}
-    for layer in layers:
-        for name, value in layer.items():
-            if name in ARGUMENTS and whole.get(name):
-                value = f"{whole[name]} {value}".strip()
-            whole[name] = value
-    return whole
-
-
-def option_words(options: Mapping[str, str]) -> list[str]:
-    """Return options as words of a command line."""
-    return [word for name, value in options.items() for word in (f"--{name}", value)]

@@ -7,7 +7,7 @@ import pytest
 from mambaasr.bin.table import main
 from mambaasr.config import dump
 from mambaasr.fingerprint import fingerprint, fingerprint_bytes
-from mambaasr.tables.measure import cpu_seconds, epoch_seconds, measure
+from mambaasr.tables.measure import measure
 from mambaasr.tables.page import table_page
 from mambaasr.tables.read import read_table
 
@@ -154,22 +154,6 @@ def test_a_table_of_times_reads_logs_alone(recipe):
     found = measure(table, table.rows[0])
     assert found.values == {"training hours": [5610 / 3600], "parameters": [31.56]}
     assert found.missing == []
-
-
-def test_times(recipe):
-    (recipe / "train.log").write_text(EPOCHS)
-    assert epoch_seconds(recipe / "train.log") == {1: 3810.0, 2: 1800.0}
-    assert epoch_seconds(recipe / "none.log") == {}
-    (recipe / "exp").mkdir()
-    line = "stage 11: training\ta\tb\t9.0\t{}\t{}\tpython -m x --output_dir {} --y 'a b'\n"
-    (recipe / "exp/timings.tsv").write_text(
-        "step\tstart\tend\tseconds\tcpu_seconds\texit\tcommand\n"
-        + line.format(60.0, 137, "exp/asr_x")
-        + line.format(120.5, 0, "exp/asr_x")
-        + line.format(7.0, 0, "exp/asr_xy")
-    )
-    assert cpu_seconds(recipe / "exp/asr_x") == 180.5
-    assert cpu_seconds(recipe / "exp/asr_z") is None
 
 
 def test_it_prints_and_writes(recipe, capsys):
