@@ -126,7 +126,7 @@ class _Reader:
     def __init__(
         self, path: Path, recipe: Path, given: Mapping[str, str], scale: str | None
     ) -> None:
-        self.content, self.recipe, self.given = read(path), recipe, given
+        self.content, self.recipe, self.given = read(path), recipe, dict(given)
         self.check(self.content, _FORM)
         self.defaults = run_options(recipe)
         scales = self.content.get("scale") or {}
@@ -290,9 +290,6 @@ class _Reader:
     def published(self, at: tuple, conf: Mapping[str, Any]) -> dict[str, Published]:
         written, texts = conf.get("published") or {}, self.content.texts
         found = dict.fromkeys(self.columns if written else (), Published())
-        for name in found:
-            if name not in (*written, PARAMETERS):
-                self.fail(at, f"published lacks `{name}`: write a number or unknown")
         for name, cell in written.items():
             keys = (*at, name)
             self.check_name(keys, "unknown key", name, self.columns)
@@ -308,4 +305,7 @@ class _Reader:
                 self.fail(keys, f"`{name}`: {value} has no source; write `source:` and a text")
             text = texts.get((*keys, "value")) or texts.get(keys, str(value))
             found[name] = Published(value, str(source), text)
+        for name in found:
+            if name not in (*written, PARAMETERS):
+                self.fail(at, f"published lacks `{name}`: write a number or unknown")
         return found
