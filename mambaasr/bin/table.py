@@ -2,12 +2,12 @@
 
 import argparse
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
+from concurrent.futures import ProcessPoolExecutor
 
 from mambaasr.bin import run_main
 
@@ -53,15 +53,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     args, rest = parser.parse_known_args(argv)
     # All of it now: the package may change while the rows run.
     from mambaasr.files import atomic_write
-    from mambaasr.recipe.options import parse_given, text_of
+    from mambaasr.recipe.options import option_words, parse_given, text_of
     from mambaasr.tables.page import table_page
     from mambaasr.tables.read import read_table
-    from mambaasr.tables.run import option_words, plan, run_calls
+    from mambaasr.tables.run import plan, run_calls
 
     given = {name: text_of(value) for name, value in parse_given(rest)[0].items()}
-    table = read_table(args.table, args.recipe, args.scale, given)
-    if args.rows is not None:
-        table.select(args.rows.replace(",", " ").split())
+    keys = None if args.rows is None else [key.strip() for key in args.rows.split(",")]
+    table = read_table(args.table, args.recipe, args.scale, given, keys)
     if args.plan:
         with atomic_write(args.plan) as stream:
             json.dump(plan(table), stream)
@@ -69,12 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     failed = []
     if args.run:
         # By itself: torch, which builds the rows' models, must not stay in memory meanwhile.
-        with tempfile.TemporaryDirectory() as folder:
-            words = ["mambaasr.bin.table", *argv, "--plan", f"{folder}/plan"]
-            status = subprocess.run([sys.executable, "-m", *words], check=False).returncode
-            if status != 0:
-                return status
-            calls = json.loads(Path(folder, "plan").read_bytes())
+        with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
+            calls = pool.submit(plan, table).result()
         failed = run_calls(calls, args.keep_going == "true")
         print()
     words = [os.path.relpath(table.recipe / "../../TEMPLATE/asr1/table.sh"), args.table]

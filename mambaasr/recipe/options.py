@@ -5,7 +5,7 @@ Values stay text, as given, but for switches (bool): a task compares the words o
 
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -328,6 +328,11 @@ def parse_given(words: Sequence[str]) -> tuple[dict[str, str | bool], bool]:
                 raise UserError(f"--{name} takes true or false, not '{value}'")
             given[name] = value == "true"
     return given, help_wanted
+
+
+def option_words(options: Mapping[str, str]) -> list[str]:
+    """Return options as words of a command line."""
+    return [word for name, value in options.items() for word in (f"--{name}", value)]
 
 
 def text_of(value: str | bool) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from mambaasr import provenance
 from mambaasr.score.score_files import markdown_table
 from mambaasr.tables.measure import Measured, measure
-from mambaasr.tables.table import PARAMETERS, RATES, Column, Published, Row, Table
+from mambaasr.tables.table import PARAMETERS, RATES, Column, Row, Table
 
 _READING = (
     "Error rates in %; RTF: seconds of computing a second of audio, summed over the workers; "
@@ -23,34 +23,31 @@ def table_page(table: Table, command: Sequence[str]) -> str:
         command: how the user calls ``table.sh`` with this table, for what was not run.
     """
     measured = [(row, measure(table, row)) for row in table.rows]
-    has_published = any(row.published for row in table.rows)
-    names = {column.name: column.metric for column in table.columns}
-    titles = ["parameters [M]" if metric == PARAMETERS else name for name, metric in names.items()]
-    cells = [["System", "", *titles, "training", "seeds", "commit"]]
-    for row, found in measured:
-        about = [_training(found), _seeds(row, found), _commits(found)]
-        for index, (kind, *figures) in enumerate(_lines(table.columns, row, found)):
-            behind = about if kind == "measured" else ["", "", ""]
-            cells.append(["" if index else row.label, kind, *figures, *behind])
-    if not has_published:
-        cells = [[label, *others] for label, _, *others in cells]
-    sections = [f"# {table.title}\n", _head(table), markdown_table(cells[0], cells[1:])]
+    titles = [
+        "parameters [M]" if each.metric == PARAMETERS else each.name for each in table.columns
+    ]
+    header = ["System", "", *titles, "training", "seeds", "commit"]
+    cells = [line for row, found in measured for line in _lines(table.columns, row, found)]
+    if not any(row.published for row in table.rows):  # then all lines are of one kind
+        header, *cells = [[label, *others] for label, _, *others in [header, *cells]]
+    sections = [f"# {table.content['title']}\n", _head(table), markdown_table(header, cells)]
     sections += [_reading(measured), _notes(table), _missing(measured, command)]
     return "\n".join(section for section in sections if section)
 
 
 def _lines(columns: Sequence[Column], row: Row, found: Measured) -> list[list[str]]:
-    """Return the lines of a row: what kind of figures, and a figure for each column."""
-    measured = ["measured", *(_mean(found, column) for column in columns)]
-    if not row.published:
-        return [measured]
-    published = [row.published.get(column.name, Published()).text for column in columns]
-    lines = [["published", *published]]
-    if found.values or row.options is not None:
-        lines.append(measured)
-    if found.values:
-        lines.append(["difference", *(_difference(row, found, column) for column in columns)])
-    return lines
+    """Return the lines of a row: label, kind of figures, a figure for each column, origin."""
+    lines = []
+    if row.published:
+        published = [row.published[column.name].text for column in columns]
+        lines.append(["published", *published, "", "", ""])
+    if row.runs or not row.published:
+        figures = [_mean(found, column) for column in columns]
+        lines.append(["measured", *figures, _training(found), _seeds(row, found), _commits(found)])
+    if row.published and found.values:
+        differences = [_difference(row, found, column) for column in columns]
+        lines.append(["difference", *differences, "", "", ""])
+    return [["" if index else row.label, *line] for index, line in enumerate(lines)]
 
 
 def _mean(found: Measured, column: Column) -> str:
@@ -65,8 +62,7 @@ def _mean(found: Measured, column: Column) -> str:
 
 
 def _difference(row: Row, found: Measured, column: Column) -> str:
-    value = row.published.get(column.name, Published()).value
-    values = found.values.get(column.name)
+    value, values = row.published[column.name].value, found.values.get(column.name)
     # Times of different machines have no difference that says something.
     if value is None or not values or column.metric not in (*RATES, PARAMETERS):
         return "-"
@@ -88,7 +84,7 @@ def _duration(hours: float) -> str:
 
 
 def _seeds(row: Row, found: Measured) -> str:
-    if row.seeds == (None,):
+    if row.seeds == [None]:
         return str(len(found.seeds))
     done = ", ".join(map(str, found.seeds)) or "none"
     return done if len(found.seeds) == len(row.seeds) else f"{done} of {len(row.seeds)}"
@@ -103,10 +99,13 @@ def _commits(found: Measured) -> str:
 
 
 def _head(table: Table) -> str:
+    content = table.content
     forms = {"arxiv": "arXiv {}", "title": "{}", "table": "table {}", "url": "{}", "note": "{}"}
-    said = [form.format(table.paper[key]) for key, form in forms.items() if table.paper.get(key)]
-    lines = [f"Paper: {'; '.join(said)}." if said else "", table.note.strip()]
-    lines += [f"Scale {table.scale}: {table.needs.strip()}." if table.scale else ""]
+    paper = content.get("paper") or {}
+    said = [form.format(paper[key]) for key, form in forms.items() if paper.get(key)]
+    lines = [f"Paper: {'; '.join(said)}." if said else "", str(content.get("note") or "").strip()]
+    if table.scale:
+        lines.append(f"Scale {table.scale}: {str(content['scale'][table.scale]['needs']).strip()}.")
     return "".join(f"{line}\n\n" for line in lines if line)[:-1]
 
 
@@ -145,7 +144,7 @@ def _missing(measured: Sequence[tuple[Row, Measured]], command: Sequence[str]) -
     """List the rows that are not all there, each with the command that would run it."""
     lines = []
     for row, found in measured:
-        if row.options is None and not row.published:
+        if not row.runs and not row.published:
             lines.append(f"- {row.label}: the table does not say how to make it.\n")
         elif found.missing:
             call = shlex.join([*command, "--rows", row.key])

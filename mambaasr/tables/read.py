@@ -3,44 +3,69 @@
 docs/tables.md says what a table's file holds.
 """
 
+import hashlib
 import json
 import os
 import re
-import shlex
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mambaasr.config import Config, read
+from mambaasr.config import read
 from mambaasr.errors import UserError
+from mambaasr.recipe.names import SHORT
 from mambaasr.recipe.options import (
+    BLOCKS,
     OPTIONS,
     check_text,
     find_yaml,
     near_words,
+    option_words,
+    parse,
     parse_given,
     text_of,
 )
-from mambaasr.recipe.task import options as words_by_option
 from mambaasr.tables.table import (
-    ARGUMENTS,
     PARAMETERS,
     RATES,
     Column,
     Published,
     Row,
+    Run,
     Table,
-    combine,
 )
 
+# Options that are words of another command line.
+ARGUMENTS = ("asr_args", "inference_args", "lm_args")
 # Of a whole training, and of no test set.
 OF_TRAINING = (PARAMETERS, "training hours", "epoch minutes")
-METRICS = (*RATES, "RTF", *OF_TRAINING)
-_COLUMN = re.compile(rf"(?:(\S+) )??({'|'.join(METRICS)})(?: ?, ?(.+))?")
-_TOP = "title paper source columns decodings options scale rows note".split()
-_PAPER = "arxiv title table url note".split()
-_ROW = "key label options seeds published source note".split()
+OF_SET = (*RATES, "RTF")
+# The RTF may be of a set, or of all.
+_COLUMN = re.compile(
+    rf"(?:(\S+) ({'|'.join(OF_SET)})|({'|'.join(('RTF', *OF_TRAINING))}))(?: ?, ?(.+))?"
+)
+
+# What a table holds. A form is {key: form of its value}, where * is any key, [form of each], or
+# the types that a value may have.
+_TEXT = (str, int, float, type(None))
+_VALUE = (str, int, float, bool)
+_OPTIONS = {name: _VALUE for name, option in OPTIONS.items() if option.decides != "run"}
+_DECODING = {name: _VALUE for name in _OPTIONS if OPTIONS[name].decides == "decoding"}
+_ROW = {"key": _TEXT, "label": _TEXT, "options": _OPTIONS, "seeds": [(int,)]}
+_ROW |= {"published": {"*": (*_TEXT, dict)}, "source": _TEXT, "note": _TEXT}
+_FORM = {
+    "title": _TEXT,
+    "paper": dict.fromkeys("arxiv title table url note".split(), _TEXT),
+    "source": _TEXT,
+    "columns": [_TEXT],
+    "decodings": {"*": _DECODING},
+    "options": _OPTIONS,
+    "scale": {"*": {"needs": _TEXT, "options": _OPTIONS}},
+    "rows": [_ROW],
+    "note": _TEXT,
+}
+_REQUIRED = ("title", "columns", "rows", "key", "needs")
 
 
 def run_options(recipe: Path) -> dict[str, str]:
@@ -59,11 +84,23 @@ def run_options(recipe: Path) -> dict[str, str]:
     return found
 
 
+def combine(*layers: Mapping[str, str]) -> dict[str, str]:
+    """Lay options of run.sh over each other: the last wins, but arguments are concatenated."""
+    whole: dict[str, str] = {}
+    for layer in layers:
+        for name, value in layer.items():
+            if name in ARGUMENTS and whole.get(name):
+                value = f"{whole[name]} {value}".strip()
+            whole[name] = value
+    return whole
+
+
 def read_table(
     path: str | Path,
     recipe: str | Path | None = None,
     scale: str | None = None,
     given: Mapping[str, str] | None = None,
+    keys: Collection[str] | None = None,
 ) -> Table:
     """Read a table and check everything that can be known before a run.
 
@@ -72,27 +109,67 @@ def read_table(
         recipe: the recipe's folder; by default the one above the file's folder.
         scale: one of the table's scales; by default its first.
         given: options of run.sh from the command line, which win: name -> text.
+        keys: of the rows to keep; by default all.
 
     Raises:
         UserError: names file, line and key, and what is allowed.
     """
-    content, given = read(Path(path)), dict(given or {})
     recipe = Path(os.path.relpath(recipe or Path(os.path.abspath(path)).parent.parent))
-    for name in {"asr_tag", "asr_exp", "inference_tag"} & given.keys():
+    for name in {"asr_tag", "asr_exp", "inference_tag"} & (given or {}).keys():
         raise UserError(f"--{name}: the table names its experiments itself")
-    return _Reader(content, recipe, given).table(scale)
+    return _Reader(Path(path), recipe, given or {}, scale).table(keys)
 
 
 class _Reader:
     """Turns a file's plain values into a :class:`Table`, each mistake named with its line."""
 
-    def __init__(self, content: Config, recipe: Path, given: dict[str, str]) -> None:
-        self.content, self.recipe, self.given = content, recipe, given
+    def __init__(
+        self, path: Path, recipe: Path, given: Mapping[str, str], scale: str | None
+    ) -> None:
+        self.content, self.recipe, self.given = read(path), recipe, dict(given)
+        self.check(self.content, _FORM)
         self.defaults = run_options(recipe)
+        scales = self.content.get("scale") or {}
+        scaled = {
+            name: self.options(conf, "scale", name, "options") for name, conf in scales.items()
+        }
+        if scale is not None:
+            self.check_name((), "there is no scale", scale, scales)
+        self.scale = scale or next(iter(scales), None)
+        self.base = combine(self.options(self.content, "options"), scaled.get(self.scale, {}))
+        decodings = self.content.get("decodings") or {}
+        named = {name: self.options(decodings, "decodings", name) for name in decodings}
+        self.columns = self.read_columns(named)
+        wanted = dict.fromkeys(each.decoding for each in self.columns.values() if each.decodes)
+        self.decodings = {name: named.get(name, {}) for name in wanted or [None]}
 
     def fail(self, keys: tuple, message: str) -> NoReturn:
         """Raise an error at the line of the innermost of ``keys`` that has one."""
         raise UserError(f"{self.content.where(*keys)}: {message}")
+
+    def check(self, value: Any, form: Any, keys: tuple = ()) -> None:
+        """Check that a value, and all that is in it, has its form; an empty mapping may be None."""
+        if isinstance(form, tuple):
+            kind = "a text or number" if str in form else "a whole number"
+            right = type(value) in form
+        else:
+            kind = "a list" if isinstance(form, list) else "`key: value` lines"
+            value = {} if value is None and isinstance(form, dict) else value
+            right = isinstance(value, type(form)) and value != []
+        if not right:
+            name = f"each of `{keys[-2]}`" if isinstance(keys[-1], int) else f"`{keys[-1]}`"
+            self.fail(keys, f"{name} must be {kind}, found {value!r}")
+        if isinstance(form, list):
+            for index, each in enumerate(value):
+                self.check(each, form[0], (*keys, index))
+        elif isinstance(form, dict):
+            for key, each in value.items():
+                if "*" not in form:
+                    self.check_name((*keys, str(key)), "unknown key", key, form)
+                self.check(each, form.get(key, form.get("*")), (*keys, str(key)))
+            for key in form:
+                if key in _REQUIRED and value.get(key) in (None, ""):
+                    self.fail(keys, f"`{key}` is missing")
 
     def check_name(self, keys: tuple, what: str, name: Any, known: Iterable[Any]) -> None:
         known = [str(each) for each in known]
@@ -100,108 +177,10 @@ class _Reader:
             near = near_words(str(name), known)
             self.fail(keys, f"{what} `{name}`{near}; there are: {', '.join(known) or 'none'}")
 
-    def mapping(self, value: Any, keys: tuple, allowed: Iterable[str] | None = None) -> dict:
-        """Return a mapping (None: an empty one) whose keys are all allowed."""
-        if not isinstance(value, (dict, type(None))):
-            name = "the row" if keys[0] == "rows" and len(keys) == 2 else f"`{keys[-1]}`"
-            self.fail(keys, f"{name} holds `key: value` lines, found {value!r}")
-        for key in value or {}:
-            if allowed is not None:
-                self.check_name((*keys, str(key)), "unknown key", key, allowed)
-        return value or {}
-
-    def sequence(self, key: str, what: str) -> list:
-        found = self.content.get(key)
-        if not isinstance(found, list) or not found:
-            self.fail((key,), f"`{key}` is a list {what}")
-        return found
-
-    def text(self, mapping: dict, key: str, keys: tuple = (), needed: bool = False) -> str:
-        """Return a text (or number) of a mapping as text."""
-        value = mapping.get(key)
-        if isinstance(value, (dict, list, bool)) or (needed and value in (None, "")):
-            self.fail((*keys, key), f"`{key}` must be a text, found {value!r}")
-        return "" if value is None else str(value)
-
-    def table(self, wanted: str | None) -> Table:
-        top = self.mapping(dict(self.content), (), _TOP)
-        title = self.text(top, "title", needed=True)
-        scale, needs, scaled = self.scaled(wanted)
-        decodings = {
-            name: self.options(("decodings", name), conf, decoding_only=True)
-            for name, conf in self.mapping(top.get("decodings"), ("decodings",)).items()
-        }
-        options = combine(self.options(("options",), top.get("options")), scaled)
-        rows = [
-            self.mapping(conf, ("rows", index), _ROW)
-            for index, conf in enumerate(self.sequence("rows", "of systems, each with a `key`"))
-        ]
-        sets = (self.given.get("test_sets") or (self.defaults | options)["test_sets"]).split()
-        # A table of published figures alone may name sets that the recipe has not.
-        runs = any("options" in conf for conf in rows)
-        columns: dict[str, Column] = {}
-        for text in self.sequence("columns", "such as [test WER, test CER]"):
-            column = self.column(str(text), sets if runs else None, decodings)
-            if columns.setdefault(column.name, column) is not column:
-                self.fail(("columns",), f"column `{text}` is given twice")
-        if PARAMETERS not in [column.metric for column in columns.values()]:
-            columns = {PARAMETERS: Column(PARAMETERS, PARAMETERS)} | columns
-        table = Table(
-            path=Path(self.content.path),
-            recipe=self.recipe,
-            title=title,
-            columns=list(columns.values()),
-            rows=[self.row(("rows", index), conf, columns) for index, conf in enumerate(rows)],
-            paper=self.mapping(top.get("paper"), ("paper",), _PAPER),
-            note=self.text(top, "note"),
-            scale=scale,
-            needs=needs,
-            options=options,
-            decodings=decodings,
-            given=self.given,
-            defaults=self.defaults,
-        )
-        self.check_runs(table)
-        return table
-
-    def column(self, text: str, sets: list[str] | None, decodings: Iterable[str]) -> Column:
-        column = f"column `{text}`"
-        match = _COLUMN.fullmatch(" ".join(text.split()))
-        of, metric, decoding = match.groups() if match else (None, "", None)
-        # The RTF may be of a set, or of all.
-        if not match or (of is None and metric in RATES) or (of and metric in OF_TRAINING):
-            self.fail(
-                ("columns",),
-                f"{column}: write `SET METRIC` or `SET METRIC, DECODING`; metrics: "
-                f"{', '.join(METRICS)}; without a set {', '.join(OF_TRAINING)}, and RTF of all",
-            )
-        if of and sets is not None:
-            self.check_name(("columns",), f"{column}: there is no test set", of, sets)
-        if decoding:
-            self.check_name(("columns",), f"{column}: there is no decoding", decoding, decodings)
-        return Column(match[0], metric, of, decoding)
-
-    def scaled(self, wanted: str | None) -> tuple[str | None, str, dict[str, str]]:
-        """Return the chosen scale's name, what it needs and its options."""
-        found: dict[str | None, tuple[str | None, str, dict[str, str]]] = {}
-        for name, conf in self.mapping(self.content.get("scale"), ("scale",)).items():
-            at = ("scale", name)
-            conf = self.mapping(conf, at, ("needs", "options"))
-            options = self.options((*at, "options"), conf.get("options"))
-            found[name] = (name, self.text(conf, "needs", at, needed=True), options)
-        if wanted is not None:
-            self.check_name((), "there is no scale", wanted, found)
-        return found[wanted or next(iter(found))] if found else (None, "", {})
-
-    def options(self, keys: tuple, written: Any, decoding_only: bool = False) -> dict[str, str]:
-        """Check options of run.sh; return them as texts, names of blocks as paths of files."""
-        decide = ("decoding",) if decoding_only else ("model", "decoding", "none")
-        allowed = [name for name, option in OPTIONS.items() if option.decides in decide]
+    def options(self, conf: Mapping[str, Any] | None, *keys: Any) -> dict[str, str]:
+        """Return options of run.sh, the last of ``keys``, as texts, blocks as paths of files."""
         found = {}
-        for name, value in self.mapping(written, keys, allowed).items():
-            at = (*keys, name)
-            if isinstance(value, (dict, list)) or value is None:
-                self.fail(at, f"`{name}` is one value, as for --{name}, found {value!r}")
+        for name, value in ((conf or {}).get(keys[-1]) or {}).items():
             found[name] = text = str(text_of(value))
             try:
                 parse_given([f"--{name}={text}"])
@@ -209,61 +188,124 @@ class _Reader:
                     found[name] = find_yaml(name, text, recipe=self.recipe)
                 elif OPTIONS[name].kind == "words":
                     check_text(OPTIONS[name], text)
+                if name in ARGUMENTS and re.search(r"--seed\b", text):
+                    raise UserError(f"--{name} '{text}': write `seeds: [1]` in the row")
             except UserError as error:
-                self.fail(at, str(error))
-            if name in ARGUMENTS and "--seed" in words_by_option(shlex.split(text)):
-                self.fail(at, f"--{name} '{text}': write `seeds: [1]` in the row")
+                self.fail((*keys, name), str(error))
         return found
 
-    def row(self, at: tuple, conf: dict, columns: Iterable[str]) -> Row:
-        key = self.text(conf, "key", at, needed=True)
-        if not re.fullmatch(r"[A-Za-z0-9_.+-]+", key):
-            self.fail((*at, "key"), f"row `{key}`: letters, digits and _ . + - only")
-        options = self.options((*at, "options"), conf["options"]) if "options" in conf else None
-        seeds = conf.get("seeds", [None])
-        whole = isinstance(seeds, list) and all(type(each) is int and each >= 0 for each in seeds)
-        if "seeds" in conf and not (whole and seeds and len(set(seeds)) == len(seeds)):
-            self.fail((*at, "seeds"), f"`seeds` is a list such as [1, 2, 3], found {seeds!r}")
-        published = self.published(conf, (*at, "published"), columns)
-        label, note = self.text(conf, "label", at) or key, self.text(conf, "note", at)
-        return Row(key, label, options, tuple(seeds), published, note)
+    def read_columns(self, decodings: Iterable[str]) -> dict[str, Column]:
+        sets = (self.defaults | self.base | self.given)["test_sets"].split()
+        # A table of published figures alone may name sets that the recipe has not.
+        runs = any("options" in conf for conf in self.content["rows"])
+        found: dict[str, Column] = {}
+        for text in self.content["columns"]:
+            at, column = ("columns",), f"column `{text}`"
+            match = _COLUMN.fullmatch(" ".join(str(text).split()))
+            if not match:
+                self.fail(
+                    at,
+                    f"{column}: write `SET METRIC` or `SET METRIC, DECODING`; metrics: "
+                    f"{', '.join(OF_SET)}; without a set {', '.join(OF_TRAINING)}, and RTF of all",
+                )
+            of, metric, alone, decoding = match.groups()
+            if of and runs:
+                self.check_name(at, f"{column}: there is no test set", of, sets)
+            if decoding:
+                self.check_name(at, f"{column}: there is no decoding", decoding, decodings)
+            found[match[0]] = Column(match[0], metric or alone, of, decoding)
+        if PARAMETERS not in [column.metric for column in found.values()]:
+            found = {PARAMETERS: Column(PARAMETERS, PARAMETERS)} | found
+        return found
 
-    def published(self, conf: dict, at: tuple, names: Iterable[str]) -> dict[str, Published]:
-        written, found = self.mapping(conf.get("published"), at, names), {}
+    def table(self, keys: Collection[str] | None) -> Table:
+        rows = [self.row(index, conf) for index, conf in enumerate(self.content["rows"])]
+        made: dict[str, str] = {}
+        for index, row in enumerate(rows):
+            experiments = [f"experiment {run.exp}/{run.inference_tag}" for run in row.runs]
+            for what in [f"key `{row.key}`", *experiments]:
+                if what in made:
+                    self.fail(
+                        ("rows", index, "key"),
+                        f"row `{row.key}` has the same {what} as row `{made[what]}`: give it "
+                        "another key, other options or blocks of other names",
+                    )
+                made[what] = row.key
+        for key in keys or ():
+            self.check_name((), "there is no row", key, [row.key for row in rows])
+        rows = [row for row in rows if keys is None or row.key in keys]
+        return Table(self.recipe, self.content, self.scale, list(self.columns.values()), rows)
+
+    def row(self, index: int, conf: Mapping[str, Any]) -> Row:
+        key, at = str(conf["key"]), ("rows", index)
+        options = combine(self.base, self.options(conf, *at, "options"))
+        seeds = conf.get("seeds", [None])
+        runs = [
+            self.run(combine(options, how, self.given), seed, decoding)
+            for seed in seeds
+            for decoding, how in self.decodings.items()
+            if "options" in conf
+        ]
+        published = self.published((*at, "published"), conf)
+        label, note = str(conf.get("label") or key), str(conf.get("note") or "")
+        return Row(key, label, seeds, runs, published, note)
+
+    def run(self, options: dict[str, str], seed: int | None, decoding: str | None) -> Run:
+        """Name the experiment and the decoding that options of run.sh make."""
+        if seed is not None:
+            options = combine(options, {"asr_args": f"--seed {seed}"})
+        values, _ = parse(option_words(self.defaults | options))
+        tag = self.name("model", values.asr_config, options)
+        inference_tag = self.name("decoding", values.inference_config or "decode", options)
+        for name, option in OPTIONS.items():
+            if option.kind == "yaml" and values[name]:
+                path = find_yaml(name, values[name], recipe=self.recipe)
+                values[name] = str(self.recipe / path)
+        options |= {"asr_tag": tag, "inference_tag": inference_tag}
+        exp = self.recipe / values.expdir / f"asr_{tag}"
+        return Run(seed, decoding, exp, inference_tag, options, values)
+
+    def name(self, decides: str, config: str, options: Mapping[str, str]) -> str:
+        """Name an experiment or a decoding by its config and the options that decide it."""
+        parts = [Path(config).stem]
+        for name in sorted(options, key=lambda name: (name in ARGUMENTS, name not in BLOCKS, name)):
+            value, decided = options[name], OPTIONS[name].decides == decides
+            if (
+                not decided
+                or value == self.defaults[name]
+                or name in ("asr_config", "inference_config")
+            ):
+                continue
+            if name in ARGUMENTS and value:
+                parts.append(value.replace(" ", "").replace("--", "_").lstrip("_"))
+            else:
+                file = value.endswith((".yaml", ".pth"))
+                what = Path(value).stem if file else value.replace(" ", "-") or "none"
+                parts.append(f"{SHORT.get(name, name)}_{what}")
+        name = re.sub(r"[^A-Za-z0-9_.+-]", "", "_".join(parts))
+        if len(name) > 150:
+            name = f"{name[:130]}_{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+        return name
+
+    def published(self, at: tuple, conf: Mapping[str, Any]) -> dict[str, Published]:
+        written, texts = conf.get("published") or {}, self.content.texts
+        found = dict.fromkeys(self.columns if written else (), Published())
         for name, cell in written.items():
             keys = (*at, name)
+            self.check_name(keys, "unknown key", name, self.columns)
             cell = cell if isinstance(cell, dict) else {"value": cell}
-            value: Any = self.mapping(cell, keys, ("value", "source")).get("value")
+            self.check(cell, {"value": _TEXT, "source": _TEXT}, keys)
+            value = cell.get("value")
             if value == "unknown":
-                found[name] = Published()
                 continue
-            if type(value) not in (int, float) or not 0 <= value < float("inf"):
-                self.fail(keys, f"`{name}` must be a number from 0 or unknown, found {value!r}")
+            if not isinstance(value, int | float):
+                self.fail(keys, f"`{name}` must be a number or unknown, found {value!r}")
             source = cell.get("source") or conf.get("source") or self.content.get("source")
-            if not isinstance(source, str):
+            if not source:
                 self.fail(keys, f"`{name}`: {value} has no source; write `source:` and a text")
-            texts = self.content.texts
             text = texts.get((*keys, "value")) or texts.get(keys, str(value))
-            found[name] = Published(value, source, text)
-        missing = [name for name in names if name not in (*written, PARAMETERS)]
-        if written and missing:
-            self.fail(at, f"published lacks `{missing[0]}`: write a number or unknown")
+            found[name] = Published(value, str(source), text)
+        for name in found:
+            if name not in (*written, PARAMETERS):
+                self.fail(at, f"published lacks `{name}`: write a number or unknown")
         return found
-
-    def check_runs(self, table: Table) -> None:
-        """Read every row's blocks now, so that a table of many hours does not fail at its end."""
-        made: dict[Any, Row] = {}
-        for index, row in enumerate(table.rows):
-            at, name = ("rows", index, "key"), f"row `{row.key}`"
-            if made.setdefault(row.key, row) is not row:
-                self.fail(at, f"{name} is given twice")
-            try:
-                for run in table.runs(row):
-                    other = made.setdefault((run.exp, run.inference_tag), row)
-                    if other is not row:
-                        raise UserError(
-                            f"the same experiment as row `{other.key}` ({run.exp}): give them "
-                            "different options, or blocks of different names"
-                        )
-            except UserError as error:
-                self.fail(at, f"{name}: {error}")

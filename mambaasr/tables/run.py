@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 from mambaasr.errors import UserError
 from mambaasr.recipe.configs import load_configs
-from mambaasr.recipe.options import OPTIONS, parse
+from mambaasr.recipe.options import option_words
 from mambaasr.recipe.process import exit_status, exits_on_sigterm
-from mambaasr.tables.table import Run, Table
+from mambaasr.tables.table import Table
 
 
 class Call(NamedTuple):
@@ -29,37 +29,25 @@ def plan(table: Table) -> list[Call]:
     """
     calls, decodes = [], any(column.decodes for column in table.columns)
     for row in table.rows:
-        for run in table.runs(row):
+        for run in row.runs:
             try:
-                _check(table, run, decodes)
+                load_configs(run.values, build=True, decodes=decodes)
             except UserError as error:
-                raise UserError(f"{table.path}: row `{row.key}`: {error}") from None
+                raise UserError(f"{table.content.path}: row `{row.key}`: {error}") from None
             details = [f"seed {run.seed}"] if run.seed is not None else []
             details += [run.decoding] if run.decoding else []
             name = row.key + (f" ({', '.join(details)})" if details else "")
             command = [f"{table.recipe}/run.sh", *option_words(run.options)]
-            if not decodes and "stop_stage" not in table.given:
+            if not decodes and "stop_stage" not in run.options:
                 command += ["--stop_stage", "11"]
             calls.append(Call(name, command))
     return calls
 
 
-def option_words(options: dict[str, str]) -> list[str]:
-    """Return options as words of a command line."""
-    return [word for name, value in options.items() for word in (f"--{name}", value)]
-
-
-def _check(table: Table, run: Run, decodes: bool) -> None:
-    """Check the configs of a run's training, language model and decoding."""
-    o, _ = parse(option_words(table.defaults | run.options))
-    for name, option in OPTIONS.items():
-        if option.kind == "yaml" and o[name]:
-            o[name] = str(table.recipe / o[name])
-    load_configs(o, build=True, decodes=decodes)
-
-
 def run_calls(calls: Iterable[Call], keep_going: bool = True) -> list[str]:
     """Run calls one after another; what is done is skipped by run.sh itself.
+
+    When this process is stopped, it ends the call first.
 
     Args:
         calls: of :func:`plan`.
@@ -71,20 +59,16 @@ def run_calls(calls: Iterable[Call], keep_going: bool = True) -> list[str]:
     failed = []
     for name, command in calls:
         print(f"\n======== {name}", flush=True)
-        if status := _call(command):
+        with exits_on_sigterm():
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+            try:
+                status = exit_status(process.wait())
+            finally:
+                process.terminate()  # nothing where it has ended
+                process.wait()
+        if status:
             failed.append(name)
             print(f"======== {name}: failed with exit status {status}", flush=True)
             if not keep_going:
                 break
     return failed
-
-
-def _call(command: list[str]) -> int:
-    """Run a command and return its exit status; when this process is stopped, end it first."""
-    with exits_on_sigterm():
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
-        try:
-            return exit_status(process.wait())
-        finally:
-            process.terminate()  # nothing where it has ended
-            process.wait()

@@ -1,22 +1,15 @@
-"""What a table holds, and its rows as runs of run.sh: their options, names and folders."""
+"""What a table holds: columns, rows, and the runs of run.sh that a row stands for."""
 
-import hashlib
-import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from mambaasr.config import merge, read
-from mambaasr.errors import UserError
-from mambaasr.recipe.names import SHORT
-from mambaasr.recipe.options import BLOCKS, OPTIONS
+from mambaasr.config import Config, merge, read
+from mambaasr.recipe.options import BLOCKS, Options
 
 # A macro rate is the mean of the languages' rates.
 RATES = ("macro WER", "macro CER", "macro TER", "WER", "CER", "TER")
 PARAMETERS = "parameters"
-# Options that are words of another command line.
-ARGUMENTS = ("asr_args", "inference_args", "lm_args")
 
 
 class Column(NamedTuple):
@@ -41,116 +34,55 @@ class Published(NamedTuple):
     text: str = "unknown"
 
 
-@dataclass
-class Row:
-    """A system: the options that make it, and by column what a paper says of it.
-
-    Without options (None) it is published only.
-    """
-
-    key: str
-    label: str
-    options: dict[str, str] | None = None
-    seeds: tuple[int | None, ...] = (None,)
-    published: dict[str, Published] = field(default_factory=dict)
-    note: str = ""
-
-
 @dataclass(frozen=True)
 class Run:
-    """One training with one decoding: its folders and the options of run.sh that make it."""
+    """One training with one decoding.
+
+    Attributes:
+        options: what run.sh is called with.
+        values: every option with its value, yaml files as seen from the current folder.
+    """
 
     seed: int | None
     decoding: str | None
     exp: Path
     inference_tag: str
     options: dict[str, str]
-    config: dict[str, Any]
+    values: Options
+
+    @property
+    def config(self) -> Config:
+        """The training's config with its blocks laid over it."""
+        paths = [self.values[name] for name in ("asr_config", *BLOCKS) if self.values[name]]
+        return merge(read(paths[0]), map(read, paths[1:]))
 
 
-@dataclass
+@dataclass(frozen=True)
+class Row:
+    """A system: its run for each seed and each decoding, and by column what a paper says of it.
+
+    Without runs it is published only.
+    """
+
+    key: str
+    label: str
+    seeds: list[int | None]
+    runs: list[Run]
+    published: dict[str, Published]
+    note: str
+
+
+@dataclass(frozen=True)
 class Table:
     """A table as :func:`mambaasr.tables.read.read_table` reads it.
 
     Attributes:
-        options: of run.sh, for every row; ``decodings``: those of each named decoding.
-        given: options from the command line, which win.
-        defaults: every option with the value that the recipe's run.sh gives it.
+        content: what the file holds beside columns and rows, as it stands there.
+        scale: name of the chosen one, or None where the table has none.
     """
 
-    path: Path
     recipe: Path
-    title: str
+    content: Config
+    scale: str | None
     columns: list[Column]
     rows: list[Row]
-    paper: dict[str, Any]
-    note: str
-    scale: str | None
-    needs: str
-    options: dict[str, str]
-    decodings: dict[str, dict[str, str]]
-    given: dict[str, str]
-    defaults: dict[str, str]
-
-    def runs(self, row: Row) -> list[Run]:
-        """Return the run of each seed and each decoding of a row; [] where it has no options."""
-        if row.options is None:
-            return []
-        decodings = dict.fromkeys(each.decoding for each in self.columns if each.decodes)
-        return [self._run(row, seed, name) for seed in row.seeds for name in decodings or [None]]
-
-    def _run(self, row: Row, seed: int | None, decoding: str | None) -> Run:
-        how = self.decodings.get(decoding or "", {})
-        seeded = {} if seed is None else {"asr_args": f"--seed {seed}"}
-        options = combine(self.options, row.options or {}, how, self.given, seeded)
-        whole = self.defaults | options
-        tag = self._name("model", whole["asr_config"], options)
-        inference_tag = self._name("decoding", whole["inference_config"] or "decode", options)
-        options |= {"asr_tag": tag, "inference_tag": inference_tag}
-        exp = self.recipe / whole["expdir"] / f"asr_{tag}"
-        paths = [whole[name] for name in ("asr_config", *BLOCKS) if whole[name]]
-        parts = [read(self.recipe / path) for path in paths]
-        config = merge(parts[0], parts[1:]) if parts else {}
-        return Run(seed, decoding, exp, inference_tag, options, config)
-
-    def _name(self, decides: str, config: str, options: Mapping[str, str]) -> str:
-        """Name an experiment or a decoding by its config and the options that decide it."""
-        parts = [Path(config).stem] if config else []
-        for name in sorted(options, key=lambda name: (name in ARGUMENTS, name not in BLOCKS, name)):
-            value = options[name]
-            given = OPTIONS[name].decides == decides and value != self.defaults[name]
-            if not given or name in ("asr_config", "inference_config"):
-                continue
-            if name in ARGUMENTS and value:
-                parts.append(value.replace(" ", "").replace("--", "_").lstrip("_"))
-            else:
-                file = value.endswith((".yaml", ".pth"))
-                what = Path(value).stem if file else value.replace(" ", "-") or "none"
-                parts.append(f"{SHORT.get(name, name)}_{what}")
-        name = re.sub(r"[^A-Za-z0-9_.+-]", "", "_".join(parts))
-        if len(name) > 150:
-            name = f"{name[:130]}_{hashlib.sha256(name.encode()).hexdigest()[:12]}"
-        return name
-
-    def select(self, keys: Iterable[str]) -> None:
-        """Keep the rows of some keys only, in the table's order.
-
-        Raises:
-            UserError: there is no such row.
-        """
-        keys, known = set(keys), [row.key for row in self.rows]
-        if not keys or keys - set(known):
-            what = f"no row {', '.join(sorted(keys - set(known)))}" if keys else "--rows is empty"
-            raise UserError(f"{self.path}: {what}; there are: {', '.join(known)}")
-        self.rows = [row for row in self.rows if row.key in keys]
-
-
-def combine(*layers: Mapping[str, str]) -> dict[str, str]:
-    """Lay options of run.sh over each other: the last wins, but arguments are concatenated."""
-    whole: dict[str, str] = {}
-    for layer in layers:
-        for name, value in layer.items():
-            if name in ARGUMENTS and whole.get(name):
-                value = f"{whole[name]} {value}".strip()
-            whole[name] = value
-    return whole

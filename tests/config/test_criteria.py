@@ -75,6 +75,12 @@ def test_the_averaged_models_name(criterion, decoder, file):
     assert model_file(config) == file
 
 
+def test_a_language_model_is_averaged_by_its_loss():
+    assert model_file({}, "lm") == "valid.loss.ave.pth"
+    config = {"best_model_criterion": [["train", "loss", "min"]]}
+    assert model_file(config, "lm") == "train.loss.ave.pth"
+
+
 def test_espnets_default_loses_what_is_not_reported():
     theirs = [(phase, name) for name in ("loss", "acc") for phase in ("train", "valid")]
     theirs = [(*pair, "min") for pair in theirs]

@@ -25,6 +25,7 @@ AN4 = EGS / "an4/asr1/conf"
 SMALL = ("an4", "spoken_numbers")
 TOKENS = ["<blank>", "<unk>", "<space>", *"ABCDEFGHIJKLMNOPQRSTUVWXYZ", "<sos/eos>"]
 BLOCKS = ("encoder", "decoder", "optim", "model")
+SLOTS = ("asr_config", *BLOCKS)
 LANGUAGES = ["de", "en", "es", "fr", "it"]
 
 # Published millions of parameters: encoder, decoder, tokens -> (published, tolerance, why not 0).
@@ -74,9 +75,10 @@ def from_tables():
     for path in sorted(EGS.glob("*/asr1/tables/*.yaml")):
         table = read_table(path)
         for row in table.rows:
-            if row.options is not None:
-                options = table.defaults | dict(table.runs(row)[0].options)
-                yield f"{path.stem}-{row.key}", table.recipe.resolve(), options
+            if row.runs:
+                values = row.runs[0].values
+                files = {name: Path(values[name]).absolute() for name in SLOTS if values[name]}
+                yield f"{path.stem}-{row.key}", table.recipe.resolve(), files
 
 
 def from_files():
@@ -113,7 +115,7 @@ def systems():
     found, seen, covered = {}, set(), set()
     for source in (from_tables(), from_files()):
         for name, recipe, options in source:
-            paths = [options.get(slot) for slot in ("asr_config", *BLOCKS)]
+            paths = [options.get(slot) for slot in SLOTS]
             paths = [(recipe / path).resolve() for path in paths if path]
             config = merge(read(paths[0]), map(read, paths[1:]))
             content = json.dumps(config, sort_keys=True)

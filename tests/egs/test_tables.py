@@ -39,7 +39,7 @@ def named(path):
 def test_it_reads_and_prints(path):
     table = read_table(path)
     text = table_page(table, ["../../TEMPLATE/asr1/table.sh", f"tables/{path.name}"])
-    assert text.startswith(f"# {table.title}\n")
+    assert text.startswith(f"# {table.content['title']}\n")
     assert len({row.label for row in table.rows}) == len(table.rows)
     # A figure has a source, or it would not have been read; each source is printed.
     for row in table.rows:
@@ -51,12 +51,11 @@ def test_it_reads_and_prints(path):
 def test_every_row_is_a_system_that_the_classes_take(path):
     table = read_table(path)
     words = dict(plan(table))
-    runnable = [row for row in table.rows if row.options is not None]
-    assert len(words) == sum(len(table.runs(row)) for row in runnable)
+    assert len(words) == sum(len(row.runs) for row in table.rows)
 
 
 def test_every_paper_with_known_figures_has_a_table():
-    papers = {str(read_table(path).paper.get("arxiv")) for path in TABLES}
+    papers = {str((read_table(path).content.get("paper") or {}).get("arxiv")) for path in TABLES}
     assert set(PAPERS) <= papers
 
 

@@ -7,7 +7,7 @@ import pytest
 from mambaasr.bin.table import main
 from mambaasr.config import dump
 from mambaasr.fingerprint import fingerprint, fingerprint_bytes
-from mambaasr.tables.measure import cpu_seconds, epoch_seconds, measure
+from mambaasr.tables.measure import measure
 from mambaasr.tables.page import table_page
 from mambaasr.tables.read import read_table
 
@@ -58,7 +58,7 @@ def mamba(recipe):
     """The table, its row `mamba`, and the plain run of it and that with a language model."""
     table = read_table("tables/x.yaml")
     row = table.rows[1]
-    return table, row, *table.runs(row)
+    return table, row, *row.runs
 
 
 def test_nothing_measured_says_what_to_run(recipe):
@@ -78,7 +78,7 @@ def test_nothing_measured_says_what_to_run(recipe):
 def test_published_measured_difference(recipe):
     table = read_table("tables/x.yaml")
     row = table.rows[0]
-    for run, wer in zip(table.runs(row), (6.0, 5.5, 7.0, 5.5), strict=True):
+    for run, wer in zip(row.runs, (6.0, 5.5, 7.0, 5.5), strict=True):
         pretend(run, {"test": (wer, 1.0), "dev": (9.0, 2.0)})
     found = measure(table, row)
     assert found.values["test WER"] == [6.0, 7.0] and found.values["dev CER"] == [2.0, 2.0]
@@ -131,7 +131,7 @@ def test_the_mean_over_languages_is_a_column_of_its_own(edit):
     edit("    published", "    # published")
     edit("    published", "    # published")
     table = read_table("tables/x.yaml")
-    run = table.runs(table.rows[1])[0]
+    run = table.rows[1].runs[0]
     pretend(run, {"test": (1.0, 2.0)})
     assert "no test macro CER" in measure(table, table.rows[1]).missing  # one language
     file = run.exp / run.inference_tag / "test/score/score.json"
@@ -147,29 +147,13 @@ def test_a_table_of_times_reads_logs_alone(recipe):
         "  - {key: mamba, options: {encoder: mamba}}\n"
     )
     table = read_table("tables/x.yaml")
-    (run,) = table.runs(table.rows[0])
+    (run,) = table.rows[0].runs
     pretend(run, {})
     with open(run.exp / "train.log", "a") as log:
         log.write("    Total Number of model parameters: 31.56 M\n")
     found = measure(table, table.rows[0])
     assert found.values == {"training hours": [5610 / 3600], "parameters": [31.56]}
     assert found.missing == []
-
-
-def test_times(recipe):
-    (recipe / "train.log").write_text(EPOCHS)
-    assert epoch_seconds(recipe / "train.log") == {1: 3810.0, 2: 1800.0}
-    assert epoch_seconds(recipe / "none.log") == {}
-    (recipe / "exp").mkdir()
-    line = "stage 11: training\ta\tb\t9.0\t{}\t{}\tpython -m x --output_dir {} --y 'a b'\n"
-    (recipe / "exp/timings.tsv").write_text(
-        "step\tstart\tend\tseconds\tcpu_seconds\texit\tcommand\n"
-        + line.format(60.0, 137, "exp/asr_x")
-        + line.format(120.5, 0, "exp/asr_x")
-        + line.format(7.0, 0, "exp/asr_xy")
-    )
-    assert cpu_seconds(recipe / "exp/asr_x") == 180.5
-    assert cpu_seconds(recipe / "exp/asr_z") is None
 
 
 def test_it_prints_and_writes(recipe, capsys):

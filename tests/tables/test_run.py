@@ -101,8 +101,14 @@ def test_a_mistake_of_any_part_is_named_before_anything_runs(recipe, edit, old, 
 
 def test_mistakes_on_the_command_line_are_named(recipe):
     for words, message in (
-        (["--rows", ","], "tables/x.yaml: --rows is empty; there are: conformer, mamba, whisper"),
-        (["--rows", "mamba,b"], "tables/x.yaml: no row b; there are: conformer, mamba, whisper"),
+        (
+            ["--rows", ","],
+            "tables/x.yaml: there is no row ``; there are: conformer, mamba, whisper",
+        ),
+        (
+            ["--rows", "mamba,b"],
+            "tables/x.yaml: there is no row `b`; there are: conformer, mamba, whisper",
+        ),
         (["--scale", "tiny"], "tables/x.yaml: there is no scale `tiny`; there are: full, small"),
         (["--encodr", "x"], "unknown option --encodr (did you mean --encoder"),
         (["--asr_tag", "x"], "--asr_tag: the table names its experiments itself"),
