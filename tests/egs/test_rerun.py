@@ -6,6 +6,7 @@ import re
 import pytest
 from recipes import call, small_recipe, steps_of
 
+pytestmark = pytest.mark.slow
 TAG = "exp/asr_train_asr_raw_char"
 
 
@@ -51,7 +52,6 @@ def test_a_change_in_scoring_scores_again_and_no_more(recipe):
     assert redone(recipe) == {}
 
 
-@pytest.mark.slow
 def test_a_change_in_preparation_goes_as_far_as_it_changes_something(recipe):
     """What is done anew comes out the same, so that neither token list nor model is touched."""
     pull(recipe, "mambaasr/data/format.py")
@@ -62,7 +62,6 @@ def test_a_change_in_preparation_goes_as_far_as_it_changes_something(recipe):
     assert redone(recipe, "--stop_stage", "11") == {}
 
 
-@pytest.mark.slow
 def test_a_change_in_the_model_is_told_of_a_training_and_decodes_again(recipe):
     pull(recipe, "mambaasr/encoder/conmamba.py")
     weights = (recipe / TAG / "1epoch.pth").stat().st_mtime_ns
@@ -76,12 +75,10 @@ def test_a_change_in_the_model_is_told_of_a_training_and_decodes_again(recipe):
     assert redone(recipe, "--stage", "10") == {}
 
 
-@pytest.mark.slow
 def test_the_number_of_devices_decides_nothing(recipe):
     assert redone(recipe, "--stage", "11", "--ngpu", "2", "--gpu_inference", "true") == {}
 
 
-@pytest.mark.slow
 def test_files_inside_of_options_count(recipe):
     """In what is passed on to the training, to the decoding and to local/data.sh."""
     (recipe / "conf/other.yaml").write_text("beam_size: 1\n")
@@ -99,7 +96,6 @@ def test_files_inside_of_options_count(recipe):
         assert re.fullmatch(r"(conf/other.yaml|own.txt) changed", redone(recipe, *options)[step])
 
 
-@pytest.mark.slow
 def test_more_epochs(recipe):
     """Another folder by default, which is said; the same one when asked for, with its history."""
     more = ["--stage", "11", "--stop_stage", "11", "--asr_args", "--max_epoch 2"]
