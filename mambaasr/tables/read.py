@@ -3,6 +3,7 @@
 docs/tables.md says what a table's file holds.
 """
 
+import functools
 import hashlib
 import json
 import os
@@ -73,8 +74,7 @@ def run_options(recipe: Path) -> dict[str, str]:
     script = recipe / "run.sh"
     if not script.is_file():
         raise UserError(f"{script}: no such file; name the recipe's folder (--recipe DIR)")
-    command = [str(script.resolve()), "--print_options", "true"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = _print_options(script.resolve())
     if done.returncode != 0:
         raise UserError(f"{script} --print_options true: {done.stderr.strip()}")
     found = {name: text_of(value) for name, value in json.loads(done.stdout).items()}
@@ -82,6 +82,12 @@ def run_options(recipe: Path) -> dict[str, str]:
         if option.kind == "yaml" and found.get(name):
             found[name] = find_yaml(name, found[name], recipe=recipe)
     return found
+
+
+@functools.cache  # one process may read many tables of a recipe
+def _print_options(script: Path) -> subprocess.CompletedProcess[str]:
+    command = [str(script), "--print_options", "true"]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def combine(*layers: Mapping[str, str]) -> dict[str, str]:
