@@ -1,5 +1,6 @@
 """Join texts to train a language model on."""
 
+import shlex
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
@@ -26,18 +27,28 @@ def join_texts(
         tuple: the number of texts written, and that of lines left out.
 
     Raises:
-        UserError: a file cannot be read, or no text is left.
+        UserError: a file cannot be read, has no ids, or no text is left.
     """
-    out, seen, dropped = Path(out), set[str](), list[Dropped]()
+    out, dropped = Path(out), list[Dropped]()
+    seen: dict[str, int] = {}  # id -> number of its file
     with atomic_write(out) as stream:
-        for path in paths:
+        for index, path in enumerate(paths):
+            used = repeated = 0
             for number, line in enumerate(_lines(path), 1):
                 key, text, reason = _parse(line, seen)
                 if reason:
                     dropped.append(Dropped(key, f"{path}:{number}", reason))
+                    repeated += seen.get(key or "") == index
                 elif key is not None and not key.startswith(tuple(leave_out)):
-                    seen.add(key)
+                    seen[key] = index
+                    used += 1
                     stream.write(f"{key} {text}\n")
+            if repeated > max(2, used / 10):
+                raise UserError(
+                    f"{path}: {repeated} of {used + repeated} lines begin with an id that occurred "
+                    "before; a line is `id text`. To number plain text: "
+                    f"awk '{{print \"line-\" NR, $0}}' {shlex.quote(str(path))}"
+                )
         if not seen:
             first = (
                 f"; the first reason: {dropped[0].where}: {dropped[0].reason}" if dropped else ""

@@ -26,6 +26,17 @@ def test_copies_at_another_speed_are_left_out(tmp_path):
     assert (tmp_path / "out").read_text() == "a ONE\nspeaker-b TWO\n"
 
 
+def test_plain_text_has_no_ids(tmp_path):
+    """Its first words would be ids, most lines repeat one, and would be lost."""
+    lines = [f"{word} ran {count} miles" for count in range(20) for word in ("he", "she", "it")]
+    (tmp_path / "text").write_text("\n".join(lines) + "\n")
+    with pytest.raises(UserError, match="57 of 60 lines begin with an id that occurred before"):
+        join_texts([tmp_path / "text"], tmp_path / "out")
+    # The same texts given twice are another matter.
+    (tmp_path / "good").write_text("".join(f"{n} {line}\n" for n, line in enumerate(lines)))
+    assert join_texts([tmp_path / "good"] * 2, tmp_path / "out") == (60, 60)
+
+
 def test_nothing_to_train_on(tmp_path):
     (tmp_path / "text").write_text("a\nb\n")
     out = tmp_path / "out"
