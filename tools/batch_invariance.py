@@ -10,7 +10,7 @@ joint search finds for one utterance and for several at once:
 
 import argparse
 
-from mambaasr.bin import run_main
+from mambaasr.command import run_main
 
 
 def get_parser():

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mambaasr.bin import run_main
+from mambaasr.command import run_main
 from mambaasr.decode.inputs import read_keys, read_languages, read_wavs
 from mambaasr.decode.options import SEARCH, get_parser, parse
 from mambaasr.errors import UserError

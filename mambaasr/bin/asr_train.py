@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from mambaasr.bin import run_main
+from mambaasr.command import run_main
 from mambaasr.registry import of_task
 
 EXAMPLES = """\

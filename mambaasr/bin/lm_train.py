@@ -3,8 +3,8 @@
 import argparse
 from collections.abc import Sequence
 
-from mambaasr.bin import run_main
 from mambaasr.bin.asr_train import make_parser, train
+from mambaasr.command import run_main
 
 EXAMPLES = """\
 Statistics (stage 6) and training (stage 7):

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import mambaasr
 import mambaasr.bin
-from mambaasr.bin import run_main
+from mambaasr.command import run_main
 from mambaasr.errors import UserError
 
 

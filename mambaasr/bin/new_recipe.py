@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from mambaasr.bin import run_main
+from mambaasr.command import run_main
 
 
 def get_parser() -> argparse.ArgumentParser:

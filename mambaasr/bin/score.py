@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from mambaasr.bin import run_main
+from mambaasr.command import run_main
 from mambaasr.errors import UserError
 
 

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
-from mambaasr.bin import run_main
+from mambaasr.command import run_main
 
 
 def get_parser() -> argparse.ArgumentParser:

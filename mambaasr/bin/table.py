@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 
-from mambaasr.bin import run_main
+from mambaasr.command import run_main
 
 
 def get_parser() -> argparse.ArgumentParser:

@@ -17,7 +17,7 @@ _DEFAULT = [("valid", "loss"), ("valid", "acc")]
 
 def has_decoder(config: Mapping[str, Any]) -> bool:
     """Say whether a config's model has a decoder: ESPnet drops it at a CTC weight of 1."""
-    return config.get("decoder") == "transducer" or _ctc_weight(config) != 1.0
+    return _is_transducer(config) or _ctc_weight(config) != 1.0
 
 
 def check_criteria(config: Config) -> None:
@@ -32,14 +32,18 @@ def check_criteria(config: Config) -> None:
                 f"{config.where('decoder')}: without a decoder CTC is alone: set ctc_weight of "
                 f"model_conf to 1.0, found {_ctc_weight(config)}"
             )
-        return
+        if not _is_transducer(config):
+            return
+    without, better = "a transducer reports no accuracy", "loss"
+    if not _is_transducer(config):
+        without = "a model without a decoder reports loss and, in validation, cer_ctc"
+        better = "cer_ctc"
     for option in (_BEST, "early_stopping_criterion", "val_scheduler_criterion"):
         for phase, name in _pairs(config, option):
             if not _reported(phase, name, config):
                 raise UserError(
-                    f"{config.where(option)}: {option}: {phase} {name} is not reported: a model "
-                    "without a decoder reports loss and, in validation, cer_ctc; "
-                    f"write {_BEST}: [[valid, cer_ctc, min]]"
+                    f"{config.where(option)}: {option}: {phase} {name} is not reported: {without}; "
+                    f"write {_BEST}: [[valid, {better}, min]]"
                 )
 
 
@@ -67,12 +71,18 @@ def model_file(config: Mapping[str, Any], task: str = "asr") -> str:
     return f"{'.'.join(best)}.ave.pth"
 
 
+def _is_transducer(config):
+    return config.get("decoder") == "transducer"
+
+
 def _ctc_weight(config):
     return (config.get("model_conf") or {}).get("ctc_weight", 0.5)
 
 
 def _reported(phase, name, config):
-    """Say whether a model reports a value; with a decoder nothing is left out."""
+    """Say whether a model reports a value; with an attention decoder nothing is left out."""
+    if _is_transducer(config):
+        return name != "acc"
     if has_decoder(config):
         return True
     if name == "cer_ctc":

@@ -8,7 +8,13 @@ from typing import Any
 
 from mambaasr.config import Config, check_training, dump, merge, model_file, read
 from mambaasr.decode.options import check_decoding
+from mambaasr.errors import UserError
 from mambaasr.recipe.options import BLOCKS, Options
+
+# What stages give a training themselves: another value would go past their checks and names.
+_OF_THE_DRIVER = {"--config", "--output_dir", "--token_list", "--token_type", "--bpemodel"}
+_OF_THE_DRIVER |= {f"--{kind}_shape_file" for kind in ("train", "valid")}
+_OF_THE_DRIVER |= {"--collect_stats", "--print_config", "--dry_run"}
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,8 @@ def load_configs(
 
 
 def _load(paths: list[str], arguments: str, task: str, build: bool) -> TrainingConfig:
+    for name in {word.partition("=")[0] for word in shlex.split(arguments)} & _OF_THE_DRIVER:
+        raise UserError(f"--{task}_args: {name} is the recipe's own; run.sh --help has its options")
     values = merge(read(paths[0]), map(read, paths[1:]))
     whole = check_training(values, shlex.split(arguments), task)
     if build:

@@ -138,12 +138,22 @@ def require_program(program: str, name: str) -> None:
 
 @contextmanager
 def exits_on_sigterm() -> Iterator[None]:
-    """Turn SIGTERM into a SystemExit meanwhile, so that ``finally`` can end a command first."""
-    previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    """Turn SIGTERM and SIGHUP into a SystemExit, so that ``finally`` can end a command first.
+
+    A SIGHUP that is ignored, as under nohup, stays so.
+    """
+    numbers = [signal.SIGTERM, signal.SIGHUP]
+    ignored = [each for each in numbers if signal.getsignal(each) is signal.SIG_IGN]
+    before = {
+        each: signal.signal(each, lambda number, _: sys.exit(128 + number))
+        for each in numbers
+        if each not in ignored
+    }
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def exit_status(returncode: int) -> int:
@@ -226,6 +236,7 @@ class _Copier(threading.Thread):
         self.source: Any = process.stdout
         self.log = log
         self.error: OSError | None = None
+        self.writes = True
         self.start()
 
     def run(self) -> None:
@@ -237,6 +248,8 @@ class _Copier(threading.Thread):
         self._keep([rest] if rest else [])
 
     def _keep(self, lines: list[bytes]) -> None:
+        if not self.writes:
+            return
         try:
             for line in lines:
                 self.log.write(line.rstrip(b"\r").rpartition(b"\r")[2] + b"\n")
@@ -246,7 +259,8 @@ class _Copier(threading.Thread):
             self.error = error
 
     def finish(self) -> None:
-        # A grandchild may hold the pipe open after the command itself has ended.
+        # What the command has left running may hold the pipe open, and is read, not logged.
         self.join(timeout=5)
+        self.writes = False
         if self.error:
             raise self.error

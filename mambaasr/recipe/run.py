@@ -41,10 +41,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     template, words = _seen_from_here(argv[0]), argv[1:]
     given, help_wanted = table.parse(words)
     if help_wanted:
-        print(table.help_text(given), end="")
+        print_line(table.help_text(given).rstrip())
         return 0
     if given.print_options:
-        print(json.dumps(given, indent=1, ensure_ascii=False))
+        print_line(json.dumps(given, indent=1, ensure_ascii=False))
         return 0
     o = table.check(given, template)
     chosen = list(chosen_stages(o))

@@ -18,8 +18,8 @@ import resource
 import shlex
 import signal
 import time
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -281,16 +281,17 @@ def _mended(task: Task, old: Record) -> list[str]:
 
 
 def _report_around(task: Task, old: Record, now: Record) -> None:
-    """Report once what changed around a task that is kept: the marker knows the new state then."""
+    """Report once what changed around a task that is kept."""
     around = changes_around(old, now)
     why, advice = "", "to train anew, give it a name of its own (--asr_tag or --lm_tag NAME)"
     if not task.resumes:
         around = changes(old, now) + around
         why = f", for {', '.join(_mended(task, old))} changed by hand"
         advice = "to make it anew all the same: --force true"
-    if around:
+    if around and around != old.get("reported"):
         say(f"{task.name}: stays as it is{why}, though {'; '.join(around)}; {advice}")
-        _write(task.marker, old | now)
+        # What was mended by hand was made with the old options, and is once that is undone.
+        _write(task.marker, old | now if task.resumes else old | {"reported": around})
 
 
 def refuse_foreign_checkpoint(task: Task, now: Record) -> None:
@@ -376,23 +377,21 @@ def run(
     if task.folder is None:
         return _call(task)
     with locked(Path(f"{task.marker}.lock"), task.name) as lock:
-        for path in _stale(task):
-            with atomic_write(path) as stream:
-                stream.write(task.generated[path])
-        now = record(task)
-        why = reasons(task, now)
-        if not why and not force:
-            say(f"{task.name}: done already")
-            _report_around(task, load(task.marker) or now, now)
-            return 0
-        before = load(task.marker) if task.keep_outputs else None
-        if before and not force and (mended := _mended(task, before)):
-            raise UserError(
-                f"{task.name}: {'; '.join(why)}; but {', '.join(mended)} changed by hand: keep a "
-                "copy and make it anew (--force true), or leave it as it is (--stage 2)"
-            )
-        if not resume_changed:
-            refuse_foreign_checkpoint(task, now)
+        with _generated(task):
+            now = record(task)
+            why = reasons(task, now)
+            if not why and not force:
+                say(f"{task.name}: done already")
+                _report_around(task, load(task.marker) or now, now)
+                return 0
+            before = load(task.marker) if task.keep_outputs else None
+            if before and not force and (mended := _mended(task, before)):
+                raise UserError(
+                    f"{task.name}: {'; '.join(why)}; but {', '.join(mended)} changed by hand: keep "
+                    "a copy and make it anew (--force true), or leave it as it is (--stage 2)"
+                )
+            if not resume_changed:
+                refuse_foreign_checkpoint(task, now)
         report_shorter_training(task, now)
         say(f"{task.name}: " + ("; ".join(why) or "asked for by --force"))
         require_program(task.command[0], task.name)
@@ -421,6 +420,26 @@ def run(
             raise UserError(f"{task.name}: ended without writing {', '.join(missing)}")
         say(f"{task.name}: {seconds:.0f} s")
         return 0
+
+
+@contextmanager
+def _generated(task: Task) -> Iterator[None]:
+    """Write the generated files; where the task is then refused, put back what was there."""
+    before = {}
+    for path in _stale(task):
+        before[path] = Path(path).read_bytes() if os.path.isfile(path) else None
+        with atomic_write(path) as stream:
+            stream.write(task.generated[path])
+    try:
+        yield
+    except UserError:
+        for path, content in before.items():
+            if content is None:
+                os.unlink(path)
+                continue
+            with atomic_write(path, "wb") as stream:
+                stream.write(content)
+        raise
 
 
 def _call(task: Task) -> int:

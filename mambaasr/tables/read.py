@@ -6,6 +6,7 @@ docs/tables.md says what a table's file holds.
 import functools
 import hashlib
 import json
+import math
 import os
 import re
 import subprocess
@@ -192,8 +193,8 @@ class _Reader:
                 parse_given([f"--{name}={text}"])
                 if OPTIONS[name].kind == "yaml":
                     found[name] = find_yaml(name, text, recipe=self.recipe)
-                elif OPTIONS[name].kind == "words":
-                    check_text(OPTIONS[name], text)
+                elif OPTIONS[name].kind != "file":  # which is seen from the recipe's folder
+                    check_text(OPTIONS[name], re.sub("k$", "000", text) if name == "fs" else text)
                 if name in ARGUMENTS and re.search(r"--seed\b", text):
                     raise UserError(f"--{name} '{text}': write `seeds: [1]` in the row")
             except UserError as error:
@@ -244,6 +245,10 @@ class _Reader:
 
     def row(self, index: int, conf: Mapping[str, Any]) -> Row:
         key, at = str(conf["key"]), ("rows", index)
+        if not re.fullmatch(r"[A-Za-z0-9_.+-]+", key):
+            self.fail((*at, "key"), f"row `{key}`: letters, digits and _ . + - only")
+        if any(seed < 0 for seed in conf.get("seeds", ())):
+            self.fail((*at, "seeds"), "a seed is a whole number from 0")
         options = combine(self.base, self.options(conf, *at, "options"))
         seeds = conf.get("seeds", [None])
         runs = [
@@ -304,8 +309,8 @@ class _Reader:
             value = cell.get("value")
             if value == "unknown":
                 continue
-            if not isinstance(value, int | float):
-                self.fail(keys, f"`{name}` must be a number or unknown, found {value!r}")
+            if not (isinstance(value, int | float) and 0 <= value < math.inf):
+                self.fail(keys, f"`{name}` must be a number from 0 or unknown, found {value!r}")
             source = cell.get("source") or conf.get("source") or self.content.get("source")
             if not source:
                 self.fail(keys, f"`{name}`: {value} has no source; write `source:` and a text")

@@ -46,7 +46,7 @@ def test_a_training_that_would_choose_no_epoch_is_refused(tmp_path, text, more, 
         (CTC, ()),
         (CTC + CER, ("--decoder", "none")),
         (CTC + ACC, ("--best_model_criterion", "valid,cer_ctc,min", "valid,loss,min")),
-        (CTC + ACC + "decoder: transducer\n", ()),
+        (CTC + "decoder: transducer\nbest_model_criterion:\n- [valid, loss, min]\n", ()),
         (ACC, ("--val_scheduler_criterion", "valid", "acc")),
     ],
 )
@@ -65,13 +65,16 @@ def test_others_are_taken(tmp_path, text, more):
         ([["train", "loss", "min"], ["valid", "cer_ctc", "min"]], False, "valid.cer_ctc.ave.pth"),
         ([["train", "loss", "min"]], True, "train.loss.ave.pth"),
         (["(valid, wer, min)"], True, "valid.wer.ave.pth"),
+        (None, "transducer", "valid.loss.ave.pth"),
     ],
 )
 def test_the_averaged_models_name(criterion, decoder, file):
     config = {"model_conf": {} if decoder else {"ctc_weight": 1.0}}
+    if decoder == "transducer":
+        config["decoder"] = decoder
     if criterion:
         config["best_model_criterion"] = criterion
-    assert has_decoder(config) == decoder
+    assert has_decoder(config) == bool(decoder)
     assert model_file(config) == file
 
 

@@ -22,7 +22,7 @@ source: made up for this test
 columns: [test WER, test CER, RTF]
 rows:
   - key: broken
-    options: {nbpe: 0}
+    options: {min_wav_duration: 30}
   - key: good
     label: A tiny ConMamba
     options: {}
@@ -82,7 +82,7 @@ def test_a_table_from_nothing_to_its_figures(recipe):
 
     done = call(recipe)
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "--nbpe 0: must be at least 1" in done.stderr
+    assert "--min_wav_duration 30 is above --max_wav_duration" in done.stderr
     assert done.stderr.endswith("error: 1 failed: broken;\n")
     page = done.stdout.partition("# Two systems\n")[2]
     rows = [line for line in page.splitlines() if line.startswith("|")]

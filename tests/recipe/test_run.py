@@ -68,6 +68,7 @@ def test_help_lists_every_option_with_its_value(capsys):
         ([*LM, "--lm_train_text", "'a"], "a quotation mark is not closed"),
         ([*LM, "--inference_args", "--lm_weight 0"], "the language model would not be used"),
         (["--asr_confg", "x"], "did you mean --asr_config"),
+        (["--asr_args", "--config other.yaml"], "--config is the recipe's own"),
         (["--max_epoch", "3"], 'write --asr_args "--max_epoch 3"'),
         (["--beam_size=5"], 'write --inference_args "--beam_size 5"'),
         (["--lr", "0.1"], 'write --asr_args "--optim_conf lr=0.1"'),

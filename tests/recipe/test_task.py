@@ -18,6 +18,7 @@ import pytest
 from mambaasr.errors import UserError
 from mambaasr.fingerprint import fingerprint
 from mambaasr.recipe import task as module
+from mambaasr.recipe.process import exits_on_sigterm
 from mambaasr.recipe.task import Task, changes, options, run, without_launcher, would_run
 
 # Runs a task as the driver does: its folder, what it writes or "", and its command.
@@ -261,7 +262,9 @@ def test_outputs_mended_by_hand_outlive_other_code(copy, capsys, code):
     assert message_of(task, capsys).count("\n") == 1
     with open("in", "w") as stream:
         stream.write("two\n")
-    assert "for out changed by hand, though in changed;" in message_of(task, capsys)
+    # Reported once more, with all that changed since it was made.
+    said = message_of(task, capsys)
+    assert "for out changed by hand, though in changed; its code changed (mambaasr/a.py);" in said
     assert Path("out").read_text() == "mended\n"
     other = copy(keep_outputs=True, command=["cp", "--backup=none", "in", "out"])
     with pytest.raises(UserError, match="(?s)--backup: .*out changed by hand.*--force true"):
@@ -270,6 +273,17 @@ def test_outputs_mended_by_hand_outlive_other_code(copy, capsys, code):
     assert Path("out").read_text() == "two\n"
     code["mambaasr/a.py"] = "3"
     assert "copy: its code changed (mambaasr/a.py)" in message_of(other, capsys)
+
+
+def test_without_its_mending_a_folder_is_what_it_was_made_of(copy, capsys):
+    task = copy(keep_outputs=True)
+    message_of(task, capsys)
+    Path("out").write_text("mended\n")
+    Path("in").write_text("two\n")
+    assert "for out changed by hand" in message_of(task, capsys)
+    Path("out").write_text("one\n")
+    assert "copy: in changed" in message_of(task, capsys)
+    assert Path("out").read_text() == "two\n"
 
 
 def test_another_corpus_is_no_mending_by_hand(copy, capsys):
@@ -475,6 +489,25 @@ def test_log_keeps_the_last_of_a_progress_bar(copy, capsys, tmp_path):
     assert lines == ["90%", "end"]
 
 
+def test_what_a_command_leaves_running_disturbs_nothing(tmp_path):
+    """Its output comes after the log is closed."""
+    line = [*DRIVER, str(tmp_path), "", "bash", "-c", "(sleep 6; echo late; touch done) & echo hi"]
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0 and "Traceback" not in done.stderr
+    assert (tmp_path / "log/0_x.log").read_text().splitlines()[-1] == "hi"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_becomes_an_exit_unless_it_is_ignored(number):
+    with pytest.raises(SystemExit) as stopped, exits_on_sigterm():
+        signal.raise_signal(number)
+    assert stopped.value.code == 128 + number
+    before = signal.signal(number, signal.SIG_IGN)
+    with exits_on_sigterm():
+        signal.raise_signal(number)
+    signal.signal(number, before)
+
+
 def test_timings(copy, capsys, tmp_path):
     timings = tmp_path / "timings.tsv"
     message_of(copy(), capsys, timings=timings)
@@ -615,6 +648,19 @@ def test_what_is_needed_and_what_is_generated(copy, capsys):
     assert Path("c/x.yaml").read_text() == "a: 1\n"
     assert "c/x.yaml changed" in message_of(task, capsys)
     assert would_run(task, ["in", "other"]) == ["in may change"]
+
+
+def test_a_refusal_leaves_the_config_as_it_was(copy, capsys):
+    command = ["bash", "-c", "touch ckpt out"]
+    task = copy(command=command, inputs=["c.yaml"], resumes=["ckpt"])
+    for text in ("a: 1\n", "a: 2\n", "a: 1\n"):
+        task.generated = {"c.yaml": text}
+        if text == "a: 2\n":
+            with pytest.raises(UserError, match="c.yaml changed"):
+                run(task)
+        else:
+            message_of(task, capsys)
+        assert Path("c.yaml").read_text() == "a: 1\n"
 
 
 def test_a_config_in_the_form_of_before_is_the_same_training(copy, capsys):

@@ -36,14 +36,14 @@ def test_a_block_may_be_named_without_its_folder(recipe):
 
 
 def test_names_hold_what_decides_and_stay_short(recipe, edit):
-    edit("{encoder: mamba}", "{encoder: mamba, decoder: '', nj: 3, bpemode: a b, nbpe: 30}")
+    edit("{encoder: mamba}", "{encoder: mamba, decoder: '', nj: 3, lang: a b, nbpe: 30}")
     given = {"inference_args": "--beam_size 3", "inference_nj": "5"}
     (run, _) = runs(read_table("tables/x.yaml", given=given), "mamba")
-    assert run.options["asr_tag"] == "train_asr_enc_mamba_bpemode_a-b_max_epoch3"
+    assert run.options["asr_tag"] == "train_asr_enc_mamba_lang_a-b_max_epoch3"
     assert run.inference_tag == "decode_asr_beam_size3"
     given = {"asr_args": " ".join(f"--option_{number} 1" for number in range(20))}
     (run, _) = runs(read_table("tables/x.yaml", given=given), "mamba")
-    assert re.fullmatch("asr_train_asr_enc_mamba_bpemode.*_[0-9a-f]{12}", run.exp.name)
+    assert re.fullmatch("asr_train_asr_enc_mamba_lang.*_[0-9a-f]{12}", run.exp.name)
     assert len(run.exp.name) < 150
 
 
@@ -90,7 +90,10 @@ def test_a_table_of_published_figures_may_name_other_sets(recipe, edit):
          "line 18: row `mamba` has the same experiment exp/asr_"),
         ("seeds: [1, 2]", "seeds: [1, 1]", "line 13: row `conformer` has the same experiment"),
         ("key: mamba", "key: conformer", "line 18: row `conformer` has the same key `conformer`"),
-        ("test WER: 6.3", "test WER: five", "line 17: `test WER` must be a number or unknown"),
+        ("test WER: 6.3", "test WER: five", "line 17: `test WER` must be a number from 0 or unk"),
+        ("test WER: 6.3", "test WER: -5", "line 17: `test WER` must be a number from 0 or unk"),
+        ("seeds: [1, 2]", "seeds: [-3]", "line 16: a seed is a whole number from 0"),
+        ("encoder: mamba}", "token_type: phn}", "line 19: --token_type 'phn': choose one of"),
         ("test WER: 6.3, ", "", "line 17: published lacks `test WER`: write a number or unknown"),
         ("source: \"[notes]\"\n", "", "line 16: `parameters`: 34 has no source"),
     ],

@@ -155,6 +155,6 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    from mambaasr.bin import run_main
+    from mambaasr.command import run_main
 
     run_main(main)

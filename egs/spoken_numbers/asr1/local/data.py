@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from mambaasr.bin import run_main
+from mambaasr.command import run_main
 from mambaasr.errors import UserError
 
 

@@ -16,7 +16,7 @@ import unicodedata
 from pathlib import Path
 from typing import NamedTuple
 
-from mambaasr.bin import run_main
+from mambaasr.command import run_main
 from mambaasr.data.folder import DataFolder
 from mambaasr.errors import UserError
 

@@ -1,0 +1,30 @@
+"""How a command ends: its exit code, and an error in one line."""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from mambaasr.errors import UserError
+
+
+def run_main(
+    main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None
+) -> NoReturn:
+    """Run a command's ``main(argv)`` and exit; a :class:`UserError` becomes one line and code 2."""
+    try:
+        try:
+            code = main(argv)
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()  # here, where a reader who has left can be noticed
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        code = 130
+    except BrokenPipeError:
+        # The reader (`| head`) has left; the interpreter's own flush at exit must not complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 141
+    sys.exit(code or 0)
