@@ -59,64 +59,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError("--hyp_lang needs --utt2lang, the true languages")
     if args.bootstrap_samples < 1:
         raise UserError("--bootstrap_samples must be at least 1")
-    from mambaasr.data.tokens import read_symbols
-    from mambaasr.score import bootstrap, error_rate, score_files
+    from mambaasr.score.scoring import score
 
-    skip = frozenset(read_symbols(args.nlsyms_txt))
-    ref, hyp = _read(args.ref, skip), _read(args.hyp, skip, hypotheses=True)
-    error_rate.check_ids(ref, hyp, args.hyp)
-    speakers = _read(args.utt2spk) if args.utt2spk else None
-    languages = _read(args.utt2lang) if args.utt2lang else None
-    splits = {"wer": error_rate.words, "cer": error_rate.characters}
-    if args.bpe_model:
-        splits["ter"] = error_rate.bpe_tokens(args.bpe_model)
-    scores = {name: error_rate.align(ref, hyp, split) for name, split in splits.items()}
-    details = {
-        "ref": str(args.ref),
-        "hyp": str(args.hyp),
-        "missing": sorted(set(ref) - set(hyp)),
-    }
-    if args.hyp_lang:
-        found = _read(args.hyp_lang, hypotheses=True)
-        error_rate.check_ids(ref, found, args.hyp_lang)
-        error_rate.check_groups(ref, languages, "language")
-        right = sum(found.get(utt) == languages[utt] for utt in ref)
-        details["lid"] = {"hyp": str(args.hyp_lang), "utterances": len(ref), "correct": right}
-    if args.compare:
-        other = _read(args.compare, skip, hypotheses=True)
-        error_rate.check_ids(ref, other, args.compare)
-        others = error_rate.align(ref, other, error_rate.words)
-        result = bootstrap.paired_bootstrap(
-            scores["wer"], others, args.bootstrap_samples, args.seed
-        )
-        details["compare"] = {
-            "other": str(args.compare),
-            **result._asdict(),
-            "significant": result.significant,
-        }
-    if args.output_dir:
-        text = score_files.write_scores(args.output_dir, scores, speakers, details, languages)
-    else:
-        text = score_files.score_text(scores, speakers, details, languages)
-    print(text, end="")
+    del args.token_type
+    print(score(**vars(args)), end="")
     return 0
-
-
-def _read(
-    path: str, skip: frozenset[str] = frozenset(), hypotheses: bool = False
-) -> dict[str, str]:
-    """Return a Kaldi file as a dict, the words in ``skip`` left out; a bad line is an error.
-
-    A file of hypotheses may be empty, and any character may be in them.
-    """
-    from mambaasr.data.kaldi_file import parse_hypothesis, parse_text, read_good_table
-
-    table = read_good_table(path, parse_hypothesis if hypotheses else parse_text)
-    if not table and not hypotheses:
-        raise UserError(f"{path}: the file is empty; write it, one 'id value' a line")
-    if not skip:
-        return dict(table)
-    return {utt: " ".join(w for w in text.split() if w not in skip) for utt, text in table.items()}
 
 
 if __name__ == "__main__":
