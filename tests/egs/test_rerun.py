@@ -45,6 +45,14 @@ def test_nothing_changed(recipe):
     assert redone(recipe) == {}
 
 
+def test_a_deleted_average_is_made_again(recipe):
+    average = recipe / TAG / "valid.acc.ave.pth"
+    content = average.read_bytes()
+    average.resolve().unlink()
+    assert redone(recipe) == {"11: training": f"{TAG}/valid.acc.ave.pth is missing"}
+    assert average.read_bytes() == content
+
+
 def test_a_change_in_scoring_scores_again_and_no_more(recipe):
     pull(recipe, "mambaasr/score/error_rate.py")
     why = "its code changed (mambaasr/score/error_rate.py)"
@@ -115,11 +123,3 @@ def test_more_epochs(recipe):
 
 def starts(folder):
     return json.loads((folder / "provenance.json").read_text())
-
-
-def test_a_deleted_average_is_made_again(recipe):
-    average = recipe / TAG / "valid.acc.ave.pth"
-    content = average.read_bytes()
-    average.resolve().unlink()
-    assert redone(recipe) == {"11: training": f"{TAG}/valid.acc.ave.pth is missing"}
-    assert average.read_bytes() == content
