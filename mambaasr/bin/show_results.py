@@ -1,9 +1,11 @@
 """Show the error rates of an experiment, and write them as RESULTS.md."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 
 from mambaasr.command import run_main
+from mambaasr.errors import UserError
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -18,9 +20,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     args = get_parser().parse_args(argv)
     from mambaasr.files import atomic_write
-    from mambaasr.score.results import results_page
+    from mambaasr.score.results import is_scored, results_page
 
-    text = "\n".join(results_page(folder) for folder in args.exp)
+    # Of a whole exp/ the statistics and what is still being trained have nothing to show.
+    scored = [folder for folder in args.exp if len(args.exp) == 1 or is_scored(folder)]
+    if not scored:
+        raise UserError(f"nothing is scored in {', '.join(args.exp)}; run stages 12 and 13")
+    for folder in sorted(set(args.exp) - set(scored)):
+        print(f"{folder}: nothing is scored in it", file=sys.stderr)
+    text = "\n".join(results_page(folder) for folder in scored)
     print(text, end="")
     if args.output:
         with atomic_write(args.output) as stream:

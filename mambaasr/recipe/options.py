@@ -493,7 +493,7 @@ def find_yaml(option: str, value: str, template: Path = TEMPLATE, recipe: Path =
     alone = "/" not in value
     places = [folder, template / folder] if alone else [Path(value).parent]
     named = f"{value.removesuffix('.yaml')}.yaml"
-    for path in [value, *(f"{place}/{named}" for place in places if alone)]:
+    for path in [value, *(f"{place}/{named}" for place in places)]:
         if not (recipe / path).is_file():
             continue
         text = (recipe / path).read_text(encoding="utf-8", errors="replace")

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import shlex
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+from mambaasr.errors import UserError
 from mambaasr.recipe import options as table
 from mambaasr.recipe.configs import load_configs
 from mambaasr.recipe.names import Names, make_names
@@ -56,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Whether the classes can be built takes seconds: asked where a training follows, and in a
     # process of its own, for the torch that it imports would lie in memory all the while.
     if _trains(o, names, recipe, chosen):
+        _check_devices(o)
         with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
             pool.submit(load_configs, o, True, decodes).result()
     return _run(o, names, recipe, chosen)
@@ -96,6 +99,19 @@ def _trains(o: Options, names: Names, recipe: Recipe, chosen: list[int]) -> bool
             if isinstance(item, Task) and (o.force or would_run(replace(item, stage=number))):
                 return True
     return False
+
+
+def _check_devices(o: Options) -> None:
+    """Refuse more GPUs than there are, before the stages that come first take their hours."""
+    if o.ngpu == "0":
+        return
+    code = "import torch; print(torch.cuda.device_count())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    count = done.stdout.strip()
+    if count.isdigit() and int(count) < int(o.ngpu):
+        raise UserError(
+            f"--ngpu {o.ngpu}: torch sees {count} GPUs here; --ngpu 0 trains on the CPU"
+        )
 
 
 def _run(o: Options, names: Names, recipe: Recipe, chosen: list[int]) -> int:

@@ -312,6 +312,7 @@ def decode(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
             out,
             needs=needs,
             outputs=in_folder(out, "text", "decode.json"),
+            scratch=[f"{out}/chunks"],
         )
 
 
@@ -351,7 +352,7 @@ def has_gpu() -> bool:
 def no_model(path: str, number: int) -> str:
     """Say of a model that is not there which stage makes it, and which others there are."""
     there = " ".join(sorted(map(str, Path(path).parent.glob("*.pth"))))
-    return f"no such model (stage {number} makes them); there are: {there}"
+    return f"no such model (stage {number} makes them); there are: {there or 'none'}"
 
 
 def _training(name: str, words: list[str], folder: str, config: TrainingConfig) -> Task:

@@ -16,6 +16,7 @@ import os
 import re
 import resource
 import shlex
+import shutil
 import signal
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -72,6 +73,7 @@ class Task:
         keep_outputs: outputs may be changed by hand afterwards; they only must be there.
         resumes: checkpoints from which the command resumes where one exists. Such a task is
             refused, not redone, when options or inputs changed since the checkpoint was begun.
+        scratch: folders from which the command resumes, which --force removes first.
         recorded: how many of the command's words are compared; an input stands for the others.
             None: all of them.
         stage: number of its stage.
@@ -90,6 +92,7 @@ class Task:
     corpora: list[str] = field(default_factory=list)
     keep_outputs: bool = False
     resumes: list[str] = field(default_factory=list)
+    scratch: list[str] = field(default_factory=list)
     recorded: int | None = None
     stage: int = 0
 
@@ -395,6 +398,8 @@ def run(
         report_shorter_training(task, now)
         say(f"{task.name}: " + ("; ".join(why) or "asked for by --force"))
         require_program(task.command[0], task.name)
+        for path in task.scratch if force else ():
+            shutil.rmtree(path, ignore_errors=True)
         there = fingerprints(task.outputs) if before else {}
         with open_log(task.log, task.command) as log:
             # Only now: a command that cannot begin leaves what is done as it is.

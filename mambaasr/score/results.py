@@ -18,6 +18,13 @@ from mambaasr.score.score_files import (
 TITLES = {"wer": "WER", "cer": "CER", "ter": "TER"}
 
 
+def is_scored(folder: str | Path) -> bool:
+    """Return whether anything is scored in an experiment's folder; UserError if there is none."""
+    if not Path(folder).is_dir():
+        raise UserError(f"{folder}: no such experiment folder")
+    return any(Path(folder).glob("**/score/score.json"))
+
+
 def read_results(folder: str | Path) -> list[tuple[str, dict, dict]]:
     """Collect the scores of an experiment.
 

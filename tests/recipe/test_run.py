@@ -195,3 +195,12 @@ def test_statistics_follow_all_but_what_is_known_not_to_matter(recipe):
     for args in ("--frontend_conf n_mels=40", "--encoder_conf input_layer=linear", "--g2p none",
                  "--model_conf ctc_weight=0", "--speech_volume_normalize 1.0"):  # fmt: skip
         assert depends_on("--asr_args", args) != plain, args
+
+
+def test_more_gpus_than_there_are(recipe):
+    import torch
+
+    count = torch.cuda.device_count() + 1
+    with pytest.raises(UserError, match=f"--ngpu {count}: torch sees {count - 1} GPUs here"):
+        main([str(TEMPLATE), *NEEDED, "--ngpu", str(count)])
+    assert not (recipe / "data").exists()

@@ -692,6 +692,15 @@ def test_a_driver_without_a_stdout_works(tmp_path):
     assert (tmp_path / "log/0_x.log").read_text().endswith("hello\n")
 
 
+def test_force_removes_what_a_command_would_resume_from(copy, capsys):
+    task = copy(scratch=["chunks"])
+    os.mkdir("chunks")
+    message_of(task, capsys)
+    assert os.path.isdir("chunks")
+    message_of(task, capsys, force=True)
+    assert not os.path.exists("chunks")
+
+
 def test_a_task_without_a_folder_always_runs(copy, capfd):
     task = copy(folder=None, command=["echo", "hello"], outputs=[])
     for _ in range(2):
