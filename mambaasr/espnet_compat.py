@@ -54,11 +54,13 @@ _LATER = {
     "Reporter": "espnet2.train.reporter",
     "Speech2Text": "espnet2.bin.asr_inference",
     "Trainer": "espnet2.train.trainer",
+    "add_sos_eos": "espnet2.legacy.nets.pytorch_backend.transformer.add_sos_eos",
     "collect_stats": "espnet2.main_funcs.collect_stats",
     "float_or_none": "espnet2.utils.types",
     "force_gatherable": "espnet2.torch_utils.device_funcs",
     "get_rank": "espnet2.train.distributed_utils",
     "resolve_distributed_mode": "espnet2.train.distributed_utils",
+    "th_accuracy": "espnet2.legacy.nets.pytorch_backend.nets_utils",
 }
 
 

@@ -17,11 +17,12 @@ It is reported as ``loss_my``, with its statistics beside it.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from mambaasr.configurable import configurable
-from mambaasr.espnet_compat import ESPnetASRModel, force_gatherable
-from mambaasr.layers.output import CTCOutput
+from mambaasr.espnet_compat import ESPnetASRModel, add_sos_eos, force_gatherable, th_accuracy
+from mambaasr.layers.output import CTCOutput, OutputLayer, SoftmaxOutput
 
 type Statistics = dict[str, Tensor | float | None]
 
@@ -163,10 +164,32 @@ def _texts_of(model: ASRModel, block: int, batch: Encoded) -> tuple[Tensor, Tens
 
 
 def attention_loss(model: ASRModel, batch: Encoded) -> tuple[Tensor, Statistics]:
-    """Return the attention decoder's loss; reported are accuracy and error rates too."""
-    loss, accuracy, cer, wer = model._calc_att_loss(
-        batch.frames, batch.lengths, batch.text, batch.text_lengths
-    )
+    """Return the attention decoder's loss; reported are accuracy and error rates too.
+
+    It is ESPnet's (``lsm_weight``, ``length_normalized_loss``). Where one of our decoders has
+    another output layer than a softmax over all tokens, it is that layer's own, and accuracy is
+    reported outside of training only: such a layer may train without the logits of all tokens.
+    """
+    text, lengths = batch.text, batch.text_lengths
+    if model.lang_token_id is not None:
+        first = model.lang_token_id.to(text.device).expand(len(text), -1)
+        text, lengths = torch.cat([first, text], dim=1), lengths + 1
+    read, targets = add_sos_eos(text, model.sos, model.eos, model.ignore_id)
+    inputs = (batch.frames, batch.lengths, read, lengths + 1)
+    output = getattr(model.decoder, "output", None)
+    if isinstance(output, OutputLayer) and not isinstance(output, SoftmaxOutput):
+        hidden = model.decoder.hidden(*inputs)
+        loss = output.loss(hidden, lengths + 1, targets, lengths + 1)
+        if model.training:
+            return loss, {}
+        logits = output.logits(hidden)
+    else:
+        logits, _ = model.decoder(*inputs)
+        loss = model.criterion_att(logits, targets)
+    accuracy = th_accuracy(logits.flatten(0, 1), targets, ignore_label=model.ignore_id)
+    if model.training or model.error_calculator is None:
+        return loss, {"acc": accuracy}
+    cer, wer = model.error_calculator(logits.argmax(-1).cpu(), text.cpu())
     return loss, {"acc": accuracy, "cer": cer, "wer": wer}
 
 

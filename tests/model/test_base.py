@@ -5,11 +5,13 @@ import copy
 import pytest
 import torch
 from espnet2.asr.espnet_model import ESPnetASRModel
+from output_layers import Halves
 from tiny_asr import OURS, TOKENS
 
 from mambaasr import register
 from mambaasr.configurable import configurable
 from mambaasr.espnet_compat import choices, import_quietly
+from mambaasr.layers.output import SoftmaxOutput
 from mambaasr.model.base import ASRModel, LossPart
 
 DEEP = {"encoder_conf": dict(output_size=16, num_blocks=3, linear_units=16)}
@@ -50,10 +52,12 @@ def build(tmp_path, monkeypatch):
 
 def batch(**more):
     generator = torch.Generator().manual_seed(0)
+    text = torch.randint(3, 20, (3, 4), generator=generator)
+    text[1, 3:], text[2, 2:] = -1, -1
     return dict(
         speech=torch.randn(3, 16000, generator=generator) * 0.1,
         speech_lengths=torch.tensor([16000, 12000, 9000]),
-        text=torch.randint(3, 20, (3, 4), generator=generator),
+        text=text,
         text_lengths=torch.tensor([4, 3, 2]),
         **more,
     )
@@ -107,6 +111,22 @@ def test_a_further_part_is_weighted_reported_and_trained(build):
     assert seen["power_seen"] == 3 and "power_none" not in seen
     assert gradients["head.weight"].abs().sum() > 0
     assert len(build(WithPower, dict(ctc_weight=1.0, power_weight=0.0), decoder=None).losses) == 1
+
+
+def test_a_decoder_trains_by_the_loss_of_its_own_output_layer(build):
+    model = build(ASRModel, dict(ctc_weight=0.3))
+    model.decoder.output_layer = layer = Halves(16, len(TOKENS))
+    seen, gradients = result(model)
+    assert layer.losses == 1 and "acc" not in seen
+    assert all(gradients[f"decoder.output_layer.{name}.weight"].any() for name in layer._modules)
+    own, _ = result(model.eval())
+    # Without smoothing it is what ESPnet's criterion makes of the same logits.
+    model.decoder.output_layer = SoftmaxOutput()
+    model.decoder.output_layer.forward = layer.logits
+    theirs, _ = result(model)
+    assert layer.losses == 2 and own.keys() == theirs.keys() and "acc" in own and "cer" in own
+    for name, value in own.items():
+        torch.testing.assert_close(value, theirs[name])
 
 
 def test_a_copy_computes_its_parts_with_its_own_weights(build):
