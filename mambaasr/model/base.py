@@ -21,7 +21,13 @@ import torch
 from torch import Tensor
 
 from mambaasr.configurable import configurable
-from mambaasr.espnet_compat import ESPnetASRModel, add_sos_eos, force_gatherable, th_accuracy
+from mambaasr.espnet_compat import (
+    ESPnetASRModel,
+    add_sos_eos,
+    force_gatherable,
+    loss_of_transducer,
+    th_accuracy,
+)
 from mambaasr.layers.output import CTCOutput, OutputLayer, SoftmaxOutput
 
 type Statistics = dict[str, Tensor | float | None]
@@ -195,5 +201,5 @@ def attention_loss(model: ASRModel, batch: Encoded) -> tuple[Tensor, Statistics]
 
 def transducer_loss(model: ASRModel, batch: Encoded) -> tuple[Tensor, Statistics]:
     """Return the transducer's loss; reported are error rates too."""
-    loss, cer, wer = model._calc_transducer_loss(batch.frames, batch.lengths, batch.text)
+    loss, cer, wer = loss_of_transducer(model, batch.frames, batch.lengths, batch.text)
     return loss, {"cer_transducer": cer, "wer_transducer": wer}
