@@ -1,4 +1,4 @@
-"""ESPnet's ASR model with its training loss as a list of named parts.
+"""ESPnet's ASR model with its training loss as a list of named parts, in a yaml ``model: asr``.
 
 To train with a further loss, write a function ``my_loss(model, batch) -> (loss, statistics)`` and
 append a part to the list in the constructor of a subclass, which also makes the layers it needs:
@@ -11,9 +11,11 @@ append a part to the list in the constructor of a subclass, which also makes the
             if my_weight:
                 self.losses.append(LossPart("my", my_weight, my_loss))
 
-It is reported as ``loss_my``, with its statistics beside it.
+It is reported as ``loss_my``, with its statistics beside it. One line of :mod:`mambaasr.registry`
+gives the subclass a name in a yaml.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -118,12 +120,13 @@ class ASRModel(ESPnetASRModel):
         # A part of a batch on one of several devices may be padded further than its longest text.
         text = text[:, : text_lengths.max()]
         batch = Encoded(frames, lengths, text, text_lengths, intermediate, data)
-        total, statistics = None, {}
+        weighted, statistics = [], {}
         for part in self.losses:
             loss, others = part.compute(self, batch)
             statistics |= {f"loss_{part.name}": loss.detach()} | others
-            weighted = part.weight * loss
-            total = weighted if total is None else total + weighted
+            weighted.append(part.weight * loss)
+        # From the last: a part in front of ESPnet's leaves the bits of their sum alone.
+        total = functools.reduce(torch.add, reversed(weighted))
         statistics["loss"] = total.detach()
         return force_gatherable((total, statistics, len(speech)), total.device)
 

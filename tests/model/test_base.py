@@ -13,6 +13,7 @@ from mambaasr.configurable import configurable
 from mambaasr.espnet_compat import choices, import_quietly
 from mambaasr.layers.output import SoftmaxOutput
 from mambaasr.model.base import ASRModel, LossPart
+from mambaasr.registry import CLASSES, load
 
 DEEP = {"encoder_conf": dict(output_size=16, num_blocks=3, linear_units=16)}
 DEEP["encoder_conf"] |= dict(interctc_layer_idx=[1, 2], interctc_use_conditioning=True)
@@ -73,6 +74,7 @@ def result(model, **more):
     return {"loss": loss, "weight": weight, **kept}, gradients
 
 
+@pytest.mark.parametrize("name", list(CLASSES["model"]))
 @pytest.mark.parametrize(
     "conf, options",
     [
@@ -83,19 +85,35 @@ def result(model, **more):
         (dict(ctc_weight=0.3, interctc_weight=0.4, aux_ctc={"2": "phones"}), DEEP),
     ],
 )
-def test_its_parts_are_espnets_loss_bit_for_bit(build, conf, options):
+def test_its_parts_are_espnets_loss_bit_for_bit(build, name, conf, options):
     more = {}
     if "aux_ctc" in conf:
         more = dict(phones=torch.tensor([[3], [4], [5]]), phones_lengths=torch.ones(3).long())
     for training in (True, False):
         theirs, ours = (
             result(build(cls, conf, **options).train(training), **more)
-            for cls in (ESPnetASRModel, ASRModel)
+            for cls in (ESPnetASRModel, load(CLASSES["model"][name]))
         )
         for want, got in zip(theirs, ours, strict=True):
             assert want.keys() == got.keys()
             for key in want:
                 assert torch.equal(want[key], got[key]), key
+
+
+@pytest.mark.parametrize("name", list(CLASSES["model"]))
+@torch.no_grad()
+def test_a_padded_batch_loses_what_its_utterances_lose_alone(build, name):
+    model = build(load(CLASSES["model"][name]), dict(ctc_weight=0.3, lsm_weight=0.1)).eval()
+    data = batch()
+    _, together, _ = model(**batch())
+    alone = []
+    for row, (samples, tokens) in enumerate(zip([16000, 12000, 9000], [4, 3, 2], strict=True)):
+        one = {key: value[row : row + 1] for key, value in data.items()}
+        one |= dict(speech=one["speech"][:, :samples], text=one["text"][:, :tokens])
+        alone.append(model(**one)[1])
+    for key in ("loss", "loss_ctc", "loss_att"):
+        mean = sum(each[key] for each in alone) / 3
+        torch.testing.assert_close(together[key], mean, rtol=1e-4, atol=1e-4)
 
 
 def test_a_further_part_is_weighted_reported_and_trained(build):
