@@ -140,7 +140,7 @@ class MambaLM(ESPnetScorer, AbsLM):
         """Scale what enters the residual stream by 1 / sqrt(its branches), as mamba_ssm does."""
         branches = sum(1 + (block.feed_forward is not None) for block in self.blocks)
         for block in self.blocks:
-            block.mixer.out_proj.weight.mul_(branches**-0.5)
+            block.mixer.scale_output(branches**-0.5)
             if block.feed_forward is not None:
                 block.feed_forward[-1].weight.mul_(branches**-0.5)
 
