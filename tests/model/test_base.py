@@ -80,6 +80,7 @@ def result(model, **more):
     [
         (dict(ctc_weight=0.3, lsm_weight=0.1), {}),
         (dict(ctc_weight=0.0), {}),
+        (dict(ctc_weight=0.3, lang_token_id=5), {}),
         (dict(ctc_weight=1.0), dict(decoder=None)),
         (dict(ctc_weight=0.3, interctc_weight=0.4), DEEP),
         (dict(ctc_weight=0.3, interctc_weight=0.4, aux_ctc={"2": "phones"}), DEEP),
