@@ -1,4 +1,8 @@
-"""The only file that imports from ESPnet, and the only one that patches it.
+"""The only file that imports from ESPnet, patches its modules and calls its private methods.
+
+Two of ESPnet's objects are changed where they are used: a task's parser, whose options take other
+actions (:mod:`mambaasr.task.common`), and a model's ``collect_feats`` while statistics are
+collected (:mod:`mambaasr.task.statistics`).
 
 Importing it stays light: what takes seconds, such as a task, is imported when its name is first
 asked for (``from mambaasr.espnet_compat import Trainer``), and without its noise.
@@ -25,6 +29,7 @@ from espnet2.legacy.nets.pytorch_backend.transformer.subsampling import TooShort
 from espnet2.legacy.nets.scorer_interface import BatchScorerInterface
 from espnet2.lm.abs_model import AbsLM
 from espnet2.schedulers.abs_scheduler import AbsBatchStepScheduler
+from torch import Tensor
 
 __all__ = [
     "AbsBatchStepScheduler",
@@ -42,6 +47,7 @@ __all__ = [
     "espnet_version",
     "import_quietly",
     "initial_weights_loaded_by",
+    "loss_of_transducer",
 ]
 
 # name -> the module that it is imported from when it is first asked for
@@ -54,11 +60,13 @@ _LATER = {
     "Reporter": "espnet2.train.reporter",
     "Speech2Text": "espnet2.bin.asr_inference",
     "Trainer": "espnet2.train.trainer",
+    "add_sos_eos": "espnet2.legacy.nets.pytorch_backend.transformer.add_sos_eos",
     "collect_stats": "espnet2.main_funcs.collect_stats",
     "float_or_none": "espnet2.utils.types",
     "force_gatherable": "espnet2.torch_utils.device_funcs",
     "get_rank": "espnet2.train.distributed_utils",
     "resolve_distributed_mode": "espnet2.train.distributed_utils",
+    "th_accuracy": "espnet2.legacy.nets.pytorch_backend.nets_utils",
 }
 
 
@@ -188,6 +196,20 @@ def initial_weights_loaded_by(
     """
     theirs = import_quietly(_TASK).load_pretrained_model
     return _patched(_TASK, load_pretrained_model=functools.partial(load, theirs))
+
+
+def loss_of_transducer(
+    model: Any, frames: Tensor, lengths: Tensor, text: Tensor
+) -> tuple[Tensor, float | None, float | None]:
+    """Return the loss of an ASR model's transducer, and outside of training CER and WER.
+
+    Args:
+        model: ESPnet's, with a joint network.
+        frames: (batch, time, width) of the encoder.
+        lengths: (batch) valid frames.
+        text: (batch, tokens), padded with the model's ``ignore_id``.
+    """
+    return model._calc_transducer_loss(frames, lengths, text)
 
 
 def espnet_version() -> str:

@@ -21,7 +21,10 @@ CLASSES: dict[str, dict[str, str]] = {
         "warmup_cosine": "mambaasr.optim.schedulers:WarmupCosine",
         "warmup_linear": "mambaasr.optim.schedulers:WarmupLinear",
     },
-    "model": {"multilingual": "mambaasr.model.multilingual:MultilingualModel"},
+    "model": {
+        "asr": "mambaasr.model.base:ASRModel",
+        "multilingual": "mambaasr.model.multilingual:MultilingualModel",
+    },
     "lm": {"mamba": "mambaasr.lm.mamba:MambaLM"},
 }
 # The slots that the LM task has; all but `lm` are the ASR task's.

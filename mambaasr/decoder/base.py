@@ -10,7 +10,7 @@ from mambaasr.espnet_compat import AbsDecoder, BatchScorerInterface
 from mambaasr.layers.cpu import Dropout
 from mambaasr.layers.espnet_scorer import ESPnetScorer
 from mambaasr.layers.mixer import State
-from mambaasr.layers.output import LinearOutput
+from mambaasr.layers.output import LinearOutput, OutputLayer
 from mambaasr.layers.positions import sinusoidal
 from mambaasr.layers.stateful import RecurrentState
 from mambaasr.ops.lengths import valid_mask, zero_padding
@@ -33,8 +33,8 @@ class RecurrentDecoder(ESPnetScorer, AbsDecoder, BatchScorerInterface):
         dropout_rate: on the embedding, and whatever a subclass does with ``self.dropout``.
 
     Attributes:
-        output_layer: a module that is called for logits (..., vocab_size); another one, such as a
-            :class:`mambaasr.layers.output.SoftmaxOutput`, may take its place.
+        output_layer: a linear layer; another :class:`mambaasr.layers.output.OutputLayer` that is
+            a module may take its place.
 
     Raises:
         ValueError: positions are unknown or do not fit the width; the rate is impossible.
@@ -59,6 +59,11 @@ class RecurrentDecoder(ESPnetScorer, AbsDecoder, BatchScorerInterface):
         self.blocks = nn.ModuleList(blocks)
         self.after_norm = nn.LayerNorm(width)
         self.output_layer = LinearOutput(width, vocab_size)
+
+    @property
+    def output(self) -> OutputLayer:
+        """The output layer."""
+        return self.output_layer
 
     def run_blocks(
         self, x: Tensor, lengths: Tensor, speech: Tensor, speech_lengths: Tensor
@@ -144,7 +149,7 @@ class RecurrentDecoder(ESPnetScorer, AbsDecoder, BatchScorerInterface):
         Returns:
             logits (batch, text, vocab_size), zero beyond the lengths, and the lengths (batch).
         """
-        logits = self.output_layer(self.hidden(hs_pad, hlens, ys_in_pad, ys_in_lens))
+        logits = self.output.logits(self.hidden(hs_pad, hlens, ys_in_pad, ys_in_lens))
         ys_in_lens = ys_in_lens.to(hs_pad.device)
         return zero_padding(logits, ys_in_lens), ys_in_lens
 
@@ -182,4 +187,4 @@ class RecurrentDecoder(ESPnetScorer, AbsDecoder, BatchScorerInterface):
         x = self._embed(tokens, state.position, time=1).flatten(0, 1)
         x = self.step_blocks(x, state.of_each_mixer(), state.memory, state.mask)
         state.position = state.position + 1
-        return self.output_layer(self.after_norm(x)).unflatten(0, tokens.shape), state
+        return self.output.logits(self.after_norm(x)).unflatten(0, tokens.shape), state

@@ -1,6 +1,6 @@
 """E-Branchformer with Mamba in the place of its attention, or beside it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import torch
@@ -15,7 +15,7 @@ from mambaasr.checks import (
 )
 from mambaasr.configurable import configurable
 from mambaasr.encoder.base import StackEncoder
-from mambaasr.layers.adapter import AdapterPlaces
+from mambaasr.layers.adapter import PREFIX, AdapterPlaces
 from mambaasr.layers.attention import SelfAttention
 from mambaasr.layers.block import FeedForward
 from mambaasr.layers.cgmlp import ConvolutionalGatingMLP
@@ -38,12 +38,13 @@ class EBranchformerBlock(AdapterPlaces):
         x  = LN(x)
 
     Behind each residual branch there is a place for an adapter (:mod:`mambaasr.layers.adapter`):
-    ``feed_forward_macaron``, ``merge``, ``feed_forward``.
+    ``feed_forward_macaron``, ``merge``, ``feed_forward``; and behind each parallel branch one of
+    the branch's name.
 
     Args:
         width: channels.
-        branches: modules with ``forward(x, lengths)``, zero beyond the lengths, and ``causal``; if
-            that is true, also with ``initial_state`` and ``forward_chunk``.
+        branches: name -> module with ``forward(x, lengths)``, zero beyond the lengths, and
+            ``causal``; if that is true, also with ``initial_state`` and ``forward_chunk``.
         merge_kernel: of the merging convolution, odd unless causal.
         causal: whether that convolution sees past frames only.
         hidden: width inside the feed-forward modules; 0 leaves them out.
@@ -57,7 +58,7 @@ class EBranchformerBlock(AdapterPlaces):
     def __init__(
         self,
         width: int,
-        branches: Iterable[nn.Module],
+        branches: Mapping[str, nn.Module],
         merge_kernel: int = 3,
         causal: bool = False,
         hidden: int = 0,
@@ -76,8 +77,11 @@ class EBranchformerBlock(AdapterPlaces):
             self.norm_macaron = nn.LayerNorm(width)
             self.feed_forward_macaron = FeedForward(width, hidden, dropout_rate)
             self.adapter_feed_forward_macaron = nn.Identity()
-        self.branches = nn.ModuleList(branches)
+        self.names = tuple(branches)
+        self.branches = nn.ModuleList(branches.values())
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in self.branches)
+        for name in self.names:
+            setattr(self, PREFIX + name, nn.Identity())
         joint = width * len(self.branches)
         self.merge_conv = DepthwiseConv(joint, merge_kernel, causal, "merge_conv_kernel")
         self.merge_linear = Linear(joint, width)
@@ -117,10 +121,13 @@ class EBranchformerBlock(AdapterPlaces):
         ``scale`` multiplies every residual branch (stochastic depth).
         """
         x = self._feed_macaron(x, scale)
-        outs = [
-            self.dropout(branch(norm(x), lengths))
-            for norm, branch in zip(self.norms, self.branches, strict=True)
-        ]
+        outs = []
+        for name, norm, branch in zip(self.names, self.norms, self.branches, strict=True):
+            y, adapter = branch(norm(x), lengths), getattr(self, PREFIX + name)
+            if not isinstance(adapter, nn.Identity):
+                # It may give padding a value, which the merging convolution would see.
+                y = zero_padding(adapter(y), lengths)
+            outs.append(self.dropout(y))
         y = torch.cat(outs, dim=-1)
         x = self._merge(x, y, self.merge_conv(y), scale)
         x = self._feed(x, scale)
@@ -146,9 +153,10 @@ class EBranchformerBlock(AdapterPlaces):
         merge, *states = state
         x = self._feed_macaron(x)
         outs, after = [], []
-        for norm, branch, past in zip(self.norms, self.branches, states, strict=True):
+        branches = zip(self.names, self.norms, self.branches, states, strict=True)
+        for name, norm, branch, past in branches:
             y, past = branch.forward_chunk(norm(x), past)
-            outs.append(self.dropout(y))
+            outs.append(self.dropout(getattr(self, PREFIX + name)(y)))
             after.append(past)
         y = torch.cat(outs, dim=-1)
         convolved, merge = self.merge_conv.forward_chunk(y, merge)
@@ -253,7 +261,7 @@ class MambaEBranchformerEncoder(StackEncoder):
             (
                 EBranchformerBlock(
                     output_size,
-                    [makers[branch]() for branch in branches],
+                    {branch: makers[branch]() for branch in branches},
                     merge_kernel=merge_conv_kernel,
                     causal=causal,
                     hidden=linear_units,

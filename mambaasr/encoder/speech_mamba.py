@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from mambaasr.checks import check_counts, check_flags, check_rates, check_sizes
 from mambaasr.configurable import configurable
 from mambaasr.encoder.base import StackEncoder
-from mambaasr.layers.adapter import AdapterPlaces
+from mambaasr.layers.adapter import PREFIX, AdapterPlaces
 from mambaasr.layers.attention import SelfAttention
 from mambaasr.layers.cpu import Dropout
 from mambaasr.layers.mixer_conf import MixerConf
@@ -19,25 +19,28 @@ from mambaasr.layers.positions import POSITIONS, split_positions
 class ResidualLayer(AdapterPlaces):
     """x + dropout(inner(RMSNorm(x))), summed in at least fp32, whatever the weights are.
 
-    Behind the inner module there is a place for an adapter, ``inner``
-    (:mod:`mambaasr.layers.adapter`).
+    Behind the inner module there is a place for an adapter (:mod:`mambaasr.layers.adapter`).
 
     Args:
         width: channels.
         inner: module with ``forward(x, lengths)``; also ``initial_state`` and ``forward_chunk`` if
             its ``causal`` is true.
+        place: name of the place, ``mixer`` or ``attention``.
         dropout_rate: on the branch.
     """
 
-    def __init__(self, width: int, inner: nn.Module, dropout_rate: float = 0.0) -> None:
+    def __init__(
+        self, width: int, inner: nn.Module, place: str = "mixer", dropout_rate: float = 0.0
+    ) -> None:
         super().__init__()
         self.norm, self.inner, self.dropout = RMSNorm(width), inner, Dropout(dropout_rate)
-        self.adapter_inner = nn.Identity()
+        self.place = PREFIX + place
+        setattr(self, self.place, nn.Identity())
         self.causal = inner.causal
 
     def _add(self, x: Tensor, branch: Tensor, scale: float = 1.0) -> Tensor:
         x = x.to(torch.promote_types(x.dtype, torch.float32))
-        return torch.add(x, self.dropout(self.adapter_inner(branch)), alpha=scale)
+        return torch.add(x, self.dropout(getattr(self, self.place)(branch)), alpha=scale)
 
     def _enter(self, x: Tensor) -> Tensor:
         return self.norm(x).to(self.norm.weight.dtype)
@@ -154,7 +157,7 @@ class SpeechMambaEncoder(StackEncoder):
 
         def attention():
             inner = SelfAttention(output_size, attention_heads, attention_dropout_rate, turned)
-            return ResidualLayer(output_size, inner, dropout_rate)
+            return ResidualLayer(output_size, inner, "attention", dropout_rate)
 
         def mamba():
             return ResidualLayer(output_size, mixer_conf.make(output_size))

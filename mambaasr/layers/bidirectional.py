@@ -50,6 +50,11 @@ class OuterBiMamba(BidirectionalMixer):
         merged = self.linear(merged)
         return merged if lengths is None else zero_padding(merged, lengths)
 
+    def scale_output(self, factor: float) -> None:
+        """Scale the outputs of both mixers."""
+        self.forward_mixer.scale_output(factor)
+        self.backward_mixer.scale_output(factor)
+
 
 class _Inner(BidirectionalMixer, StateSpaceMixer):
     """Adds a second direction to a mixer, between its input and output projections."""

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mambaasr.layers.output import log_softmax
+from mambaasr.layers.output import OutputLayer
 from mambaasr.layers.stateful import RecurrentScorer, RecurrentState
 
 # Batches of the newest tokens stay: ESPnet's search over blocks of speech goes back by two. Others
@@ -123,6 +123,11 @@ class ESPnetScorer(RecurrentScorer):
 
     hears_speech = True
 
+    @property
+    def output(self) -> OutputLayer:
+        """What gives the logits of :meth:`step`, and makes log-probabilities of them."""
+        raise NotImplementedError
+
     @torch.no_grad()
     def init_state(self, x: Tensor | None = None) -> HypothesisRow:
         """Return the state before the first token of an utterance x (time, width)."""
@@ -178,7 +183,7 @@ class ESPnetScorer(RecurrentScorer):
         logits, batch.state = self.step(tokens, batch.live)
         batch.length = length
         search.keep(batch)
-        scores = log_softmax(logits.flatten(0, 1))
+        scores = self.output.log_probs(logits.flatten(0, 1))
         return scores, [HypothesisRow(search, batch, index) for index in range(len(rows))]
 
     def score(

@@ -136,6 +136,9 @@ class Mixer(nn.Module):
         """y (..., d) of one direction or merged of several -> (..., e), zero beyond the lengths."""
         raise NotImplementedError
 
+    def scale_output(self, factor: float) -> None:
+        """Scale the initial weights by which the output enters a residual stream; here none."""
+
     def add_direction(self, suffix: str) -> None:
         """Add, and initialise, the parameters of a further direction."""
         raise NotImplementedError
@@ -270,6 +273,11 @@ class StateSpaceMixer(Mixer):
         y = self.dropout(self.out_proj(y))
         # Without a bias zeros stay zeros.
         return y if lengths is None or self.out_proj.bias is None else zero_padding(y, lengths)
+
+    @torch.no_grad()
+    def scale_output(self, factor: float) -> None:
+        """Scale the weights of the output projection."""
+        self.out_proj.weight.mul_(factor)
 
     def initial_state(
         self, batch: int, device: Device = None, dtype: torch.dtype = torch.float32

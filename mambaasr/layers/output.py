@@ -1,11 +1,13 @@
 """Output layers: from hidden frames to tokens, behind one interface.
 
-Decoders, language models and CTC reach their vocabulary through the three methods of
-:class:`OutputLayer`, so that another softmax (hierarchical, sampled, restricted to a language's
-tokens) can take the place of the linear layer: ``decoder.output_layer = Another(...)``.
+Decoders and language models reach their vocabulary through the three methods of
+:class:`OutputLayer` alone, in training and in searches, so that another softmax (hierarchical,
+sampled, restricted to a language's tokens) can take the place of the linear layer:
+``decoder.output_layer = Another(...)``. So does the CTC loss of
+:class:`mambaasr.model.base.ASRModel`.
 """
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -13,15 +15,19 @@ from torch import Tensor, nn
 from mambaasr.ops.lengths import zero_padding
 
 
+@runtime_checkable
 class OutputLayer(Protocol):
     """What decoders, language models and losses ask of an output layer."""
 
     def logits(self, x: Tensor) -> Tensor:
-        """x (..., width) -> (..., vocab_size), whose log-softmax are the log-probabilities."""
+        """x (..., width) -> (..., vocab_size).
+
+        ESPnet's loss of language models takes their log-softmax for the log-probabilities.
+        """
         ...
 
-    def log_probs(self, x: Tensor) -> Tensor:
-        """x (..., width) -> log-probabilities (..., vocab_size), at least in fp32."""
+    def log_probs(self, logits: Tensor) -> Tensor:
+        """logits (..., vocab_size) -> log-probabilities of the same shape, at least in fp32."""
         ...
 
     def loss(self, x: Tensor, lengths: Tensor, targets: Tensor, target_lengths: Tensor) -> Tensor:
@@ -39,17 +45,16 @@ class OutputLayer(Protocol):
 class SoftmaxOutput(nn.Module):
     """An output layer made of a module that is called for its logits, a target for each frame.
 
-    To be inherited before the module's class. Decoders and language models call the module, so
-    that what wraps a module or hooks into it (low-rank updates, quantisation) works here too.
+    To be inherited before the module's class. Hooks and parametrisations of that module work.
     """
 
     def logits(self, x: Tensor) -> Tensor:
         """See :meth:`OutputLayer.logits`."""
         return self(x)
 
-    def log_probs(self, x: Tensor) -> Tensor:
+    def log_probs(self, logits: Tensor) -> Tensor:
         """See :meth:`OutputLayer.log_probs`."""
-        return log_softmax(self.logits(x))
+        return log_softmax(logits)
 
     def loss(self, x: Tensor, lengths: Tensor, targets: Tensor, target_lengths: Tensor) -> Tensor:
         """See :meth:`OutputLayer.loss`; the targets of frames, so that the lengths are equal.
@@ -62,7 +67,7 @@ class SoftmaxOutput(nn.Module):
                 f"targets have shape {tuple(targets.shape)}, expected {tuple(x.shape[:2])}"
             )
         targets = zero_padding(targets, target_lengths)
-        taken = self.log_probs(x).gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+        taken = self.log_probs(self.logits(x)).gather(-1, targets.unsqueeze(-1)).squeeze(-1)
         return -zero_padding(taken, target_lengths).sum() / len(x)
 
 
@@ -84,9 +89,9 @@ class CTCOutput:
         """See :meth:`OutputLayer.logits`; the first token is the blank."""
         return self.ctc.ctc_lo(x)
 
-    def log_probs(self, x: Tensor) -> Tensor:
+    def log_probs(self, logits: Tensor) -> Tensor:
         """See :meth:`OutputLayer.log_probs`."""
-        return log_softmax(self.logits(x))
+        return log_softmax(logits)
 
     def loss(self, x: Tensor, lengths: Tensor, targets: Tensor, target_lengths: Tensor) -> Tensor:
         """See :meth:`OutputLayer.loss`; summed over all alignments of the targets with x."""

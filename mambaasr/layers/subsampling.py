@@ -216,7 +216,8 @@ class Convolution(nn.Conv2d):
             return linear(x, self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
         return conv2d(x, self.weight, self.bias, self.stride)
 
-    def _normed(self, x):
+    def normed(self, x: Tensor) -> Tensor:
+        """Convolve and normalise, without what follows; shapes as in :meth:`forward`."""
         x = self._convolve(x)
         return x if self.norm is None else self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
@@ -226,8 +227,8 @@ class Convolution(nn.Conv2d):
             # In place autograd would copy the whole gradient where what linear returns is a view.
             in_place = self.in_channels > 1 or not torch.is_grad_enabled()
             return F.relu(self._convolve(x), inplace=in_place)
-        y = self.dropout(F.leaky_relu(self._normed(x)))
-        return y if self.shortcut is None else self.dropout(y + self.shortcut._normed(x))
+        y = self.dropout(F.leaky_relu(self.normed(x)))
+        return y if self.shortcut is None else self.dropout(y + self.shortcut.normed(x))
 
 
 class ConvInput(InputLayer):

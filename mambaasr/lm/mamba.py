@@ -15,7 +15,7 @@ from mambaasr.layers.espnet_scorer import ESPnetScorer
 from mambaasr.layers.mixer import Mixer, State
 from mambaasr.layers.mixer_conf import CausalMixerConf
 from mambaasr.layers.norm import NORMS, make_norm
-from mambaasr.layers.output import SoftmaxOutput
+from mambaasr.layers.output import OutputLayer, SoftmaxOutput
 from mambaasr.layers.stateful import RecurrentState
 
 
@@ -100,9 +100,8 @@ class MambaLM(ESPnetScorer, AbsLM):
         dropout_rate: on residual branches, the embedding and inside feed-forward modules.
 
     Attributes:
-        output_layer: a module that is called for logits (..., vocab_size); None where the
-            embedding's matrix gives them. Another one, such as a
-            :class:`mambaasr.layers.output.SoftmaxOutput`, may take its place.
+        output_layer: a linear layer; None where the embedding's matrix gives the logits. Another
+            :class:`mambaasr.layers.output.OutputLayer` that is a module may take its place.
 
     Raises:
         ValueError: a size is impossible, or a name or an option of the mixer is unknown.
@@ -141,7 +140,7 @@ class MambaLM(ESPnetScorer, AbsLM):
         """Scale what enters the residual stream by 1 / sqrt(its branches), as mamba_ssm does."""
         branches = sum(1 + (block.feed_forward is not None) for block in self.blocks)
         for block in self.blocks:
-            block.mixer.out_proj.weight.mul_(branches**-0.5)
+            block.mixer.scale_output(branches**-0.5)
             if block.feed_forward is not None:
                 block.feed_forward[-1].weight.mul_(branches**-0.5)
 
@@ -149,9 +148,13 @@ class MambaLM(ESPnetScorer, AbsLM):
         """Scale the new values of ESPnet's ``init`` as the first ones."""
         self._reset_residual()
 
+    @property
+    def output(self) -> OutputLayer:
+        """The output layer, or the embedding in its place."""
+        return self.embed if self.output_layer is None else self.output_layer
+
     def _logits(self, x: Tensor) -> Tensor:
-        x = self.after_norm(x)
-        return self.embed.logits(x) if self.output_layer is None else self.output_layer(x)
+        return self.output.logits(self.after_norm(x))
 
     def zero_state(self, batch: int = 1) -> tuple[State, ...]:
         """Return the state before the first token: for each block its mixer's state."""

@@ -1,4 +1,4 @@
-"""ESPnet's ASR model with its training loss as a list of named parts.
+"""ESPnet's ASR model with its training loss as a list of named parts, in a yaml ``model: asr``.
 
 To train with a further loss, write a function ``my_loss(model, batch) -> (loss, statistics)`` and
 append a part to the list in the constructor of a subclass, which also makes the layers it needs:
@@ -11,17 +11,26 @@ append a part to the list in the constructor of a subclass, which also makes the
             if my_weight:
                 self.losses.append(LossPart("my", my_weight, my_loss))
 
-It is reported as ``loss_my``, with its statistics beside it.
+It is reported as ``loss_my``, with its statistics beside it. One line of :mod:`mambaasr.registry`
+gives the subclass a name in a yaml.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from mambaasr.configurable import configurable
-from mambaasr.espnet_compat import ESPnetASRModel, force_gatherable
-from mambaasr.layers.output import CTCOutput
+from mambaasr.espnet_compat import (
+    ESPnetASRModel,
+    add_sos_eos,
+    force_gatherable,
+    loss_of_transducer,
+    th_accuracy,
+)
+from mambaasr.layers.output import CTCOutput, OutputLayer, SoftmaxOutput
 
 type Statistics = dict[str, Tensor | float | None]
 
@@ -111,12 +120,13 @@ class ASRModel(ESPnetASRModel):
         # A part of a batch on one of several devices may be padded further than its longest text.
         text = text[:, : text_lengths.max()]
         batch = Encoded(frames, lengths, text, text_lengths, intermediate, data)
-        total, statistics = None, {}
+        weighted, statistics = [], {}
         for part in self.losses:
             loss, others = part.compute(self, batch)
             statistics |= {f"loss_{part.name}": loss.detach()} | others
-            weighted = part.weight * loss
-            total = weighted if total is None else total + weighted
+            weighted.append(part.weight * loss)
+        # From the last: a part in front of ESPnet's leaves the bits of their sum alone.
+        total = functools.reduce(torch.add, reversed(weighted))
         statistics["loss"] = total.detach()
         return force_gatherable((total, statistics, len(speech)), total.device)
 
@@ -163,14 +173,36 @@ def _texts_of(model: ASRModel, block: int, batch: Encoded) -> tuple[Tensor, Tens
 
 
 def attention_loss(model: ASRModel, batch: Encoded) -> tuple[Tensor, Statistics]:
-    """Return the attention decoder's loss; reported are accuracy and error rates too."""
-    loss, accuracy, cer, wer = model._calc_att_loss(
-        batch.frames, batch.lengths, batch.text, batch.text_lengths
-    )
+    """Return the attention decoder's loss; reported are accuracy and error rates too.
+
+    It is ESPnet's (``lsm_weight``, ``length_normalized_loss``). Where one of our decoders has
+    another output layer than a softmax over all tokens, it is that layer's own, and accuracy is
+    reported outside of training only: such a layer may train without the logits of all tokens.
+    """
+    text, lengths = batch.text, batch.text_lengths
+    if model.lang_token_id is not None:
+        first = model.lang_token_id.to(text.device).expand(len(text), -1)
+        text, lengths = torch.cat([first, text], dim=1), lengths + 1
+    read, targets = add_sos_eos(text, model.sos, model.eos, model.ignore_id)
+    inputs = (batch.frames, batch.lengths, read, lengths + 1)
+    output = getattr(model.decoder, "output", None)
+    if isinstance(output, OutputLayer) and not isinstance(output, SoftmaxOutput):
+        hidden = model.decoder.hidden(*inputs)
+        loss = output.loss(hidden, lengths + 1, targets, lengths + 1)
+        if model.training:
+            return loss, {}
+        logits = output.logits(hidden)
+    else:
+        logits, _ = model.decoder(*inputs)
+        loss = model.criterion_att(logits, targets)
+    accuracy = th_accuracy(logits.flatten(0, 1), targets, ignore_label=model.ignore_id)
+    if model.training or model.error_calculator is None:
+        return loss, {"acc": accuracy}
+    cer, wer = model.error_calculator(logits.argmax(-1).cpu(), text.cpu())
     return loss, {"acc": accuracy, "cer": cer, "wer": wer}
 
 
 def transducer_loss(model: ASRModel, batch: Encoded) -> tuple[Tensor, Statistics]:
     """Return the transducer's loss; reported are error rates too."""
-    loss, cer, wer = model._calc_transducer_loss(batch.frames, batch.lengths, batch.text)
+    loss, cer, wer = loss_of_transducer(model, batch.frames, batch.lengths, batch.text)
     return loss, {"cer_transducer": cer, "wer_transducer": wer}

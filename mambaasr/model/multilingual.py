@@ -17,8 +17,8 @@ from mambaasr.ops.lengths import zero_padding
 
 def lid_loss(model: "MultilingualModel", batch: Encoded) -> tuple[Tensor, Statistics]:
     """Return the cross-entropy of the language-ID head; reported is its accuracy too."""
-    # Made by encode(), as decoding wants it without a loss.
-    logits, truth = model._found, batch.data["lang"].flatten()
+    logits = model.language_logits(batch.frames, batch.lengths)
+    truth = batch.data["lang"].flatten()
     accuracy = (logits.argmax(-1) == truth).float().mean()
     return nn.functional.cross_entropy(logits, truth), {"lid_acc": accuracy}
 
@@ -68,7 +68,8 @@ class MultilingualModel(ASRModel):
         self.languages = list(languages or ())
         self.conditioning = conditioning
         self.language_embedding = self.lid = None
-        self._languages = self._found = None
+        self._languages: Tensor | None = None
+        self._found: list[str] | None = None
         if conditioning != "none":
             groups = [code if conditioning == "language" else families[code] for code in languages]
             names = sorted(set(groups))
@@ -79,7 +80,8 @@ class MultilingualModel(ASRModel):
             self.language_embedding = _ZeroEmbedding(len(names), encoder.output_size())
         if lid_weight:
             self.lid = nn.Linear(ctc.ctc_lo.in_features, len(self.languages))
-            self.losses.append(LossPart("lid", lid_weight, lid_loss))
+            # In front: autograd sums the gradients of the frames from the last part to the first.
+            self.losses.insert(0, LossPart("lid", lid_weight, lid_loss))
 
     def forward(
         self,
@@ -109,12 +111,15 @@ class MultilingualModel(ASRModel):
         try:
             return super().forward(speech, speech_lengths, text, text_lengths, lang=lang, **data)
         finally:
-            self._languages, self._found = before, None
+            self._languages = before
 
     def encode(
         self, speech: Tensor, speech_lengths: Tensor
     ) -> tuple[Tensor | tuple[Tensor, list[tuple[int, Tensor]]], Tensor]:
         """Encode a batch, with its languages' vectors added where they are known.
+
+        Outside of training the head, if there is one, then finds the languages for
+        :meth:`found_languages`: ESPnet's decoding keeps no frames.
 
         Args:
             speech, speech_lengths: as in ESPnet's model.
@@ -124,11 +129,16 @@ class MultilingualModel(ASRModel):
         """
         with self._condition():
             found, lengths = super().encode(speech, speech_lengths)
-        if self.lid is not None:
-            out = found[0] if isinstance(found, tuple) else found
-            sums = zero_padding(out, lengths).sum(1)
-            self._found = self.lid(sums / lengths.clamp(min=1)[:, None].to(sums))
+        if self.lid is not None and not self.training:
+            frames = found[0] if isinstance(found, tuple) else found
+            indices = self.language_logits(frames, lengths).argmax(-1)
+            self._found = [self.languages[index] for index in indices.tolist()]
         return found, lengths
+
+    def language_logits(self, frames: Tensor, lengths: Tensor) -> Tensor:
+        """Return the head's logits (batch, languages) for encoded frames (batch, time, width)."""
+        sums = zero_padding(frames, lengths).sum(1)
+        return self.lid(sums / lengths.clamp(min=1)[:, None].to(sums))
 
     def set_languages(self, codes: Sequence[str] | str | None) -> None:
         """Name the languages of the utterances that :meth:`encode` gets from now on.
@@ -153,10 +163,8 @@ class MultilingualModel(ASRModel):
             self._languages = torch.tensor(indices, device=device)
 
     def found_languages(self) -> list[str] | None:
-        """Return the codes that the head found in the last :meth:`encode`; None without a head."""
-        if self._found is None:
-            return None
-        return [self.languages[index] for index in self._found.argmax(-1).tolist()]
+        """Return what the head found in the last :meth:`encode` outside of training, or None."""
+        return self._found
 
     @contextlib.contextmanager
     def _condition(self) -> Iterator[None]:

@@ -239,33 +239,6 @@ def test_adapters_in_every_place_serve_whole_texts_and_steps(name, options):
             assert torch.allclose(logits[b, 0], before[b, t], atol=1e-4)
 
 
-@torch.no_grad()
-def test_another_output_layer_takes_the_place_of_the_linear_one():
-    from mambaasr.layers.output import SoftmaxOutput
-
-    class Halves(SoftmaxOutput, torch.nn.Module):
-        """A softmax over two classes, and one within each."""
-
-        def __init__(self):
-            super().__init__()
-            self.classes, self.tokens = torch.nn.Linear(WIDTH, 2), torch.nn.Linear(WIDTH, 12)
-
-        def forward(self, x):
-            within = self.tokens(x).unflatten(-1, (2, 6)).log_softmax(-1)
-            return (self.classes(x).log_softmax(-1)[..., None] + within).flatten(-2)
-
-    decoder, (speech, text) = build("mamba", dict(linear_units=0)).eval(), batch()
-    decoder.output_layer, text = Halves(), text.clamp(max=11)
-    logits, _ = decoder(speech, SPEECH, text, TEXT)
-    assert torch.allclose(logits.logsumexp(-1)[0, 0], torch.zeros(()), atol=1e-5)
-    scores, _ = decoder.score(text[0, :1], None, speech[0])
-    assert torch.allclose(scores, logits[0, 0], atol=1e-5)
-    hidden = decoder.hidden(speech, SPEECH, text, TEXT)
-    loss = decoder.output_layer.loss(hidden, TEXT, text, TEXT)
-    sums = [logits[b, range(n), text[b, :n]].sum() for b, n in enumerate(TEXT.tolist())]
-    assert torch.allclose(loss, -sum(sums) / 3, atol=1e-4)
-
-
 @pytest.mark.parametrize("name, options", CASES)
 def test_save_and_load(name, options):
     decoder, (speech, text) = build(name, options).eval(), batch()

@@ -253,12 +253,17 @@ def test_a_very_short_utterance_in_a_batch_is_empty_and_alone_an_error_espnet_kn
     "name, kinds, options",
     [
         ("conmamba", {"feed_forward_macaron", "mixer", "conv_module", "feed_forward"}, {}),
-        ("speech_mamba", {"inner"}, dict(input_layer="conv2d")),
-        ("speech_mamba", {"inner"}, dict(use_attention=False, input_layer="conv2d")),
+        ("speech_mamba", {"mixer", "attention"}, dict(input_layer="conv2d")),
+        ("speech_mamba", {"mixer"}, dict(use_attention=False, input_layer="conv2d")),
         (
             "mamba_ebranchformer",
-            {"feed_forward_macaron", "merge", "feed_forward"},
+            {"feed_forward_macaron", "mamba", "cgmlp", "merge", "feed_forward"},
             dict(mixer_conf=dict(direction="uni")),
+        ),
+        (
+            "mamba_ebranchformer",
+            {"attention", "cgmlp", "merge"},
+            dict(branches=["attention", "cgmlp"], linear_units=0, macaron_style=False),
         ),
     ],
 )

@@ -47,7 +47,7 @@ def espnets_block(macaron):
 @pytest.mark.parametrize("macaron", [True, False])
 def test_with_attention_and_cgmlp_it_is_espnets_block(macaron):
     torch.manual_seed(0)
-    branches = [SelfAttention(8, 2), ConvolutionalGatingMLP(8, 12, 5)]
+    branches = {"attention": SelfAttention(8, 2), "cgmlp": ConvolutionalGatingMLP(8, 12, 5)}
     block = EBranchformerBlock(8, branches, hidden=20, macaron=macaron)
     block.eval()
     with torch.no_grad():

@@ -8,7 +8,9 @@ from mambaasr.layers.bidirectional import OuterBiMamba
 from mambaasr.layers.block import EncoderBlock
 from mambaasr.layers.join import join
 from mambaasr.layers.mixer import Mixer
+from mambaasr.layers.mixer_conf import CausalMixerConf
 from mambaasr.layers.speech_prefix import PrefixMixer
+from mambaasr.lm.mamba import MambaLM
 from mambaasr.ops.lengths import reverse as reverse_frames
 from mambaasr.ops.lengths import zero_padding
 
@@ -89,3 +91,21 @@ def test_it_serves_in_blocks_in_both_directions_and_over_prefixes(x):
     _, state = prefix.start(x, LENGTHS)
     for t in range(3):
         assert torch.allclose(prefix.step(text[:, t], state), whole[:, t], atol=1e-5)
+
+
+def test_it_serves_in_a_language_model(monkeypatch):
+    monkeypatch.setattr(CausalMixerConf, "make", lambda self, width: Average(width))
+    lm, text = MambaLM(7, unit=4, num_blocks=2).eval(), torch.randint(0, 7, (2, 5))
+    whole, _ = lm(text)
+    state = lm.start(2)
+    for t in range(5):
+        logits, state = lm.step(text[:, t : t + 1], state)
+        assert torch.allclose(logits[:, 0], whole[:, t], atol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{}, dict(mixer="mamba2", options=dict(headdim=4))])
+def test_state_space_mixers_scale_what_they_give(options, x):
+    mixer = CausalMixerConf(**options).make(4)
+    before = mixer(x)
+    mixer.scale_output(0.5)
+    assert torch.allclose(mixer(x), 0.5 * before, atol=1e-6)

@@ -3,6 +3,7 @@
 import pytest
 import tiny_asr
 import torch
+from output_layers import Halves
 from tiny_asr import make_experiment
 from tiny_lm import ESPNETS, OURS, make_lm_experiment
 
@@ -67,6 +68,36 @@ def test_search_with_a_language_model(asr, lms, name):
         assert float(hypothesis.scores["lm"]) == pytest.approx(float(want), rel=1e-4)
     plain = load(asr).beam_search(frames, maxlenratio=0.8)[:5]
     assert [h.yseq.tolist() for h in plain] != [h.yseq.tolist() for h in found]
+
+
+def test_another_output_layer_in_decoder_and_language_model(asr, lms):
+    """With the three methods of the interface alone, trained as ESPnet trains and in its search."""
+    from espnet2.lm.espnet_model import ESPnetLanguageModel
+
+    speech2text = load(asr, lms["mamba"], lm_weight=0.6)
+    scorers = speech2text.beam_search.full_scorers
+    decoder, lm = scorers["decoder"], scorers["lm"]
+    torch.manual_seed(0)
+    for part in (decoder, lm):
+        part.output_layer = Halves(part.embed.embedding_dim, len(tiny_asr.TOKENS))
+        torch.nn.init.normal_(part.output_layer.tokens.weight)
+    loss, _, _ = ESPnetLanguageModel(lm, len(tiny_asr.TOKENS))(
+        torch.tensor([[5, 6, 7]]), torch.tensor([3])
+    )
+    loss.backward()
+    assert all(each.grad.abs().sum() > 0 for each in lm.output_layer.parameters())
+    with torch.no_grad():
+        frames = encoded(speech2text)
+        for hypothesis in speech2text.beam_search(frames, maxlenratio=0.8)[:5]:
+            tokens = hypothesis.yseq[: int(0.8 * len(frames)) + 1]
+            read, length = tokens[None, :-1], torch.tensor([len(tokens) - 1])
+            whole = {
+                "lm": lm(read, None)[0],
+                "decoder": decoder(frames[None], torch.tensor([len(frames)]), read, length)[0],
+            }
+            for name, logits in whole.items():
+                want = logits[0].gather(1, tokens[1:, None]).sum()
+                assert float(hypothesis.scores[name]) == pytest.approx(float(want), rel=1e-4)
 
 
 @torch.no_grad()

@@ -5,12 +5,15 @@ import copy
 import pytest
 import torch
 from espnet2.asr.espnet_model import ESPnetASRModel
+from output_layers import Halves
 from tiny_asr import OURS, TOKENS
 
 from mambaasr import register
 from mambaasr.configurable import configurable
 from mambaasr.espnet_compat import choices, import_quietly
+from mambaasr.layers.output import SoftmaxOutput
 from mambaasr.model.base import ASRModel, LossPart
+from mambaasr.registry import CLASSES, load
 
 DEEP = {"encoder_conf": dict(output_size=16, num_blocks=3, linear_units=16)}
 DEEP["encoder_conf"] |= dict(interctc_layer_idx=[1, 2], interctc_use_conditioning=True)
@@ -50,10 +53,12 @@ def build(tmp_path, monkeypatch):
 
 def batch(**more):
     generator = torch.Generator().manual_seed(0)
+    text = torch.randint(3, 20, (3, 4), generator=generator)
+    text[1, 3:], text[2, 2:] = -1, -1
     return dict(
         speech=torch.randn(3, 16000, generator=generator) * 0.1,
         speech_lengths=torch.tensor([16000, 12000, 9000]),
-        text=torch.randint(3, 20, (3, 4), generator=generator),
+        text=text,
         text_lengths=torch.tensor([4, 3, 2]),
         **more,
     )
@@ -69,29 +74,47 @@ def result(model, **more):
     return {"loss": loss, "weight": weight, **kept}, gradients
 
 
+@pytest.mark.parametrize("name", list(CLASSES["model"]))
 @pytest.mark.parametrize(
     "conf, options",
     [
         (dict(ctc_weight=0.3, lsm_weight=0.1), {}),
         (dict(ctc_weight=0.0), {}),
+        (dict(ctc_weight=0.3, lang_token_id=5), {}),
         (dict(ctc_weight=1.0), dict(decoder=None)),
         (dict(ctc_weight=0.3, interctc_weight=0.4), DEEP),
         (dict(ctc_weight=0.3, interctc_weight=0.4, aux_ctc={"2": "phones"}), DEEP),
     ],
 )
-def test_its_parts_are_espnets_loss_bit_for_bit(build, conf, options):
+def test_its_parts_are_espnets_loss_bit_for_bit(build, name, conf, options):
     more = {}
     if "aux_ctc" in conf:
         more = dict(phones=torch.tensor([[3], [4], [5]]), phones_lengths=torch.ones(3).long())
     for training in (True, False):
         theirs, ours = (
             result(build(cls, conf, **options).train(training), **more)
-            for cls in (ESPnetASRModel, ASRModel)
+            for cls in (ESPnetASRModel, load(CLASSES["model"][name]))
         )
         for want, got in zip(theirs, ours, strict=True):
             assert want.keys() == got.keys()
             for key in want:
                 assert torch.equal(want[key], got[key]), key
+
+
+@pytest.mark.parametrize("name", list(CLASSES["model"]))
+@torch.no_grad()
+def test_a_padded_batch_loses_what_its_utterances_lose_alone(build, name):
+    model = build(load(CLASSES["model"][name]), dict(ctc_weight=0.3, lsm_weight=0.1)).eval()
+    data = batch()
+    _, together, _ = model(**batch())
+    alone = []
+    for row, (samples, tokens) in enumerate(zip([16000, 12000, 9000], [4, 3, 2], strict=True)):
+        one = {key: value[row : row + 1] for key, value in data.items()}
+        one |= dict(speech=one["speech"][:, :samples], text=one["text"][:, :tokens])
+        alone.append(model(**one)[1])
+    for key in ("loss", "loss_ctc", "loss_att"):
+        mean = sum(each[key] for each in alone) / 3
+        torch.testing.assert_close(together[key], mean, rtol=1e-4, atol=1e-4)
 
 
 def test_a_further_part_is_weighted_reported_and_trained(build):
@@ -107,6 +130,22 @@ def test_a_further_part_is_weighted_reported_and_trained(build):
     assert seen["power_seen"] == 3 and "power_none" not in seen
     assert gradients["head.weight"].abs().sum() > 0
     assert len(build(WithPower, dict(ctc_weight=1.0, power_weight=0.0), decoder=None).losses) == 1
+
+
+def test_a_decoder_trains_by_the_loss_of_its_own_output_layer(build):
+    model = build(ASRModel, dict(ctc_weight=0.3))
+    model.decoder.output_layer = layer = Halves(16, len(TOKENS))
+    seen, gradients = result(model)
+    assert layer.losses == 1 and "acc" not in seen
+    assert all(gradients[f"decoder.output_layer.{name}.weight"].any() for name in layer._modules)
+    own, _ = result(model.eval())
+    # Without smoothing it is what ESPnet's criterion makes of the same logits.
+    model.decoder.output_layer = SoftmaxOutput()
+    model.decoder.output_layer.forward = layer.logits
+    theirs, _ = result(model)
+    assert layer.losses == 2 and own.keys() == theirs.keys() and "acc" in own and "cer" in own
+    for name, value in own.items():
+        torch.testing.assert_close(value, theirs[name])
 
 
 def test_a_copy_computes_its_parts_with_its_own_weights(build):

@@ -66,7 +66,7 @@ def with_ctc(**parts):
 def test_every_registered_class_is_tested():
     assert set(ENCODERS) == set(CLASSES["encoder"])
     assert set(DECODERS) == set(CLASSES["decoder"])
-    assert set(CLASSES["lm"]) == {"mamba"} and set(CLASSES["model"]) == {"multilingual"}
+    assert set(CLASSES["lm"]) == {"mamba"} and set(CLASSES["model"]) == {"asr", "multilingual"}
     assert set(CLASSES["postencoder"]) == {"uma"}
 
 
@@ -131,6 +131,10 @@ def test_the_multilingual_model(more, spared):
     conf = f"{{languages: [de, en], {more}}}"
     model = whole(ASRTask, "--model", "multilingual", "--model_conf", conf, *OURS)
     check(model, ASRTask, "adamw", [spared])
+
+
+def test_the_model_of_named_losses():
+    check(whole(ASRTask, "--model", "asr", *OURS), ASRTask, "adamw", [".bias"])
 
 
 def test_espnets_own_task_does_the_same_when_the_config_asks_for_it():
