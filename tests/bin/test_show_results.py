@@ -20,3 +20,8 @@ def test_screen_and_file_are_the_same(tmp_path, capsys):
     assert "| decode/test |   1 |   2 | 100.0 |" in printed
     with pytest.raises(UserError, match="no such experiment"):
         main([str(exp), str(tmp_path / "other")])
+    (tmp_path / "asr_stats").mkdir()
+    assert main([str(tmp_path / "asr_stats"), str(exp)]) == 0
+    assert "asr_stats: nothing is scored in it" in capsys.readouterr().err
+    with pytest.raises(UserError, match="asr_stats: nothing is scored"):
+        main([str(tmp_path / "asr_stats")])
