@@ -27,9 +27,6 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 _SOURCES = """frontend/*.py encoder/*.py postencoder/*.py decoder/*.py lm/*.py model/*.py optim/*.py
     layers/*.py task/*.py config/check.py configurable.py espnet_compat.py registry.py"""
 
-# Where they are there, ESPnet has their optimisers too.
-_OPTIONAL = ("torch_optimizer", "apex")
-
 
 def schema(task: str) -> dict[str, Any]:
     """Return what a task's config may hold.
@@ -77,9 +74,9 @@ def _key():
         versions = [sys.version, *map(metadata.version, ("espnet", "torch"))]
     except metadata.PackageNotFoundError as error:
         raise UserError(f"{error.name} is not installed: run `make env`") from None
-    espnet = importlib.util.find_spec("espnet2")  # a version may lie in several places
-    versions.append(espnet and espnet.origin)
-    versions += [importlib.util.find_spec(name) is not None for name in _OPTIONAL]
+    # A version may lie in several places; ESPnet has the optimisers of the last two if it finds them.
+    found = map(importlib.util.find_spec, ("espnet2", "torch_optimizer", "apex"))
+    versions += [spec and spec.origin for spec in found]
     digest = hashlib.sha256(repr(versions).encode())
     for pattern in _SOURCES.split():
         for path in sorted(_PACKAGE.glob(pattern)):
