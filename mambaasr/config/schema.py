@@ -74,7 +74,7 @@ def _key():
         versions = [sys.version, *map(metadata.version, ("espnet", "torch"))]
     except metadata.PackageNotFoundError as error:
         raise UserError(f"{error.name} is not installed: run `make env`") from None
-    # A version may lie in several places; ESPnet has the optimisers of the last two if it finds them.
+    # A version may lie in several places; ESPnet has the last two packages' optimisers if there.
     found = map(importlib.util.find_spec, ("espnet2", "torch_optimizer", "apex"))
     versions += [spec and spec.origin for spec in found]
     digest = hashlib.sha256(repr(versions).encode())
