@@ -24,6 +24,7 @@ from mambaasr.recipe.stages import STAGES, Recipe
 from mambaasr.recipe.task import Task, run, would_run
 
 LM_STAGES = range(6, 9)
+TRAININGS = {7, 11}
 _NO_LM = "\n== Stages 6 to 8: no language model (--use_lm false)"
 
 
@@ -58,7 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Whether the classes can be built takes seconds: asked where a training follows, and in a
     # process of its own, for the torch that it imports would lie in memory all the while.
     if _trains(o, names, recipe, chosen):
-        _check_devices(o)
+        if TRAININGS & set(chosen):  # the machine of the stages before may have no GPU
+            _check_devices(o)
         with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
             pool.submit(load_configs, o, True, decodes).result()
     return _run(o, names, recipe, chosen)

@@ -197,10 +197,15 @@ def test_statistics_follow_all_but_what_is_known_not_to_matter(recipe):
         assert depends_on("--asr_args", args) != plain, args
 
 
-def test_more_gpus_than_there_are(recipe):
+def test_more_gpus_than_there_are(recipe, monkeypatch):
     import torch
 
     count = torch.cuda.device_count() + 1
     with pytest.raises(UserError, match=f"--ngpu {count}: torch sees {count - 1} GPUs here"):
         main([str(TEMPLATE), *NEEDED, "--ngpu", str(count)])
     assert not (recipe / "data").exists()
+    # The machine that only prepares needs none.
+    ran = []
+    monkeypatch.setattr("mambaasr.recipe.run.run", lambda task, *_: ran.append(task.stage))
+    words = ["--ngpu", str(count), "--stage", "10", "--stop_stage", "10"]
+    assert main([str(TEMPLATE), *NEEDED, *words]) == 0 and ran == [10]
