@@ -25,6 +25,7 @@ from espnet2.asr.decoder.abs_decoder import AbsDecoder
 from espnet2.asr.encoder.abs_encoder import AbsEncoder
 from espnet2.asr.frontend.abs_frontend import AbsFrontend
 from espnet2.asr.postencoder.abs_postencoder import AbsPostEncoder
+from espnet2.asr.specaug.specaug import SpecAug
 from espnet2.legacy.nets.pytorch_backend.transformer.subsampling import TooShortUttError
 from espnet2.legacy.nets.scorer_interface import BatchScorerInterface
 from espnet2.lm.abs_model import AbsLM
@@ -40,6 +41,7 @@ __all__ = [
     "AbsPostEncoder",
     "BatchScorerInterface",
     "CTC",
+    "SpecAug",
     "TooShortUttError",
     "averaging_and_saving_by",
     "choices",
@@ -84,6 +86,7 @@ _TASK = "espnet2.tasks.abs_task"
 # slot -> (module, name of a ClassChoices or of a plain dict in it)
 _SLOTS = {
     "frontend": (_ASR, "frontend_choices"),
+    "specaug": (_ASR, "specaug_choices"),
     "encoder": (_ASR, "encoder_choices"),
     "postencoder": (_ASR, "postencoder_choices"),
     "decoder": (_ASR, "decoder_choices"),
@@ -98,7 +101,7 @@ def choices(slot: str) -> dict[str, Any]:
     """Return ESPnet's own dict of yaml names and classes for a slot; what is put in is known.
 
     Args:
-        slot: frontend, encoder, postencoder, decoder, model, lm, optim or scheduler.
+        slot: frontend, specaug, encoder, postencoder, decoder, model, lm, optim or scheduler.
 
     Raises:
         KeyError: no such slot.

@@ -1,0 +1,1 @@
+"""Augmentations of features that a yaml can name."""
