@@ -8,12 +8,15 @@ import argparse
 import os
 from collections.abc import Callable
 
+import torch
+
 from mambaasr import register
 from mambaasr.config.criteria import drop_unreported
 from mambaasr.errors import UserError
 from mambaasr.espnet_compat import ASRTask as EspnetASRTask
 from mambaasr.task import languages
 from mambaasr.task.common import SafeTask
+from mambaasr.task.error_rates import ErrorRates
 
 register()
 
@@ -29,6 +32,16 @@ class ASRTask(SafeTask, EspnetASRTask):
         _check_depth(args)
         if not args.dry_run:
             languages.prepare(args)
+
+    @classmethod
+    def build_model(cls, args: argparse.Namespace) -> torch.nn.Module:
+        """Build the model, with error rates of its validation that know the token type."""
+        model = super().build_model(args)
+        if getattr(model, "error_calculator", None) is not None:
+            model.error_calculator = ErrorRates(
+                model.token_list, args.token_type, {model.blank_id, model.eos}
+            )
+        return model
 
     @classmethod
     def optional_data_names(cls, train: bool = True, inference: bool = False) -> tuple[str, ...]:
