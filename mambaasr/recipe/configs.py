@@ -46,6 +46,12 @@ class TrainingConfig:
         """The config as yaml, without the command line's options."""
         return dump(self.values)
 
+    @property
+    def frontend(self) -> str:
+        """What features depend on, as yaml."""
+        names = ("frontend", "frontend_conf", "speech_volume_normalize")
+        return dump({key: self.whole[key] for key in names if key in self.whole})
+
     def reduced(
         self, drop: Sequence[str], keep: Sequence[str] = (), drop_unless_0: Sequence[str] = ()
     ) -> str:

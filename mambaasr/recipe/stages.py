@@ -4,6 +4,7 @@ A stage gets the checked options ``o`` and the names ``n``. It yields a :class:`
 command, or a text for the user.
 """
 
+import hashlib
 import os
 import re
 import shlex
@@ -240,12 +241,27 @@ def perplexity(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
 
 @stage(10, "statistics")
 def statistics(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
+    # Experiments with one front end share what is slow, the pass over all audio.
+    digest = hashlib.sha256(f"{recipe.asr.frontend} {o.fs}".encode()).hexdigest()[:8]
+    features = f"{o.expdir}/feats_stats_{n.train}_{digest}"
+    frontend = f"{features}/.stages/frontend.yaml"
+    words = command("feature_statistics", "--config", frontend, "--fs", o.fs, "--nj", o.nj)
+    for kind, name in _sets(n):
+        words += [f"--{kind}", f"{n.filtered(name)}/wav.scp"]
+    yield Task(
+        "features",
+        [*words, "--output_dir", features],
+        features,
+        generated={frontend: recipe.asr.frontend},
+        inputs=[f"{n.filtered(name)}/utt2num_samples" for _, name in _sets(n)],
+        outputs=_shapes(features, "speech_shape", "feats_lengths", "feats_stats.npz"),
+    )
     folder = f"{n.asr_stats_dir}/.stages"
     config, inputs = f"{folder}/train.yaml", f"{folder}/inputs.yaml"
     words = ["python", "-m", *_asr_training(o, n), "--collect_stats", "true"]
     words += ["--normalize", "none", "--output_dir", n.asr_stats_dir]
-    for kind, name in _sets(n):
-        words += [f"--{kind}_shape_file", f"{n.filtered(name)}/wav.scp"]
+    for kind, _ in _sets(n):
+        words += [f"--{kind}_shape_file", f"{features}/{kind}/speech_shape"]
     # Experiments that differ only in what is known not to matter here share one folder.
     reduced = recipe.asr.reduced(
         WITHOUT_STATISTICS, ["encoder_conf.input_layer"], ["model_conf.ctc_weight"]
@@ -256,7 +272,7 @@ def statistics(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
         n.asr_stats_dir,
         generated={config: recipe.asr.text, inputs: reduced},
         recorded=len(words),
-        inputs=[f"{n.filtered(name)}/utt2num_samples" for _, name in _sets(n)] + [inputs],
+        inputs=[*_shapes(features, "feats_lengths", "feats_stats.npz"), inputs],
         outputs=_shapes(n.asr_stats_dir, "speech_shape", f"text_shape.{o.token_type}")
         + [f"{n.asr_stats_dir}/train/feats_stats.npz"],
     )

@@ -95,7 +95,8 @@ class SafeTask:
             stack.enter_context(checkpoints.guarded())
             stack.enter_context(espnet_compat.initial_weights_loaded_by(_load_checked))
             if args.collect_stats:
-                stack.enter_context(_our_statistics(args))
+                preprocess = cls.build_preprocess_fn(args, train=False)
+                stack.enter_context(_our_statistics(args, preprocess))
             stack.enter_context(_named_losses_of_workers(args))
             super().main_worker(args)
 
@@ -143,13 +144,13 @@ def path_name_type(text: str) -> tuple[str, ...]:
     return parts
 
 
-def _our_statistics(args):
+def _our_statistics(args, preprocess):
     """Let ESPnet's main_worker call our statistics; a normalisation made of them comes later."""
     from mambaasr.task import statistics
 
     if getattr(args, "normalize", None) == "global_mvn":
         args.normalize, args.normalize_conf = None, {}
-    collect = functools.partial(statistics.collect_stats, args)
+    collect = functools.partial(statistics.collect_stats, args, preprocess)
     return espnet_compat.collecting_statistics_by(collect)
 
 

@@ -3,17 +3,22 @@
 import argparse
 import functools
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import batched
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from mambaasr import espnet_compat, provenance
 from mambaasr.data.dropped import Dropped, write_report
+from mambaasr.data.kaldi_file import parse_count, parse_text, read_good_table
 from mambaasr.errors import UserError
 from mambaasr.files import atomic_write
 from mambaasr.ops.lengths import valid_mask
+from mambaasr.task import features
 from mambaasr.task.trainer import Progress, tell_start
 
 
@@ -58,7 +63,7 @@ def encoder_frames(encoder: torch.nn.Module, lengths: torch.Tensor) -> torch.Ten
 
 
 class FrameCheck:
-    """Follow ESPnet's statistics pass and note the utterances that cannot be trained on.
+    """Note the utterances that cannot be trained on.
 
     These are the ones that an encoder leaves no frame of and, in a model with a CTC loss, the
     ones that CTC cannot align.
@@ -70,17 +75,21 @@ class FrameCheck:
         self._keys = None
         self._ctc = getattr(model, "ctc", None) is not None
         self._ctc = self._ctc and getattr(model, "ctc_weight", 0.0) != 0.0
-        if not self._possible():
+        self._known = self._possible()
+
+    def follow_model(self) -> None:
+        """Check what the model collects features of, in ESPnet's pass over all audio."""
+        if not self._known:
             return
-        collect = model.collect_feats
+        collect = self._model.collect_feats
 
         @functools.wraps(collect)
         def collect_and_check(**batch):
             found = collect(**batch)
-            self._check(batch, found["feats_lengths"])
+            self.check(self._keys, found["feats_lengths"], batch["text"], batch["text_lengths"])
             return found
 
-        model.collect_feats = collect_and_check
+        self._model.collect_feats = collect_and_check
 
     def follow(self, loader: Iterable, name: str) -> Iterator:
         """Pass a loader's batches on, with a progress bar, and remember whose they are."""
@@ -98,10 +107,21 @@ class FrameCheck:
             logging.warning("frames after this encoder are not known: tokens are not checked")
         return probe is not None
 
-    def _check(self, batch, feature_lengths):
+    def check(
+        self, keys: Sequence[str], feature_lengths: Tensor, tokens: Tensor, lengths: Tensor
+    ) -> None:
+        """Check a batch by its lengths.
+
+        Args:
+            keys: the utterances.
+            feature_lengths: (batch) frames of features.
+            tokens: (batch, time) token ids, padded.
+            lengths: (batch) numbers of tokens.
+        """
+        if not self._known:
+            return
         frames = encoder_frames(self._model.encoder, feature_lengths)
-        lengths = batch["text_lengths"]
-        needed, repeats = frames_needed(batch["text"], lengths)
+        needed, repeats = frames_needed(tokens, lengths)
         if not self._ctc:
             needed = torch.zeros_like(needed)
         for row in (frames < needed.clamp(min=1)).nonzero().flatten().tolist():
@@ -111,11 +131,12 @@ class FrameCheck:
                     f"{int(lengths[row])} tokens and {int(repeats[row])} repeats need "
                     f"{int(needed[row])} frames, the encoder gives {int(frames[row])}"
                 )
-            self.dropped[self._keys[row]] = reason
+            self.dropped[keys[row]] = reason
 
 
 def collect_stats(
     args: argparse.Namespace,
+    preprocess: Callable[[str, dict[str, Any]], dict[str, Any]] | None,
     *,
     model: torch.nn.Module,
     train_iter: Iterable,
@@ -127,10 +148,13 @@ def collect_stats(
     """Collect statistics as ESPnet does, then drop what cannot be trained on.
 
     Writes, in ``train`` and ``valid`` below ``output_dir``, ESPnet's files, further
-    ``text_shape.<token_type>`` (with the vocabulary size) and ``report.tsv``.
+    ``text_shape.<token_type>`` (with the vocabulary size) and ``report.tsv``. Where the files of
+    ``--train_shape_file`` and ``--valid_shape_file`` are those of
+    :func:`mambaasr.task.features.feature_statistics`, no audio is read: lengths tell what fits.
 
     Args:
         args: the task's options; the rest are ESPnet's arguments of the same function.
+        preprocess: ESPnet's, which makes tokens of a text.
 
     Raises:
         UserError: no utterance is left, or a set was empty.
@@ -142,20 +166,58 @@ def collect_stats(
         for stale in (output_dir / name).glob("*shape*"):
             stale.unlink()
     check = FrameCheck(model)
-    espnet_compat.collect_stats(
-        model=model,
-        train_iter=check.follow(train_iter, "train"),
-        valid_iter=check.follow(valid_iter, "valid"),
-        output_dir=output_dir,
-        # Several GPUs would split a batch behind the check's back; this pass is not worth it.
-        ngpu=min(ngpu, 1),
-        **kwargs,
-    )
+    measured = [Path(path).parent for path in (*args.train_shape_file, *args.valid_shape_file)[:2]]
+    measured = [folder for folder in measured if (folder / features.FRAMES).exists()]
     data = {"train": args.train_data_path_and_name_and_type,
             "valid": args.valid_data_path_and_name_and_type}  # fmt: skip
+    if len(measured) == 2 and not kwargs.get("write_collected_feats"):
+        for folder, (name, paths) in zip(measured, data.items(), strict=True):
+            _check_lengths(check, folder, output_dir / name, paths, preprocess)
+    else:
+        check.follow_model()
+        espnet_compat.collect_stats(
+            model=model,
+            train_iter=check.follow(train_iter, "train"),
+            valid_iter=check.follow(valid_iter, "valid"),
+            output_dir=output_dir,
+            # Several GPUs would split a batch behind the check's back; this pass is not worth it.
+            ngpu=min(ngpu, 1),
+            **kwargs,
+        )
     for name, paths in data.items():
         where = next((path for path, key, _ in paths if key == "text"), "text")
         _finish(output_dir / name, check.dropped, where, args.token_type, len(args.token_list))
+
+
+def _check_lengths(check, measured, folder, data, preprocess):
+    """Write ESPnet's files of a set from the lengths of its audio and features, and its texts."""
+    samples = read_good_table(measured / features.SAMPLES, parse_count)
+    frames = read_good_table(measured / features.FRAMES, parse_count)
+    texts = {name: read_good_table(path, parse_text) for path, name, kind in data if kind == "text"}
+    missing = [key for table in texts.values() for key in samples.keys() - table.keys()]
+    if missing:
+        raise UserError(f"{measured}: {min(missing)} has no transcript; run stage 4 again")
+    shapes = {name: [] for name in texts}
+    for keys in batched(samples, 1000):
+        made = [
+            preprocess(key, {name: table[key] for name, table in texts.items()}) for key in keys
+        ]
+        for name in texts:
+            shapes[name] += [
+                f"{key} {len(each[name])}" for key, each in zip(keys, made, strict=True)
+            ]
+        tokens = [torch.from_numpy(each["text"]) for each in made]
+        check.check(
+            keys,
+            torch.tensor([frames[key] for key in keys]),
+            pad_sequence(tokens, batch_first=True, padding_value=-1),
+            torch.tensor([len(each) for each in tokens]),
+        )
+    _write(folder / "speech_shape", [f"{key} {count}" for key, count in samples.items()])
+    for name, lines in shapes.items():
+        _write(folder / f"{name}_shape", lines)
+    with atomic_write(folder / features.STATISTICS, "wb") as stream:
+        stream.write((measured / features.STATISTICS).read_bytes())
 
 
 def _finish(folder, dropped, where, token_type, vocabulary):

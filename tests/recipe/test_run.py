@@ -183,9 +183,9 @@ def test_statistics_follow_all_but_what_is_known_not_to_matter(recipe):
         o = check(parse([*NEEDED, *words])[0], TEMPLATE)
         asr, lm = load_configs(o, False, False)
         _, function = STAGES[10]
-        (task,) = function(o, make_names(o, asr.model_file), Recipe(TEMPLATE, asr, lm))
+        features, task = function(o, make_names(o, asr.model_file), Recipe(TEMPLATE, asr, lm))
         (inputs,) = set(task.inputs) & task.generated.keys()
-        return task.generated[inputs]
+        return str(features.folder), task.generated[inputs]
 
     plain = depends_on()
     args = "--max_epoch 3 --decoder mamba --specaug specaug --encoder_conf dropout_rate=0.2"
@@ -194,7 +194,10 @@ def test_statistics_follow_all_but_what_is_known_not_to_matter(recipe):
     assert depends_on("--model", "conf/lid.yaml") == plain
     for args in ("--frontend_conf n_mels=40", "--encoder_conf input_layer=linear", "--g2p none",
                  "--model_conf ctc_weight=0", "--speech_volume_normalize 1.0"):  # fmt: skip
-        assert depends_on("--asr_args", args) != plain, args
+        assert depends_on("--asr_args", args)[1] != plain[1], args
+        # Only what changes the features makes other ones.
+        same = args.split()[0] not in ("--frontend_conf", "--speech_volume_normalize")
+        assert (depends_on("--asr_args", args)[0] == plain[0]) == same, args
 
 
 def test_more_gpus_than_there_are(recipe, monkeypatch):
@@ -208,4 +211,4 @@ def test_more_gpus_than_there_are(recipe, monkeypatch):
     ran = []
     monkeypatch.setattr("mambaasr.recipe.run.run", lambda task, *_: ran.append(task.stage))
     words = ["--ngpu", str(count), "--stage", "10", "--stop_stage", "10"]
-    assert main([str(TEMPLATE), *NEEDED, *words]) == 0 and ran == [10]
+    assert main([str(TEMPLATE), *NEEDED, *words]) == 0 and ran == [10, 10]

@@ -1,6 +1,7 @@
 """Statistics: ESPnet's files, less what CTC cannot align."""
 
 import itertools
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy
@@ -8,7 +9,8 @@ import pytest
 import torch
 
 from mambaasr.data.dropped import read_report
-from mambaasr.task import statistics
+from mambaasr.data.kaldi_file import read_good_table
+from mambaasr.task import features, statistics
 
 
 def test_frames_needed():
@@ -51,6 +53,7 @@ def test_utterances_that_cannot_be_trained_on(ctc_weight, dropped):
         "text": torch.tensor([[1, -1], [1, 2], [1, 2]]),
         "text_lengths": torch.tensor([1, 2, 2]),
     }
+    check.follow_model()
     for _, found in check.follow([(["a", "b", "c"], batch)], "train"):
         model.collect_feats(**found)
     assert list(check.dropped) == dropped
@@ -114,3 +117,36 @@ def test_statistics_of_a_corpus(workspace):
     assert read_report(workspace.folder / "stats/valid") == []
     with numpy.load(stats / "feats_stats.npz") as feats:
         assert feats["sum"].shape == (80,) and feats["count"] > 1000
+
+
+def test_lengths_give_what_the_pass_over_all_audio_gives(workspace):
+    """Same utterances, same shapes, same mean and variance, and no audio is read."""
+    folder = workspace.folder
+    scps = [f"{folder}/{name}/wav.scp" for name in ("train", "valid")]
+    frontend = {"frontend": "default", "frontend_conf": {"hop_length": 160, "fs": 16000}}
+    features.feature_statistics(
+        frontend, dict(zip(("train", "valid"), scps, strict=True)), folder / "features"
+    )
+    more = [f"--{name}_shape_file=features/{name}/speech_shape" for name in ("train", "valid")]
+    for scp in scps:
+        path = Path(scp)
+        path.rename(f"{path}.aside")
+        path.write_text(
+            "".join(f"{key} gone.wav\n" for key in read_good_table(f"{path}.aside", str))
+        )
+    try:
+        code, printed = workspace.run(workspace.arguments("stats_lengths", *more, collect=True))
+    finally:
+        for scp in scps:
+            Path(f"{scp}.aside").rename(scp)
+    assert code == 0, printed
+    for name in ("train", "valid"):
+        made, passed = folder / "stats_lengths" / name, folder / "stats" / name
+        for file in ("speech_shape", "text_shape", "text_shape.char", "report.tsv"):
+            lines = [(each / file).read_text().splitlines() for each in (made, passed)]
+            assert sorted(lines[0]) == sorted(lines[1])
+        with numpy.load(made / "feats_stats.npz") as ours, \
+             numpy.load(passed / "feats_stats.npz") as theirs:  # fmt: skip
+            for key in ("count", "sum", "sum_square"):
+                # ESPnet's front end sees the padding of a batch in the last frames.
+                numpy.testing.assert_allclose(ours[key], theirs[key], rtol=1e-3)
