@@ -4,7 +4,7 @@ import importlib
 
 CLASSES: dict[str, dict[str, str]] = {
     "frontend": {"fbank": "mambaasr.frontend.fbank:Fbank"},
-    "specaug": {"mean_specaug": "mambaasr.specaug.mean:MeanSpecAug"},
+    "specaug": {"mean_specaug": "mambaasr.frontend.specaug:MeanSpecAug"},
     "encoder": {
         "mamba": "mambaasr.encoder.mamba:MambaEncoder",
         "conmamba": "mambaasr.encoder.conmamba:ConMambaEncoder",

@@ -1,1 +1,1 @@
-"""Front ends that a yaml can name."""
+"""Front ends, and augmentation of their features, that a yaml can name."""

@@ -1,1 +1,0 @@
-"""Augmentations of features that a yaml can name."""
