@@ -33,6 +33,7 @@ MAX_PEAK = 8.0
 _HEADER_BYTES = 44
 # A length in a header that stands for "not known when this was written" (sox and ffmpeg pipes).
 _UNKNOWN_LENGTH = 0x7FFFF000
+_FULL_SCALE = 0.999
 # libsndfile's count of frames where a header has none: the largest number.
 _NO_LENGTH = 1 << 62
 # Values that are read at once.
@@ -56,6 +57,7 @@ class Sound:
         samples: float32 ``(time,)``, nominally in -1..1.
         rate: their sampling rate [Hz].
         native_rate: the file's [Hz].
+        clipped: share of the samples at full scale, before any conversion.
         apart: how far its channels are from their average, where they were averaged: 0 they are
             the same, 1 as far as the loudest of them is loud.
         left: how loud the average is, as a part of the loudest channel; 0 they cancel out.
@@ -64,8 +66,9 @@ class Sound:
     samples: "np.ndarray"
     rate: int
     native_rate: int
-    apart: float = 0.0
-    left: float = 1.0
+    clipped: float
+    apart: float
+    left: float
 
 
 def read_audio(
@@ -147,7 +150,8 @@ def _read_sound(
     if not np.isfinite(samples).all():
         first = int(np.flatnonzero(~np.isfinite(samples))[0])
         raise AudioError(f"{path}: sample {first} of the utterance is NaN or infinite")
-    peak = float(np.abs(samples).max())
+    sizes = np.abs(samples)
+    peak, clipped = float(sizes.max()), float((sizes >= _FULL_SCALE).mean())
     if peak > MAX_PEAK:
         raise AudioError(
             f"{path}: samples reach {peak:g}; floating point audio must lie within -1..1"
@@ -156,7 +160,7 @@ def _read_sound(
         samples = resample(samples, native, rate)
         if len(samples) == 0:
             raise AudioError(f"{path}: no samples are left at {rate} Hz")
-    return Sound(samples, rate or native, native, *mix.spread())
+    return Sound(samples, rate or native, native, clipped, *mix.spread())
 
 
 class _Mix:
@@ -311,14 +315,15 @@ def write_audio(
     """Write float samples ``(time,)`` as 16-bit audio; values beyond -1..1 are clipped.
 
     Where a file with the same samples lies there, it keeps its time: nothing that read it before
-    has to be done again.
+    has to be done again. The disk may get it later (see ``sync`` of
+    :func:`mambaasr.files.atomic_write`).
 
     Args:
         path: the file.
         samples: float array ``(time,)``.
         rate: sampling rate [Hz].
         audio_format: flac or wav.
-        comment: text kept in the file's header; see :func:`finished_samples`.
+        comment: text kept in the file's header; see :func:`finished`.
 
     Raises:
         UserError: the file cannot be written, or the disk is full.
@@ -335,7 +340,7 @@ def write_audio(
             stream.comment = comment
         stream.write(np.clip(samples, -1.0, 1.0))
     before = _if_same_audio(path, encoded)
-    with atomic_write(path, "wb") as stream:
+    with atomic_write(path, "wb", sync=False) as stream:
         stream.write(encoded.getvalue())
     if before is not None:
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
@@ -349,27 +354,29 @@ def _if_same_audio(path: str | Path, encoded: io.BytesIO) -> os.stat_result | No
     try:
         before = os.stat(path)
         old, old_rate = soundfile.read(path, dtype="int16")
-    except (soundfile.SoundFileError, OSError):
+    except Exception:  # whatever a decoder says of it, it is no such file
         return None
     encoded.seek(0)
     new, rate = soundfile.read(encoded, dtype="int16")
     return before if rate == old_rate and np.array_equal(old, new) else None
 
 
-def finished_samples(path: str | Path, comment: str) -> int | None:
-    """Return the length of a file that :func:`write_audio` made with this comment, else None.
+def finished(path: str | Path, begin: str) -> tuple[int, str] | None:
+    """Return the length of a file that :func:`write_audio` made, and the rest of its comment.
 
-    The last sample is read, so a file that lost its end does not count.
+    None where it is not whole, or its comment does not begin like this. The last sample is read,
+    so a file that lost its end does not count.
     """
     import soundfile
 
     try:
         with soundfile.SoundFile(path) as stream:
-            if stream.comment != comment or not stream.frames or _missing_frames(path, stream, 0):
+            comment, frames = stream.comment, stream.frames
+            if not comment.startswith(begin) or not frames or _missing_frames(path, stream, 0):
                 return None
-            stream.seek(stream.frames - 1)
-            return stream.frames if len(stream.read(1)) == 1 else None
-    except (soundfile.SoundFileError, OSError):
+            stream.seek(frames - 1)
+            return (frames, comment.removeprefix(begin)) if len(stream.read(1)) == 1 else None
+    except Exception:  # whatever a decoder says of it, it is made anew
         return None
 
 
@@ -387,7 +394,8 @@ def audio_problems(
     from mambaasr.parallel import map_items
 
     utts = [utt for utt in folder.utterances if utt not in skip]
-    reasons = map_items(_why_bad, [folder.source(utt) for utt in utts], nj, "Check audio")
+    sources = [(*folder.source(utt), folder.channel(utt)) for utt in utts]
+    reasons = map_items(_why_bad, sources, nj, "Check audio")
     remedy = "replace the file, or drop the utterance"
     return [
         Problem(folder.where(utt), f"{utt}: {reason}", remedy, utt)
@@ -396,10 +404,11 @@ def audio_problems(
     ]
 
 
-def _why_bad(source: tuple[str, float, float | None]) -> str | None:
-    """Return why an utterance (path, start, end) cannot be read, or None."""
+def _why_bad(source: tuple[str, float, float | None, int | None]) -> str | None:
+    """Return why an utterance (path, start, end, channel) cannot be read, or None."""
+    path, start, end, channel = source
     try:
-        read_audio(*source)
+        read_sound(path, start, end, channel=channel)
     except AudioError as error:
         return str(error)
     return None

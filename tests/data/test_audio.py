@@ -10,7 +10,7 @@ from encoded import encode, flac_of_length
 from mambaasr.data.audio import (
     AudioError,
     audio_problems,
-    finished_samples,
+    finished,
     read_audio,
     resample,
     write_audio,
@@ -57,7 +57,7 @@ def test_a_header_that_counts_itself_as_sound(tmp_path):
     for extra, fine in [(44, True), (46, False)]:
         content[place : place + 4] = (32000 + extra).to_bytes(4, "little")
         (tmp_path / "a.wav").write_bytes(content)
-        assert finished_samples(tmp_path / "a.wav", "x") is None
+        assert finished(tmp_path / "a.wav", "x") is None
         if fine:
             assert len(read_audio(tmp_path / "a.wav")[0]) == 16000
         else:
@@ -258,25 +258,25 @@ def test_written_audio_comes_back(tmp_path, audio_format):
     again, rate = read_audio(path)
     assert rate == 16000 and soundfile.info(path).subtype == "PCM_16"
     np.testing.assert_allclose(again, np.clip(samples, -1, 1), atol=2**-15)
-    assert finished_samples(path, "made by a test") == 16002
-    assert finished_samples(path, "made by another") is None
+    assert finished(path, "made by a") == (16002, " test")
+    assert finished(path, "made by another") is None
 
 
 def test_unfinished_files(tmp_path):
-    assert finished_samples(tmp_path / "a.flac", "x") is None
+    assert finished(tmp_path / "a.flac", "x") is None
     rng = np.random.default_rng(0)
     write_audio(tmp_path / "a.flac", 0.1 * rng.standard_normal(32000), 16000, "flac", "x")
     whole = (tmp_path / "a.flac").read_bytes()
     for size in (0, 100, len(whole) // 2, len(whole) - 10):
         (tmp_path / "a.flac").write_bytes(whole[:size])
-        assert finished_samples(tmp_path / "a.flac", "x") is None
+        assert finished(tmp_path / "a.flac", "x") is None
 
 
 def test_full_disk(tmp_path, monkeypatch):
-    def full(descriptor):
+    def full(old, new):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(os, "replace", full)
     with pytest.raises(UserError, match="a.flac: cannot be written: No space left on device"):
         write_audio(tmp_path / "a.flac", sine(), 16000)
     assert list(tmp_path.iterdir()) == []
