@@ -75,6 +75,8 @@ setup(
     install_requires=[
         "torch",
         "torchaudio",
+        # MP3, and FLAC without a length, which libsndfile reads wrongly; M4A, MP4, WebM.
+        "av>=14",
         "espnet==202611",
         # ESPnet trains with these, but does not ask for them.
         "matplotlib",

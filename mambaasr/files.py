@@ -15,7 +15,7 @@ _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
 
 @contextmanager
-def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
+def atomic_write(path: str | Path, mode: str = "w", sync: bool = True) -> Iterator[IO[Any]]:
     """Open a file that appears under ``path`` only when the block ends without an exception.
 
     The content is written beside ``path``, flushed to the disk and renamed, so a kill at any
@@ -24,6 +24,8 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     Args:
         path: the final path; its folder is made if needed.
         mode: "w" (UTF-8 text, LF) or "wb".
+        sync: False leaves it to the caller to flush many files to the disk at once; until then
+            a machine that stops, unlike a process, may lose them.
 
     Raises:
         UserError: the disk is full or the folder cannot be written. Other exceptions of the
@@ -40,7 +42,8 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
             yield stream
             in_block = False
             stream.flush()
-            os.fsync(stream.fileno())
+            if sync:
+                os.fsync(stream.fileno())
         os.replace(temporary, path)
     except OSError as error:
         if in_block and (error.errno not in _DISK_ERRORS or error.filename is not None):

@@ -26,6 +26,7 @@ OTHERS = {
     "espnet2": "espnet",
     "sentencepiece": "sentencepiece",
     "lhotse": "lhotse",
+    "av": "av",
     "soundfile": "soundfile",
     "soxr": "soxr",
 }

@@ -59,7 +59,7 @@ def test_releases_of_others_where_they_are_used():
     assert releases("mambaasr.bin.asr_train") == {"torch", "espnet", "soundfile"}
     assert releases("mambaasr.bin.make_tokens") == {"sentencepiece"}
     assert releases("mambaasr.bin.prepare_corpus") == {"lhotse"}
-    assert releases("mambaasr.bin.format_audio") == {"soundfile", "soxr"}
+    assert releases("mambaasr.bin.format_audio") == {"av", "soundfile", "soxr"}
     assert releases("mambaasr.bin.join_texts") == set()
     assert code_of(["-m", "mambaasr.bin.asr_train"])["espnet"].startswith("2026")
 

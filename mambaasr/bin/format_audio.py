@@ -25,6 +25,13 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--nj", type=int, default=1, help="number of processes (%(default)s)")
     parser.add_argument(
+        "--channel",
+        type=int,
+        default=0,
+        help="the channel to take, from 1, of recordings that have several; 0: what "
+        "IN_DIR/reco2file_and_channel says, else their average (%(default)s)",
+    )
+    parser.add_argument(
         "--bad_audio",
         choices=("skip", "stop"),
         default="skip",
@@ -56,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             args.nj,
             args.bad_audio,
             args.keep_bad,
+            args.channel or None,
         )
     )
     return 0

@@ -19,6 +19,13 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--factors", default="0.9 1.0 1.1", help='the speeds ("%(default)s")')
     parser.add_argument("--nj", type=int, default=1, help="number of processes (%(default)s)")
     parser.add_argument(
+        "--channel",
+        type=int,
+        default=0,
+        help="the channel to take, from 1, of recordings that have several; 0: what "
+        "IN_DIR/reco2file_and_channel says, else their average (%(default)s)",
+    )
+    parser.add_argument(
         "--bad_audio",
         choices=("skip", "stop"),
         default="skip",
@@ -32,7 +39,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = get_parser().parse_args(argv)
     from mambaasr.data.speed import perturb_folder
 
-    print(perturb_folder(args.in_dir, args.out_dir, args.factors, args.nj, args.bad_audio))
+    print(
+        perturb_folder(
+            args.in_dir,
+            args.out_dir,
+            args.factors,
+            args.nj,
+            args.bad_audio,
+            args.channel or None,
+        )
+    )
     return 0
 
 

@@ -5,12 +5,16 @@ of sox, at its high quality setting.
 """
 
 import io
+import math
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from mambaasr.data import ffmpeg
 from mambaasr.errors import UserError
 from mambaasr.files import atomic_write
 
@@ -29,8 +33,13 @@ MAX_PEAK = 8.0
 _HEADER_BYTES = 44
 # A length in a header that stands for "not known when this was written" (sox and ffmpeg pipes).
 _UNKNOWN_LENGTH = 0x7FFFF000
-# MP3 has no length in its header: libsndfile's is a guess, right to a frame or two.
-_MP3_SLACK = 2 * 1152
+_FULL_SCALE = 0.999
+# libsndfile's count of frames where a header has none: the largest number.
+_NO_LENGTH = 1 << 62
+# Values that are read at once.
+_BLOCK = 1 << 22
+# Nobody records speech at others; a damaged header says them [Hz].
+MIN_RATE, MAX_RATE = 1000, 1_000_000
 _SHOULD_BE = re.compile(
     r"^\s*(?:data|SSND|Data Size|riff|Riff size)\s*:\s*(\d+) \(should be (\d+)\)", re.M
 )
@@ -40,44 +49,150 @@ class AudioError(UserError):
     """A file, or a stretch of it, that cannot be used; the message is the reason."""
 
 
+@dataclass(frozen=True)
+class Sound:
+    """An utterance's sound.
+
+    Attributes:
+        samples: float32 ``(time,)``, nominally in -1..1.
+        rate: their sampling rate [Hz].
+        native_rate: the file's [Hz].
+        clipped: share of the samples at full scale, before any conversion.
+        apart: how far its channels are from their average, where they were averaged: 0 they are
+            the same, 1 as far as the loudest of them is loud.
+        left: how loud the average is, as a part of the loudest channel; 0 they cancel out.
+    """
+
+    samples: "np.ndarray"
+    rate: int
+    native_rate: int
+    clipped: float
+    apart: float
+    left: float
+
+
 def read_audio(
-    path: str | Path, start: float = 0.0, end: float | None = None, rate: int | None = None
+    path: str | Path,
+    start: float = 0.0,
+    end: float | None = None,
+    rate: int | None = None,
+    channel: int | None = None,
 ) -> tuple["np.ndarray", int]:
+    """Return the samples and the sampling rate of an utterance; see :func:`read_sound`."""
+    sound = read_sound(path, start, end, rate, channel)
+    return sound.samples, sound.rate
+
+
+def read_sound(
+    path: str | Path,
+    start: float = 0.0,
+    end: float | None = None,
+    rate: int | None = None,
+    channel: int | None = None,
+) -> Sound:
     """Read an utterance.
 
     Args:
-        path: audio file of any kind that libsndfile reads.
+        path: audio file of any kind that libsndfile or :mod:`mambaasr.data.ffmpeg` reads.
         start: where the utterance begins [s].
         end: where it ends [s]; None is the end of the file.
         rate: sampling rate [Hz] to convert to; None keeps the file's.
-
-    Returns:
-        Samples as float32 ``(time,)``, nominally in -1..1, and the sampling rate [Hz].
+        channel: the channel to take, from 1, where there are several; None is their average.
 
     Raises:
-        AudioError: the file is missing, empty, truncated, no audio, or holds NaN or infinite
-            samples; or the segment lies outside of it.
+        AudioError: the file is missing, empty, damaged, truncated, no audio, or holds NaN or
+            infinite samples; the segment lies outside of it; or it has no such channel. Whatever
+            a decoder raises becomes this: a file's fault is its utterance's alone.
     """
+    try:
+        return _read_sound(path, start, end, rate, channel)
+    except AudioError:
+        raise
+    except MemoryError as error:
+        raise AudioError(f"{path}: too long for the memory; cut it") from error
+    except OSError as error:
+        raise AudioError(f"{path}: not readable: {error.strerror or error}") from error
+    except Exception as error:
+        raise AudioError(f"{path}: not readable: {type(error).__name__}: {error}") from error
+
+
+def _read_sound(
+    path: str | Path, start: float, end: float | None, rate: int | None, channel: int | None
+) -> Sound:
     import numpy as np
 
-    samples, native = _read(path, start, end)
-    if samples.shape[1] > 1:
-        samples = samples.mean(axis=1, dtype=np.float32)
-    samples = samples.reshape(-1)
+    if not Path(path).is_file():
+        raise AudioError(f"{path}: no such file")
+    if Path(path).stat().st_size == 0:
+        raise AudioError(f"{path}: the file is empty")
+    with _open(path) as stream:
+        native = stream.rate
+        if not MIN_RATE <= native <= MAX_RATE:
+            raise AudioError(f"{path}: a sampling rate of {native} Hz")
+        if channel is not None and stream.channels > 1 and not 1 <= channel <= stream.channels:
+            raise AudioError(f"{path}: no channel {channel}: it has {stream.channels}")
+        mix = _Mix(None if channel is None or stream.channels == 1 else channel - 1)
+        promised = stream.frames
+        first, last = _stretch(path, start, end, native, promised)
+        samples = np.concatenate([np.empty(0, np.float32), *map(mix, stream.blocks(first, last))])
+        if promised is None:
+            # Reading has found where the recording ends, if it came there.
+            _stretch(path, start, end, native, stream.frames)
+            promised = first + len(samples)
+    promised = promised if last is None else last
+    if first + len(samples) + stream.slack < promised:
+        raise AudioError(
+            f"{path}: truncated: {promised - first} samples are promised, {len(samples)} can be "
+            "read"
+        )
+    if len(samples) == 0:
+        raise AudioError(f"{path}: no samples")
     if not np.isfinite(samples).all():
         first = int(np.flatnonzero(~np.isfinite(samples))[0])
         raise AudioError(f"{path}: sample {first} of the utterance is NaN or infinite")
-    peak = float(np.abs(samples).max())
+    sizes = np.abs(samples)
+    peak, clipped = float(sizes.max()), float((sizes >= _FULL_SCALE).mean())
     if peak > MAX_PEAK:
         raise AudioError(
             f"{path}: samples reach {peak:g}; floating point audio must lie within -1..1"
         )
-    if rate is None or rate == native:
-        return samples, native
-    samples = resample(samples, native, rate)
-    if len(samples) == 0:
-        raise AudioError(f"{path}: no samples are left at {rate} Hz")
-    return samples, rate
+    if rate is not None and rate != native:
+        samples = resample(samples, native, rate)
+        if len(samples) == 0:
+            raise AudioError(f"{path}: no samples are left at {rate} Hz")
+    return Sound(samples, rate or native, native, clipped, *mix.spread())
+
+
+class _Mix:
+    """Makes one channel of several, block by block, and keeps how they differ."""
+
+    def __init__(self, channel: int | None) -> None:
+        self.channel = channel
+        self.loudest: Any = 0.0
+        self.apart: Any = 0.0
+        self.average = 0.0
+
+    def __call__(self, block: "np.ndarray") -> "np.ndarray":
+        """Return ``(time,)`` for float32 ``(time, channel)``."""
+        import numpy as np
+
+        if block.shape[1] == 1 or self.channel is not None:
+            # A copy, because the other channels would stay in memory with it.
+            return block[:, self.channel or 0].copy()
+        average = block.mean(axis=1, dtype=np.float32)
+        self.loudest += np.square(block, dtype=np.float64).sum(0)
+        self.apart += np.square(block - average[:, None], dtype=np.float64).sum(0)
+        self.average += float(np.square(average, dtype=np.float64).sum())
+        return average
+
+    def spread(self) -> tuple[float, float]:
+        """Return ``apart`` and ``left`` of :class:`Sound`."""
+        import numpy as np
+
+        loudest = float(np.max(self.loudest))
+        if not loudest:
+            return 0.0, 1.0
+        return math.sqrt(np.max(self.apart) / loudest), math.sqrt(self.average / loudest)
 
 
 def resample(samples: "np.ndarray", old_rate: float, new_rate: float) -> "np.ndarray":
@@ -87,40 +202,68 @@ def resample(samples: "np.ndarray", old_rate: float, new_rate: float) -> "np.nda
     return soxr.resample(samples, old_rate, new_rate, quality="HQ")
 
 
-def _read(path: str | Path, start: float, end: float | None) -> tuple["np.ndarray", int]:
-    """Return float32 ``(time, channel)`` and the rate; raise :class:`AudioError`."""
+class _Libsndfile:
+    """A file that libsndfile reads, with the interface of :class:`mambaasr.data.ffmpeg.Stream`."""
+
+    slack = 0
+
+    def __init__(self, stream: "soundfile.SoundFile") -> None:
+        self._stream = stream
+        self.rate, self.channels = stream.samplerate, stream.channels
+        self.frames: int = stream.frames
+
+    def blocks(self, first: int, last: int | None) -> Iterator["np.ndarray"]:
+        """Yield float32 ``(time, channel)``; what a header claims is never allocated at once."""
+        last = self.frames if last is None else last
+        if first:
+            self._stream.seek(first)
+        size = max(1, _BLOCK // self.channels)
+        while first < last:
+            block = self._stream.read(min(size, last - first), dtype="float32", always_2d=True)
+            if not len(block):
+                return
+            first += len(block)
+            yield block
+
+
+@contextmanager
+def _open(path: str | Path) -> Iterator["_Libsndfile | ffmpeg.Stream"]:
+    """Open a file with the library that reads it right; raise :class:`AudioError`."""
     import soundfile
 
-    if not Path(path).is_file():
-        raise AudioError(f"{path}: no such file")
+    with ExitStack() as stack:
+        try:
+            stream = stack.enter_context(soundfile.SoundFile(path))
+        except TypeError as error:
+            # soundfile asks for the rate of what it takes, by its name, for headerless samples.
+            raise AudioError(
+                f"{path}: samples without a header: convert it to WAV or FLAC"
+            ) from error
+        except soundfile.SoundFileError:
+            stream = None
+        if stream is None or stream.format == "MP3" or stream.frames >= _NO_LENGTH:
+            stack.close()
+            yield from _by_ffmpeg(path)
+            return
+        lost = _missing_frames(path, stream, _HEADER_BYTES)
+        if lost:
+            raise AudioError(f"{path}: truncated: {lost}")
+        if stream.frames == 0:
+            raise AudioError(f"{path}: no samples")
+        try:
+            yield _Libsndfile(stream)
+        except soundfile.SoundFileError as error:
+            reason = getattr(error, "error_string", str(error))
+            reason = reason.removeprefix("Error : ").rstrip(".")
+            raise AudioError(f"{path}: not readable, or truncated: {reason}") from error
+
+
+def _by_ffmpeg(path: str | Path) -> Iterator[ffmpeg.Stream]:
     try:
-        if Path(path).stat().st_size == 0:
-            raise AudioError(f"{path}: the file is empty")
-        with soundfile.SoundFile(path) as stream:
-            rate, frames = stream.samplerate, stream.frames
-            lost = _missing_frames(path, stream, _HEADER_BYTES)
-            if lost:
-                raise AudioError(f"{path}: truncated: {lost}")
-            if frames == 0:
-                raise AudioError(f"{path}: no samples")
-            first, last = _stretch(path, start, end, rate, frames)
-            if first:
-                stream.seek(first)
-            samples = stream.read(last - first, dtype="float32", always_2d=True)
-    except soundfile.SoundFileError as error:
-        reason = getattr(error, "error_string", str(error)).removeprefix("Error : ").rstrip(".")
-        raise AudioError(f"{path}: not readable, or truncated: {reason}") from error
-    except OSError as error:
-        raise AudioError(f"{path}: not readable: {error.strerror or error}") from error
-    except TypeError as error:
-        # soundfile asks for the rate of what it takes, by its name, for headerless samples.
-        raise AudioError(f"{path}: samples without a header: convert it to WAV or FLAC") from error
-    slack = _MP3_SLACK if stream.format == "MP3" and last == frames else 0
-    if len(samples) + slack < last - first or len(samples) == 0:
-        raise AudioError(
-            f"{path}: truncated: {last - first} samples are promised, {len(samples)} can be read"
-        )
-    return samples, rate
+        with ffmpeg.Stream(path) as stream:
+            yield stream
+    except ffmpeg.Damaged as error:
+        raise AudioError(f"{path}: not readable, or truncated: {error}") from error
 
 
 def _missing_frames(path: str | Path, stream: "soundfile.SoundFile", tolerated: int) -> str | None:
@@ -144,18 +287,20 @@ def _missing_frames(path: str | Path, stream: "soundfile.SoundFile", tolerated: 
 
 
 def _stretch(
-    path: str | Path, start: float, end: float | None, rate: int, frames: int
-) -> tuple[int, int]:
-    """Return the first and the last + 1 frame of a segment."""
+    path: str | Path, start: float, end: float | None, rate: int, frames: int | None
+) -> tuple[int, int | None]:
+    """Return the first and the last + 1 frame of a segment; None is the end of the file."""
     first = round(start * rate)
-    last = frames if end is None else round(end * rate)
-    if first >= frames or last > frames + MAX_OVERSHOOT * rate:
-        raise AudioError(
-            f"{path}: the segment from {start:g} s to {'the end' if end is None else f'{end:g} s'} "
-            f"leaves the recording, which lasts {frames / rate:g} s"
-        )
-    last = min(last, frames)
-    if last <= first:
+    last = None if end is None else round(end * rate)
+    if frames is not None:
+        if first >= frames or (last or 0) > frames + MAX_OVERSHOOT * rate:
+            stretch = f"{start:g} s to {'the end' if end is None else f'{end:g} s'}"
+            raise AudioError(
+                f"{path}: the segment from {stretch} leaves the recording, which lasts "
+                f"{frames / rate:g} s"
+            )
+        last = last and min(last, frames)
+    if last is not None and last <= first:
         raise AudioError(f"{path}: the segment from {start:g} s to {end:g} s holds no sample")
     return first, last
 
@@ -170,14 +315,15 @@ def write_audio(
     """Write float samples ``(time,)`` as 16-bit audio; values beyond -1..1 are clipped.
 
     Where a file with the same samples lies there, it keeps its time: nothing that read it before
-    has to be done again.
+    has to be done again. The disk may get it later (see ``sync`` of
+    :func:`mambaasr.files.atomic_write`).
 
     Args:
         path: the file.
         samples: float array ``(time,)``.
         rate: sampling rate [Hz].
         audio_format: flac or wav.
-        comment: text kept in the file's header; see :func:`finished_samples`.
+        comment: text kept in the file's header; see :func:`finished`.
 
     Raises:
         UserError: the file cannot be written, or the disk is full.
@@ -194,7 +340,7 @@ def write_audio(
             stream.comment = comment
         stream.write(np.clip(samples, -1.0, 1.0))
     before = _if_same_audio(path, encoded)
-    with atomic_write(path, "wb") as stream:
+    with atomic_write(path, "wb", sync=False) as stream:
         stream.write(encoded.getvalue())
     if before is not None:
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
@@ -208,27 +354,29 @@ def _if_same_audio(path: str | Path, encoded: io.BytesIO) -> os.stat_result | No
     try:
         before = os.stat(path)
         old, old_rate = soundfile.read(path, dtype="int16")
-    except (soundfile.SoundFileError, OSError):
+    except Exception:  # whatever a decoder says of it, it is no such file
         return None
     encoded.seek(0)
     new, rate = soundfile.read(encoded, dtype="int16")
     return before if rate == old_rate and np.array_equal(old, new) else None
 
 
-def finished_samples(path: str | Path, comment: str) -> int | None:
-    """Return the length of a file that :func:`write_audio` made with this comment, else None.
+def finished(path: str | Path, begin: str) -> tuple[int, str] | None:
+    """Return the length of a file that :func:`write_audio` made, and the rest of its comment.
 
-    The last sample is read, so a file that lost its end does not count.
+    None where it is not whole, or its comment does not begin like this. The last sample is read,
+    so a file that lost its end does not count.
     """
     import soundfile
 
     try:
         with soundfile.SoundFile(path) as stream:
-            if stream.comment != comment or not stream.frames or _missing_frames(path, stream, 0):
+            comment, frames = stream.comment, stream.frames
+            if not comment.startswith(begin) or not frames or _missing_frames(path, stream, 0):
                 return None
-            stream.seek(stream.frames - 1)
-            return stream.frames if len(stream.read(1)) == 1 else None
-    except (soundfile.SoundFileError, OSError):
+            stream.seek(frames - 1)
+            return (frames, comment.removeprefix(begin)) if len(stream.read(1)) == 1 else None
+    except Exception:  # whatever a decoder says of it, it is made anew
         return None
 
 
@@ -246,7 +394,8 @@ def audio_problems(
     from mambaasr.parallel import map_items
 
     utts = [utt for utt in folder.utterances if utt not in skip]
-    reasons = map_items(_why_bad, [folder.source(utt) for utt in utts], nj, "Check audio")
+    sources = [(*folder.source(utt), folder.channel(utt)) for utt in utts]
+    reasons = map_items(_why_bad, sources, nj, "Check audio")
     remedy = "replace the file, or drop the utterance"
     return [
         Problem(folder.where(utt), f"{utt}: {reason}", remedy, utt)
@@ -255,10 +404,11 @@ def audio_problems(
     ]
 
 
-def _why_bad(source: tuple[str, float, float | None]) -> str | None:
-    """Return why an utterance (path, start, end) cannot be read, or None."""
+def _why_bad(source: tuple[str, float, float | None, int | None]) -> str | None:
+    """Return why an utterance (path, start, end, channel) cannot be read, or None."""
+    path, start, end, channel = source
     try:
-        read_audio(*source)
+        read_sound(path, start, end, channel=channel)
     except AudioError as error:
         return str(error)
     return None

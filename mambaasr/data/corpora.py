@@ -3,18 +3,24 @@
 lhotse (https://github.com/lhotse-speech/lhotse) finds the audio and the transcripts of a corpus as
 its publisher lays it out; here its manifests become data folders. lhotse leaves out utterances
 whose audio is missing and only logs it; where the corpus lists its utterances, they are
-put back, so that formatting reports them and a test set loses none.
+put back, so that formatting reports them and a test set loses none. So is what cannot be read,
+at which lhotse would give up.
+
+lhotse takes manifests that it finds for whole and right. So its folder is new each time, and gets
+its name when all sets are written.
 """
 
 import functools
 import logging
 import re
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mambaasr.data.folder import DataFolder, Segment
+from mambaasr.data.lhotse_mended import UNREADABLE, threads_errors_raised, unreadable_files_pass
 from mambaasr.errors import UserError
 
 REMEDY = "make env (or, in an environment of your own: pip install lhotse)"
@@ -84,9 +90,12 @@ def prepare_sets(
         )
     _require_lhotse()
     needed = list(dict.fromkeys(part for parts in sets.values() for part in parts))
-    work = Path(data_dir, ".lhotse", name)
+    whole = Path(data_dir, ".lhotse", name)
+    work = whole.with_name(f"{name}.new")
+    shutil.rmtree(work, ignore_errors=True)
     try:
-        manifests = corpus.prepare(corpus_dir, needed, work, nj)
+        with unreadable_files_pass(), threads_errors_raised():
+            manifests = corpus.prepare(corpus_dir, needed, work, nj)
     except UserError:
         raise
     # Whatever lhotse raises about a corpus (assertions, KeyError, soundfile's errors).
@@ -102,6 +111,9 @@ def prepare_sets(
         folder.write(Path(data_dir, each))
         counts[each] = len(folder.utterances)
         logging.info(f"{data_dir}/{each}: {counts[each]} utterances")
+    shutil.rmtree(whole, ignore_errors=True)
+    if work.is_dir():
+        work.rename(whole)
     return counts
 
 
@@ -149,13 +161,18 @@ def _folder(name: str, part: str, corpus_dir: Path, manifests: Manifests | None)
     ):
         folder.segments = None
     absent = _absent(corpus, corpus_dir, part, folder)
+    damaged = [folder.wav[key] for key in folder.wav if spans.get(key) == UNREADABLE]
     expected, found = corpus.parts[part], len(folder.utterances)
     if not found:
         raise UserError(f"{corpus_dir}: {name} has no utterance of {part} there: {corpus.layout}")
-    note = f"{absent} of them without audio, which stage 3 reports" if absent else ""
-    if note or (expected is not None and found != expected):
+    notes = [f"{absent} of them without audio, which stage 3 reports"] if absent else []
+    if damaged:
+        notes.append(
+            f"{len(damaged)} files that cannot be read (first {damaged[0]}), which stage 3 reports"
+        )
+    if notes or (expected is not None and found != expected):
         whole = f"; the whole corpus has {expected}" if expected not in (None, found) else ""
-        logging.warning(f"{name} {part}: {found} utterances{', ' if note else ''}{note}{whole}")
+        logging.warning(f"{name} {part}: {', '.join([f'{found} utterances', *notes])}{whole}")
     return folder
 
 

@@ -2,15 +2,17 @@
 
 A folder holds
 
-====================  =====================================================================
-``wav.scp``           recording, path of an audio file (never a command)
-``segments``          utterance, recording, start, end [s]; optional, else one utterance a file
-``text``              utterance, transcript (may be empty)
-``utt2spk``           utterance, speaker
-``spk2utt``           speaker, utterances: written as ``utt2spk`` says, never read
-``utt2lang``          utterance, language; optional
-``utt2num_samples``   utterance, length in samples; optional, written by formatting
-====================  =====================================================================
+=========================  ==================================================================
+``wav.scp``                recording, path of an audio file (never a command)
+``segments``               utterance, recording, start, end [s]; optional, else one utterance a file
+``text``                   utterance, transcript (may be empty)
+``utt2spk``                utterance, speaker
+``spk2utt``                speaker, utterances: written as ``utt2spk`` says, never read
+``utt2lang``               utterance, language; optional
+``utt2num_samples``        utterance, length in samples; optional, written by formatting
+``reco2file_and_channel``  recording, a name, channel to take (A or 1, B or 2); optional: where
+                           there are several, and of what is not named the average
+=========================  ==================================================================
 
 Files are UTF-8, sorted by id as in the C locale. Relative audio paths start at the current
 directory, as in Kaldi.
@@ -19,6 +21,7 @@ directory, as in Kaldi.
 import contextlib
 import math
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -39,7 +42,9 @@ from mambaasr.data.kaldi_file import (
 from mambaasr.errors import UserError
 
 REQUIRED = ("wav.scp", "text", "utt2spk")
-OPTIONAL = ("segments", "utt2lang", "utt2num_samples")
+OPTIONAL = ("segments", "utt2lang", "utt2num_samples", "reco2file_and_channel")
+# These name recordings, the others utterances.
+_OF_RECORDINGS = ("wav.scp", "reco2file_and_channel")
 
 
 class Segment(NamedTuple):
@@ -72,6 +77,32 @@ def parse_segment(value: str) -> Segment:
     return Segment(columns[0], start, end)
 
 
+class Channel(NamedTuple):
+    """A channel of a recording, after Kaldi; the name that scoring would use for it is kept."""
+
+    file: str
+    channel: str
+
+    def __str__(self) -> str:
+        return f"{self.file} {self.channel}"
+
+    @property
+    def number(self) -> int:
+        """From 1."""
+        return int(self.channel) if self.channel.isdigit() else ord(self.channel.upper()) - 64
+
+
+def parse_channel(value: str) -> Channel:
+    """Return a :class:`Channel` from ``name channel``."""
+    columns = value.split()
+    if len(columns) != 2 or not re.fullmatch("[A-Za-z]|[1-9][0-9]*", columns[-1]):
+        raise ValueError(
+            f"{value!r} is no name and channel",
+            "write 'recording name channel', the channel A or 1, B or 2, ...",
+        )
+    return Channel(*columns)
+
+
 PARSERS = {
     "wav.scp": parse_path,
     "segments": parse_segment,
@@ -79,6 +110,7 @@ PARSERS = {
     "utt2spk": parse_name,
     "utt2lang": parse_name,
     "utt2num_samples": parse_count,
+    "reco2file_and_channel": parse_channel,
 }
 
 
@@ -93,6 +125,7 @@ class DataFolder:
         segments: utterance -> :class:`Segment`, or None: then recordings are utterances.
         utt2lang: utterance -> language, or None.
         utt2num_samples: utterance -> length, or None.
+        channels: recording -> :class:`Channel`, or None.
         path: where it was read.
     """
 
@@ -102,6 +135,7 @@ class DataFolder:
     segments: dict[str, Segment] | None = None
     utt2lang: dict[str, str] | None = None
     utt2num_samples: dict[str, int] | None = None
+    channels: dict[str, Channel] | None = None
     path: Path | None = None
 
     @classmethod
@@ -141,7 +175,7 @@ class DataFolder:
         segmented = (path / "segments").is_file()
         for name, parse in PARSERS.items():
             if (path / name).is_file():
-                keyed = name != "wav.scp" or not segmented
+                keyed = name not in _OF_RECORDINGS or not segmented
                 tables[name] = read_table(path / name, parse, problems, keyed)
         folder = cls(
             tables["wav.scp"],
@@ -162,6 +196,7 @@ class DataFolder:
             "segments": self.segments,
             "utt2lang": self.utt2lang,
             "utt2num_samples": self.utt2num_samples,
+            "reco2file_and_channel": self.channels,
         }
         return {name: table for name, table in names.items() if table is not None}
 
@@ -189,6 +224,19 @@ class DataFolder:
             return self.wav[utt], 0.0, None
         recording, start, end = self.segments[utt]
         return self.wav[recording], start, end
+
+    def recording(self, utt: str) -> str:
+        """Return the recording in which an utterance lies."""
+        return utt if self.segments is None else self.segments[utt].recording
+
+    def channel_of(self, recording: str) -> int | None:
+        """Return the channel to take of a recording, from 1, or None."""
+        chosen = (self.channels or {}).get(recording)
+        return None if chosen is None else chosen.number
+
+    def channel(self, utt: str) -> int | None:
+        """Return the channel to take for an utterance, from 1, or None."""
+        return self.channel_of(self.recording(utt))
 
     def where(self, utt: str) -> str:
         """Return ``file:line`` of the entry that names an utterance's audio."""
@@ -232,7 +280,7 @@ class DataFolder:
         reasons = {rec: reason for rec, path in self.wav.items() if (reason := _no_file(path))}
         problems = []
         for utt in self.utterances:
-            recording = utt if self.segments is None else self.segments[utt].recording
+            recording = self.recording(utt)
             if recording in reasons:
                 reason = f"{utt}: {self.wav[recording]}: {reasons[recording]}"
                 remedy = "restore the file, or correct the path (relative to the current directory)"
@@ -246,7 +294,7 @@ class DataFolder:
         if self.segments is not None:
             recordings = sorted({self.segments[utt].recording for utt in utts})
         tables = {
-            name: _select(table, recordings if name == "wav.scp" else utts)
+            name: _select(table, recordings if name in _OF_RECORDINGS else utts)
             for name, table in self.tables().items()
         }
         return DataFolder(

@@ -10,14 +10,16 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mambaasr.data.audio import AudioError, finished_samples, read_audio, resample, write_audio
+from mambaasr.data.audio import AudioError, finished, read_sound, resample, write_audio
 from mambaasr.data.dropped import Dropped, carry_rows, write_report
 from mambaasr.data.folder import DataFolder
+from mambaasr.data.measures import Measures, measure, warn, write_measures
 from mambaasr.errors import UserError
 from mambaasr.parallel import map_items
 from mambaasr.source import code_of
@@ -40,6 +42,7 @@ class Job:
         target: file to write; its suffix is the format.
         rate: sampling rate [Hz] to write; None keeps the source's.
         factor: speed factor, 1 changes nothing.
+        channel: the channel to take, from 1; None averages them.
     """
 
     source: str
@@ -48,46 +51,49 @@ class Job:
     target: str
     rate: int | None = None
     factor: float = 1.0
+    channel: int | None = None
 
-    def fingerprint(self) -> str:
+    def fingerprint(self, code: Mapping[str, str]) -> str:
         """Return a text that changes with the source (by time and size), options and code."""
         state = os.stat(self.source)
-        facts = [self.source, state.st_size, state.st_mtime_ns, code_of([__name__])]
-        facts += [self.start, self.end, self.rate, self.factor]
+        facts = [self.source, state.st_size, state.st_mtime_ns, code]
+        facts += [self.start, self.end, self.rate, self.factor, self.channel]
         return "mambaasr " + hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class Result:
-    """Outcome of a job: the number of samples written, or why there is no file."""
+    """Outcome of a job: how many samples were written and what they are, or why none were."""
 
     samples: int | None = None
+    measures: Measures | None = None
     made: bool = False
     reason: str | None = None
 
 
-def run_job(job: Job) -> Result:
-    """Make one audio file unless it is there and right; return a :class:`Result`.
+def run_job(job: Job, code: Mapping[str, str]) -> Result:
+    """Make one audio file unless it is there and right, by this code; return a :class:`Result`.
 
     Raises:
         UserError: the file cannot be written, or the disk is full.
     """
     try:
-        fingerprint = job.fingerprint()
-        samples = finished_samples(job.target, fingerprint)
-        if samples is not None:
-            return Result(samples)
-        audio, rate = read_audio(job.source, job.start, job.end, job.rate)
+        fingerprint = job.fingerprint(code)
+        found = finished(job.target, fingerprint)
+        if found is not None:
+            return Result(found[0], Measures.from_text(found[1]))
+        sound = read_sound(job.source, job.start, job.end, job.rate, job.channel)
     except AudioError as error:
         return Result(reason=str(error))
     except OSError as error:
         return Result(reason=f"{job.source}: not readable: {error.strerror or error}")
-    if job.factor != 1:
-        audio = change_speed(audio, job.factor)
-        if len(audio) == 0:
-            return Result(reason=f"{job.source}: too short for the speed {job.factor:g}")
-    write_audio(job.target, audio, rate, Path(job.target).suffix[1:], fingerprint)
-    return Result(len(audio), made=True)
+    audio = sound.samples if job.factor == 1 else change_speed(sound.samples, job.factor)
+    if len(audio) == 0:
+        return Result(reason=f"{job.source}: too short for the speed {job.factor:g}")
+    measures = measure(sound, audio)
+    comment = f"{fingerprint} {measures.to_text()}"
+    write_audio(job.target, audio, sound.rate, Path(job.target).suffix[1:], comment)
+    return Result(len(audio), measures, made=True)
 
 
 def change_speed(samples: "np.ndarray", factor: float) -> "np.ndarray":
@@ -99,15 +105,24 @@ def change_speed(samples: "np.ndarray", factor: float) -> "np.ndarray":
 
 
 def run_jobs(jobs: Sequence[Job], nj: int, description: str) -> Iterator[Result]:
-    """Run jobs in ``nj`` processes with a progress bar; yield their results in order."""
+    """Run jobs in ``nj`` processes with a progress bar; yield their results in order.
+
+    At the end all files are on the disk.
+    """
     size = max(1, min(_MAX_CHUNK, len(jobs) // (100 * max(1, nj))))
     chunks = [jobs[i : i + size] for i in range(0, len(jobs), size)]
-    for results in map_items(_run_chunk, chunks, nj, description):
+    # To find the code takes three times as long as a short utterance.
+    run, made = partial(_run_chunk, code=code_of([__name__])), False
+    for results in map_items(run, chunks, nj, description):
+        made = made or any(result.made for result in results)
         yield from results
+    # Once for all of them, before the tables are written that name them.
+    if made:
+        os.sync()
 
 
-def _run_chunk(jobs: Sequence[Job]) -> list[Result]:
-    return [run_job(job) for job in jobs]
+def _run_chunk(jobs: Sequence[Job], code: Mapping[str, str]) -> list[Result]:
+    return [run_job(job, code) for job in jobs]
 
 
 def audio_path(folder: str | Path, key: str, audio_format: str) -> str:
@@ -135,13 +150,14 @@ def format_folder(
     nj: int = 1,
     bad_audio: str = "skip",
     keep_references: bool = False,
+    channel: int | None = None,
 ) -> str:
     """Write a data folder whose audio is one mono file an utterance at one sampling rate.
 
     Args:
         in_dir: data folder, with or without ``segments``.
-        out_dir: folder to write: audio, the tables, ``utt2num_samples`` and ``report.tsv``,
-            which continues the input's.
+        out_dir: folder to write: audio, the tables, ``utt2num_samples``, ``report.tsv``, which
+            continues the input's, and :mod:`mambaasr.data.measures`.
         rate: sampling rate [Hz].
         audio_format: flac or wav, 16 bit.
         nj: number of processes.
@@ -149,6 +165,8 @@ def format_folder(
             report is written, but no folder.
         keep_references: keep the transcripts of bad utterances, so that a test set's error rate
             counts them as deleted.
+        channel: the channel to take, from 1, where there are several; None is the folder's choice
+            (``reco2file_and_channel``), else their average.
 
     Returns:
         A one-line summary.
@@ -160,7 +178,10 @@ def format_folder(
     folder = DataFolder.read(in_dir)
     utts = folder.utterances
     targets = {utt: audio_path(out_dir, utt, audio_format) for utt in utts}
-    jobs = [Job(*folder.source(utt), targets[utt], rate) for utt in utts]
+    jobs = [
+        Job(*folder.source(utt), targets[utt], rate, channel=channel or folder.channel(utt))
+        for utt in utts
+    ]
     remove_leftovers(out_dir)
     results = dict(zip(utts, run_jobs(jobs, nj, f"Format {in_dir}"), strict=True))
 
@@ -177,14 +198,17 @@ def format_folder(
     check_dropped(in_dir, out_dir, kept, list(dropped.values()), bad_audio)
 
     output = folder.select(kept)
-    output.segments = None
+    output.segments = output.channels = None
     output.wav = {utt: targets[utt] for utt in kept}
     output.utt2num_samples = {utt: results[utt].samples for utt in kept}
     if keep_references:
         for name in ("text", "utt2spk", "utt2lang"):
             if name in folder.tables():
                 output.tables()[name].update(folder.tables()[name].select(dropped))
+    measures = {utt: results[utt].measures for utt in kept}
+    write_measures(out_dir, measures)
     output.write(out_dir)
+    warn(in_dir, measures, rate)
     made = sum(result.made for result in results.values())
     there = len(kept) - made
     total = len(kept) + len(dropped)

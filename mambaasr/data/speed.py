@@ -16,6 +16,7 @@ from mambaasr.data.format import (
     remove_leftovers,
     run_jobs,
 )
+from mambaasr.data.measures import warn
 from mambaasr.errors import UserError
 
 MIN_FACTOR, MAX_FACTOR = 0.1, 10.0
@@ -52,6 +53,7 @@ def perturb_folder(
     factors: str | dict[float, str],
     nj: int = 1,
     bad_audio: str = "skip",
+    channel: int | None = None,
 ) -> str:
     """Write a data folder with a copy of each utterance at each speed.
 
@@ -66,6 +68,8 @@ def perturb_folder(
         nj: number of processes.
         bad_audio: skip: copies whose audio is bad are left out and reported; stop: the report
             is written, but no folder.
+        channel: see :func:`mambaasr.data.format.format_folder`; the factor 1 leaves the choice,
+            where it is the folder's, to formatting.
 
     Returns:
         A one-line summary.
@@ -79,6 +83,7 @@ def perturb_folder(
     out = DataFolder(path=Path(out_dir))
     out.segments = None if folder.segments is None else {}
     out.utt2lang = None if folder.utt2lang is None else {}
+    out.channels = folder.channels if 1 in factors else None
     jobs, names, dropped = [], [], []
     for factor, word in factors.items():
         for recording in sorted(folder.wav):
@@ -87,10 +92,13 @@ def perturb_folder(
                 out.wav[name] = folder.wav[recording]
                 continue
             target = audio_path(out_dir, name, "flac")
-            jobs.append(Job(folder.wav[recording], 0.0, None, target, factor=factor))
+            chosen = channel or folder.channel_of(recording)
+            jobs.append(
+                Job(folder.wav[recording], 0.0, None, target, factor=factor, channel=chosen)
+            )
             names.append(name)
     remove_leftovers(out_dir)
-    reasons = {}
+    reasons, measures = {}, {}
     for name, job, result in zip(
         names, jobs, run_jobs(jobs, nj, f"Change speed of {in_dir}"), strict=True
     ):
@@ -98,13 +106,14 @@ def perturb_folder(
             if name in out.wav:
                 raise UserError(f"{in_dir}/wav.scp: {name!r} would be there twice; rename it")
             out.wav[name] = job.target
+            measures[name] = result.measures
         else:
             reasons[name] = result.reason
 
     for factor, word in factors.items():
         prefix = _prefix(factor, word)
         for utt in folder.utterances:
-            recording = utt if folder.segments is None else folder.segments[utt].recording
+            recording = folder.recording(utt)
             if prefix + recording in reasons:
                 dropped.append(
                     Dropped(prefix + utt, folder.where(utt), reasons[prefix + recording])
@@ -123,6 +132,7 @@ def perturb_folder(
     write_report(out_dir, carry_rows(in_dir, dropped, out.text))
     check_dropped(in_dir, out_dir, list(out.text), dropped, bad_audio)
     out.write(out_dir)
+    warn(in_dir, measures)
     total = len(factors) * len(folder.utterances)
     summary = f"{in_dir}: {len(folder.utterances)} utterances at {len(factors)} speeds: {total} in"
     return f"{summary}, {len(out.text)} kept" + dropped_summary(dropped, out_dir)

@@ -122,6 +122,13 @@ def _table() -> Iterator[Option]:
     yield option("speed_perturb_factors", "", 'e.g. "0.9 1.0 1.1"')
     yield option("audio_format", "flac", "flac or wav", choices=("flac", "wav"))
     yield option("fs", "16k", "sampling rate", **one)
+    yield option(
+        "channel",
+        "0",
+        "of recordings with several the channel to take, from 1; 0: what reco2file_and_channel "
+        "says, else their average",
+        "count",
+    )
     yield option("min_wav_duration", "0.1", "seconds; training and validation only", "number")
     yield option("max_wav_duration", "20", "seconds; training and validation only", "number")
     yield option(

@@ -33,6 +33,8 @@ STAGES: dict[int, tuple[str, Stage]] = {}
 
 # All that a data folder is known by; some may be absent.
 ALL_DATA_FILES = (*DATA_FILES, "segments", "utt2lang", "utt2num_samples")
+# What the audio is made of, besides.
+AUDIO_FILES = (*ALL_DATA_FILES, "reco2file_and_channel")
 # Of a training's config these do not change its statistics. Of the encoder its class and input
 # layer matter: they say whether a text fits its frames; and whether there is CTC, for which it
 # must fit.
@@ -126,9 +128,9 @@ def perturb_speed(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
     yield Task(
         f"speed perturbation of {o.train_set}",
         command("perturb_speed", source, target, "--factors", o.speed_perturb_factors)
-        + ["--nj", o.nj, "--bad_audio", o.bad_audio],
+        + ["--nj", o.nj, "--bad_audio", o.bad_audio, *_channel(o)],
         n.datadir,
-        inputs=in_folder(source, *ALL_DATA_FILES),
+        inputs=in_folder(source, *AUDIO_FILES),
         outputs=in_folder(target, *DATA_FILES),
     )
 
@@ -142,9 +144,9 @@ def format_audio(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
         yield Task(
             f"format audio of {name}",
             command("format_audio", source, target, "--fs", o.fs, "--nj", o.nj, *keep)
-            + ["--audio_format", o.audio_format, "--bad_audio", o.bad_audio],
+            + ["--audio_format", o.audio_format, "--bad_audio", o.bad_audio, *_channel(o)],
             n.dumpdir,
-            inputs=in_folder(source, *ALL_DATA_FILES),
+            inputs=in_folder(source, *AUDIO_FILES),
             outputs=in_folder(target, *DATA_FILES, "utt2num_samples"),
         )
 
@@ -398,6 +400,10 @@ def _shapes(folder: str, *names: str) -> list[str]:
 def _devices(o: Options) -> list[str]:
     # Under torchrun each process owns one GPU, and ESPnet must not start processes of its own.
     return ["--ngpu", str(min(int(o.ngpu), 1)), "--multiprocessing_distributed", "false"]
+
+
+def _channel(o: Options) -> list[str]:
+    return ["--channel", o.channel] if int(o.channel) else []
 
 
 def _nlsyms(o: Options) -> list[str]:

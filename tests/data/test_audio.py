@@ -1,14 +1,16 @@
 import errno
 import os
+import tracemalloc
 
 import numpy as np
 import pytest
 import soundfile
+from encoded import encode, flac_of_length
 
 from mambaasr.data.audio import (
     AudioError,
     audio_problems,
-    finished_samples,
+    finished,
     read_audio,
     resample,
     write_audio,
@@ -55,7 +57,7 @@ def test_a_header_that_counts_itself_as_sound(tmp_path):
     for extra, fine in [(44, True), (46, False)]:
         content[place : place + 4] = (32000 + extra).to_bytes(4, "little")
         (tmp_path / "a.wav").write_bytes(content)
-        assert finished_samples(tmp_path / "a.wav", "x") is None
+        assert finished(tmp_path / "a.wav", "x") is None
         if fine:
             assert len(read_audio(tmp_path / "a.wav")[0]) == 16000
         else:
@@ -80,6 +82,109 @@ def test_mp3(tmp_path):
     (tmp_path / "a.mp3").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(AudioError, match="truncated"):
         read_audio(tmp_path / "a.mp3")
+
+
+def noisy(seconds, rate=16000):
+    """A sine, then soft noise: a variable bit rate has reason to vary."""
+    noise = 0.001 * np.random.default_rng(0).standard_normal(int(rate * seconds / 2))
+    return np.concatenate([sine(440, rate, seconds / 2), noise]).astype("f4")
+
+
+def test_mp3_of_variable_bit_rate_that_does_not_say_its_length(tmp_path):
+    path = tmp_path / "a.mp3"
+    encode(path, noisy(20), 16000, "libmp3lame", {"write_xing": "0"}, flags="+qscale")
+    assert soundfile.info(path).duration < 15  # libsndfile stops at its guess
+    samples, rate = read_audio(path)
+    assert rate == 16000 and 0 <= len(samples) / rate - 20 < 0.15
+    part, _ = read_audio(path, 17.5, 18)
+    np.testing.assert_array_equal(part, samples[280000:288000])
+    for start in (21, 19):
+        with pytest.raises(AudioError, match="leaves the recording, which lasts 20.0"):
+            read_audio(path, start, 22)
+    # What begins and ends anywhere, as a recorded stream, is read to its last whole frame.
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2 + 7])
+    assert len(read_audio(path)[0]) > len(samples) / 3
+    path.write_bytes(whole[: len(whole) // 2] + bytes(1500) + whole[len(whole) // 2 + 1500 :])
+    with pytest.raises(AudioError, match="Invalid data found when processing input after"):
+        read_audio(path)
+
+
+def test_flac_that_does_not_say_its_length(tmp_path):
+    samples = noisy(10) + 0.01
+    soundfile.write(tmp_path / "a.flac", samples, 16000)
+    content = flac_of_length((tmp_path / "a.flac").read_bytes(), 0)
+    expected, _ = read_audio(tmp_path / "a.flac")
+    (tmp_path / "a.flac").write_bytes(content)
+    np.testing.assert_array_equal(read_audio(tmp_path / "a.flac")[0], expected)
+    np.testing.assert_array_equal(
+        read_audio(tmp_path / "a.flac", 9, 9.5)[0], expected[144000:152000]
+    )
+    third = len(content) // 3
+    for damaged, what in [
+        (content[:third], "Invalid data"),
+        (content[:third] + content[-third:], "s are missing after"),
+    ]:
+        (tmp_path / "a.flac").write_bytes(damaged)
+        with pytest.raises(AudioError, match=what):
+            read_audio(tmp_path / "a.flac")
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"), [("a.m4a", "aac"), ("a.mp4", "aac"), ("a.webm", "libopus"), ("a.aac", "aac")]
+)
+def test_other_containers(tmp_path, name, codec):
+    path = tmp_path / name
+    rate = 48000 if codec == "libopus" else 16000
+    muxer = {"movflags": "faststart"} if name == "a.mp4" else None
+    encode(path, sine(440, rate, 4), rate, codec, muxer)
+    samples, found = read_audio(path)
+    assert found == rate and abs(len(samples) / rate - 4) < 0.2
+    assert loudest(samples, rate) == pytest.approx(440, abs=2)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    if name != "a.aac":  # a stream without a header
+        with pytest.raises(AudioError, match="not readable, or truncated|truncated: .* promised"):
+            read_audio(path)
+
+
+def test_a_header_that_promises_too_much_allocates_nothing(tmp_path):
+    soundfile.write(tmp_path / "a.flac", sine(), 16000)
+    content = (tmp_path / "a.flac").read_bytes()
+    (tmp_path / "a.flac").write_bytes(flac_of_length(content, (1 << 36) - 1))
+    soundfile.write(tmp_path / "a.mp3", sine(), 16000)
+    content = bytearray((tmp_path / "a.mp3").read_bytes())
+    place = content.index(b"Xing" if b"Xing" in content else b"Info") + 8
+    content[place : place + 4] = b"\x7f\xff\xff\xff"
+    (tmp_path / "a.mp3").write_bytes(content)
+    tracemalloc.start()
+    try:
+        for name in ("a.flac", "a.mp3"):
+            with pytest.raises(AudioError, match="truncated"):
+                read_audio(tmp_path / name)
+        assert tracemalloc.get_traced_memory()[1] < 100e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_what_names_other_files_is_not_followed(tmp_path):
+    encode(tmp_path / "a.m4a", sine(), 16000, "aac")
+    (tmp_path / "list.mp4").write_text(
+        f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{tmp_path}/a.m4a\n#EXT-X-ENDLIST\n"
+    )
+    with pytest.raises(AudioError, match="list.mp4: not readable"):
+        read_audio(tmp_path / "list.mp4")
+
+
+@pytest.mark.parametrize("error", [ValueError("odd"), RuntimeError("odd"), MemoryError()])
+def test_whatever_a_decoder_raises_is_the_files_fault(tmp_path, monkeypatch, error):
+    def broken(*args, **kwargs):
+        raise error
+
+    soundfile.write(tmp_path / "a.wav", sine(), 16000)
+    monkeypatch.setattr(soundfile.SoundFile, "read", broken)
+    with pytest.raises(AudioError, match="a.wav: (not readable|too long for the memory)"):
+        read_audio(tmp_path / "a.wav")
 
 
 def test_wav_of_a_pipe_has_no_length_in_its_header(tmp_path):
@@ -153,25 +258,25 @@ def test_written_audio_comes_back(tmp_path, audio_format):
     again, rate = read_audio(path)
     assert rate == 16000 and soundfile.info(path).subtype == "PCM_16"
     np.testing.assert_allclose(again, np.clip(samples, -1, 1), atol=2**-15)
-    assert finished_samples(path, "made by a test") == 16002
-    assert finished_samples(path, "made by another") is None
+    assert finished(path, "made by a") == (16002, " test")
+    assert finished(path, "made by another") is None
 
 
 def test_unfinished_files(tmp_path):
-    assert finished_samples(tmp_path / "a.flac", "x") is None
+    assert finished(tmp_path / "a.flac", "x") is None
     rng = np.random.default_rng(0)
     write_audio(tmp_path / "a.flac", 0.1 * rng.standard_normal(32000), 16000, "flac", "x")
     whole = (tmp_path / "a.flac").read_bytes()
     for size in (0, 100, len(whole) // 2, len(whole) - 10):
         (tmp_path / "a.flac").write_bytes(whole[:size])
-        assert finished_samples(tmp_path / "a.flac", "x") is None
+        assert finished(tmp_path / "a.flac", "x") is None
 
 
 def test_full_disk(tmp_path, monkeypatch):
-    def full(descriptor):
+    def full(old, new):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(os, "replace", full)
     with pytest.raises(UserError, match="a.flac: cannot be written: No space left on device"):
         write_audio(tmp_path / "a.flac", sine(), 16000)
     assert list(tmp_path.iterdir()) == []

@@ -2,12 +2,15 @@
 
 import importlib.util
 import sys
+import types
 
 import corpora
 import pytest
 
 from mambaasr.data.corpora import prepare_sets
+from mambaasr.data.dropped import read_report
 from mambaasr.data.folder import DataFolder
+from mambaasr.data.format import format_folder
 from mambaasr.errors import UserError
 
 pytestmark = pytest.mark.skipif(
@@ -95,11 +98,108 @@ def test_what_is_not_there_is_named(tmp_path, name, sets, message):
     assert not list((tmp_path / "data").glob("[a-z]*"))
 
 
-def test_a_damaged_file_is_named(tmp_path):
-    root = corpora.librispeech(tmp_path / "LibriSpeech", ["test-clean"])
-    (root / "test-clean/19/198/19-198-0001.flac").write_bytes(b"fLaC and no more")
-    with pytest.raises(UserError, match="19-198-0001.flac"):
-        prepare_sets("librispeech", root, {"a": ["test-clean"]}, tmp_path / "data")
+@pytest.mark.parametrize(
+    ("name", "make", "part", "file", "nj"),
+    [
+        (
+            "librispeech",
+            lambda root: corpora.librispeech(root, ["dev-clean"]),
+            "dev-clean",
+            "*1.flac",
+            1,
+        ),
+        ("aishell", corpora.aishell, "dev", "dev/S0724/*123.wav", 1),
+        (
+            "mls",
+            lambda root: corpora.mls(root, ("german", "dutch"), 2),
+            "dutch-dev",
+            "mls_dutch/dev/**/*0.flac",
+            2,
+        ),
+        ("spgispeech", lambda root: corpora.spgispeech(root, 2), "val", "val/**/2.wav", 1),
+        ("tedlium3", corpora.tedlium, "dev", "dev/sph/*.sph", 1),
+    ],
+)
+@pytest.mark.parametrize("content", [b"", b"RIFF and no more"])
+def test_a_damaged_file_ends_nothing(tmp_path, caplog, name, make, part, file, nj, content):
+    root = make(tmp_path / "corpus")
+    (damaged,) = root.rglob(file)
+    damaged.write_bytes(content)
+    prepare_sets(name, root, {"a": [part]}, tmp_path / "data", nj)
+    assert f"1 files that cannot be read (first {damaged})" in caplog.text
+    folder = DataFolder.read(tmp_path / "data/a")
+    assert len(folder.utterances) == 2
+    if name != "tedlium3":  # one talk
+        assert folder.segments is None
+        format_folder(tmp_path / "data/a", tmp_path / "dump", 16000, keep_references=True)
+        (row,) = read_report(tmp_path / "dump")
+        assert str(damaged) in row.reason
+        assert len(DataFolder.read(tmp_path / "dump").text) == 2
+
+
+def giga(root, monkeypatch, texts, error=None):
+    """Write a corpus like GigaSpeech, and stand in for the package that lists it."""
+
+    class GigaSpeech:
+        def __init__(self, folder):
+            self.gigaspeech_dataset_dir = folder
+
+        def audios(self, part):
+            for number, text in enumerate(texts):
+                if error is not None and number == 3:
+                    raise error
+                segment = {
+                    "sid": f"Y{number}_S0",
+                    "begin_time": 0.0,
+                    "end_time": 0.25,
+                    "speaker": "N/A",
+                    "text_tn": text,
+                }
+                yield {
+                    "aid": f"Y{number}",
+                    "path": f"audio/Y{number}.opus",
+                    "sample_rate": 16000,
+                    "channels": 1,
+                    "duration": 0.3,
+                    "segments": [segment],
+                }
+
+    module = types.ModuleType("speechcolab.datasets.gigaspeech")
+    module.GigaSpeech = GigaSpeech
+    for name in ("speechcolab", "speechcolab.datasets"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr("lhotse.recipes.gigaspeech.is_module_available", lambda name: True)
+    root.mkdir(exist_ok=True)
+    return root
+
+
+def test_a_stopped_preparation_leaves_nothing_that_counts(tmp_path, monkeypatch):
+    texts = [f"NUMBER {number}" for number in range(6)]
+    for error, seen in ((KeyError("aid"), UserError), (KeyboardInterrupt(), KeyboardInterrupt)):
+        root = giga(tmp_path / "giga", monkeypatch, texts, error)
+        with pytest.raises(seen):
+            prepare_sets("gigaspeech", root, {"train": ["XS"]}, tmp_path / "data")
+        assert not (tmp_path / "data/train").exists()
+    giga(root, monkeypatch, texts)
+    assert prepare_sets("gigaspeech", root, {"train": ["XS"]}, tmp_path / "data") == {"train": 6}
+    giga(root, monkeypatch, [*texts[:5], "CORRECTED"])
+    prepare_sets("gigaspeech", root, {"train": ["XS"]}, tmp_path / "data")
+    assert DataFolder.read(tmp_path / "data/train").text["Y5_S0"] == "CORRECTED"
+    assert [path.name for path in (tmp_path / "data/.lhotse").iterdir()] == ["gigaspeech"]
+
+
+def test_corrected_transcripts_and_another_corpus_come_through(tmp_path):
+    sets = {"dev": ["german-dev"]}
+    for text, name in (("als es anfing", "a"), ("als es endete", "a"), ("zuletzt", "b")):
+        root = tmp_path / name
+        if not root.is_dir():
+            corpora.mls(root, ("german",))
+        (root / "mls_german/dev/transcripts.txt").write_text(f"10_20_000000\t{text}\n")
+        prepare_sets("mls", root, sets, tmp_path / "data")
+        folder = DataFolder.read(tmp_path / "data/dev")
+        assert list(folder.text.values()) == [text]
+        assert folder.wav["de-10_20_000000"].startswith(f"{root}/")
 
 
 def test_without_lhotse_it_says_what_to_install(tmp_path, monkeypatch):

@@ -1,11 +1,13 @@
 import errno
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import soundfile
 
 from mambaasr.data import format as data_format
+from mambaasr.data.audio import audio_problems
 from mambaasr.data.dropped import read_report
 from mambaasr.data.folder import DataFolder
 from mambaasr.data.format import format_folder
@@ -78,14 +80,14 @@ def test_other_code_makes_all_anew_and_equal_audio_keeps_its_time(sines, tmp_pat
     assert times(out) == first
     assert "3 kept (3 were there already)" in format_folder(path, out, 16000)
     monkeypatch.setattr(data_format, "code_of", lambda command: {"mambaasr/data/format.py": "3"})
-    read = data_format.read_audio
+    read = data_format.read_sound
     quieter = {f"{tmp_path}/corpus/1.wav": 0.5}
 
     def mended(source, *stretch):
-        samples, rate = read(source, *stretch)
-        return samples * quieter.get(str(source), 1.0), rate
+        sound = read(source, *stretch)
+        return replace(sound, samples=sound.samples * quieter.get(str(source), 1.0))
 
-    monkeypatch.setattr(data_format, "read_audio", mended)
+    monkeypatch.setattr(data_format, "read_sound", mended)
     assert "3 kept (0 were there already)" in format_folder(path, out, 16000)
     assert {utt for utt, time in times(out).items() if time != first[utt]} == {"utt1"}
 
@@ -148,15 +150,16 @@ def test_all_audio_bad(sines, tmp_path):
 
 def test_full_disk_then_room_again(sines, tmp_path, monkeypatch):
     path, out = sines(), tmp_path / "dump"
-    calls = []
+    calls, rename = [], os.replace
 
-    def full(descriptor):
-        calls.append(descriptor)
+    def full(old, new):
+        calls.append(new)
         if len(calls) > 2:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        rename(old, new)
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", full)
+        patch.setattr(os, "replace", full)
         with pytest.raises(UserError, match="utt2.flac: cannot be written: No space left"):
             format_folder(path, out, 16000)
     assert not (out / "wav.scp").exists()
@@ -193,3 +196,87 @@ def test_ids_that_are_no_file_names(sines, tmp_path):
     assert all(
         os.path.realpath(p).startswith(f"{tmp_path}/dump/audio/") for p in folder.wav.values()
     )
+
+
+def test_the_disk_gets_a_set_at_once(sines, tmp_path, monkeypatch):
+    path, order = sines(n=8), []
+    rename = os.replace
+
+    def renamed(old, new):
+        order.append(os.path.basename(new))
+        rename(old, new)
+
+    monkeypatch.setattr(os, "replace", renamed)
+    monkeypatch.setattr(os, "sync", lambda: order.append("sync"))
+    synced = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    format_folder(path, tmp_path / "dump", 16000)
+    assert order.count("sync") == 1 and len(synced) < 8
+    assert sorted(order[: order.index("sync")]) == [f"utt{i}.flac" for i in range(8)]
+    assert order.index("wav.scp") > order.index("sync")
+
+
+def calls_of_two_speakers(path, tmp_path):
+    """Make three of a folder's four recordings stereo: a call, a copy, an inverted pair."""
+    waves = [soundfile.read(tmp_path / f"corpus/{i}.wav")[0] for i in range(4)]
+    for i, right in ((0, waves[3]), (1, waves[1] * 1.001), (2, -waves[2])):
+        stereo = np.stack([waves[i], right], 1)
+        soundfile.write(tmp_path / f"corpus/{i}.wav", stereo, 16000, subtype="FLOAT")
+    return waves
+
+
+def test_channels_that_differ_are_reported_and_chosen(sines, tmp_path, caplog):
+    path, out = sines(), tmp_path / "dump"
+    waves = calls_of_two_speakers(path, tmp_path)
+    for _ in range(2):  # a rerun, too, that keeps the files
+        caplog.clear()
+        format_folder(path, out, 16000)
+        first, second = caplog.messages
+        assert "channels that differ were averaged in 1 of 4 (first utt0)" in first
+        assert "next to nothing is left in 1 of 4 (first utt2)" in second
+
+    def written(name):
+        folder = DataFolder.read(tmp_path / name)
+        assert folder.channels is None
+        return [soundfile.read(folder.wav[utt])[0] for utt in folder.utterances]
+
+    caplog.clear()
+    format_folder(path, tmp_path / "second", 16000, channel=2)
+    expected = [waves[3], waves[1], -waves[2], waves[3]]
+    np.testing.assert_allclose(written("second"), expected, atol=1e-3)
+    (path / "reco2file_and_channel").write_text("utt0 call B\nutt2 pair 1\nutt3 mono B\n")
+    format_folder(path, tmp_path / "table", 16000)
+    expected = [waves[3], waves[1], waves[2], waves[3]]
+    np.testing.assert_allclose(written("table"), expected, atol=1e-3)
+    assert not caplog.messages
+    (path / "reco2file_and_channel").write_text("utt0 call 3\n")
+    assert "3 kept" in format_folder(path, tmp_path / "none", 16000)
+    (row,) = read_report(tmp_path / "none")
+    assert "no channel 3: it has 2" in row.reason
+    (path / "reco2file_and_channel").write_text("utt0 call left\n")
+    with pytest.raises(UserError, match="reco2file_and_channel:1: .*is no name and channel"):
+        format_folder(path, tmp_path / "none", 16000)
+
+
+def test_clipping_and_a_lower_rate_are_reported(sines, tmp_path, caplog):
+    path = sines(rate=8000)
+    wave, _ = soundfile.read(tmp_path / "corpus/1.wav")
+    soundfile.write(tmp_path / "corpus/1.wav", np.clip(4 * wave, -1, 1), 8000)
+    format_folder(path, tmp_path / "dump", 16000)
+    assert "audio below 16000 Hz in 4 of 4" in caplog.messages[0]
+    assert "of the samples at full scale in 1 of 4 (first utt1)" in caplog.messages[1]
+
+
+def test_an_exception_on_one_utterance_is_its_own(sines, tmp_path, monkeypatch):
+    path, read = sines(), soundfile.SoundFile.read
+
+    def broken(self, *args, **kwargs):
+        if str(self.name).endswith("corpus/2.wav"):
+            raise ValueError("seek beyond 2^63")
+        return read(self, *args, **kwargs)
+
+    monkeypatch.setattr(soundfile.SoundFile, "read", broken)
+    assert "3 kept" in format_folder(path, tmp_path / "dump", 16000)
+    (row,) = read_report(tmp_path / "dump")
+    assert row.utt == "utt2" and "ValueError: seek beyond" in row.reason
+    assert [problem.key for problem in audio_problems(DataFolder.read(path))] == ["utt2"]

@@ -37,6 +37,24 @@ def test_recorded_speech(an4, tmp_path):
     assert len(after.utterances) == 36
 
 
+def test_the_channel_that_is_chosen_is_perturbed(sines, tmp_path, caplog):
+    path = sines(n=2)
+    waves = [soundfile.read(tmp_path / f"corpus/{i}.wav")[0] for i in range(2)]
+    soundfile.write(tmp_path / "corpus/0.wav", np.stack(waves, 1), 16000)
+    perturb_folder(path, tmp_path / "sp", "0.5 1")
+    assert "channels that differ were averaged in 1 of 2 (first sp0.5-utt0)" in caplog.text
+    caplog.clear()
+    (path / "reco2file_and_channel").write_text("utt0 call B\n")
+    for name, channel in (("table", None), ("option", 2)):
+        perturb_folder(path, tmp_path / name, "0.5 1", channel=channel)
+        format_folder(tmp_path / name, tmp_path / "dump", 16000, channel=channel)
+        folder = DataFolder.read(tmp_path / "dump")
+        slow, fast = (soundfile.read(folder.wav[utt])[0] for utt in ("sp0.5-utt0", "utt0"))
+        np.testing.assert_allclose(slow, change_speed(waves[1], 0.5), atol=1e-3)
+        np.testing.assert_allclose(fast, waves[1], atol=1e-3)
+    assert not caplog.messages
+
+
 def test_segments_follow(sines, tmp_path):
     path = sines(n=2)
     (path / "wav.scp").write_text(f"rec {tmp_path}/corpus/0.wav\n")

@@ -54,22 +54,26 @@ def tedlium(root):
     return root
 
 
-def spgispeech(root):
+def spgispeech(root, utterances=1):
     """Write ``spgispeech/PART/CALL/N.wav`` and ``PART.csv``."""
     for part in ("train", "val"):
-        write_audio(root / "spgispeech" / part / "07a785" / "1.wav")
-        (root / f"{part}.csv").write_text(
-            "wav_filename|wav_filesize|transcript\n07a785/1.wav|9644|We're up 3%, Tom.\n"
-        )
+        lines = ["wav_filename|wav_filesize|transcript\n"]
+        for number in range(1, utterances + 1):
+            write_audio(root / "spgispeech" / part / "07a785" / f"{number}.wav")
+            lines.append(f"07a785/{number}.wav|9644|We're up 3%, Tom.\n")
+        (root / f"{part}.csv").write_text("".join(lines))
     return root
 
 
-def mls(root, languages):
+def mls(root, languages, utterances=1):
     """Write ``mls_LANGUAGE/SPLIT/{audio/SPEAKER/BOOK,transcripts.txt}`` and ``metainfo.txt``."""
     for name in languages:
         home = root / f"mls_{name}"
         for split in ("train", "dev", "test"):
-            write_audio(home / split / "audio/10/20/10_20_000000.flac")
-            (home / split / "transcripts.txt").write_text("10_20_000000\tals es anfing\n")
+            names = [f"10_20_{number:06d}" for number in range(utterances)]
+            for name in names:
+                write_audio(home / split / f"audio/10/20/{name}.flac")
+            lines = [f"{name}\tals es anfing\n" for name in names]
+            (home / split / "transcripts.txt").write_text("".join(lines))
         (home / "metainfo.txt").write_text(" SPEAKER | GENDER | PARTITION\n 10 | F | train\n")
     return root

@@ -1,0 +1,127 @@
+"""Audio that libsndfile reads wrongly or not at all, read by FFmpeg's libraries (PyAV).
+
+That is MP3, whose length libsndfile takes from a guess where the file does not say it (streams,
+cut files of variable bit rate); FLAC whose header has no length, as encoders write it into a pipe;
+and M4A, MP4, WebM, Matroska and AAC.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    import numpy as np
+
+# Nothing that names further files or addresses, such as a playlist, is opened.
+_FORMATS = "mp3,flac,mov,matroska,aac"
+# A container's duration is rounded, and may count what an encoder adds before and behind [s].
+_SLACK = 0.1
+# An MP3 frame that says how many others there are, and how long it and its tag may be.
+_COUNTED = re.compile(rb"(?:Xing|Info)\0\0\0[\x01\x03\x05\x07\x09\x0b\x0d\x0f]|VBRI")
+_FIRST_FRAME = 2048
+
+
+class Damaged(Exception):
+    """What cannot be decoded or is missing; the message says where."""
+
+
+class Stream:
+    """The first audio stream of a file.
+
+    Every packet must decode, and follow its neighbour in time: a hole is an error, whatever a
+    player would make of it. An MP3 without a count of its frames, such as a piece of a broadcast,
+    ends with its last whole frame: nobody can tell what was behind it.
+
+    Attributes:
+        rate: sampling rate [Hz].
+        channels: number of channels.
+        frames: how many samples a channel the file promises; None where it does not say,
+            until reading has come to the end.
+        slack: how many of them may be missing.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        import av
+
+        with ExitStack() as stack:
+            # An open file, because FFmpeg takes much for an address that is a name on disk.
+            file = stack.enter_context(open(path, "rb"))
+            try:
+                container = av.open(file, options={"format_whitelist": _FORMATS})
+            except av.FFmpegError as error:
+                raise Damaged(str(error.strerror)) from error
+            self._container = stack.enter_context(container)
+            if not self._container.streams.audio:
+                raise Damaged("there is no audio in it")
+            self._stream = self._container.streams.audio[0]
+            self.rate, self.channels = self._stream.rate, self._stream.channels
+            self.frames = self._promised(_counted(path))
+            self.slack = round(_SLACK * self.rate)
+            self._stack = stack.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def _promised(self, counted: bool) -> int | None:
+        import av
+
+        # FFmpeg divides an MP3's size by its first frame's where there is no count.
+        if self._container.format.name == "mp3" and not counted:
+            return None
+        if self._stream.duration:
+            return round(self._stream.duration * self._stream.time_base * self.rate)
+        # Beside a picture the sound may be the shorter one.
+        if self._container.duration and len(self._container.streams) == 1:
+            return round(self._container.duration / av.time_base * self.rate)
+        return None
+
+    def blocks(self, first: int, last: int | None) -> Iterator["np.ndarray"]:
+        """Yield float32 ``(time, channel)`` from one sample to another, or to the end.
+
+        All that lies before is decoded too: an index in the file may be wrong.
+        """
+        import av
+
+        resampler = av.AudioResampler(format="fltp")
+        done, begin = 0, None
+        try:
+            for frame in self._container.decode(self._stream):
+                if frame.pts is not None:
+                    time = frame.pts * frame.time_base
+                    begin = time if begin is None else begin
+                    hole = float(time - begin) - done / self.rate
+                    if hole > _SLACK:
+                        raise Damaged(f"{hole:.2f} s are missing after {done / self.rate:.2f} s")
+                for part in resampler.resample(frame):
+                    block = part.to_ndarray().T
+                    if part.sample_rate != self.rate or block.shape[1] != self.channels:
+                        raise Damaged(f"rate or channels change after {done / self.rate:.2f} s")
+                    lower, done = done, done + len(block)
+                    if done > first:
+                        yield block[max(0, first - lower) : None if last is None else last - lower]
+                    if last is not None and done >= last:
+                        return
+            if self.frames is None:
+                self.frames = done
+        except (av.FFmpegError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise Damaged(f"{reason} after {done / self.rate:.2f} s") from error
+
+
+def _counted(path: str | Path) -> bool:
+    """Whether an MP3 says how many frames it has (tags of Xing, LAME and Fraunhofer)."""
+    with open(path, "rb") as file:
+        tag = file.read(10)
+        if tag[:3] == b"ID3":
+            size = 0
+            for byte in tag[6:10]:
+                size = size << 7 | byte & 0x7F
+            file.seek(10 + size)
+        else:
+            file.seek(0)
+        return bool(_COUNTED.search(file.read(_FIRST_FRAME)))
