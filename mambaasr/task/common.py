@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from mambaasr import espnet_compat
+from mambaasr.config.beside import keep_beside, resolve
 from mambaasr.config.read import Config
 from mambaasr.errors import UserError
 from mambaasr.task import checkpoints, optim
@@ -68,6 +69,8 @@ class SafeTask:
         missing = [name for name in args.required if getattr(args, name) is None]
         if missing:
             raise UserError(f"give {', '.join(f'--{name}' for name in missing)}; see --help")
+        if args.config is not None:  # it may be that of a trained model
+            resolve(vars(args), Path(args.config).parent)
         _check_files(args)
         cls.prepare(args)
         _make_absolute(args)
@@ -96,6 +99,8 @@ class SafeTask:
             stack.enter_context(espnet_compat.initial_weights_loaded_by(_load_checked))
             if args.collect_stats:
                 stack.enter_context(_our_statistics(args))
+            else:
+                stack.enter_context(espnet_compat.writing_config_by(keep_beside))
             stack.enter_context(_named_losses_of_workers(args))
             super().main_worker(args)
 
@@ -277,7 +282,7 @@ def _check_no_pipes(path):
 
 
 def _make_absolute(args):
-    """Make the paths that ESPnet writes into config.yaml mean the same from any folder."""
+    """Make paths mean the same from any folder; some are further changed by ``keep_beside``."""
     for name in _PATHS:
         if getattr(args, name, None) is not None:
             setattr(args, name, os.path.abspath(getattr(args, name)))
