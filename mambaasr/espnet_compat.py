@@ -234,13 +234,12 @@ def opening_configs_by(complete: Callable[[dict[str, Any], Path], None]) -> None
     def build_model_from_file(cls, config_file=None, model_file=None, device="cpu"):
         place = Path(config_file or model_file or "").parent
 
-        class Opened(cls):
-            @classmethod
-            def build_model(inner, args):
-                complete(vars(args), place)
-                return cls.build_model(args)
+        def build_model(args):
+            complete(vars(args), place)
+            return cls.build_model(args)
 
-        return theirs(Opened, config_file, model_file, device)
+        opened = type(cls.__name__, (cls,), {"build_model": staticmethod(build_model)})
+        return theirs(opened, config_file, model_file, device)
 
     task.build_model_from_file = classmethod(build_model_from_file)
 

@@ -19,6 +19,7 @@ from mambaasr.config.beside import keep_beside, resolve
 from mambaasr.config.read import Config
 from mambaasr.errors import UserError
 from mambaasr.task import checkpoints, optim
+from mambaasr.task.build import reason
 from mambaasr.task.log import write_log
 from mambaasr.task.trainer import Trainer, brief
 
@@ -169,7 +170,8 @@ def _building(args, what):
         logging.info(f"the {what} cannot be built", exc_info=True)
         source = getattr(args, "config", None) or "command line"
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-        raise UserError(f"{source}: the {what} cannot be built: {kind}{brief(error)}") from error
+        why = reason(error) if isinstance(error, AssertionError) else brief(error)
+        raise UserError(f"{source}: the {what} cannot be built: {kind}{why}") from error
 
 
 @contextlib.contextmanager
