@@ -73,6 +73,7 @@ def test_help_lists_every_option_with_its_value(capsys):
         (["--beam_size=5"], 'write --inference_args "--beam_size 5"'),
         (["--lr", "0.1"], 'write --asr_args "--optim_conf lr=0.1"'),
         (["--feats_type", "raw"], "stage 3 writes 16-bit audio"),
+        (["--k2_config", "x"], "there is no k2 decoder"),
         (["--zzzz", "x"], "unknown option --zzzz"),
         (["--stage stop_stage", "x"], "unknown option"),
         (["--x[$(touch pwned)]", "1"], "unknown option"),
@@ -106,6 +107,9 @@ def test_help_lists_every_option_with_its_value(capsys):
             "--asr_config conf/x.yaml: no such file; there are: train_asr",
         ),
         (["--encoder", "conf/x.yaml"], "--encoder conf/x.yaml: no such file"),
+        (["--encoder", "conf/encoder/conmamba"], "(did you mean conmamba_s or conmamba_l"),
+        # A path may leave the suffix out.
+        (["--asr_config", "conf/train_asr", "--asr_args=--nonsense"], "there is no option --nons"),
         (["--nlsyms_txt", "nowhere"], "--nlsyms_txt nowhere: no such file"),
         (["--text_prefix", "<|en|>"], "its words must be in a file --nlsyms_txt"),
         (["--bpe_char_cover", "all"], "--bpe_char_cover 'all' is not a number"),
@@ -173,6 +177,21 @@ def test_dry_run_touches_nothing(recipe, capsys):
     assert "data: would run: it was not done yet\n    local/data.sh --nj=" in text
     assert "decoding of test: would run: " in text and re.search(r"^free +\d", text, re.MULTILINE)
     assert sorted(recipe.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("stage", "message"),
+    [
+        ("4", "dump/raw/org/train/wav.scp: no such file: run stage 3 (format audio) first"),
+        ("5", "dump/raw/train/text: no such file: run stage 4 (filter) first"),
+        ("10", "dump/raw/train/wav.scp: no such file: run stage 4 (filter) first"),
+        ("12", "no such model (stage 11 makes them); there are: none"),
+        ("13", "dump/raw/test/text: no such file: run stage 3 (format audio) first"),
+    ],
+)
+def test_what_is_missing_names_the_stage_that_makes_it(stage, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        main([str(TEMPLATE), *NEEDED, "--stage", stage, "--stop_stage", stage])
 
 
 def test_statistics_follow_all_but_what_is_known_not_to_matter(recipe):
