@@ -141,10 +141,16 @@ def _run(o: Options, names: Names, recipe: Recipe, chosen: list[int]) -> int:
     for number, title, seconds in times:
         print_line(f"{number:5}  {title:22} {seconds:6.0f} s")
     print_line(f"all      {time.monotonic() - begun:.0f} s (each command: {o.expdir}/timings.tsv)")
-    log, results = f"{names.asr_exp}/train.log", f"{names.asr_exp}/RESULTS.md"
-    for what, path in (("model", names.asr_model), ("log", log), ("results", results)):
+    for what, name in (("model", ""), ("log", "train.log"), ("curves", "images")):
+        path = f"{names.asr_exp}/{name}" if name else names.asr_model
         if os.path.exists(path):
             print_line(f"{what:9}{path}")
+    results = Path(f"{names.asr_exp}/RESULTS.md")
+    if results.is_file():
+        print_line(f"results  {results}")
+        if 13 in chosen:  # last, as it is what the run was for
+            tables = results.read_text(encoding="utf-8").partition("\n## Origin")[0]
+            print_line(f"\n{tables.strip()}")
     return 0
 
 

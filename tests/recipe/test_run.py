@@ -228,3 +228,14 @@ def test_more_gpus_than_there_are(recipe, monkeypatch):
     monkeypatch.setattr("mambaasr.recipe.run.run", lambda task, *_: ran.append(task.stage))
     words = ["--ngpu", str(count), "--stage", "10", "--stop_stage", "10"]
     assert main([str(TEMPLATE), *NEEDED, *words]) == 0 and ran == [10]
+
+
+def test_a_run_ends_with_the_table_of_error_rates(recipe, monkeypatch, capsys):
+    monkeypatch.setattr("mambaasr.recipe.run.run", lambda task, *_: 0)
+    exp = recipe / "exp/asr_train_asr_raw_char"
+    (exp / "images").mkdir(parents=True)
+    (exp / "RESULTS.md").write_text("# asr\n\n| the table |\n\n## Origin\n\n- of it\n")
+    assert main([str(TEMPLATE), *NEEDED, "--stage", "13"]) == 0
+    last = capsys.readouterr().out.splitlines()[-6:]
+    assert last[:2] == [f"curves   exp/{exp.name}/images", f"results  exp/{exp.name}/RESULTS.md"]
+    assert last[2:] == ["", "# asr", "", "| the table |"]
