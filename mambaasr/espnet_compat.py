@@ -2,7 +2,7 @@
 
 Two of ESPnet's objects are changed where they are used: a task's parser, whose options take other
 actions (:mod:`mambaasr.task.common`), and a model's ``collect_feats`` while statistics are
-collected (:mod:`mambaasr.task.statistics`).
+collected (:mod:`mambaasr.task.statistics`). One is changed for good, by :func:`opening_configs_by`.
 
 Importing it stays light: what takes seconds, such as a task, is imported when its name is first
 asked for (``from mambaasr.espnet_compat import Trainer``), and without its noise.
@@ -18,6 +18,7 @@ import sys
 import types
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from espnet2.asr.ctc import CTC
@@ -50,6 +51,8 @@ __all__ = [
     "import_quietly",
     "initial_weights_loaded_by",
     "loss_of_transducer",
+    "opening_configs_by",
+    "writing_config_by",
 ]
 
 # name -> the module that it is imported from when it is first asked for
@@ -199,6 +202,49 @@ def initial_weights_loaded_by(
     """
     theirs = import_quietly(_TASK).load_pretrained_model
     return _patched(_TASK, load_pretrained_model=functools.partial(load, theirs))
+
+
+def writing_config_by(
+    change: Callable[[dict[str, Any], Path], dict[str, Any]],
+) -> contextlib.AbstractContextManager[None]:
+    """Let ESPnet's tasks write what ``change(config, folder)`` returns to config.yaml, in a block.
+
+    Args:
+        change: gets the options of the training, which stay as they are, and the folder.
+    """
+    theirs = import_quietly(_TASK).yaml_no_alias_safe_dump
+
+    def dump(values, stream, **options):
+        return theirs(change(values, Path(stream.name).parent), stream, **options)
+
+    return _patched(_TASK, yaml_no_alias_safe_dump=dump)
+
+
+def opening_configs_by(complete: Callable[[dict[str, Any], Path], None]) -> None:
+    """Let ESPnet's tasks complete a trained model's config before they build the model from it.
+
+    ESPnet resolves no path of config.yaml, so that each is seen from the current folder. A second
+    call changes nothing.
+
+    Args:
+        complete: ``complete(config, folder of config.yaml)``, which changes the config in place.
+    """
+    task = import_quietly(_TASK).AbsTask
+    theirs = task.build_model_from_file.__func__
+    if theirs.__module__ == __name__:
+        return
+
+    def build_model_from_file(cls, config_file=None, model_file=None, device="cpu"):
+        place = Path(config_file or model_file or "").parent
+
+        def build_model(args):
+            complete(vars(args), place)
+            return cls.build_model(args)
+
+        opened = type(cls.__name__, (cls,), {"build_model": staticmethod(build_model)})
+        return theirs(opened, config_file, model_file, device)
+
+    task.build_model_from_file = classmethod(build_model_from_file)
 
 
 def loss_of_transducer(

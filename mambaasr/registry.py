@@ -48,11 +48,15 @@ def load(target: str) -> type:
 def register() -> None:
     """Put every class into ESPnet's choices; a second call changes nothing.
 
+    Besides, the files that a trained model's ``config.yaml`` names are looked for beside it.
+
     ESPnet reads its choices when a parser is built and again in ``build_model``, so call this
     before a parser or a ``Speech2Text`` is made.
     """
     from mambaasr import espnet_compat
+    from mambaasr.config.beside import resolve
 
+    espnet_compat.opening_configs_by(resolve)
     for slot, classes in CLASSES.items():
         choices = espnet_compat.choices(slot)
         for name, target in classes.items():

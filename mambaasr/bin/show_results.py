@@ -1,4 +1,4 @@
-"""Show the error rates of an experiment, and write them as RESULTS.md."""
+"""Show the error rates of experiments, or write them, with their origin, as RESULTS.md."""
 
 import argparse
 import sys
@@ -12,7 +12,9 @@ def get_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
     parser = argparse.ArgumentParser(prog="mambaasr show_results", description=__doc__)
     parser.add_argument("exp", metavar="EXP", nargs="+", help="folders such as exp/asr_<tag>")
-    parser.add_argument("--output", metavar="RESULTS.md", help="file to write as well")
+    parser.add_argument(
+        "--output", metavar="RESULTS.md", help="write them there, with their origin"
+    )
     return parser
 
 
@@ -28,11 +30,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"nothing is scored in {', '.join(args.exp)}; run stages 12 and 13")
     for folder in sorted(set(args.exp) - set(scored)):
         print(f"{folder}: nothing is scored in it", file=sys.stderr)
-    text = "\n".join(results_page(folder) for folder in scored)
-    print(text, end="")
-    if args.output:
-        with atomic_write(args.output) as stream:
-            stream.write(text)
+    text = "\n".join(results_page(folder, bool(args.output)) for folder in scored)
+    if not args.output:
+        print(text, end="")
+        return 0
+    with atomic_write(args.output) as stream:
+        stream.write(text)
+    print(f"written: {args.output}")
     return 0
 
 

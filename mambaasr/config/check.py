@@ -14,6 +14,13 @@ from mambaasr.errors import UserError
 _TRUTH = dict.fromkeys(("y", "yes", "t", "true", "on", "1"), True)
 _TRUTH |= dict.fromkeys(("n", "no", "f", "false", "off", "0"), False)
 
+# ESPnet takes smaller ones, and fails or trains nothing, hours later.
+_LEAST = dict.fromkeys(
+    "max_epoch accum_grad batch_size batch_bins valid_batch_size valid_batch_bins "
+    "num_iters_per_epoch keep_nbest_models log_interval fold_length".split(),
+    1,
+) | dict.fromkeys(("num_workers", "seed", "ngpu", "patience"), 0)
+
 
 def check_training(config: Config, words: Sequence[str] = (), task: str = "asr") -> Config:
     """Check a merged config and further options as a training would.
@@ -123,29 +130,41 @@ def check_options(
             has = f"{owner} has" if keys else "there is"
             raise UserError(f"{where}{has} no option `{key}`{_nearest(key, options)}{chosen}")
         option = options.get(key, {})
-        value = written if keys else _typed(written, option)
-        if value is None:
-            continue
-        if "below" in option:
+        if "below" in option and written is not None:
             check_options(config, option["below"], (*keys, key), chosen)
-        kinds, kind = option.get("kinds", ()), type(value).__name__
-        if kinds and kind not in kinds and not (kind == "int" and "float" in kinds):
-            allowed = " or ".join(kinds).replace("bool", "true or false")
-            raise UserError(f"{where}{inside}`{key}` must be {allowed}, found {written!r}")
-        if value not in option.get("choices", [value]):
-            near = _nearest(value, option["choices"])
-            raise UserError(f"{where}{inside}{key} `{written}` is unknown{near}{chosen}")
+        listed = option.get("several") and isinstance(written, list)
+        for one in written if listed else [written]:
+            problem = _problem(key, one if keys else _typed(one, option), one, option)
+            if problem:
+                raise UserError(f"{where}{inside}{problem}{chosen}")
+
+
+def _problem(key, value, written, option):
+    """Say what is wrong with an option's value; an empty text where nothing is."""
+    if value is None:
+        return ""
+    kinds, kind = option.get("kinds", ()), type(value).__name__
+    if kinds and kind not in kinds and not (kind == "int" and "float" in kinds):
+        allowed = " or ".join(kinds).replace("bool", "true or false")
+        return f"`{key}` must be {allowed}, found {written!r}"
+    if value not in option.get("choices", [value]):
+        return f"{key} `{written}` is unknown{_nearest(value, option['choices'])}"
+    if isinstance(value, (int, float)) and value < option.get("least", value):
+        return f"`{key}` must be at least {option['least']}, found {written}"
+    return ""
 
 
 def describe_option(action: argparse.Action) -> dict[str, Any]:
     """Return what an option of a command line accepts; the form is a schema's."""
     several = action.nargs is not None or "Append" in type(action).__name__
-    if several or action.dest.endswith("_conf"):
+    found: dict[str, Any] = {"several": True} if several else {}
+    if action.dest.endswith("_conf"):
         return {"several": True}
     if action.choices:
-        return {"choices": list(action.choices)}
+        return found | {"choices": list(action.choices)}
     kinds = getattr(action.type, "__name__", "").replace("str2bool", "bool").split("_or_")
-    return {"kinds": kinds} if kinds[0] in ("int", "float", "bool") else {}
+    found |= {"kinds": kinds} if kinds[0] in ("int", "float", "bool") else {}
+    return found | ({"least": _LEAST[action.dest]} if action.dest in _LEAST else {})
 
 
 def _typed(value, option):

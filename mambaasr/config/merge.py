@@ -41,6 +41,34 @@ def dump(config: Mapping[str, Any]) -> str:
     )
 
 
+def differences(one: str, other: str, most: int = 4) -> list[str]:
+    """Name the options in which two yaml texts of configs differ, with both values.
+
+    Args:
+        one, other: the texts; [] where one of them is no config.
+        most: so many are named.
+    """
+    try:
+        flat = [_flat(_one_form(yaml.safe_load(text))) for text in (one, other)]
+    except (yaml.YAMLError, AttributeError):
+        return []
+    before, now = flat
+    found = [
+        f"{key}: {before.get(key, 'not given')}, now {now.get(key, 'not given')}"
+        for key in dict.fromkeys((*before, *now))
+        if before.get(key, ...) != now.get(key, ...)
+    ]
+    return found[:most] + ([f"{len(found) - most} more"] if len(found) > most else [])
+
+
+def _flat(config, above=""):
+    found = {}
+    for key, value in config.items():
+        inside = isinstance(value, dict) and value
+        found |= _flat(value, f"{above}{key}.") if inside else {f"{above}{key}": value}
+    return found
+
+
 def same_config(one: str, other: str) -> bool:
     """Whether two yaml texts are one config, whichever form gives the options of mixers.
 

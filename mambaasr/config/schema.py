@@ -36,9 +36,10 @@ def schema(task: str) -> dict[str, Any]:
 
     Returns:
         ``options``: those of the command line; ``slots``: name (encoder, optim, ...; ctc and
-        joint_net, whose class is fixed) -> {default, classes: yaml name -> options of the class}.
-        Options are name -> {required, several: whether it may be given again and again, kinds:
-        names of types, choices, below: options of a mapping}; ``**``: any other.
+        joint_net, whose class is fixed) -> {default, classes: yaml name -> options of the class,
+        targets: yaml name -> "module:Class"}.
+        Options are name -> {required, several: whether it has several values, kinds: names of
+        types, least, choices, below: options of a mapping}; ``**``: any other.
 
     Raises:
         UserError: ESPnet or one of our classes cannot be imported.

@@ -304,9 +304,10 @@ def _fingerprint(model: Model) -> dict[str, Any]:
 
 def _bpemodel_sha256(model: Model) -> str | None:
     """Return the digest of the option's sentencepiece model, or else of the config's."""
-    from mambaasr.config import read
+    from mambaasr.config import read, resolve
 
     given, trained = dict(model.options), read(model.train_config)
+    resolve(trained, Path(model.train_config).parent)
     kind, path = (given.get(key) or trained.get(key) for key in ("token_type", "bpemodel"))
     return _sha256(path) if kind == "bpe" and path else None
 

@@ -127,13 +127,15 @@ def _load(
     model_file: str | Path, config: str | Path, device: str
 ) -> tuple["torch.nn.Module", Callable[[str, dict[str, Any]], dict[str, Any]]]:
     """Return the model with its weights, and the preprocessor that makes tokens of a text."""
-    from mambaasr.config import read
+    from mambaasr.config import read, resolve
     from mambaasr.decode.load import check_device, fill, read_weights
     from mambaasr.task.lm import LMTask
 
     check_device(device)
     weights = read_weights(model_file)
-    args = argparse.Namespace(**read(config))
+    trained = read(config)
+    resolve(trained, Path(config).parent)
+    args = argparse.Namespace(**trained)
     args.config = str(config)
     if not hasattr(args, "lm"):
         raise UserError(f"{config}: not the config of a language model: it names no `lm`")

@@ -7,6 +7,11 @@ from mambaasr.config.schema import schema
 from mambaasr.decode.options import SEARCH
 
 _FROM_STAGE_3 = "stage 3 writes 16-bit audio and front ends read it"
+_NO_NGRAM = "n-gram models are not built yet; --use_lm true has a neural one"
+_NO_K2 = "there is no k2 decoder; --inference_args has the beam search's options"
+_NO_UPLOAD = "packing and uploading are not built yet"
+_FIXED = "its name is fixed, as models and decoders agree on it"
+_AS_THEY_ARE = "the training reads a set of any size as it is"
 # Options of ESPnet2's asr.sh -> what serves instead, or why there is none.
 ABSENT = {
     "feats_type": f"{_FROM_STAGE_3}: there is nothing to choose",
@@ -15,19 +20,32 @@ ABSENT = {
     "g2p": 'texts are trained on as they are: --asr_args "--g2p NAME"',
     "cleaner": "texts are trained on as they are; clean them in local/data.sh",
     "download_model": "decode with a trained model of yours: --asr_exp DIR",
-    "use_ngram": "n-gram models are not built yet; --use_lm true has a neural one",
-    "ngram_num": "n-gram models are not built yet; --use_lm true has a neural one",
-    "use_word_lm": "the language model has the tokens of the recognizer",
+    **dict.fromkeys(("use_ngram", "ngram_num", "ngram_exp", "inference_ngram"), _NO_NGRAM),
+    **dict.fromkeys(
+        ("use_word_lm", "word_vocab_size"), "the language model has the tokens of the recognizer"
+    ),
     "use_streaming": "streaming is not built yet",
-    "skip_packing": "packing is not built yet",
-    "skip_upload": "uploading is not built yet",
-    "hf_repo": "uploading is not built yet",
-    "num_splits_asr": "the training reads a set of any size as it is",
-    "num_splits_lm": "the training reads texts of any size as they are",
+    **dict.fromkeys(("skip_packing", "skip_upload", "skip_upload_hf", "hf_repo"), _NO_UPLOAD),
+    **dict.fromkeys(("num_splits_asr", "num_splits_lm"), _AS_THEY_ARE),
     "eval_valid_set": 'name it among the test sets: --test_sets "dev test"',
     "python": "the environment's is used: see tools/setup_env.sh",
+    "debug": "every stage prints its command, which you can run yourself: --dry_run true",
     "post_process_local_data_opts": "local/data.sh does it: --local_data_opts",
     "gpu_id": "CUDA_VISIBLE_DEVICES=N ./run.sh ...",
+    **dict.fromkeys(("oov", "blank", "sos_eos"), _FIXED),
+    "bpe_train_text": "BPE learns from the training set's transcripts: --train_set",
+    **dict.fromkeys(
+        ("use_k2", "k2_ctc_decoding", "k2_config", "num_paths", "nll_batch_size"), _NO_K2
+    ),
+    "use_nbest_rescoring": "the language model scores within the search: --use_lm true",
+    "batch_size": 'the training\'s is in its yaml, or --asr_args "--batch_size N"; the decoding '
+    "takes one utterance at a time, in --inference_nj processes",
+    "score_opts": "sclite is not needed; mambaasr score has what there is",
+    "local_score_opts": "there is no local/score.sh; mambaasr score scores what you like",
+    **dict.fromkeys(
+        ("asr_speech_fold_length", "asr_text_fold_length", "lm_fold_length"),
+        "80000 samples and 150 tokens, for batch_type: folded; batch_type: numel needs none",
+    ),
 }
 
 

@@ -497,10 +497,14 @@ def find_yaml(option: str, value: str, template: Path = TEMPLATE, recipe: Path =
     if not value:
         return value
     folder = Path("conf", option) if option in BLOCKS else Path("conf")
-    alone = "/" not in value
-    places = [folder, template / folder] if alone else [Path(value).parent]
+    places = [folder, template / folder]
     named = f"{value.removesuffix('.yaml')}.yaml"
-    for path in [value, *(f"{place}/{named}" for place in places)]:
+    tried = [value, named]
+    if "/" in value:
+        places.append(Path(value).parent)
+    else:
+        tried = [value, *(f"{place}/{named}" for place in places)]
+    for path in tried:
         if not (recipe / path).is_file():
             continue
         text = (recipe / path).read_text(encoding="utf-8", errors="replace")

@@ -2,19 +2,17 @@
 
 import contextlib
 import json
-import multiprocessing
 import os
 import shlex
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 from mambaasr.errors import UserError
+from mambaasr.recipe import checks
 from mambaasr.recipe import options as table
 from mambaasr.recipe.configs import load_configs
 from mambaasr.recipe.names import Names, make_names
@@ -54,15 +52,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     decodes = bool({12, 13} & set(chosen))
     asr, lm = load_configs(o, False, decodes)
     names, recipe = make_names(o, asr.model_file), Recipe(template, asr, lm)
+    # Whether the classes can be built takes seconds: asked where a training follows.
+    if _any_would_run({6, 7, 10, 11}, o, names, recipe, chosen):
+        checks.apart(load_configs, o, True, decodes)
     if o.dry_run:
         return _dry_run(o, names, recipe, chosen)
-    # Whether the classes can be built takes seconds: asked where a training follows, and in a
-    # process of its own, for the torch that it imports would lie in memory all the while.
-    if _trains(o, names, recipe, chosen):
-        if TRAININGS & set(chosen):  # the machine of the stages before may have no GPU
-            _check_devices(o)
-        with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
-            pool.submit(load_configs, o, True, decodes).result()
+    # The machine of the stages before may have no GPU.
+    trains = o.ngpu != "0" and _any_would_run(TRAININGS, o, names, recipe, chosen)
+    on_gpu = o.gpu_inference and _any_would_run({12}, o, names, recipe, chosen)
+    checks.check_devices(o, trains, on_gpu)
     return _run(o, names, recipe, chosen)
 
 
@@ -94,26 +92,32 @@ def tasks(number: int, o: Options, names: Names, recipe: Recipe) -> Iterator[Tas
             print_line(item)
 
 
-def _trains(o: Options, names: Names, recipe: Recipe, chosen: list[int]) -> bool:
-    """Whether a training, or what it starts from, is among the tasks that would run."""
-    for number in {6, 7, 10, 11} & set(chosen):
+def _any_would_run(
+    numbers: set[int], o: Options, names: Names, recipe: Recipe, chosen: list[int]
+) -> bool:
+    """Whether one of the tasks of some stages would run."""
+    for number in sorted(numbers & set(chosen)):
         for item in STAGES[number][1](o, names, recipe):
             if isinstance(item, Task) and (o.force or would_run(replace(item, stage=number))):
                 return True
     return False
 
 
-def _check_devices(o: Options) -> None:
-    """Refuse more GPUs than there are, before the stages that come first take their hours."""
-    if o.ngpu == "0":
+def _check_data(o: Options, names: Names, recipe: Recipe, chosen: list[int]) -> None:
+    """Refuse data that a later set's stage would refuse; say where a warm-up is too long.
+
+    Raises:
+        UserError: names every set that has a problem.
+    """
+    if not _any_would_run({2, 3}, o, names, recipe, chosen):
         return
-    code = "import torch; print(torch.cuda.device_count())"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    count = done.stdout.strip()
-    if count.isdigit() and int(count) < int(o.ngpu):
-        raise UserError(
-            f"--ngpu {o.ngpu}: torch sees {count} GPUs here; --ngpu 0 trains on the CPU"
-        )
+    train = names.data(o.train_set)
+    folders = [names.data(name) for name in (o.train_set, names.valid, *names.tests)]
+    sets = checks.apart(checks.look_at_sets, list(dict.fromkeys(folders)), train)
+    if sets.problems:
+        raise UserError("\n".join(sets.problems))
+    if 11 in chosen and (problem := checks.warm_up_problem(recipe.asr.whole, sets, o)):
+        print_line(f"warning: {problem}")
 
 
 def _run(o: Options, names: Names, recipe: Recipe, chosen: list[int]) -> int:
@@ -121,6 +125,8 @@ def _run(o: Options, names: Names, recipe: Recipe, chosen: list[int]) -> int:
     no_lm = not (o.use_lm or o.skip_train) and int(o.stage) < 9 and int(o.stop_stage) > 5
     for number in chosen:
         title, since = STAGES[number][0], time.monotonic()
+        if number > 1 and not (times and times[-1][0] > 1):  # stage 1 may have made it
+            _check_data(o, names, recipe, chosen)
         if no_lm and number > 8:
             print_line(_NO_LM)
             no_lm = False
@@ -135,10 +141,16 @@ def _run(o: Options, names: Names, recipe: Recipe, chosen: list[int]) -> int:
     for number, title, seconds in times:
         print_line(f"{number:5}  {title:22} {seconds:6.0f} s")
     print_line(f"all      {time.monotonic() - begun:.0f} s (each command: {o.expdir}/timings.tsv)")
-    log, results = f"{names.asr_exp}/train.log", f"{names.asr_exp}/RESULTS.md"
-    for what, path in (("model", names.asr_model), ("log", log), ("results", results)):
+    for what, name in (("model", ""), ("log", "train.log"), ("curves", "images")):
+        path = f"{names.asr_exp}/{name}" if name else names.asr_model
         if os.path.exists(path):
             print_line(f"{what:9}{path}")
+    results = Path(f"{names.asr_exp}/RESULTS.md")
+    if results.is_file():
+        print_line(f"results  {results}")
+        if 13 in chosen:  # last, as it is what the run was for
+            tables = results.read_text(encoding="utf-8").partition("\n## Origin")[0]
+            print_line(f"\n{tables.strip()}")
     return 0
 
 

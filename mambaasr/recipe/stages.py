@@ -69,6 +69,11 @@ def in_folder(folder: str, *names: str) -> list[str]:
     return [f"{folder}/{name}" for name in names]
 
 
+def made_by(number: int, *paths: str) -> dict[str, str]:
+    """Return what a task needs -> which stage makes it."""
+    return dict.fromkeys(paths, f"no such file: run stage {number} ({STAGES[number][0]}) first")
+
+
 # $CORPUS, ${CORPUS}, os.environ["CORPUS"], os.getenv("CORPUS")
 _READS = re.compile(rb"""(?:\$\{?|environ(?:\.get)?[\[(]["']|getenv\(["'])([A-Z_]\w*)""")
 # Scripts read these too; they decide no corpus.
@@ -165,6 +170,7 @@ def filter_sets(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
             n.dumpdir,
             inputs=in_folder(source, *ALL_DATA_FILES),
             outputs=in_folder(target, *DATA_FILES),
+            needs=made_by(3, f"{source}/wav.scp"),
         )
 
 
@@ -183,7 +189,8 @@ def make_tokens(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
         outputs.append(n.bpemodel)
     words += _nlsyms(o)
     folder = str(Path(n.token_dir).parent)
-    yield Task(f"token list {n.tokens}", words, folder, outputs=outputs)
+    needs = made_by(4, f"{n.filtered(n.train)}/text")
+    yield Task(f"token list {n.tokens}", words, folder, outputs=outputs, needs=needs)
 
 
 @stage(6, "LM statistics")
@@ -210,6 +217,7 @@ def lm_statistics(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
         recorded=len(words),
         inputs=[inputs],
         outputs=_shapes(n.lm_stats_dir, f"text_shape.{o.token_type}"),
+        needs=made_by(5, n.token_list),
     )
 
 
@@ -223,7 +231,9 @@ def lm_training(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
     for kind in ("train", "valid"):
         words += [f"--{kind}_shape_file", f"{n.lm_stats_dir}/{kind}/text_shape.{o.token_type}"]
     words += o.words("lm_args")
-    yield _training("training of the language model", words, n.lm_exp, recipe.lm)
+    task = _training("training of the language model", words, n.lm_exp, recipe.lm)
+    task.needs |= made_by(6, f"{n.lm_stats_dir}/train/text_shape.{o.token_type}")
+    yield task
 
 
 @stage(8, "LM perplexity")
@@ -257,6 +267,7 @@ def statistics(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
         generated={frontend: recipe.asr.frontend},
         inputs=[f"{n.filtered(name)}/utt2num_samples" for _, name in _sets(n)],
         outputs=_shapes(features, "speech_shape", "feats_lengths", "feats_stats.npz"),
+        needs=_for_training(n),
     )
     folder = f"{n.asr_stats_dir}/.stages"
     config, inputs = f"{folder}/train.yaml", f"{folder}/inputs.yaml"
@@ -277,6 +288,7 @@ def statistics(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
         inputs=[*_shapes(features, "feats_lengths", "feats_stats.npz"), inputs],
         outputs=_shapes(n.asr_stats_dir, "speech_shape", f"text_shape.{o.token_type}")
         + [f"{n.asr_stats_dir}/train/feats_stats.npz"],
+        needs=_for_training(n),
     )
 
 
@@ -303,7 +315,7 @@ def train(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
             words += _data(kind, f"{n.filtered(name)}/utt2lang,lang,text")
     task = _training("training", [*words, *o.words("asr_args")], n.asr_exp, recipe.asr)
     task.generated[config] = recipe.asr.text
-    task.needs[f"{stats}/train/speech_shape"] = "no statistics: run stage 10"
+    task.needs |= _for_training(n) | made_by(10, f"{stats}/train/speech_shape")
     yield task
 
 
@@ -328,7 +340,7 @@ def decode(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
             f"decoding of {name}",
             [*words, *own, *o.words("inference_args")],
             out,
-            needs=needs,
+            needs=needs | made_by(3, f"{data}/wav.scp"),
             outputs=in_folder(out, "text", "decode.json"),
             scratch=[f"{out}/chunks"],
         )
@@ -345,7 +357,8 @@ def score(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
         for option, path in (("--utt2lang", f"{data}/utt2lang"), ("--hyp_lang", f"{out}/lang")):
             words += [option, path] if os.path.isfile(path) else []
         scores = in_folder(f"{out}/score", "score.json", "score.txt")
-        yield Task(f"scoring of {name}", words, out, outputs=scores)
+        needs = made_by(3, f"{data}/text") | made_by(12, f"{out}/text")
+        yield Task(f"scoring of {name}", words, out, outputs=scores, needs=needs)
     page = f"{n.asr_exp}/RESULTS.md"
     yield Task("results", command("show_results", n.asr_exp, "--output", page))
 
@@ -383,6 +396,11 @@ def _training(name: str, words: list[str], folder: str, config: TrainingConfig) 
         # A finished training that lacks the average of its best epochs makes it again.
         outputs=in_folder(folder, "config.yaml", config.model_file),
     )
+
+
+def _for_training(n: Names) -> dict[str, str]:
+    sets = (f"{n.filtered(name)}/wav.scp" for _, name in _sets(n))
+    return made_by(4, *sets) | made_by(5, n.token_list)
 
 
 def _sets(n: Names) -> tuple[tuple[str, str], ...]:

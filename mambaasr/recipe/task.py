@@ -19,14 +19,14 @@ import shlex
 import shutil
 import signal
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from mambaasr.config import same_config
+from mambaasr.config import differences, same_config
 from mambaasr.errors import UserError
 from mambaasr.files import atomic_write
 from mambaasr.fingerprint import (
@@ -297,10 +297,17 @@ def _report_around(task: Task, old: Record, now: Record) -> None:
         _write(task.marker, old | now if task.resumes else old | {"reported": around})
 
 
-def refuse_foreign_checkpoint(task: Task, now: Record) -> None:
+def refuse_foreign_checkpoint(
+    task: Task, now: Record, stale: Mapping[str, bytes | None] | None = None
+) -> None:
     """Refuse to resume from a checkpoint that was made with something else.
 
     Other code is no reason, only reported: a mended program resumes from where it broke.
+
+    Args:
+        task: the :class:`Task`.
+        now: its record.
+        stale: what its generated files held before.
     """
     found = next((Path(path) for path in task.resumes if Path(path).exists()), None)
     if found is None:
@@ -308,6 +315,7 @@ def refuse_foreign_checkpoint(task: Task, now: Record) -> None:
     old = load(task.begun) or {}
     different = changes(old, now) if old else ["nothing says how it was made"]
     if different:
+        different = _with_keys(different, task, stale or {})
         raise UserError(
             f"{task.name}: {found} was made with something else, and the training would resume "
             "from it:\n  " + "\n  ".join(different) + "\n"
@@ -380,9 +388,9 @@ def run(
     if task.folder is None:
         return _call(task)
     with locked(Path(f"{task.marker}.lock"), task.name) as lock:
-        with _generated(task):
+        with _generated(task) as stale:
             now = record(task)
-            why = reasons(task, now)
+            why = _with_keys(reasons(task, now), task, stale)
             if not why and not force:
                 say(f"{task.name}: done already")
                 _report_around(task, load(task.marker) or now, now)
@@ -394,7 +402,7 @@ def run(
                     "a copy and make it anew (--force true), or leave it as it is (--stage 2)"
                 )
             if not resume_changed:
-                refuse_foreign_checkpoint(task, now)
+                refuse_foreign_checkpoint(task, now, stale)
         report_shorter_training(task, now)
         say(f"{task.name}: " + ("; ".join(why) or "asked for by --force"))
         require_program(task.command[0], task.name)
@@ -428,15 +436,18 @@ def run(
 
 
 @contextmanager
-def _generated(task: Task) -> Iterator[None]:
-    """Write the generated files; where the task is then refused, put back what was there."""
-    before = {}
-    for path in _stale(task):
-        before[path] = Path(path).read_bytes() if os.path.isfile(path) else None
+def _generated(task: Task) -> Iterator[dict[str, bytes | None]]:
+    """Write the generated files; where the task is then refused, put back what was there.
+
+    Yields:
+        What they held before.
+    """
+    before = _stale(task)
+    for path in before:
         with atomic_write(path) as stream:
             stream.write(task.generated[path])
     try:
-        yield
+        yield before
     except UserError:
         for path, content in before.items():
             if content is None:
@@ -466,26 +477,32 @@ def would_run(task: Task, changing: Iterable[str] = ()) -> list[str]:
         return reasons(task, {})
     # Of the words that are not recorded an input stands for their files.
     counted = {*task.inputs, *task.command[: task.recorded]}
-    stale = [path for path in _stale(task) if path in counted]
-    why = [f"{path} changed" for path in stale] or reasons(task, record(task))
-    if why:
+    stale = _stale(task)
+    why = [f"{path} changed" for path in stale if path in counted]
+    if why := _with_keys(why, task, stale) or reasons(task, record(task)):
         return why
     read = {*task.inputs, *named_files(options(task.command), task.inputs, task.outputs)}
     return [f"{path} may change" for path in sorted(read & set(changing))]
 
 
-def _stale(task: Task) -> list[str]:
-    """Return the generated files that are not there, or say something else."""
-    found = []
+def _stale(task: Task) -> dict[str, bytes | None]:
+    """Return what generated files hold that are not there, or say something else."""
+    found: dict[str, bytes | None] = {}
     for path, text in task.generated.items():
-        try:
-            old = Path(path).read_text(encoding="utf-8")
-        except (OSError, ValueError):
-            found.append(path)
-            continue
-        if not same_config(old, text):
-            found.append(path)
+        old = Path(path).read_bytes() if os.path.isfile(path) else None
+        if old is None or not same_config(old.decode("utf-8", "replace"), text):
+            found[path] = old
     return found
+
+
+def _with_keys(why: list[str], task: Task, stale: Mapping[str, bytes | None]) -> list[str]:
+    """Say of generated configs that changed which options did."""
+    named = {}
+    for path, old in stale.items():
+        old_text = (old or b"").decode("utf-8", "replace")
+        if keys := differences(old_text, task.generated[path]):
+            named[f"{path} changed"] = f"{path} changed ({'; '.join(keys)})"
+    return [named.get(reason, reason) for reason in why]
 
 
 def _write(path: Path, content: Record) -> None:

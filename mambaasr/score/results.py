@@ -52,8 +52,13 @@ def read_results(folder: str | Path) -> list[tuple[str, dict, dict]]:
     return found
 
 
-def results_page(folder: str | Path) -> str:
-    """Return RESULTS.md of an experiment as text; see :func:`read_results` for the errors."""
+def results_page(folder: str | Path, origin: bool = True) -> str:
+    """Return RESULTS.md of an experiment as text; see :func:`read_results` for the errors.
+
+    Args:
+        folder: the experiment's.
+        origin: whether to add where the figures come from.
+    """
     folder = Path(folder)
     results = read_results(folder)
     sections = [f"# {folder.resolve().name}\n"]
@@ -86,7 +91,8 @@ def results_page(folder: str | Path) -> str:
     if comparisons:
         sections.append("## Comparison\n\n" + "".join(comparisons))
     sections.append(_notes(results))
-    sections.append(_origin(folder, results))
+    if origin:
+        sections.append(_origin(folder, results))
     return "\n".join(section for section in sections if section)
 
 

@@ -26,6 +26,8 @@ def score(
 ) -> str:
     """Return the tables of WER, CER and, with a sentencepiece model, TER; write them and more.
 
+    Where they are written, the rates by speaker are in the files alone.
+
     Args:
         ref, hyp: files of ``utterance text`` lines. A hypothesis that is missing or empty counts
             as deleted.
@@ -68,7 +70,10 @@ def score(
         details["compare"] = {"other": str(compare), **significance}
     if output_dir is None:
         return score_files.score_text(scores, speakers, details, languages)
-    return score_files.write_scores(output_dir, scores, speakers, details, languages)
+    score_files.write_scores(output_dir, scores, speakers, details, languages)
+    totals = score_files.score_text(scores, None, details, languages)
+    more = "by speaker and every error" if speakers else "every error"
+    return f"{totals}{more}: {output_dir}/score.txt, errors_*.txt\n"
 
 
 def _read(

@@ -15,9 +15,11 @@ from typing import Any
 import torch
 
 from mambaasr import espnet_compat
+from mambaasr.config.beside import keep_beside, resolve
 from mambaasr.config.read import Config
 from mambaasr.errors import UserError
 from mambaasr.task import checkpoints, optim
+from mambaasr.task.build import reason
 from mambaasr.task.log import write_log
 from mambaasr.task.trainer import Trainer, brief
 
@@ -68,6 +70,8 @@ class SafeTask:
         missing = [name for name in args.required if getattr(args, name) is None]
         if missing:
             raise UserError(f"give {', '.join(f'--{name}' for name in missing)}; see --help")
+        if args.config is not None:  # it may be that of a trained model
+            resolve(vars(args), Path(args.config).parent)
         _check_files(args)
         cls.prepare(args)
         _make_absolute(args)
@@ -97,6 +101,8 @@ class SafeTask:
             if args.collect_stats:
                 preprocess = cls.build_preprocess_fn(args, train=False)
                 stack.enter_context(_our_statistics(args, preprocess))
+            else:
+                stack.enter_context(espnet_compat.writing_config_by(keep_beside))
             stack.enter_context(_named_losses_of_workers(args))
             super().main_worker(args)
 
@@ -165,7 +171,8 @@ def _building(args, what):
         logging.info(f"the {what} cannot be built", exc_info=True)
         source = getattr(args, "config", None) or "command line"
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-        raise UserError(f"{source}: the {what} cannot be built: {kind}{brief(error)}") from error
+        why = reason(error) if isinstance(error, AssertionError) else brief(error)
+        raise UserError(f"{source}: the {what} cannot be built: {kind}{why}") from error
 
 
 @contextlib.contextmanager
@@ -278,7 +285,7 @@ def _check_no_pipes(path):
 
 
 def _make_absolute(args):
-    """Make the paths that ESPnet writes into config.yaml mean the same from any folder."""
+    """Make paths mean the same from any folder; some are further changed by ``keep_beside``."""
     for name in _PATHS:
         if getattr(args, name, None) is not None:
             setattr(args, name, os.path.abspath(getattr(args, name)))

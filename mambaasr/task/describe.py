@@ -47,7 +47,11 @@ def _of_task(task):
         if f"{slot}_conf" in options:
             found[slot] = (slot, {slot: made})
     slots = {
-        slot: {"default": default, "classes": {n: of_class(slot, m) for n, m in classes.items()}}
+        slot: {
+            "default": default,
+            "classes": {name: of_class(slot, made) for name, made in classes.items()},
+            "targets": {n: f"{made.__module__}:{made.__name__}" for n, made in classes.items()},
+        }
         for slot, (default, classes) in found.items()
     }
     return {"options": options, "slots": slots}

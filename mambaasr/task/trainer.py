@@ -151,6 +151,8 @@ def tell_start(entry: dict) -> None:
 def count_updates(schedulers: Sequence, factory: Any, options: Any) -> None:
     """Give schedules whose ``total_steps`` is open the number of updates of the training.
 
+    Of others, a warm-up that is longer than the training is reported.
+
     Args:
         schedulers: the training's; those of other kinds, and None, are left alone.
         factory: ESPnet's of the training's batches.
@@ -160,26 +162,38 @@ def count_updates(schedulers: Sequence, factory: Any, options: Any) -> None:
         UserError: the batches of an epoch cannot be counted, or are too few for the warm-up.
     """
     for scheduler in schedulers:
-        if not hasattr(scheduler, "set_total_steps") or scheduler.total_steps is not None:
+        counts = hasattr(scheduler, "set_total_steps") and scheduler.total_steps is None
+        warm_up = getattr(scheduler, "warmup_steps", None)
+        if not counts and warm_up is None:
             continue
         batches = getattr(factory, "num_iters_per_epoch", None)
         if batches is None:
             try:
                 batches = len(factory.sampler)
             except (AttributeError, TypeError):
+                if not counts:
+                    continue
                 raise UserError(
                     f"scheduler_conf: total_steps cannot be counted with this iterator "
                     f"({type(factory).__name__}); write it, or give --num_iters_per_epoch"
                 ) from None
         # An epoch's last, incomplete accumulation makes no update.
         total = batches // options.accum_grad * options.max_epoch
+        made = (
+            f"{batches} batches an epoch, accum_grad {options.accum_grad} and "
+            f"max_epoch {options.max_epoch} make {total} updates"
+        )
+        if not counts:
+            if warm_up > total:
+                logging.warning(
+                    f"scheduler_conf: warmup_steps {warm_up}: the learning rate will not reach "
+                    f"its peak: {made}"
+                )
+            continue
         try:
             scheduler.set_total_steps(total)
         except ValueError as error:
-            raise UserError(
-                f"{error}; {batches} batches an epoch, accum_grad {options.accum_grad} and "
-                f"max_epoch {options.max_epoch} make {total} updates"
-            ) from error
+            raise UserError(f"{error}; {made}") from error
         logging.info(f"{total} updates in all: {scheduler}")
 
 

@@ -36,6 +36,7 @@ def test_scores_and_comparison(files, tmp_path, capsys):
     assert "counted as deleted: 1." in printed
     assert "WER 20.00 % against 80.00 %" in printed
     assert "no difference is shown" in printed
+    assert "| t " not in printed and "| t " in (out / "score.txt").read_text()
 
 
 def test_control_characters_in_hypotheses_are_wrong_and_no_more(files, capsys):

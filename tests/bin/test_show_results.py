@@ -7,7 +7,7 @@ from mambaasr.bin.show_results import main
 from mambaasr.errors import UserError
 
 
-def test_screen_and_file_are_the_same(tmp_path, capsys):
+def test_the_origin_is_in_the_file_alone(tmp_path, capsys):
     text = tmp_path / "text"
     text.write_text("u a b\n")
     exp = tmp_path / "asr_x"
@@ -15,8 +15,11 @@ def test_screen_and_file_are_the_same(tmp_path, capsys):
     assert score.main(["--ref", str(text), "--hyp", str(text), "--output_dir", str(place)]) == 0
     capsys.readouterr()
     assert main([str(exp), "--output", str(exp / "RESULTS.md")]) == 0
+    assert capsys.readouterr().out == f"written: {exp}/RESULTS.md\n"
+    assert main([str(exp)]) == 0
     printed = capsys.readouterr().out
-    assert printed == (exp / "RESULTS.md").read_text(encoding="utf-8")
+    tables, origin, _ = (exp / "RESULTS.md").read_text(encoding="utf-8").partition("\n## Origin")
+    assert origin and printed == tables
     assert "| decode/test |   1 |   2 | 100.0 |" in printed
     with pytest.raises(UserError, match="no such experiment"):
         main([str(exp), str(tmp_path / "other")])

@@ -92,6 +92,8 @@ def test_mistakes_on_the_command_line():
     refused(["mamba"], "`mamba`")
     refused(["--encoder", "conmanba"], "--encoder: ", "conmamba")
     refused(["--max_epoch", "many"], "--max_epoch: ", "int")
+    refused(["--accum_grad", "0"], "--accum_grad: ", "at least 1")
+    refused(["--keep_nbest_models", "3", "x"], "--keep_nbest_models: ", "int")
     refused(["--encoder", "conformer", "--encoder_conf", "blocks=2"], "--encoder_conf: ", "blocks")
     refused(["--encoder_conf", "output_size=x", "--encoder", "conformer"], "must be int")
     refused(["--encoder", "none"], "--encoder: ", "allowed")

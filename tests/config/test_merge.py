@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from mambaasr.config import Config, dump, merge, read, same_config
+from mambaasr.config import Config, differences, dump, merge, read, same_config
 from mambaasr.errors import UserError
 
 BASE = Config("base", {"encoder": "conmamba", "encoder_conf": {"size": 144}, "max_epoch": 50})
@@ -68,3 +68,15 @@ def test_options_of_a_mixer_are_the_same_in_mixer_conf_and_beside_it(one, other,
 
 def test_what_is_no_mapping_is_another_config():
     assert not same_config("- a", "a: 1")
+
+
+def test_differences_are_named_with_both_values():
+    one = "encoder_conf: {num_blocks: 6, input_layer: linear}\nseed: 1\nlm: null\n"
+    other = "encoder_conf: {num_blocks: 8, input_layer: linear}\nseed: 1\noptim_conf: {lr: 1.0}\n"
+    assert differences(one, one) == [] == differences("[", other)
+    assert differences(one, other) == [
+        "encoder_conf.num_blocks: 6, now 8",
+        "lm: None, now not given",
+        "optim_conf.lr: not given, now 1.0",
+    ]
+    assert differences(one, other, 1) == ["encoder_conf.num_blocks: 6, now 8", "2 more"]

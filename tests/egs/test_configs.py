@@ -99,6 +99,8 @@ def from_files():
             options |= {"asr_config": str(conf / "train_mlma.yaml"), "decoder": ""}
         if "small" in str(path.parent.name):
             options["asr_config"] = str(conf / "train_small.yaml")
+        if path.stem.endswith("_small") and home != recipe:
+            options["asr_config"] = str(TEMPLATE.parent / "skeleton/conf/train_small.yaml")
         options[folder] = str(path)
         if folder == "asr_config" and read(path).get("decoder") == "none":
             options["decoder"] = ""

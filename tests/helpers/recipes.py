@@ -102,7 +102,7 @@ def recipe(tmp_path):
     folder = tmp_path / "a b,'c' \"d\" $(touch pwned) #e" / "asr1"
     (folder / "conf").mkdir(parents=True)
     (folder / "local").mkdir()
-    (folder / "conf/train_asr.yaml").write_text("encoder: conmamba\nmax_epoch: 1\n")
+    (folder / "conf/train_asr.yaml").write_text("encoder: conmamba\ndecoder: mamba\nmax_epoch: 1\n")
     (folder / "conf/train_lm.yaml").write_text("lm: mamba\nmax_epoch: 1\n")
     script = folder / "local/data.sh"
     script.write_text(DATA_SH)

@@ -152,3 +152,13 @@ def test_updates_that_cannot_be_counted_or_are_too_few():
         count_updates([make("warmup_cosine", optimizer(1.0), 6)], _Factory(11), _Options)
     with pytest.raises(UserError, match="cannot be counted .*write it"):
         count_updates([make("warmup_cosine", optimizer(1.0), 6)], object(), _Options)
+
+
+def test_a_warm_up_that_outlasts_another_schedules_training_is_reported(caplog):
+    from types import SimpleNamespace
+
+    from mambaasr.task.trainer import count_updates
+
+    for steps, said in ((6, False), (7, True)):
+        count_updates([SimpleNamespace(warmup_steps=steps)], _Factory(11), _Options)
+        assert ("make 6 updates" in caplog.text) == said

@@ -73,6 +73,7 @@ def test_help_lists_every_option_with_its_value(capsys):
         (["--beam_size=5"], 'write --inference_args "--beam_size 5"'),
         (["--lr", "0.1"], 'write --asr_args "--optim_conf lr=0.1"'),
         (["--feats_type", "raw"], "stage 3 writes 16-bit audio"),
+        (["--k2_config", "x"], "there is no k2 decoder"),
         (["--zzzz", "x"], "unknown option --zzzz"),
         (["--stage stop_stage", "x"], "unknown option"),
         (["--x[$(touch pwned)]", "1"], "unknown option"),
@@ -106,6 +107,9 @@ def test_help_lists_every_option_with_its_value(capsys):
             "--asr_config conf/x.yaml: no such file; there are: train_asr",
         ),
         (["--encoder", "conf/x.yaml"], "--encoder conf/x.yaml: no such file"),
+        (["--encoder", "conf/encoder/conmamba"], "(did you mean conmamba_s or conmamba_l"),
+        # A path may leave the suffix out.
+        (["--asr_config", "conf/train_asr", "--asr_args=--nonsense"], "there is no option --nons"),
         (["--nlsyms_txt", "nowhere"], "--nlsyms_txt nowhere: no such file"),
         (["--text_prefix", "<|en|>"], "its words must be in a file --nlsyms_txt"),
         (["--bpe_char_cover", "all"], "--bpe_char_cover 'all' is not a number"),
@@ -175,6 +179,21 @@ def test_dry_run_touches_nothing(recipe, capsys):
     assert sorted(recipe.rglob("*")) == before
 
 
+@pytest.mark.parametrize(
+    ("stage", "message"),
+    [
+        ("4", "dump/raw/org/train/wav.scp: no such file: run stage 3 (format audio) first"),
+        ("5", "dump/raw/train/text: no such file: run stage 4 (filter) first"),
+        ("10", "dump/raw/train/wav.scp: no such file: run stage 4 (filter) first"),
+        ("12", "no such model (stage 11 makes them); there are: none"),
+        ("13", "dump/raw/test/text: no such file: run stage 3 (format audio) first"),
+    ],
+)
+def test_what_is_missing_names_the_stage_that_makes_it(stage, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        main([str(TEMPLATE), *NEEDED, "--stage", stage, "--stop_stage", stage])
+
+
 def test_statistics_follow_all_but_what_is_known_not_to_matter(recipe):
     (recipe / "conf/optim.yaml").write_text("optim: sgd\noptim_conf:\n  lr: 0.1\n")
     (recipe / "conf/lid.yaml").write_text("model: multilingual\nmodel_conf:\n  lid_weight: 0.3\n")
@@ -212,3 +231,14 @@ def test_more_gpus_than_there_are(recipe, monkeypatch):
     monkeypatch.setattr("mambaasr.recipe.run.run", lambda task, *_: ran.append(task.stage))
     words = ["--ngpu", str(count), "--stage", "10", "--stop_stage", "10"]
     assert main([str(TEMPLATE), *NEEDED, *words]) == 0 and ran == [10, 10]
+
+
+def test_a_run_ends_with_the_table_of_error_rates(recipe, monkeypatch, capsys):
+    monkeypatch.setattr("mambaasr.recipe.run.run", lambda task, *_: 0)
+    exp = recipe / "exp/asr_train_asr_raw_char"
+    (exp / "images").mkdir(parents=True)
+    (exp / "RESULTS.md").write_text("# asr\n\n| the table |\n\n## Origin\n\n- of it\n")
+    assert main([str(TEMPLATE), *NEEDED, "--stage", "13"]) == 0
+    last = capsys.readouterr().out.splitlines()[-6:]
+    assert last[:2] == [f"curves   exp/{exp.name}/images", f"results  exp/{exp.name}/RESULTS.md"]
+    assert last[2:] == ["", "# asr", "", "| the table |"]

@@ -644,7 +644,7 @@ def test_what_is_needed_and_what_is_generated(copy, capsys):
     message_of(task, capsys)
     assert Path("c/x.yaml").read_text() == "a: 1\n" and would_run(task) == []
     task.generated["c/x.yaml"] = "a: 2\n"
-    assert would_run(task) == ["c/x.yaml changed"]
+    assert would_run(task) == ["c/x.yaml changed (a: 1, now 2)"]
     assert Path("c/x.yaml").read_text() == "a: 1\n"
     assert "c/x.yaml changed" in message_of(task, capsys)
     assert would_run(task, ["in", "other"]) == ["in may change"]
@@ -656,7 +656,7 @@ def test_a_refusal_leaves_the_config_as_it_was(copy, capsys):
     for text in ("a: 1\n", "a: 2\n", "a: 1\n"):
         task.generated = {"c.yaml": text}
         if text == "a: 2\n":
-            with pytest.raises(UserError, match="c.yaml changed"):
+            with pytest.raises(UserError, match=r"c.yaml changed \(a: 1, now 2\)"):
                 run(task)
         else:
             message_of(task, capsys)

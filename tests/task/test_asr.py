@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import time
 
@@ -72,24 +73,29 @@ def test_statistics_leave_out_a_normalisation_by_statistics(train):
     assert yaml.safe_load((stats / "config.yaml").read_text())["normalize"] is None
 
 
-def test_experiment_opens_from_anywhere(train, workspace, tmp_path, monkeypatch):
-    """ESPnet itself opens it, from another folder, with a normalisation by file."""
-    stats_file = "stats/train/feats_stats.npz"
-    folder = train(
-        "anywhere", "--max_epoch", "1", "--normalize", "global_mvn",
-        "--normalize_conf", f"stats_file={stats_file}",
+def test_experiment_opens_wherever_it_is(train, workspace, tmp_path, monkeypatch):
+    """ESPnet itself opens it after its recipe was renamed, and a copy of its folder alone."""
+    recipe = tmp_path / "recipe"
+    shutil.copytree(workspace.folder / "stats/train", recipe / "stats")
+    train(
+        str(recipe / "exp"), "--max_epoch", "1", "--normalize", "global_mvn",
+        "--normalize_conf", f"stats_file={recipe}/stats/feats_stats.npz",
     )  # fmt: skip
-    config = yaml.safe_load((folder / "config.yaml").read_text())
-    assert config["normalize_conf"]["stats_file"] == str(workspace.folder / stats_file)
+    config = yaml.safe_load((recipe / "exp/config.yaml").read_text())
+    assert config["normalize_conf"]["stats_file"] == "feats_stats.npz"
     for path, _, _ in config["train_data_path_and_name_and_type"]:
         assert os.path.isabs(path)
+    renamed = recipe.rename(tmp_path / "renamed")
+    shutil.rmtree(renamed / "stats")
+    copied = shutil.copytree(renamed / "exp", tmp_path / "a/copy")
     monkeypatch.chdir(tmp_path)
     from espnet2.bin.asr_inference import Speech2Text
 
-    recogniser = Speech2Text(
-        folder / "config.yaml", folder / "valid.loss.best.pth", maxlenratio=0.1
-    )
-    assert recogniser(torch.zeros(16000).numpy())
+    for folder in (renamed / "exp", copied.relative_to(tmp_path)):
+        recogniser = Speech2Text(
+            folder / "config.yaml", folder / "valid.loss.best.pth", maxlenratio=0.1
+        )
+        assert recogniser(torch.zeros(16000).numpy())
 
 
 def test_checkpoint_of_another_model(train):

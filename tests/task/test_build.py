@@ -104,6 +104,24 @@ def test_what_fits_passes(build):
             "base.yaml: line 12: decoder_conf: ",
             "attention_heads is 4; it must divide the width 18",
         ),
+        # ESPnet's classes, some of which assert without a word.
+        (
+            "encoder: conformer\nencoder_conf:\n  attention_heads: 3\n",
+            "block.yaml: line 2: encoder_conf: ",
+            "n_feat % n_head == 0 must hold",
+        ),
+        (
+            "decoder: transformer\ndecoder_conf:\n  attention_heads: 3\n",
+            "block.yaml: line 2: decoder_conf: ",
+            "n_feat % n_head == 0 must hold",
+        ),
+        ("model_conf:\n  ctc_weight: 3.0\n", "block.yaml: line 2: model_conf: ", "ctc_weight"),
+        ("optim: adam\noptim_conf:\n  lr: -1.0\n", "block.yaml: line 2: optim_conf: ", "-1.0"),
+        (
+            "model: multilingual\nmodel_conf:\n  ctc_weight: 3.0\n",
+            "block.yaml: line 3: model_conf: ",
+            "ctc_weight <= 1.0 must hold: 3.0",
+        ),
     ],
 )
 def test_what_does_not_is_named_with_file_line_and_option(build, block, place, message):

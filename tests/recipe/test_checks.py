@@ -1,0 +1,81 @@
+"""What is looked at before the stages that take hours."""
+
+import numpy as np
+import pytest
+import soundfile
+from recipes import NEEDED, ROOT
+
+from mambaasr.config import Config
+from mambaasr.errors import UserError
+from mambaasr.recipe import checks, run
+from mambaasr.recipe.options import check, parse
+
+TEMPLATE = ROOT / "egs/TEMPLATE/asr1"
+
+
+@pytest.fixture
+def begun(recipe, monkeypatch):
+    """A recipe whose three sets hold two seconds each; tasks are noted, not run."""
+    monkeypatch.chdir(recipe)
+    for name in ("train", "dev", "test"):
+        folder = recipe / "data" / name
+        folder.mkdir(parents=True)
+        soundfile.write(f"data/{name}.wav", np.zeros(32000), 16000)
+        (folder / "wav.scp").write_text(f"a data/{name}.wav\n")
+        (folder / "text").write_text("a A\n")
+        (folder / "utt2spk").write_text("a a\n")
+    ran = []
+    monkeypatch.setattr(run, "run", lambda task, *_: ran.append(task.stage) or 0)
+
+    def start(*words):
+        status = run.main([str(TEMPLATE), *NEEDED, *words])
+        return status, ran
+
+    start.folder = recipe
+    start.ran = ran
+    return start
+
+
+def test_every_set_is_read_before_stage_2(begun):
+    (begun.folder / "data/test/text").write_text("b B\n")
+    (begun.folder / "data/dev/utt2spk").unlink()
+    with pytest.raises(UserError, match="dev/utt2spk.*\n.*test/wav.scp.*no transcript"):
+        begun()
+    assert begun.ran == [1]
+
+
+def test_a_class_of_espnets_that_cannot_be_built(begun):
+    (begun.folder / "conf/train_asr.yaml").write_text(
+        "encoder: conformer\nencoder_conf:\n  attention_heads: 3\ndecoder: mamba\n"
+    )
+    for dry in ("true", "false"):
+        with pytest.raises(UserError, match="line 2: encoder_conf: n_feat % n_head == 0 must hold"):
+            begun("--dry_run", dry)
+    assert begun.ran == []
+
+
+def test_a_warm_up_that_is_longer_than_the_training(begun, capsys):
+    def said(scheduler, steps):
+        begun("--asr_args", f"--scheduler {scheduler} --scheduler_conf warmup_steps={steps}")
+        return "the learning rate will not reach its peak" in capsys.readouterr().out
+
+    assert said("warmuplr", 3) and not said("warmuplr", 2)
+    with pytest.raises(UserError, match="warmup_steps 99 of scheduler_conf is longer"):
+        said("warmup_cosine", 99)
+
+
+@pytest.mark.parametrize(
+    ("options", "most"),
+    [
+        ({"batch_type": "numel", "batch_bins": "160000"}, 2 * 320 * 16000 / 160000),
+        ({"batch_type": "unsorted", "batch_size": 8}, 2 * 100 / 8),
+        ({}, 2 * 100),
+        ({"num_iters_per_epoch": 7, "accum_grad": "2"}, 3.5),
+    ],
+)
+def test_updates_are_counted_generously(recipe, monkeypatch, options, most):
+    monkeypatch.chdir(recipe)
+    o = check(parse([*NEEDED, "--speed_perturb_factors", "1.0 1.0"])[0], TEMPLATE)
+    sets = checks.Sets([], 100, 160.0)
+    found = checks.most_updates(Config("", {"max_epoch": 3} | options), sets, o)
+    assert 3 * most <= found <= 3 * most + 3
