@@ -16,6 +16,7 @@ from mambaasr.checks import check_choice, check_flags, check_positive, check_rat
 from mambaasr.layers.cpu import Linear, linear
 from mambaasr.layers.mixer import Parts, StateSpaceMixer, draw_step_bias
 from mambaasr.ops import selective_scan_fn, selective_state_update
+from mambaasr.ops.precision import wide
 
 DT_INITS, A_INITS = ("random", "constant"), ("s4d_real", "noise")
 
@@ -146,12 +147,12 @@ class Mamba(StateSpaceMixer):
         out = selective_scan_fn(
             x,
             dt.transpose(1, 2),
-            -torch.exp(A_log.float()),
+            -torch.exp(wide(A_log)),
             B.transpose(1, 2),
             C.transpose(1, 2),
-            D.float(),
+            wide(D),
             parts[1].transpose(1, 2),
-            dt_proj.bias.float(),
+            wide(dt_proj.bias),
             delta_softplus=True,
             return_last_state=resume,
             lengths=lengths,
@@ -169,11 +170,11 @@ class Mamba(StateSpaceMixer):
             state,
             x,
             dt,
-            -torch.exp(A_log.float()),
+            -torch.exp(wide(A_log)),
             B,
             C,
-            D.float(),
+            wide(D),
             parts[1],
-            dt_proj.bias.float(),
+            wide(dt_proj.bias),
             dt_softplus=True,
         )

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from mambaasr.layers.cpu import Dropout, Linear
 from mambaasr.ops import causal_conv1d_fn, causal_conv1d_update
 from mambaasr.ops.lengths import zero_padding
+from mambaasr.ops.precision import wide_dtype
 
 Parts = tuple[Tensor, ...]  # of (b, t, ...), or (b, ...) for a single frame
 State = tuple[Tensor, ...]  # of (b, ...)
@@ -282,9 +283,10 @@ class StateSpaceMixer(Mixer):
     def initial_state(
         self, batch: int, device: Device = None, dtype: torch.dtype = torch.float32
     ) -> State:
-        """Return zeros: (conv (b, c, d_conv - 1), ssm (b, *state_shape)), the latter in fp32."""
+        """Return zeros: (conv (b, c, d_conv - 1), ssm (b, *state_shape)), the latter at least fp32."""
         conv = torch.zeros(batch, self.conv_channels, self.d_conv - 1, device=device, dtype=dtype)
-        return conv, torch.zeros(batch, *self.state_shape, device=device)
+        ssm = torch.zeros(batch, *self.state_shape, device=device, dtype=wide_dtype(dtype))
+        return conv, ssm
 
     def add_ssm(self, suffix: str) -> None:
         """Add the parameters of a direction's state-space model, not yet initialised."""
