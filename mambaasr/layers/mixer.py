@@ -283,7 +283,7 @@ class StateSpaceMixer(Mixer):
     def initial_state(
         self, batch: int, device: Device = None, dtype: torch.dtype = torch.float32
     ) -> State:
-        """Return zeros: (conv (b, c, d_conv - 1), ssm (b, *state_shape)), the latter at least fp32."""
+        """Return zeros: (conv (b, c, d_conv - 1), ssm (b, *state_shape) in fp32 or fp64)."""
         conv = torch.zeros(batch, self.conv_channels, self.d_conv - 1, device=device, dtype=dtype)
         ssm = torch.zeros(batch, *self.state_shape, device=device, dtype=wide_dtype(dtype))
         return conv, ssm

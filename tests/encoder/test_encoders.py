@@ -8,7 +8,6 @@ from sequences import poisoned, save_and_load
 
 from mambaasr.espnet_compat import TooShortUttError
 from mambaasr.layers.adapter import AdapterPlaces
-from mambaasr.espnet_compat import TooShortUttError
 from mambaasr.registry import CLASSES, load
 
 SMALL = dict(output_size=16, num_blocks=3)
