@@ -66,6 +66,7 @@ _LATER = {
     "float_or_none": "espnet2.utils.types",
     "force_gatherable": "espnet2.torch_utils.device_funcs",
     "get_rank": "espnet2.train.distributed_utils",
+    "quantize_dynamic": "espnet2.torch_utils.quantization",
     "resolve_distributed_mode": "espnet2.train.distributed_utils",
     "th_accuracy": "espnet2.legacy.nets.pytorch_backend.nets_utils",
 }

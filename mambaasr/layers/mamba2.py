@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mambaasr.checks import check_flags, check_positive, check_range, check_rates, check_sizes
+from mambaasr.layers.cpu import call
 from mambaasr.layers.mixer import Parts, StateSpaceMixer, draw_step_bias
 from mambaasr.ops import mamba_chunk_scan_combined, selective_state_update
 from mambaasr.ops.lengths import zero_padding
@@ -183,7 +184,7 @@ class Mamba2(StateSpaceMixer):
     def project_in(self, x: Tensor) -> Parts:
         """x (..., e) -> xBC (..., c), z (..., s), dt (..., h), mlp (..., 2 d_mlp)."""
         sizes = [2 * self.d_mlp, self.d_ssm, self.conv_channels, self.nheads]
-        mlp, z, xBC, dt = self.dropout(self.in_proj(x)).split(sizes, dim=-1)
+        mlp, z, xBC, dt = self.dropout(call(self.in_proj, x)).split(sizes, dim=-1)
         return xBC, z, dt, mlp
 
     def _split(self, xBC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -258,5 +259,5 @@ class Mamba2(StateSpaceMixer):
         if self.d_mlp > 0:
             gate, x = parts[3].chunk(2, dim=-1)
             y = torch.cat([F.silu(gate) * x, y], dim=-1)
-        y = self.dropout(self.out_proj(y))
+        y = self.dropout(call(self.out_proj, y))
         return y if lengths is None else zero_padding(y, lengths)

@@ -14,7 +14,7 @@ from typing import NoReturn
 import torch
 from torch import Tensor, nn
 
-from mambaasr.layers.cpu import Dropout, Linear
+from mambaasr.layers.cpu import Dropout, call
 from mambaasr.ops import causal_conv1d_fn, causal_conv1d_update
 from mambaasr.ops.lengths import zero_padding
 from mambaasr.ops.precision import wide_dtype
@@ -207,9 +207,10 @@ class StateSpaceMixer(Mixer):
             bias: of both projections.
             dropout_rate: after the input and before the output leaves.
         """
-        self.in_proj = Linear(self.d_model, projected, bias=bias)
+        self._projection_bias = bias
+        self.in_proj = nn.Linear(self.d_model, projected, bias=bias)
         self.add_direction("")
-        self.out_proj = Linear(self.d_inner, self.d_model, bias=bias)
+        self.out_proj = nn.Linear(self.d_inner, self.d_model, bias=bias)
         self.dropout = Dropout(dropout_rate)
 
     def add_direction(self, suffix: str) -> None:
@@ -271,9 +272,9 @@ class StateSpaceMixer(Mixer):
 
     def project_out(self, y: Tensor, parts: Parts, lengths: Tensor | None = None) -> Tensor:
         """y (..., d) -> (..., e), zero beyond the lengths."""
-        y = self.dropout(self.out_proj(y))
+        y = self.dropout(call(self.out_proj, y))
         # Without a bias zeros stay zeros.
-        return y if lengths is None or self.out_proj.bias is None else zero_padding(y, lengths)
+        return y if lengths is None or not self._projection_bias else zero_padding(y, lengths)
 
     @torch.no_grad()
     def scale_output(self, factor: float) -> None:
