@@ -47,6 +47,7 @@ __all__ = [
     "averaging_and_saving_by",
     "choices",
     "collecting_statistics_by",
+    "encode_with",
     "espnet_version",
     "import_quietly",
     "initial_weights_loaded_by",
@@ -70,6 +71,7 @@ _LATER = {
     "float_or_none": "espnet2.utils.types",
     "force_gatherable": "espnet2.torch_utils.device_funcs",
     "get_rank": "espnet2.train.distributed_utils",
+    "quantize_dynamic": "espnet2.torch_utils.quantization",
     "resolve_distributed_mode": "espnet2.train.distributed_utils",
     "th_accuracy": "espnet2.legacy.nets.pytorch_backend.nets_utils",
 }
@@ -259,6 +261,35 @@ def loss_of_transducer(
         text: (batch, tokens), padded with the model's ``ignore_id``.
     """
     return model._calc_transducer_loss(frames, lengths, text)
+
+
+class _LaidOver:
+    """An object of another's attributes, but for some; called, it calls ``call``."""
+
+    def __init__(self, under: Any, call: Any = None, **over: Any) -> None:
+        vars(self).update(over, _under=under, _call=call)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._under, name)
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        return self._call(*args, **options)
+
+
+def encode_with(model: Any, speech: Tensor, speech_lengths: Tensor, **options: Any) -> Any:
+    """Return what ESPnet's ASR model encodes, its encoder called with further arguments.
+
+    ``ESPnetASRModel.encode`` has no way to pass them on, so it sees the model with another
+    callable in the encoder's place; the model itself is not touched.
+
+    Args:
+        model: an ``ESPnetASRModel``.
+        speech, speech_lengths: as in its ``encode``.
+        **options: for its encoder, such as ``condition``.
+    """
+    encoder = _LaidOver(model.encoder, functools.partial(model.encoder, **options))
+    theirs = __getattr__("ESPnetASRModel").encode
+    return theirs(_LaidOver(model, encoder=encoder), speech, speech_lengths)
 
 
 def espnet_version() -> str:

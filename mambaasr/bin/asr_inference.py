@@ -27,6 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UserError(f"--{name} must be at least 1, not {value}")
     if args.batch_size != 1:
         raise UserError("--batch_size: only 1 is supported; --nj decodes in parallel")
+    if args.ngpu and (args.quantize_asr_model or args.quantize_lm):
+        raise UserError("--quantize_asr_model, --quantize_lm: for the CPU; decode with --ngpu 0")
     if args.nbest > args.beam_size:
         raise UserError(f"--nbest {args.nbest} needs a --beam_size of at least {args.nbest}")
 

@@ -1,6 +1,7 @@
 """Load a trained model; every mismatch of config and checkpoint is an error."""
 
 import logging
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,8 @@ def load_speech2text(
         model_file: the checkpoint: a state dict, such as valid.acc.ave.pth.
         device: "cpu", "cuda", "cuda:1".
         lm_train_config, lm_file: the same of a language model, or None.
-        options: further arguments of ``Speech2Text``: beam_size, ctc_weight, ...
+        options: further arguments of ``Speech2Text``: beam_size, ctc_weight, ... Those of
+            quantisation (``quantize_asr_model``, ``quantize_lm``, ...) mean what they mean there.
 
     Raises:
         UserError: a file is missing or unreadable, the config builds no model, or the
@@ -47,6 +49,7 @@ def load_speech2text(
     weights = read_weights(model_file)
     lm_weights = read_weights(lm_file) if lm_file is not None else None
     configs = [str(config) for config in (train_config, lm_train_config) if config is not None]
+    kinds = {name: options.pop(name) for name in list(options) if name.startswith("quantize_")}
     tokens = [read(config).get("token_list") for config in configs]
     if tokens[-1] != tokens[0]:
         raise UserError(f"{configs[1]}: its token_list is not that of {configs[0]}")
@@ -71,9 +74,31 @@ def load_speech2text(
     fill(speech2text.asr_model, weights, model_file, train_config)
     if speech2text.asr_model.decoder is None and options.get("ctc_weight") != 1.0:
         raise UserError(f"{train_config}: the model has no decoder: decode with ctc_weight 1.0")
+    lm = None
     if lm_weights is not None:
-        _fill_lm(speech2text, lm_weights, lm_file, lm_train_config)
+        lm = _fill_lm(speech2text, lm_weights, lm_file, lm_train_config)
+    for wanted, module in (("quantize_asr_model", speech2text.asr_model), ("quantize_lm", lm)):
+        if kinds.get(wanted) and module is not None:
+            _quantize(module, **kinds)
     return speech2text
+
+
+def _quantize(
+    module: "torch.nn.Module",
+    quantize_modules: Sequence[str] = ("Linear",),
+    quantize_dtype: str = "qint8",
+    **which: bool,
+) -> None:
+    """Quantise layers in place, as ESPnet would on a model whose weights it had loaded itself."""
+    import torch
+
+    from mambaasr.espnet_compat import quantize_dynamic
+
+    kinds = {getattr(torch.nn, name) for name in quantize_modules}
+    with warnings.catch_warnings():
+        # torch.ao.quantization is to move to a package of its own.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        quantize_dynamic(module, kinds, getattr(torch, quantize_dtype), inplace=True)
 
 
 def read_weights(path: str | Path) -> dict[str, "torch.Tensor"]:
@@ -136,17 +161,21 @@ def _fill_lm(
     state: dict[str, "torch.Tensor"],
     lm_file: str | Path,
     lm_train_config: str | Path | None,
-) -> None:
-    """Fill the search's language model; the checkpoint is of the ESPnet model that wraps it."""
+) -> "torch.nn.Module | None":
+    """Fill the search's language model and return it, or None where its weight is 0.
+
+    The checkpoint is of the ESPnet model that wraps it.
+    """
     if speech2text.beam_search_transducer is not None:
         lm = speech2text.beam_search_transducer.lm
     else:
         search = speech2text.beam_search
         lm = {**search.full_scorers, **search.part_scorers}.get("lm")
-    if lm is None:  # lm_weight 0
-        return
+    if lm is None:
+        return None
     inner = {key.removeprefix("lm."): value for key, value in state.items()}
     fill(lm, inner, lm_file, lm_train_config)
+    return lm
 
 
 def check_device(device: str) -> None:

@@ -24,6 +24,8 @@ SEARCH = (
     "token_type",
     "bpemodel",
     "dtype",
+    "quantize_asr_model",
+    "quantize_lm",
 )
 
 
@@ -86,6 +88,13 @@ def get_parser() -> argparse.ArgumentParser:
         choices=["float32", "float64"],
         help="of the weights",
     )
+    for name, what in (("asr_model", "model"), ("lm", "language model")):
+        add(
+            f"--quantize_{name}",
+            type=str2bool,
+            default=False,
+            help=f"int8 for the linear layers of the {what}, by torch's dynamic quantisation; CPU",
+        )
     add("--seed", type=int, default=0, help="for models that draw numbers")
     add(
         "--log_level",

@@ -10,7 +10,7 @@ from mambaasr.espnet_compat import AbsDecoder, BatchScorerInterface
 from mambaasr.layers.cpu import Dropout
 from mambaasr.layers.espnet_scorer import ESPnetScorer
 from mambaasr.layers.mixer import State
-from mambaasr.layers.output import LinearOutput, OutputLayer
+from mambaasr.layers.output import OutputLayer, SoftmaxOutput
 from mambaasr.layers.positions import sinusoidal
 from mambaasr.layers.stateful import RecurrentState
 from mambaasr.ops.lengths import valid_mask, zero_padding
@@ -58,12 +58,13 @@ class RecurrentDecoder(ESPnetScorer, AbsDecoder, BatchScorerInterface):
         self.dropout = Dropout(dropout_rate)
         self.blocks = nn.ModuleList(blocks)
         self.after_norm = nn.LayerNorm(width)
-        self.output_layer = LinearOutput(width, vocab_size)
+        self.output_layer = nn.Linear(width, vocab_size)
 
     @property
     def output(self) -> OutputLayer:
-        """The output layer."""
-        return self.output_layer
+        """The output layer: a softmax over what the linear layer gives, or another in its place."""
+        layer: nn.Module = self.output_layer
+        return layer if isinstance(layer, OutputLayer) else SoftmaxOutput(layer)
 
     def run_blocks(
         self, x: Tensor, lengths: Tensor, speech: Tensor, speech_lengths: Tensor

@@ -11,7 +11,7 @@ from mambaasr.checks import check_choice, check_rates, check_sizes
 from mambaasr.configurable import configurable
 from mambaasr.decoder.base import RecurrentDecoder
 from mambaasr.layers.adapter import AdapterPlaces
-from mambaasr.layers.cpu import Dropout, Linear
+from mambaasr.layers.cpu import Dropout, call
 from mambaasr.layers.join import join, text_of
 from mambaasr.layers.mixer import State
 from mambaasr.layers.mixer_conf import CausalMixerConf
@@ -119,14 +119,14 @@ class MadeonDecoder(RecurrentDecoder):
             for index in range(num_blocks)
         )
         super().__init__(vocab_size, width, blocks, dropout_rate=dropout_rate)
-        self.prefix = Linear(encoder_output_size, width)
+        self.prefix = nn.Linear(encoder_output_size, width)
         self.prefix_mask_rate = prefix_mask_rate
 
     def run_blocks(
         self, x: Tensor, lengths: Tensor, speech: Tensor, speech_lengths: Tensor
     ) -> Tensor:
         """See :meth:`RecurrentDecoder.run_blocks`."""
-        speech = self.dropout(self.prefix(speech))
+        speech = self.dropout(call(self.prefix, speech))
         if self.training and self.prefix_mask_rate > 0:
             frames = torch.rand(speech.shape[:2], device=speech.device)
             speech = speech.masked_fill((frames < self.prefix_mask_rate).unsqueeze(-1), 0.0)
@@ -137,7 +137,7 @@ class MadeonDecoder(RecurrentDecoder):
 
     def start_blocks(self, speech: Tensor, lengths: Tensor) -> tuple[list[State], list[Tensor]]:
         """See :meth:`RecurrentDecoder.start_blocks`."""
-        speech, states = self.prefix(speech), []
+        speech, states = call(self.prefix, speech), []
         for block in self.blocks:
             speech, state = block.start(speech, lengths)
             states.append(state)

@@ -159,13 +159,7 @@ class StackEncoder(AbsEncoder):
         Raises:
             TooShortUttError: the longest utterance has too few frames for the input layer.
         """
-        longest = int(ilens.max())
-        if longest < self.embed.minimum:
-            raise TooShortUttError(
-                f"has {longest} frames; the input layer needs {self.embed.minimum}",
-                longest,
-                self.embed.minimum,
-            )
+        self._check_frames(int(ilens.max()))
         ilens = ilens.to(xs_pad.device)
         x, lengths = self.embed(zero_padding(xs_pad, ilens), ilens)
         entered = self._enter(x, condition)
@@ -184,6 +178,12 @@ class StackEncoder(AbsEncoder):
         if self.lookahead is not None:
             x = self.lookahead(x, lengths)
         return ((x, intermediate) if intermediate else x), lengths, None
+
+    def _check_frames(self, longest):
+        least = self.embed.minimum
+        if longest < least:
+            message = f"has {longest} frames; the input layer needs {least}"
+            raise TooShortUttError(message, longest, least)
 
     def initial_state(
         self, batch: int, device: torch.device | None = None, dtype: torch.dtype = torch.float32
@@ -229,8 +229,13 @@ class StackEncoder(AbsEncoder):
         Returns:
             (batch, time', output_size), the frames that can be known by now, maybe none; the next
             state, None after the last piece. Gradients flow through both.
+
+        Raises:
+            TooShortUttError: with the last piece there are too few frames for the input layer.
         """
         embed, offset, blocks, ahead = state
+        if last and offset == 0:  # all that came so far waits in the input layer's state
+            self._check_frames(embed.shape[1] + xs.shape[1])
         x, embed = self.embed.forward_chunk(xs, embed)
         if x.shape[1]:
             offset, x, after = offset + x.shape[1], self._enter(x, condition, offset), []

@@ -19,7 +19,7 @@ from mambaasr.layers.adapter import PREFIX, AdapterPlaces
 from mambaasr.layers.attention import SelfAttention
 from mambaasr.layers.block import FeedForward
 from mambaasr.layers.cgmlp import ConvolutionalGatingMLP
-from mambaasr.layers.cpu import Dropout, Linear
+from mambaasr.layers.cpu import Dropout, call
 from mambaasr.layers.depthwise import DepthwiseConv
 from mambaasr.layers.mixer_conf import MixerConf
 from mambaasr.layers.positions import POSITIONS, split_positions
@@ -84,7 +84,7 @@ class EBranchformerBlock(AdapterPlaces):
             setattr(self, PREFIX + name, nn.Identity())
         joint = width * len(self.branches)
         self.merge_conv = DepthwiseConv(joint, merge_kernel, causal, "merge_conv_kernel")
-        self.merge_linear = Linear(joint, width)
+        self.merge_linear = nn.Linear(joint, width)
         self.adapter_merge = nn.Identity()
         if self.has_ff:
             self.norm_ff = nn.LayerNorm(width)
@@ -110,7 +110,7 @@ class EBranchformerBlock(AdapterPlaces):
         return self._add(x, y, self.ff_scale * scale)
 
     def _merge(self, x: Tensor, y: Tensor, convolved: Tensor, scale: float = 1.0) -> Tensor:
-        return self._add(x, self.adapter_merge(self.merge_linear(y + convolved)), scale)
+        return self._add(x, self.adapter_merge(call(self.merge_linear, y + convolved)), scale)
 
     def _add(self, x: Tensor, branch: Tensor, scale: float) -> Tensor:
         return torch.add(x, self.dropout(branch), alpha=scale)

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mambaasr.checks import check_choice, check_rates
-from mambaasr.layers.cpu import Linear
+from mambaasr.layers.cpu import call
 from mambaasr.layers.positions import rotary
 from mambaasr.ops.lengths import unpadded, valid_mask, zero_padding
 
@@ -53,8 +53,8 @@ class SelfAttention(nn.Module):
                 f"choose attention_heads so that width {width} / attention_heads is even"
             )
         self.heads, self.dropout_rate, self.positions = heads, dropout_rate, positions
-        self.linear_qkv = Linear(width, 3 * width)
-        self.linear_out = Linear(width, width)
+        self.linear_qkv = nn.Linear(width, 3 * width)
+        self.linear_out = nn.Linear(width, width)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Attend.
@@ -67,7 +67,7 @@ class SelfAttention(nn.Module):
         Returns:
             (batch, time, width), zero beyond the lengths.
         """
-        q, k, v = (_split(part, self.heads) for part in self.linear_qkv(x).chunk(3, dim=-1))
+        q, k, v = (_split(part, self.heads) for part in call(self.linear_qkv, x).chunk(3, dim=-1))
         if self.positions == "rotary":
             q, k = rotary(q), rotary(k)
         out = F.scaled_dot_product_attention(
@@ -75,7 +75,7 @@ class SelfAttention(nn.Module):
             attn_mask=self._mask(lengths, x),
             dropout_p=self.dropout_rate if self.training else 0.0,
         )
-        out = self.linear_out(out.transpose(1, 2).flatten(2))
+        out = call(self.linear_out, out.transpose(1, 2).flatten(2))
         return out if lengths is None else zero_padding(out, lengths)
 
     @staticmethod

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mambaasr.checks import check_choice
-from mambaasr.layers.cpu import Linear
+from mambaasr.layers.cpu import call
 from mambaasr.layers.mamba import Mamba
 from mambaasr.layers.mamba2 import Mamba2
 from mambaasr.layers.mixer import BidirectionalMixer, Mixer, StateSpaceMixer
@@ -38,7 +38,7 @@ class OuterBiMamba(BidirectionalMixer):
         self.d_model, self.merge = d_model, merge
         self.forward_mixer = mixer(d_model, **options)
         self.backward_mixer = mixer(d_model, **options)
-        self.linear = Linear(2 * d_model, d_model) if merge == "concat" else None
+        self.linear = nn.Linear(2 * d_model, d_model) if merge == "concat" else None
 
     def forward(self, x: Tensor, lengths: Tensor | None = None, reverse: bool = False) -> Tensor:
         """Mix whole sequences in both directions, exchanged by ``reverse``; see :class:`Mixer`."""
@@ -47,7 +47,7 @@ class OuterBiMamba(BidirectionalMixer):
         merged = _merge(self.merge, forward, backward)
         if self.linear is None:
             return merged
-        merged = self.linear(merged)
+        merged = call(self.linear, merged)
         return merged if lengths is None else zero_padding(merged, lengths)
 
     def scale_output(self, factor: float) -> None:
@@ -67,7 +67,7 @@ class _Inner(BidirectionalMixer, StateSpaceMixer):
         if merge == "concat":
             single = self.out_proj
             width = single.in_features + self.d_ssm
-            self.out_proj = Linear(width, d_model, bias=single.bias is not None)
+            self.out_proj = nn.Linear(width, d_model, bias=single.bias is not None)
 
     def espnet_initialization_fn(self) -> None:
         """See :meth:`StateSpaceMixer.espnet_initialization_fn`."""

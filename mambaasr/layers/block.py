@@ -7,7 +7,7 @@ from mambaasr.checks import check_choice, check_counts
 from mambaasr.layers.activation import ACTIVATIONS, make_activation
 from mambaasr.layers.adapter import AdapterPlaces
 from mambaasr.layers.conv_module import NORMS, ConvolutionModule
-from mambaasr.layers.cpu import Dropout, Linear
+from mambaasr.layers.cpu import Dropout, call
 from mambaasr.layers.mixer import Mixer, State
 from mambaasr.layers.norm import make_norm
 from mambaasr.ops.lengths import zero_padding
@@ -20,11 +20,17 @@ class FeedForward(nn.Sequential):
         self, width: int, hidden: int, dropout_rate: float, activation: str = "swish"
     ) -> None:
         super().__init__(
-            Linear(width, hidden),
+            nn.Linear(width, hidden),
             make_activation(activation),
             Dropout(dropout_rate),
-            Linear(hidden, width),
+            nn.Linear(hidden, width),
         )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., width) -> the same shape."""
+        for layer in self:
+            x = call(layer, x)
+        return x
 
 
 class EncoderBlock(AdapterPlaces):

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mambaasr.checks import check_counts
-from mambaasr.layers.cpu import Dropout, Linear
+from mambaasr.layers.cpu import Dropout, call
 from mambaasr.layers.depthwise import DepthwiseConv
 from mambaasr.ops.lengths import zero_padding
 
@@ -42,12 +42,14 @@ class ConvolutionalGatingMLP(nn.Module):
         if hidden < 2 or hidden % 2:
             raise ValueError(f"cgmlp_linear_units is {hidden}; it must be even and positive")
         self.causal = causal
-        self.linear_in = Linear(width, hidden)
+        self.linear_in = nn.Linear(width, hidden)
         self.norm = nn.LayerNorm(hidden // 2)
         self.conv = DepthwiseConv(hidden // 2, kernel_size, causal, "cgmlp_conv_kernel")
-        self.linear_gate = Linear(hidden // 2, hidden // 2) if linear_after_conv else nn.Identity()
+        self.linear_gate = (
+            nn.Linear(hidden // 2, hidden // 2) if linear_after_conv else nn.Identity()
+        )
         self.dropout = Dropout(dropout_rate)
-        self.linear_out = Linear(hidden // 2, width)
+        self.linear_out = nn.Linear(hidden // 2, width)
         self.espnet_initialization_fn()
 
     @torch.no_grad()
@@ -59,11 +61,11 @@ class ConvolutionalGatingMLP(nn.Module):
         nn.init.ones_(last.bias)
 
     def _enter(self, x):
-        x, gate = F.gelu(self.linear_in(x)).chunk(2, dim=-1)
+        x, gate = F.gelu(call(self.linear_in, x)).chunk(2, dim=-1)
         return x, self.norm(gate)
 
     def _leave(self, x, gate):
-        return self.linear_out(self.dropout(x * self.linear_gate(gate)))
+        return call(self.linear_out, self.dropout(x * call(self.linear_gate, gate)))
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """(batch, time, width), lengths (batch) -> the same, zero beyond the lengths."""

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from mambaasr.checks import check_choice, check_counts
 from mambaasr.layers.activation import make_activation
-from mambaasr.layers.cpu import Dropout, Linear
+from mambaasr.layers.cpu import Dropout, call
 from mambaasr.layers.depthwise import DepthwiseConv
 from mambaasr.ops.lengths import valid_mask, zero_padding
 
@@ -70,18 +70,20 @@ class ConvolutionModule(nn.Module):
     ) -> None:
         super().__init__()
         check_choice("cnn_module_norm", norm, NORMS)
-        self.pointwise_in = Linear(channels, 2 * channels)
+        self.pointwise_in = nn.Linear(channels, 2 * channels)
         self.depthwise = DepthwiseConv(channels, kernel_size, causal, "cnn_module_kernel")
         self.causal = causal
         self.norm = NORMS[norm](channels)
         self.activation = make_activation(activation)
-        self.pointwise_out = Linear(channels, channels)
+        self.pointwise_out = nn.Linear(channels, channels)
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """(batch, time, channels), lengths (batch) -> the same, zero beyond the lengths."""
-        x = zero_padding(F.glu(self.pointwise_in(x), dim=-1), lengths)
+        x = zero_padding(F.glu(call(self.pointwise_in, x), dim=-1), lengths)
         x = self.depthwise(x)
-        return zero_padding(self.pointwise_out(self.activation(self.norm(x, lengths))), lengths)
+        return zero_padding(
+            call(self.pointwise_out, self.activation(self.norm(x, lengths))), lengths
+        )
 
     def initial_state(
         self,
@@ -109,8 +111,8 @@ class ConvolutionModule(nn.Module):
             raise ValueError(
                 "cnn_module_norm batch_norm takes pieces in evaluation only; use layer_norm"
             )
-        x, state = self.depthwise.forward_chunk(F.glu(self.pointwise_in(x), dim=-1), state)
-        return self.pointwise_out(self.activation(self.norm(x))), state
+        x, state = self.depthwise.forward_chunk(F.glu(call(self.pointwise_in, x), dim=-1), state)
+        return call(self.pointwise_out, self.activation(self.norm(x))), state
 
 
 class LookAhead(nn.Module):

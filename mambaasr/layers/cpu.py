@@ -12,12 +12,13 @@ Parameters are torch's in either case; values differ by rounding, and dropout dr
 """
 
 import os
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn.modules.module import _has_any_global_hook
 
 from mambaasr.checks import check_rates
 from mambaasr.ops import causal_conv1d_fn
@@ -116,12 +117,29 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return _Product.apply(rows, weight.contiguous(), bias).view(*x.shape[:-1], len(weight))
 
 
-class Linear(nn.Linear):
-    """:class:`torch.nn.Linear`, computed by :func:`linear`."""
+def is_plain(layer: nn.Module) -> TypeGuard[nn.Linear]:
+    """Whether a call of ``layer`` would do no more than :func:`torch.nn.functional.linear`.
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., in_features) -> (..., out_features)."""
-        return linear(x, self.weight, self.bias)
+    Then its weight may be read instead. A wrapped, hooked, parametrised, adapted (LoRA) or
+    quantised layer is to be called.
+    """
+    return (
+        type(layer) is nn.Linear
+        and type(layer.weight) in (nn.Parameter, Tensor)
+        and "forward" not in vars(layer)
+        and not (layer._forward_hooks or layer._forward_pre_hooks)
+        and not (layer._backward_hooks or layer._backward_pre_hooks)
+        and not _has_any_global_hook()
+    )
+
+
+def call(layer: nn.Module, x: Tensor) -> Tensor:
+    """Return ``layer(x)``; that of a plain :class:`torch.nn.Linear` is computed by :func:`linear`.
+
+    The layers themselves are torch's own: what replaces or wraps such layers, by their very type,
+    as torch's quantisation does, finds them.
+    """
+    return linear(x, layer.weight, layer.bias) if is_plain(layer) else layer(x)
 
 
 class _Convolution(torch.autograd.Function):

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from mambaasr.checks import check_choice, check_flags, check_positive, check_rates, check_sizes
-from mambaasr.layers.cpu import Linear, linear
+from mambaasr.layers.cpu import call, is_plain, linear
 from mambaasr.layers.mixer import Parts, StateSpaceMixer, draw_step_bias
 from mambaasr.ops import selective_scan_fn, selective_state_update
+from mambaasr.ops.precision import wide
 
 DT_INITS, A_INITS = ("random", "constant"), ("s4d_real", "noise")
 
@@ -90,8 +91,8 @@ class Mamba(StateSpaceMixer):
     def add_ssm(self, suffix: str) -> None:
         """Add the parameters of a direction's state-space model, not yet initialised."""
         d, n = self.d_inner, self.d_state
-        setattr(self, f"x_proj{suffix}", Linear(d, self.dt_rank + 2 * n, bias=False))
-        setattr(self, f"dt_proj{suffix}", Linear(self.dt_rank, d, bias=True))
+        setattr(self, f"x_proj{suffix}", nn.Linear(d, self.dt_rank + 2 * n, bias=False))
+        setattr(self, f"dt_proj{suffix}", nn.Linear(self.dt_rank, d, bias=True))
         # Vision Mamba v2 puts its suffix inside "A_log".
         for name, shape in ((f"A{suffix}_log", (d, n)), (f"D{suffix}", (d,))):
             parameter = nn.Parameter(torch.empty(shape))
@@ -121,14 +122,16 @@ class Mamba(StateSpaceMixer):
 
     def project_in(self, x: Tensor) -> Parts:
         """x (..., e) -> x, z (..., d)."""
-        return self.dropout(self.in_proj(x)).chunk(2, dim=-1)
+        return self.dropout(call(self.in_proj, x)).chunk(2, dim=-1)
 
     def _project(
-        self, x: Tensor, x_proj: nn.Linear, dt_proj: nn.Linear
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """x (..., d) -> dt (..., d) before bias, B (..., n), C (..., n)."""
-        dt, B, C = x_proj(x).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
-        return linear(dt, dt_proj.weight), B, C
+        self, x: Tensor, x_proj: nn.Module, dt_proj: nn.Module
+    ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+        """x (..., d) -> dt (..., d), its bias (d) unless it is in dt, B (..., n), C (..., n)."""
+        dt, B, C = call(x_proj, x).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
+        if is_plain(dt_proj):  # the scan adds the bias in its own precision
+            return linear(dt, dt_proj.weight), wide(dt_proj.bias), B, C
+        return dt_proj(dt), None, B, C
 
     def scan(
         self,
@@ -142,16 +145,16 @@ class Mamba(StateSpaceMixer):
     ) -> tuple[Tensor, Tensor | None]:
         """x (b, d, t) -> (b, t, d) after the gate; see :meth:`StateSpaceMixer.scan`."""
         x_proj, dt_proj, A_log, D = self._ssm(suffix)
-        dt, B, C = self._project(x.transpose(1, 2), x_proj, dt_proj)
+        dt, dt_bias, B, C = self._project(x.transpose(1, 2), x_proj, dt_proj)
         out = selective_scan_fn(
             x,
             dt.transpose(1, 2),
-            -torch.exp(A_log.float()),
+            -torch.exp(wide(A_log)),
             B.transpose(1, 2),
             C.transpose(1, 2),
-            D.float(),
+            wide(D),
             parts[1].transpose(1, 2),
-            dt_proj.bias.float(),
+            dt_bias,
             delta_softplus=True,
             return_last_state=resume,
             lengths=lengths,
@@ -164,16 +167,16 @@ class Mamba(StateSpaceMixer):
     def scan_step(self, x: Tensor, parts: Parts, suffix: str, state: Tensor) -> Tensor:
         """x (b, d) -> (b, d) after the gate; updates the state in place."""
         x_proj, dt_proj, A_log, D = self._ssm(suffix)
-        dt, B, C = self._project(x, x_proj, dt_proj)
+        dt, dt_bias, B, C = self._project(x, x_proj, dt_proj)
         return selective_state_update(
             state,
             x,
             dt,
-            -torch.exp(A_log.float()),
+            -torch.exp(wide(A_log)),
             B,
             C,
-            D.float(),
+            wide(D),
             parts[1],
-            dt_proj.bias.float(),
+            dt_bias,
             dt_softplus=True,
         )

@@ -12,9 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mambaasr.checks import check_flags, check_positive, check_range, check_rates, check_sizes
+from mambaasr.layers.cpu import call
 from mambaasr.layers.mixer import Parts, StateSpaceMixer, draw_step_bias
 from mambaasr.ops import mamba_chunk_scan_combined, selective_state_update
 from mambaasr.ops.lengths import zero_padding
+from mambaasr.ops.precision import wide
 
 
 class GatedRMSNorm(nn.Module):
@@ -182,7 +184,7 @@ class Mamba2(StateSpaceMixer):
     def project_in(self, x: Tensor) -> Parts:
         """x (..., e) -> xBC (..., c), z (..., s), dt (..., h), mlp (..., 2 d_mlp)."""
         sizes = [2 * self.d_mlp, self.d_ssm, self.conv_channels, self.nheads]
-        mlp, z, xBC, dt = self.dropout(self.in_proj(x)).split(sizes, dim=-1)
+        mlp, z, xBC, dt = self.dropout(call(self.in_proj, x)).split(sizes, dim=-1)
         return xBC, z, dt, mlp
 
     def _split(self, xBC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -193,7 +195,7 @@ class Mamba2(StateSpaceMixer):
         return x.unflatten(-1, (-1, self.headdim)), B.unflatten(-1, groups), C.unflatten(-1, groups)
 
     def _skip(self, D: Tensor) -> Tensor:
-        D = D.float()
+        D = wide(D)
         return D if D.numel() == self.nheads else D.view(self.nheads, self.headdim)
 
     def scan(
@@ -213,13 +215,13 @@ class Mamba2(StateSpaceMixer):
         out = mamba_chunk_scan_combined(
             x,
             dt,
-            -torch.exp(A_log.float()),
+            -torch.exp(wide(A_log)),
             B,
             C,
             self.chunk_size,
             D=self._skip(D),
             z=None if norm is not None else z.unflatten(-1, (-1, self.headdim)),
-            dt_bias=dt_bias.float(),
+            dt_bias=wide(dt_bias),
             initial_states=state,
             dt_softplus=True,
             dt_limit=self.dt_limit,
@@ -236,9 +238,9 @@ class Mamba2(StateSpaceMixer):
         _, z, dt, _ = parts
         dt_bias, A_log, D, norm = self._ssm(suffix)
         x, B, C = self._split(x)
-        dt = F.softplus(dt.float() + dt_bias.float()).clamp(*self.dt_limit)
+        dt = F.softplus(wide(dt) + wide(dt_bias)).clamp(*self.dt_limit)
         p = self.headdim
-        A = -torch.exp(A_log.float()).repeat_interleave(p)
+        A = -torch.exp(wide(A_log)).repeat_interleave(p)
         # A head of p channels is p channels of the Mamba-1 step with equal steps and decays.
         y = selective_state_update(
             state.view(len(state), self.d_ssm, self.d_state),
@@ -257,5 +259,5 @@ class Mamba2(StateSpaceMixer):
         if self.d_mlp > 0:
             gate, x = parts[3].chunk(2, dim=-1)
             y = torch.cat([F.silu(gate) * x, y], dim=-1)
-        y = self.dropout(self.out_proj(y))
+        y = self.dropout(call(self.out_proj, y))
         return y if lengths is None else zero_padding(y, lengths)

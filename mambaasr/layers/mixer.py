@@ -14,9 +14,10 @@ from typing import NoReturn
 import torch
 from torch import Tensor, nn
 
-from mambaasr.layers.cpu import Dropout, Linear
+from mambaasr.layers.cpu import Dropout, call
 from mambaasr.ops import causal_conv1d_fn, causal_conv1d_update
 from mambaasr.ops.lengths import zero_padding
+from mambaasr.ops.precision import wide_dtype
 
 Parts = tuple[Tensor, ...]  # of (b, t, ...), or (b, ...) for a single frame
 State = tuple[Tensor, ...]  # of (b, ...)
@@ -206,9 +207,10 @@ class StateSpaceMixer(Mixer):
             bias: of both projections.
             dropout_rate: after the input and before the output leaves.
         """
-        self.in_proj = Linear(self.d_model, projected, bias=bias)
+        self._projection_bias = bias
+        self.in_proj = nn.Linear(self.d_model, projected, bias=bias)
         self.add_direction("")
-        self.out_proj = Linear(self.d_inner, self.d_model, bias=bias)
+        self.out_proj = nn.Linear(self.d_inner, self.d_model, bias=bias)
         self.dropout = Dropout(dropout_rate)
 
     def add_direction(self, suffix: str) -> None:
@@ -270,9 +272,9 @@ class StateSpaceMixer(Mixer):
 
     def project_out(self, y: Tensor, parts: Parts, lengths: Tensor | None = None) -> Tensor:
         """y (..., d) -> (..., e), zero beyond the lengths."""
-        y = self.dropout(self.out_proj(y))
+        y = self.dropout(call(self.out_proj, y))
         # Without a bias zeros stay zeros.
-        return y if lengths is None or self.out_proj.bias is None else zero_padding(y, lengths)
+        return y if lengths is None or not self._projection_bias else zero_padding(y, lengths)
 
     @torch.no_grad()
     def scale_output(self, factor: float) -> None:
@@ -282,9 +284,10 @@ class StateSpaceMixer(Mixer):
     def initial_state(
         self, batch: int, device: Device = None, dtype: torch.dtype = torch.float32
     ) -> State:
-        """Return zeros: (conv (b, c, d_conv - 1), ssm (b, *state_shape)), the latter in fp32."""
+        """Return zeros: (conv (b, c, d_conv - 1), ssm (b, *state_shape) in fp32 or fp64)."""
         conv = torch.zeros(batch, self.conv_channels, self.d_conv - 1, device=device, dtype=dtype)
-        return conv, torch.zeros(batch, *self.state_shape, device=device)
+        ssm = torch.zeros(batch, *self.state_shape, device=device, dtype=wide_dtype(dtype))
+        return conv, ssm
 
     def add_ssm(self, suffix: str) -> None:
         """Add the parameters of a direction's state-space model, not yet initialised."""

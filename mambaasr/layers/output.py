@@ -7,10 +7,11 @@ sampled, restricted to a language's tokens) can take the place of the linear lay
 :class:`mambaasr.model.base.ASRModel`.
 """
 
+from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mambaasr.ops.lengths import zero_padding
 
@@ -42,15 +43,22 @@ class OutputLayer(Protocol):
         ...
 
 
-class SoftmaxOutput(nn.Module):
-    """An output layer made of a module that is called for its logits, a target for each frame.
+class SoftmaxOutput:
+    """An output layer of a linear layer and a softmax, a target for each frame.
 
-    To be inherited before the module's class. Hooks and parametrisations of that module work.
+    No module of its own, so that names stay, and the linear layer is one of torch's own that may
+    be wrapped, adapted or quantised.
+
+    Args:
+        layer: called for the logits, x (..., width) -> (..., vocab_size).
     """
+
+    def __init__(self, layer: Callable[[Tensor], Tensor]) -> None:
+        self.layer = layer
 
     def logits(self, x: Tensor) -> Tensor:
         """See :meth:`OutputLayer.logits`."""
-        return self(x)
+        return self.layer(x)
 
     def log_probs(self, logits: Tensor) -> Tensor:
         """See :meth:`OutputLayer.log_probs`."""
@@ -69,10 +77,6 @@ class SoftmaxOutput(nn.Module):
         targets = zero_padding(targets, target_lengths)
         taken = self.log_probs(self.logits(x)).gather(-1, targets.unsqueeze(-1)).squeeze(-1)
         return -zero_padding(taken, target_lengths).sum() / len(x)
-
-
-class LinearOutput(SoftmaxOutput, nn.Linear):
-    """A linear layer and a softmax."""
 
 
 class CTCOutput:

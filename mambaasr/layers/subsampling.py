@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mambaasr.layers.cpu import Dropout, Linear, conv2d, linear, tuned
+from mambaasr.layers.cpu import Dropout, call, conv2d, is_plain, linear, tuned
 from mambaasr.ops.lengths import zero_padding
 
 
@@ -91,10 +91,14 @@ def make_input_layer(
     if isinstance(name, str) and name in CONVOLUTIONS_1D:
         return FrameConvInput(CONVOLUTIONS_1D[name], input_size, output_size, dropout_rate)
     if name == "linear":
-        layers = Linear(input_size, output_size), nn.LayerNorm(output_size), Dropout(dropout_rate)
+        layers = (
+            nn.Linear(input_size, output_size),
+            nn.LayerNorm(output_size),
+            Dropout(dropout_rate),
+        )
         return FrameInput(input_size, output_size, *layers)
     if name is None or name in ("none", "null"):
-        project = () if input_size == output_size else (Linear(input_size, output_size),)
+        project = () if input_size == output_size else (nn.Linear(input_size, output_size),)
         return FrameInput(input_size, output_size, *project, Dropout(dropout_rate))
     known = ", ".join((*CONVOLUTIONS, *CONVOLUTIONS_1D))
     raise ValueError(f"input_layer is {name!r}; choose one of {known}, linear, none")
@@ -263,25 +267,34 @@ class ConvInput(InputLayer):
             layers[str(2 * index)] = Convolution(channels, width, stage, into, dropout_rate)
             channels, width = into, stage.frequencies(width)
         self.conv = nn.Sequential(OrderedDict(layers))
-        self.out = Linear(channels * width, output_size)
+        self.out = nn.Linear(channels * width, output_size)
         # ESPnet's projection counts channels first, SpeechBrain's frequencies.
         self.channels_first = not stages[-1].norm
         self.dropout = Dropout(dropout_rate)
 
     def _frame_maker(self, frames):
-        weight, first = self.out.weight, self.channels_first
-        if first and frames >= self.output_size:  # fewer numbers to move than in the frames
-            weight = (
-                weight.unflatten(1, (self.conv[-1].out_channels, -1)).transpose(1, 2).flatten(1)
-            )
-            first = False
+        weight, first = None, self.channels_first
+        # The weight's order or the frames' is to change; of a wrapped layer only the frames'.
+        if first and frames >= self.output_size and is_plain(self.out):  # fewer numbers to move
+            weight = self.out.weight.unflatten(1, (self.conv[-1].out_channels, -1))
+            weight, first = weight.transpose(1, 2).flatten(1), False
 
         def make(x):
             x = self.conv(x.unsqueeze(1))  # (b, c, t', f')
             x = (x.transpose(1, 2) if first else x.permute(0, 2, 3, 1)).flatten(2)
-            return self.dropout(linear(x, weight, self.out.bias))
+            y = call(self.out, x) if weight is None else linear(x, weight, self.out.bias)
+            return self.dropout(y)
 
         return make
+
+
+class FrameConvolution(nn.Conv1d):
+    """A convolution over time whose windows are the rows of one product."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, time, channel) -> (batch, time', channel')."""
+        windows = x.unfold(1, self.kernel_size[0], self.stride[0]).flatten(2)
+        return linear(windows, self.weight.flatten(1), self.bias)
 
 
 class FrameConvInput(InputLayer):
@@ -298,7 +311,7 @@ class FrameConvInput(InputLayer):
         super().__init__(input_size, output_size, stages)
         widths = (input_size, *[output_size] * len(stages))
         self.conv = nn.ModuleList(
-            nn.Conv1d(width, output_size, stage.kernel, stage.stride)
+            FrameConvolution(width, output_size, stage.kernel, stage.stride)
             for width, stage in zip(widths, stages, strict=False)
         )
         self.dropout = Dropout(dropout_rate)
@@ -308,9 +321,7 @@ class FrameConvInput(InputLayer):
 
     def _frames(self, x):
         for conv in self.conv:
-            # Each window is one row of a product: (b, t', c, kernel).
-            windows = x.unfold(1, conv.kernel_size[0], conv.stride[0]).flatten(2)
-            x = F.gelu(linear(windows, conv.weight.flatten(1), conv.bias))
+            x = F.gelu(conv(x))
         return self.dropout(x)
 
 
@@ -323,4 +334,9 @@ class FrameInput(InputLayer):
             self.add_module(str(index), layer)
 
     def _frame_maker(self, frames):
-        return nn.Sequential(*self.children())
+        return self._layers
+
+    def _layers(self, x):
+        for layer in self.children():
+            x = call(layer, x)
+        return x

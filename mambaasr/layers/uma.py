@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from mambaasr.checks import check_counts
 from mambaasr.ops.lengths import valid_mask, zero_padding
@@ -53,14 +54,15 @@ class UnimodalAggregation(nn.Module):
             if max_frames == 0:
                 raise ValueError("max_frames is 0; it must be positive, or null")
         self.max_frames = max_frames
+        self.width = width
         self.linear = nn.Linear(width, 1)
 
     def _logits(self, x):
         """(b, t, e) -> (b, t) in at least fp32: neighbours that bf16 takes for equal differ."""
         dtype = torch.promote_types(x.dtype, torch.float32)
         with torch.autocast(x.device.type, enabled=False):
-            weight, bias = self.linear.weight.to(dtype), self.linear.bias.to(dtype)
-            logits = nn.functional.linear(x.to(dtype), weight, bias).squeeze(-1)
+            parameters = {name: p.to(dtype) for name, p in self.linear.named_parameters()}
+            logits = functional_call(self.linear, parameters, (x.to(dtype),)).squeeze(-1)
         return logits.clamp(min=LEAST)
 
     def _cuts(self, logits, lengths, before, since):
@@ -129,7 +131,7 @@ class UnimodalAggregation(nn.Module):
         dtype: torch.dtype = torch.float32,
     ) -> Pending:
         """Return the state before the first piece; dtype is that of the frames."""
-        width = self.linear.in_features
+        width = self.width
         wide = torch.promote_types(dtype, torch.float32)
         return Pending(
             torch.zeros(batch, 0, width, device=device, dtype=dtype),

@@ -1,5 +1,6 @@
 """A language model of Mamba blocks."""
 
+from functools import partial
 from typing import Annotated
 
 import torch
@@ -10,7 +11,7 @@ from mambaasr.configurable import configurable
 from mambaasr.espnet_compat import AbsLM
 from mambaasr.layers.adapter import AdapterPlaces
 from mambaasr.layers.block import FeedForward
-from mambaasr.layers.cpu import Dropout, Linear, linear
+from mambaasr.layers.cpu import Dropout, call, linear
 from mambaasr.layers.espnet_scorer import ESPnetScorer
 from mambaasr.layers.mixer import Mixer, State
 from mambaasr.layers.mixer_conf import CausalMixerConf
@@ -19,22 +20,14 @@ from mambaasr.layers.output import OutputLayer, SoftmaxOutput
 from mambaasr.layers.stateful import RecurrentState
 
 
-class Embedding(SoftmaxOutput, nn.Embedding):
-    """Vectors of tokens whose matrix may give the logits too; small initial values."""
+class Embedding(nn.Embedding):
+    """Vectors of tokens; small initial values, as their matrix may give the logits too."""
 
     def reset_parameters(self) -> None:
         """Draw the values; ESPnet's ``init`` calls this too."""
         nn.init.normal_(self.weight, std=0.02)
 
     espnet_initialization_fn = reset_parameters
-
-    def logits(self, x: Tensor) -> Tensor:
-        """x (..., width) -> (..., vocab_size)."""
-        return linear(x, self.weight)
-
-
-class LinearOutput(SoftmaxOutput, Linear):
-    """A matrix of its own for the logits."""
 
 
 class LMBlock(AdapterPlaces):
@@ -132,7 +125,7 @@ class MambaLM(ESPnetScorer, AbsLM):
             for _ in range(num_blocks)
         )
         self.after_norm = make_norm(norm, unit)
-        self.output_layer = None if tie_weights else LinearOutput(unit, vocab_size, bias=False)
+        self.output_layer = None if tie_weights else nn.Linear(unit, vocab_size, bias=False)
         self._reset_residual()
 
     @torch.no_grad()
@@ -150,8 +143,13 @@ class MambaLM(ESPnetScorer, AbsLM):
 
     @property
     def output(self) -> OutputLayer:
-        """The output layer, or the embedding in its place."""
-        return self.embed if self.output_layer is None else self.output_layer
+        """The output layer, with the embedding's matrix or with one of its own."""
+        layer = self.output_layer
+        if isinstance(layer, OutputLayer):
+            return layer
+        if layer is None:
+            return SoftmaxOutput(partial(linear, weight=self.embed.weight))
+        return SoftmaxOutput(partial(call, layer))
 
     def _logits(self, x: Tensor) -> Tensor:
         return self.output.logits(self.after_norm(x))

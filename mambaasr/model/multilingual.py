@@ -1,15 +1,15 @@
 """One model for several languages: given the language, left to find it, or neither."""
 
-import contextlib
 import inspect
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
 from mambaasr.configurable import configurable
+from mambaasr.espnet_compat import encode_with
 from mambaasr.model.base import ASRModel, Encoded, LossPart, Statistics
 from mambaasr.model.options import CONDITIONING, check_options
 from mambaasr.ops.lengths import zero_padding
@@ -37,7 +37,8 @@ class MultilingualModel(ASRModel):
     The training data has a further name, ``lang``: an utterance's index in ``languages``. It is
     made of ``<folder>/utt2lang,lang,text`` by :mod:`mambaasr.task.languages`. For decoding,
     :meth:`set_languages` comes before the call; without it no vector is added, which is not what
-    a model with an embedding was trained on.
+    a model with an embedding was trained on. Whoever calls the encoder by itself, whole or in
+    pieces, gives it :meth:`condition`.
 
     Args:
         encoder: ours, or one of ESPnet's whose input layer is called ``embed``.
@@ -76,7 +77,7 @@ class MultilingualModel(ASRModel):
             rows = torch.tensor([names.index(group) for group in groups])
             # Made of the options, so no part of a checkpoint.
             self.register_buffer("_rows", rows, persistent=False)
-            self._conditioned = _make_place(encoder)
+            self._takes_condition = _make_place(encoder)
             self.language_embedding = _ZeroEmbedding(len(names), encoder.output_size())
         if lid_weight:
             self.lid = nn.Linear(ctc.ctc_lo.in_features, len(self.languages))
@@ -127,8 +128,19 @@ class MultilingualModel(ASRModel):
         Returns:
             What ESPnet's model returns.
         """
-        with self._condition():
+        condition = self.condition()
+        if condition is None:
             found, lengths = super().encode(speech, speech_lengths)
+        elif self._takes_condition:
+            found, lengths = encode_with(self, speech, speech_lengths, condition=condition)
+        else:
+            # Of this module's own children: a copy that torch makes for another device has others.
+            place = self.encoder.embed
+            place.language_vectors = condition
+            try:
+                found, lengths = super().encode(speech, speech_lengths)
+            finally:
+                place.language_vectors = None
         if self.lid is not None and not self.training:
             frames = found[0] if isinstance(found, tuple) else found
             indices = self.language_logits(frames, lengths).argmax(-1)
@@ -166,23 +178,17 @@ class MultilingualModel(ASRModel):
         """Return what the head found in the last :meth:`encode` outside of training, or None."""
         return self._found
 
-    @contextlib.contextmanager
-    def _condition(self) -> Iterator[None]:
-        """Lay the batch's vectors where the encoder's hook finds them."""
+    def condition(self) -> Tensor | None:
+        """Return the vectors (batch, width) of the languages that are named, or None.
+
+        Speech in pieces needs them as well: ``encoder.forward_chunk(..., condition=...)``.
+        """
         if self.language_embedding is None:
-            yield
-            return
+            return None
         if self._languages is None:
             _warn_once()
-            yield
-            return
-        # Of this very module's children: a copy that torch makes for another device has its own.
-        place = self.encoder if self._conditioned == "encoder" else self.encoder.embed
-        place.language_vectors = self.language_embedding(self._rows[self._languages])
-        try:
-            yield
-        finally:
-            place.language_vectors = None
+            return None
+        return self.language_embedding(self._rows[self._languages])
 
 
 class _ZeroEmbedding(nn.Embedding):
@@ -195,11 +201,13 @@ class _ZeroEmbedding(nn.Embedding):
 
 
 def _make_place(encoder):
-    """Let an encoder add what lies in ``language_vectors``; return where it must be laid."""
+    """Return whether the encoder takes a ``condition``; let one of ESPnet's add what lies there.
+
+    ESPnet's encoders have no such argument, and what they do between their input layer and their
+    blocks is theirs: a hook on that layer is the only way in.
+    """
     if "condition" in inspect.signature(encoder.forward).parameters:
-        encoder.language_vectors = None
-        encoder.register_forward_pre_hook(_pass_on, with_kwargs=True)
-        return "encoder"
+        return True
     embed = getattr(encoder, "embed", None)
     if not isinstance(embed, nn.Module):
         raise ValueError(
@@ -208,13 +216,7 @@ def _make_place(encoder):
         )
     embed.language_vectors = None
     embed.register_forward_hook(_add)
-    return "embed"
-
-
-def _pass_on(encoder, args, kwargs):
-    if encoder.language_vectors is None:
-        return None
-    return args, kwargs | {"condition": encoder.language_vectors}
+    return False
 
 
 def _add(embed, args, out):

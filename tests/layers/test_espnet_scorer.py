@@ -5,7 +5,7 @@ import torch
 
 from mambaasr.layers import espnet_scorer
 from mambaasr.layers.espnet_scorer import ESPnetScorer
-from mambaasr.layers.output import LinearOutput
+from mambaasr.layers.output import SoftmaxOutput
 from mambaasr.layers.stateful import RecurrentScorer, RecurrentState
 
 TOKENS = 5
@@ -14,7 +14,7 @@ TOKENS = 5
 class Reader(ESPnetScorer, RecurrentScorer):
     """Its state is the sum of the speech and of weighted tokens; it counts its calls."""
 
-    output = LinearOutput(1, TOKENS)
+    output = SoftmaxOutput(torch.nn.Linear(1, TOKENS))
 
     def __init__(self):
         self.started, self.steps = 0, []

@@ -109,3 +109,27 @@ def test_state_space_mixers_scale_what_they_give(options, x):
     before = mixer(x)
     mixer.scale_output(0.5)
     assert torch.allclose(mixer(x), 0.5 * before, atol=1e-6)
+
+
+@pytest.mark.parametrize("backend", ["auto", "naive"])
+@pytest.mark.parametrize("options", [{}, dict(mixer="mamba2", options=dict(headdim=4))])
+def test_in_fp64_the_state_is_fp64_too(options, backend, x, monkeypatch):
+    """One rounding to fp32 on the way would leave differences of 1e-8."""
+    monkeypatch.setenv("MAMBAASR_BACKEND", backend)
+    mixer = CausalMixerConf(**options).make(4).double()
+    x = x.double()
+    state = mixer.initial_state(2, dtype=torch.float64)
+    pieces = []
+    for piece in x[:, :7].split(3, dim=1):
+        y, state = mixer.forward_chunk(piece, state)
+        pieces.append(y)
+    pieces += [mixer.step(x[:, t], state)[:, None] for t in (7, 8)]
+    assert {part.dtype for part in state} == {torch.float64}
+    whole = mixer(x)
+    assert float((torch.cat(pieces, dim=1) - whole).detach().abs().max()) < 1e-13
+    # A and D are what their parameters say to the last bit: the smallest change is seen.
+    for name in ("A_log", "D"):
+        parameter = getattr(mixer, name)
+        with torch.no_grad():
+            parameter.add_(1e-12)
+        assert not torch.equal(mixer(x), whole), name

@@ -107,6 +107,32 @@ def test_told_in_a_batch_or_alone_it_is_the_same(tmp_path, encoder):
             torch.testing.assert_close(alone[0], together[row, : lengths[row]], atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("lookahead", [0, 5])
+def test_pieces_of_a_conditioned_model_give_what_the_whole_gives(tmp_path, lookahead):
+    causal = SMALL | {"mixer_conf": {"direction": "uni"}, "lookahead_kernel": lookahead}
+    model = load(tmp_path, CASES["language"], encoder="mamba", encoder_conf=causal).asr_model.eval()
+    encoder, speech = model.encoder, batch()["speech"][:2, :9000]
+    lengths = torch.tensor([9000, 9000])
+    with torch.no_grad():
+        unknown, _ = model.encode(speech, lengths)
+        model.language_embedding.weight.normal_(0, 3)
+        model.set_languages(["es", "de"])
+        whole, _ = model.encode(speech, lengths)
+        feats, _ = model.frontend(speech, lengths)
+        pieces, state = [], encoder.initial_state(2)
+        for piece in feats.split(10, dim=1):
+            last = len(pieces) == (feats.shape[1] - 1) // 10
+            y, state = encoder.forward_chunk(piece, state, last, condition=model.condition())
+            pieces.append(y)
+        by_itself, *_ = encoder(
+            feats, torch.full((2,), feats.shape[1]), condition=model.condition()
+        )
+    torch.testing.assert_close(torch.cat(pieces, dim=1), whole, atol=1e-4, rtol=0)
+    assert torch.equal(by_itself, whole)
+    assert not torch.allclose(unknown, whole, atol=0.1)
+    assert not encoder._forward_pre_hooks and not encoder._forward_hooks
+
+
 def test_languages_of_a_family_share_a_vector(tmp_path):
     model = load(tmp_path, CASES["family"]).asr_model.eval()
     assert model.language_embedding.num_embeddings == 2

@@ -347,3 +347,24 @@ def test_stochastic_depth_on_several_devices_wants_unused_parameters(monkeypatch
         args = asr.ASRTask.get_parser().parse_args([*words, *fine])
         args.dry_run = True
         asr.ASRTask.prepare(args)
+
+
+def test_espnets_lora_adapts_our_classes(train, conmamba, workspace):
+    """Trained by ESPnet's options, from a model of before; the search opens what came out."""
+    pytest.importorskip("loralib")
+    from mambaasr.decode.load import load_speech2text
+
+    train("stats_lora", "--config", conmamba, collect=True)
+    before = train("lora_before", "--config", conmamba, "--max_epoch", "1")
+    start = before / "valid.acc.best.pth"
+    layers = ["in_proj", "dt_proj", "embed.out", "decoder.output_layer"]
+    folder = train(
+        "lora", "--config", conmamba, "--max_epoch", "1", "--init_param", str(start),
+        "--use_adapter", "true", "--adapter", "lora",
+        "--adapter_conf", "rank=2", "--adapter_conf", f"target_modules=[{','.join(layers)}]",
+    )  # fmt: skip
+    state = torch.load(folder / "valid.acc.best.pth", weights_only=True)
+    changed = [name for name, value in state.items() if name.endswith("lora_B") and value.any()]
+    assert len(changed) == len([name for name in state if name.endswith("lora_B")]) >= 6
+    opened = load_speech2text(folder / "config.yaml", folder / "valid.acc.best.pth", beam_size=2)
+    assert opened(torch.randn(16000).numpy())
