@@ -15,8 +15,10 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--sets", nargs="*", default=[], metavar="DIR", help="validation and test sets"
     )
-    parser.add_argument("--token_list", required=True, metavar="FILE")
-    parser.add_argument("--token_type", choices=("char", "bpe", "word"), default="bpe")
+    parser.add_argument("--token_list", required=True, metavar="FILE", help="of make_tokens")
+    parser.add_argument(
+        "--token_type", choices=("char", "bpe", "word"), default="bpe", help="(%(default)s)"
+    )
     parser.add_argument("--bpemodel", metavar="FILE", help="for bpe")
     parser.add_argument("--nlsyms_txt", metavar="FILE", help="as for make_tokens")
     parser.add_argument("--bpe_nlsyms", metavar="SYMBOLS", help="as for make_tokens")
