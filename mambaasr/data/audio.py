@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mambaasr.data import ffmpeg
+from mambaasr.data import ffmpeg, ogg
 from mambaasr.errors import UserError
 from mambaasr.files import atomic_write
 
@@ -247,7 +247,7 @@ def _open(path: str | Path) -> Iterator["_Libsndfile | ffmpeg.Stream"]:
             return
         lost = _missing_frames(path, stream, _HEADER_BYTES)
         if lost:
-            raise AudioError(f"{path}: truncated: {lost}")
+            raise AudioError(f"{path}: truncated or damaged: {lost}")
         if stream.frames == 0:
             raise AudioError(f"{path}: no samples")
         try:
@@ -276,8 +276,8 @@ def _missing_frames(path: str | Path, stream: "soundfile.SoundFile", tolerated: 
     for promised, there in _SHOULD_BE.findall(log):
         if int(there) + tolerated < int(promised) < _UNKNOWN_LENGTH:
             return f"the header promises {promised} bytes, {there} are there"
-    if "ended unexpectedly" in log:
-        return "the end of the stream is missing"
+    if stream.format == "OGG":
+        return ogg.first_fault(path)
     if stream.format == "NIST":
         with open(path, "rb") as header:
             count = re.search(rb"sample_count -i (\d+)", header.read(1024))

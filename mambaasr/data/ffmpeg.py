@@ -88,14 +88,18 @@ class Stream:
         import av
 
         resampler = av.AudioResampler(format="fltp")
-        done, begin = 0, None
+        done, begin, slack = 0, None, _SLACK
+        if self._container.format.name == "flac":
+            # Its frames have checksums, and count from the file's first sample.
+            self._stream.codec_context.options = {"err_detect": "crccheck+explode"}
+            begin, slack = 0, 0.5 / self.rate
         try:
             for frame in self._container.decode(self._stream):
                 if frame.pts is not None:
                     time = frame.pts * frame.time_base
                     begin = time if begin is None else begin
                     hole = float(time - begin) - done / self.rate
-                    if hole > _SLACK:
+                    if hole > slack:
                         raise Damaged(f"{hole:.2f} s are missing after {done / self.rate:.2f} s")
                 for part in resampler.resample(frame):
                     block = part.to_ndarray().T

@@ -10,6 +10,7 @@ from mambaasr.files import atomic_write
 
 # Tabs are common in transcripts and harmless; the others break lines or terminals.
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\x85\u2028\u2029]")
+_OTHER_SPACES = re.compile(r"[^\S ]")
 
 
 class Problem(NamedTuple):
@@ -75,10 +76,14 @@ def bad_id(key: str) -> str | None:
 
 
 def parse_text(value: str) -> str:
-    """Return a transcript; it may be empty."""
+    """Return a transcript; it may be empty.
+
+    Of white space only spaces are left: scoring takes a tab or an ideographic space for one,
+    tokens would not.
+    """
     if _CONTROL.search(value):
         raise ValueError("the text holds a control character", "remove it")
-    return value
+    return _OTHER_SPACES.sub(" ", value).strip(" ")
 
 
 def parse_hypothesis(value: str) -> str:

@@ -3,9 +3,12 @@
 Samba-ASR (arXiv 2501.02832) has byte-level BPE and task tokens. ESPnet's ``bpe`` is sentencepiece,
 which has no byte-level BPE; ``byte_fallback`` comes near: a character that has no unit is spelled
 in the bytes of its UTF-8 form, so nothing is unknown, in any script. It differs in that units
-never join bytes of different characters (a character without a unit costs two to four tokens), in
-that 256 units are set aside, and in sentencepiece's NFKC normalisation of what goes in. Task
-tokens are :mod:`mambaasr.data.prefix`'s.
+never join bytes of different characters (a character without a unit costs two to four tokens), and
+in that 256 units are set aside. Task tokens are :mod:`mambaasr.data.prefix`'s.
+
+By itself sentencepiece normalises what goes in (NFKC): a perfect model would write 1⁄2 for ½, and
+be wrong. New models take texts as they are; where one was made otherwise, it is made the same way
+again, so that what was trained with it stays right.
 """
 
 import io
@@ -22,6 +25,8 @@ from mambaasr.files import atomic_write
 BLANK, UNK, SPACE, SOS_EOS = "<blank>", "<unk>", "<space>", "<sos/eos>"
 # sentencepiece's own units, which ESPnet's list replaces by its own.
 _CONTROL_UNITS = ("<unk>", "<s>", "</s>")
+# sentencepiece's own rule, of the models before version 0.2.0.
+_NFKC = "nmt_nfkc"
 # A space, as sentencepiece writes it.
 _SPACE = "\u2581"
 
@@ -114,6 +119,7 @@ def train_sentencepiece(
     byte_fallback: bool = False,
     input_sentence_size: int = 0,
     text_prefix: str = "",
+    normalization: str = "identity",
 ) -> tuple[bytes, list[str]]:
     """Train a sentencepiece model, deterministically and without its log.
 
@@ -127,6 +133,7 @@ def train_sentencepiece(
         input_sentence_size: train on as many transcripts, drawn at random; 0 for all.
         text_prefix: symbols of it (:mod:`mambaasr.data.prefix`) are units with the space before
             them, so that each costs one token; others leave the space to a unit of its own.
+        normalization: sentencepiece's rule for what goes in.
 
     Returns:
         The model (bytes) and its units without the three above.
@@ -156,6 +163,7 @@ def train_sentencepiece(
             character_coverage=character_coverage,
             byte_fallback=byte_fallback,
             input_sentence_size=input_sentence_size,
+            normalization_rule_name=normalization,
             # sentencepiece leaves out longer sentences (4192 bytes) without a word.
             max_sentence_length=max(4192, *(len(text.encode()) + 1 for text in transcripts)),
             minloglevel=2,
@@ -185,6 +193,15 @@ def _explain(message: str, vocab_size: int, byte_fallback: bool = False) -> str:
     return f"sentencepiece refuses --nbpe {vocab_size}: {message}"
 
 
+def _normalization(path: Path) -> str:
+    """Return the normalisation of the model that is there, or that of new ones."""
+    try:
+        # The rule's name, as protocol buffers write the first field of a message.
+        return _NFKC if b"\x0a\x08" + _NFKC.encode() in path.read_bytes() else "identity"
+    except OSError:
+        return "identity"
+
+
 def make_tokens(
     texts: Sequence[str | Path],
     out_dir: str | Path,
@@ -200,7 +217,8 @@ def make_tokens(
 ) -> str:
     """Write ``tokens.txt`` and, for sentencepiece, ``bpe.model`` into a folder.
 
-    The list is ESPnet's: ``<blank>``, ``<unk>``, the units, ``<sos/eos>``.
+    The list is ESPnet's: ``<blank>``, ``<unk>``, the units, ``<sos/eos>``. A model that is there
+    keeps its normalisation.
 
     Args:
         texts: files of ``utterance transcript`` lines.
@@ -232,6 +250,7 @@ def make_tokens(
             byte_fallback,
             input_sentence_size,
             text_prefix,
+            _normalization(out_dir / "bpe.model"),
         )
         with atomic_write(out_dir / "bpe.model", "wb") as stream:
             stream.write(model)

@@ -1,5 +1,6 @@
 import errno
 import os
+import re
 import tracemalloc
 
 import numpy as np
@@ -70,8 +71,34 @@ def test_truncated_sphere(tmp_path):
     assert len(read_audio(tmp_path / "a.sph")[0]) == 16000
     whole = (tmp_path / "a.sph").read_bytes()
     (tmp_path / "a.sph").write_bytes(whole[:-2000])
-    with pytest.raises(AudioError, match="truncated: the header promises 16000 samples, 15000"):
+    with pytest.raises(
+        AudioError, match="truncated or damaged: the header promises 16000 samples, 15000"
+    ):
         read_audio(tmp_path / "a.sph")
+
+
+def test_ogg_without_some_of_its_pages(tmp_path):
+    path = tmp_path / "a.ogg"
+    soundfile.write(path, sine(seconds=20) + 0.1, 16000)
+    whole = path.read_bytes()
+    pages = [match.start() for match in re.finditer(b"OggS", whole)]
+    assert len(pages) > 5
+    cuts = {
+        "the last page is missing": whole[: pages[-1]],
+        "a page is missing": whole[: pages[3]] + whole[pages[4] :],
+        f"the page at byte {pages[4]} is damaged": whole[: pages[5] - 9]
+        + b"x"
+        + whole[pages[5] - 8 :],
+        f"the page at byte {pages[-1]} is cut off": whole[:-1],
+    }
+    for what, content in cuts.items():
+        path.write_bytes(content)
+        with pytest.raises(AudioError, match=f"truncated or damaged: {what}"):
+            read_audio(path)
+    path.write_bytes(whole + whole)
+    assert len(read_audio(path)[0]) >= 320000
+    path.write_bytes(whole + b"a tag of some kind")
+    assert len(read_audio(path)[0]) == 320000
 
 
 def test_mp3(tmp_path):

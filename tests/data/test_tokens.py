@@ -1,7 +1,7 @@
 import pytest
 import sentencepiece
 
-from mambaasr.data.tokens import make_tokens, split_characters
+from mambaasr.data.tokens import make_tokens, split_characters, train_sentencepiece
 from mambaasr.errors import UserError
 
 TEXT = """u1 ONE TWO THREE FOUR FIVE
@@ -126,3 +126,26 @@ def test_bad_transcripts(tmp_path, content, what):
     with pytest.raises(UserError, match=what):
         make_tokens([tmp_path / "text"], tmp_path / "out", "char")
     assert not (tmp_path / "out").exists()
+
+
+COMPATIBLE = (
+    "u1 \u00bd CUP\nu2 \ufb01VE\nu3 \uff11\uff12\nu4 \uff76\uff9e\nu5 ONE TWO\tTHREE\u3000FOUR\n"
+)
+
+
+def test_new_models_take_texts_as_they_are_and_old_ones_stay(tmp_path):
+    (tmp_path / "text").write_text(COMPATIBLE, encoding="utf-8")
+    texts = [" ".join(line.split()[1:]) for line in COMPATIBLE.splitlines()]
+
+    def again(folder):
+        model = sentencepiece.SentencePieceProcessor(model_file=str(folder / "bpe.model"))
+        return [model.decode(model.encode(text)) for text in texts]
+
+    make_tokens([tmp_path / "text"], tmp_path / "new", "bpe", 23)
+    assert again(tmp_path / "new") == texts
+    (tmp_path / "old").mkdir()
+    old = train_sentencepiece(texts, 23, normalization="nmt_nfkc")[0]
+    (tmp_path / "old/bpe.model").write_bytes(old)
+    make_tokens([tmp_path / "text"], tmp_path / "old", "bpe", 23)
+    assert (tmp_path / "old/bpe.model").read_bytes() == old
+    assert again(tmp_path / "old")[0] == "1\u20442 CUP"
