@@ -1,8 +1,14 @@
 """Many independent jobs: in this process, on this machine's cores, or on a cluster, by Dask."""
 
+import atexit
+import functools
 import os
 import re
+import shlex
+import signal
 import sys
+import threading
+import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -24,6 +30,23 @@ JOBQUEUES = {
 # Enough that no worker waits for the next item while the oldest result is still being computed.
 IN_FLIGHT_PER_WORKER = 4
 CONNECT_SECONDS = 30
+# So often it is said why nothing is computed.
+SAY_SECONDS = 30
+# So long no worker may be there: a job may wait for a day in a cluster's queue.
+WAIT_SECONDS = {"scheduler": 600, "jobqueue": 24 * 3600}
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+# The same for every kind of cluster: long calls without the interpreter's lock released are normal
+# here, so no warnings and no worker taken for dead; an audio or model job has its own idea of
+# memory, and Dask would pause or kill it.
+_SETTINGS = {
+    "distributed.admin.tick.limit": "1h",
+    "distributed.scheduler.worker-ttl": None,
+    "distributed.comm.timeouts.connect": "120s",
+    **dict.fromkeys(
+        (f"distributed.worker.memory.{what}" for what in ("target", "spill", "pause", "terminate")),
+        False,
+    ),
+}
 
 
 class ItemError(RuntimeError):
@@ -46,9 +69,12 @@ def map_items(
         jobqueue: slurm                # slurm, pbs, lsf, sge: nj jobs by dask-jobqueue
         queue: main                    # whatever else stands here goes to its cluster class
         memory: 8GB
+        wait: 3600                     # seconds without a worker until that is an error
 
-    A worker process lives as long as the call: what is costly to load (a model) belongs into a
-    module-level function with ``functools.lru_cache``, so that each worker loads it once.
+    A local worker process lives as long as the call, a cluster's client and its workers as long as
+    this process: what is costly to load (a model) belongs into a module-level function with
+    ``functools.lru_cache``, so that each worker loads it once. Where nothing is computed because
+    there is no worker, or all are busy for others, this is said every 30 s.
 
     Args:
         function: a picklable function of one item (module level, or ``functools.partial`` of one).
@@ -69,12 +95,12 @@ def map_items(
         raise UserError(f"nj must be at least 1, not {nj}")
     with ExitStack() as stack:
         if cluster is not None:
-            client = stack.enter_context(_connect(cluster, nj))
-            outcomes = _run_on(client, function, items, nj)
+            client, wait = _connected(os.path.abspath(cluster), nj)
+            outcomes = _run_on(client, function, items, nj, wait)
         elif min(nj, len(items)) > 1:
             nj = min(nj, len(items))
             client = stack.enter_context(_local_cluster(nj))
-            outcomes = _run_on(client, function, items, nj)
+            outcomes = _run_on(client, function, items, nj, WAIT_SECONDS["scheduler"])
         else:
             outcomes = (_call(function, item) for item in items)
         stack.enter_context(closing(outcomes))
@@ -126,8 +152,11 @@ def _portable(error):
     return error
 
 
-def _run_on(client, function, items, nj):
-    """Yield outcomes in order, with a bounded number of items submitted at any time."""
+def _run_on(client, function, items, nj, wait):
+    """Yield outcomes in order, with a bounded number of items submitted at any time.
+
+    For ``wait`` seconds there may be nobody who computes them.
+    """
     from distributed import KilledWorker
 
     rest = iter(items)
@@ -138,17 +167,68 @@ def _run_on(client, function, items, nj):
             window.append((item, client.submit(_call, function, item, pure=False)))
 
     submit(IN_FLIGHT_PER_WORKER * nj)
-    while window:
-        item, future = window.popleft()
+    try:
+        while window:
+            item, future = window.popleft()
+            try:
+                outcome = _result(client, [future, *(each for _, each in window)], wait)
+            except KilledWorker:
+                raise UserError(
+                    f"the worker process died on {_label(item)}: killed, crashed or out of memory; "
+                    f"try fewer jobs than {nj}, or 1 to see what happens"
+                ) from None
+            submit(1)
+            yield outcome
+    finally:
+        # The client may outlive this call.
+        client.cancel([future for _, future in window])
+
+
+def _result(client, futures, wait):
+    """Return the first future's result; say every now and then why nothing is computed.
+
+    Raises:
+        UserError: for ``wait`` seconds no worker was there.
+    """
+    since = None
+    while True:
         try:
-            outcome = future.result()
-        except KilledWorker:
+            return futures[0].result(timeout=SAY_SECONDS)
+        except TimeoutError:  # those of the function come as values
+            reason = _why_idle(client, futures)
+        if reason is None:
+            since = None
+            continue
+        since = since or time.monotonic() - SAY_SECONDS
+        waited = time.monotonic() - since
+        if waited >= wait:
             raise UserError(
-                f"the worker process died on {_label(item)}: killed, crashed or out of memory; "
-                f"try fewer jobs than {nj}, or 1 to see what happens"
-            ) from None
-        submit(1)
-        yield outcome
+                f"{reason}; waited for {waited:.0f} s, `wait:` in the cluster's yaml is the limit"
+            )
+        say(f"waiting for {waited:.0f} s of at most {wait:.0f}: {reason}")
+
+
+def say(message: str) -> None:
+    """Print a line with the time beside a progress bar."""
+    from tqdm import tqdm
+
+    tqdm.write(f"{time.strftime('%H:%M:%S')} {message}", file=sys.stderr)
+
+
+def _why_idle(client, futures):
+    """Return why none of some futures is computed, or None where one is or has been."""
+    scheduler = f"the Dask scheduler {client.scheduler.address}"
+    try:
+        workers = client.scheduler_info()["workers"]
+        running = workers and client.call_stack([each for each in futures if not each.done()])
+    except OSError as error:
+        return f"{scheduler} does not answer: {error}"
+    if running or futures[0].done():
+        return None
+    if workers:
+        return f"{scheduler}: its {len(workers)} workers are busy for others"
+    queued = len(getattr(client.cluster, "workers", ()))
+    return f"{scheduler} has no worker yet" + (f", {queued} jobs are queued" if queued else "")
 
 
 @contextmanager
@@ -160,38 +240,50 @@ def _local_cluster(nj):
     from distributed import Client, LocalCluster
 
     threads = str(max(1, usable_cores() // nj))
-    variables = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     before = dict(os.environ)
     settings = {
-        "distributed.nanny.pre-spawn-environ": {name: threads for name in variables},
+        "distributed.nanny.pre-spawn-environ": dict.fromkeys(_THREADS, threads),
         # One retry tells a crash that comes from the item from one that came from the machine.
         "distributed.scheduler.allowed-failures": 1,
-        # Long calls without the interpreter's lock released are normal here: no warnings, no
-        # worker taken for dead.
-        "distributed.admin.tick.limit": "1h",
-        "distributed.scheduler.worker-ttl": None,
-        "distributed.comm.timeouts.connect": "120s",
     }
-    with dask.config.set(settings), _quiet_dask():
-        with (
-            LocalCluster(
+    with ExitStack() as stack:
+        stack.enter_context(dask.config.set(_SETTINGS | settings))
+        stack.enter_context(_quiet_dask())
+        with _ignored_by_children(signal.SIGINT):
+            cluster = LocalCluster(
                 n_workers=nj,
                 threads_per_worker=1,
                 processes=True,
                 dashboard_address=None,
                 # Without a dashboard there still is a port: any free one, for this machine only.
                 scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
-                # An audio or model job has its own idea of memory; Dask would pause or kill it.
                 memory_limit=0,
                 silence_logs=logging.CRITICAL,
-            ) as cluster,
-            Client(cluster) as client,
-        ):
-            # The nanny writes its children's variables into this process as well.
-            for name in set(os.environ) - set(before):
-                del os.environ[name]
-            os.environ.update(before)
-            yield client
+            )
+            stack.enter_context(cluster)
+        client = stack.enter_context(Client(cluster))
+        # The nanny writes its children's variables into this process as well.
+        for name in set(os.environ) - set(before):
+            del os.environ[name]
+        os.environ.update(before)
+        yield client
+
+
+@contextmanager
+def _ignored_by_children(number):
+    """Let processes that are started in a block ignore a signal; this one does so meanwhile.
+
+    Ctrl-C reaches every process of a terminal. This one ends its workers itself, in order; they
+    would print a traceback each.
+    """
+    if threading.current_thread() is not threading.main_thread():  # none may be set there
+        yield
+        return
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
 
 
 @contextmanager
@@ -210,21 +302,55 @@ def _quiet_dask():
         logger.removeHandler(silent)
 
 
-@contextmanager
-def _connect(path, nj):
-    """Connect to the cluster that a yaml names; see :func:`map_items`."""
+@functools.cache
+def _open_clients():
+    """Return the clients of clusters by the path of their yaml, each with what closes it.
+
+    One serves all calls of a process: the jobs of a queue would be queued anew for each.
+    """
+    found: dict[str, tuple[Any, float, ExitStack]] = {}
+    atexit.register(close_clients)
+    return found
+
+
+def close_clients() -> None:
+    """Leave the clusters of this process, which ends the jobs that it has queued."""
+    found = _open_clients()
+    while found:
+        found.popitem()[1][2].close()
+
+
+def _connected(path, nj):
+    """Return a client of the cluster that a yaml names, and how long it may lack workers [s]."""
+    found = _open_clients()
+    if path in found and found[path][0].status != "running":
+        found.pop(path)[2].close()
+    if path not in found:
+        config = _read_cluster(path)
+        default = WAIT_SECONDS["scheduler" if "scheduler" in config else "jobqueue"]
+        wait = config.pop("wait", default)
+        with ExitStack() as stack:
+            client = _connect(path, config, stack)
+            found[path] = client, wait, stack.pop_all()
+    client, wait, _ = found[path]
+    if client.cluster is not None:
+        client.cluster.scale(n=nj)
+    return client, wait
+
+
+def _connect(path, config, stack):
+    """Return a client of a cluster, which ends with a stack; see :func:`map_items`."""
+    import dask
     from distributed import Client
 
-    config = _read_cluster(path)
+    stack.enter_context(dask.config.set(_SETTINGS))
+    stack.enter_context(_quiet_dask())
     if "scheduler" in config:
         address = config["scheduler"]
         try:
-            client = Client(address, timeout=CONNECT_SECONDS)
+            return stack.enter_context(Client(address, timeout=CONNECT_SECONDS))
         except (OSError, ValueError) as error:
             raise UserError(f"{path}: no Dask scheduler answers at {address}: {error}") from error
-        with client:
-            yield client
-        return
     name = config.pop("jobqueue")
     try:
         import dask_jobqueue
@@ -233,13 +359,25 @@ def _connect(path, nj):
             f"{path}: jobqueue: {name} needs dask-jobqueue: pip install dask-jobqueue"
         ) from error
     options = {"cores": 1, "processes": 1, "memory": "8GB", **config}
+    # A worker does one item at a time, with all its cores, and the settings of local ones.
+    one = ["--nthreads", "1", "--memory-limit", "0"]
+    options["worker_extra_args"] = [*one, *options.get("worker_extra_args", ())]
+    prologue = _exports(int(options["cores"]) // int(options["processes"]))
+    options["job_script_prologue"] = [*prologue, *options.get("job_script_prologue", ())]
     try:
         queue = getattr(dask_jobqueue, JOBQUEUES[name])(**options)
     except (TypeError, ValueError) as error:
         raise UserError(f"{path}: {JOBQUEUES[name]} refuses these options: {error}") from error
-    with queue as cluster, Client(cluster) as client:
-        cluster.scale(n=nj)
-        yield client
+    return stack.enter_context(Client(stack.enter_context(queue)))
+
+
+def _exports(threads):
+    """Return the shell's lines that give a worker elsewhere the settings of local ones."""
+    values = dict.fromkeys(_THREADS, max(1, threads))
+    for name, value in _SETTINGS.items():
+        words = name.replace(".", "__").replace("-", "_").upper()
+        values[f"DASK_{words}"] = value
+    return [f"export {name}={shlex.quote(str(value))}" for name, value in values.items()]
 
 
 def _read_cluster(path):
@@ -252,8 +390,11 @@ def _read_cluster(path):
         raise UserError(
             f"{path}: name either 'scheduler: tcp://host:port' or 'jobqueue: {'|'.join(JOBQUEUES)}'"
         )
-    if "scheduler" in config and set(config) != {"scheduler"}:
-        others = ", ".join(sorted(set(config) - {"scheduler"}))
+    wait = config.get("wait", 1)
+    if isinstance(wait, bool) or not isinstance(wait, (int, float)) or wait <= 0:
+        raise UserError(f"{path}: wait is {wait!r}; it must be a number of seconds above 0")
+    if "scheduler" in config and (other := set(config) - {"scheduler", "wait"}):
+        others = ", ".join(sorted(other))
         raise UserError(f"{path}: a running scheduler takes no other options: remove {others}")
     if "jobqueue" in config and config["jobqueue"] not in JOBQUEUES:
         raise UserError(

@@ -1,14 +1,17 @@
 """Tests of mambaasr.parallel."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
 from functools import lru_cache
+from types import SimpleNamespace
 
 import pytest
 
+from mambaasr import parallel
 from mambaasr.errors import UserError
 from mambaasr.parallel import ItemError, map_items, worker_index
 
@@ -135,6 +138,7 @@ def test_closing_early_stops_the_workers():
         ("queue: main", "name either 'scheduler"),
         ("scheduler: a\njobqueue: slurm", "name either 'scheduler"),
         ("scheduler: tcp://h:1\nqueue: main", "remove queue"),
+        ("scheduler: tcp://h:1\nwait: soon", "wait is 'soon'; it must be a number of seconds"),
         ("- a\n- {", "cannot be read"),
         ("", "name either"),
     ],
@@ -154,14 +158,80 @@ def test_missing_jobqueue_package_says_how_to_get_it(tmp_path, monkeypatch):
         list(map_items(square, [1], cluster=path))
 
 
-def test_running_scheduler(tmp_path):
+@pytest.fixture
+def cluster(tmp_path):
+    """Start a cluster of some workers in this process; the fixture gives the path of its yaml."""
     from distributed import LocalCluster
 
-    options = {"n_workers": 1, "processes": False, "dashboard_address": None}
-    with LocalCluster(protocol="tcp://", **options) as running:
-        path = tmp_path / "cluster.yaml"
-        path.write_text("scheduler: " + running.scheduler_address)
+    with contextlib.ExitStack() as stack:
+
+        def start(workers, more=""):
+            options = {"n_workers": workers, "processes": False, "dashboard_address": None}
+            running = stack.enter_context(LocalCluster(protocol="tcp://", **options))
+            path = tmp_path / "cluster.yaml"
+            path.write_text(f"scheduler: {running.scheduler_address}\n{more}")
+            return path, running
+
+        stack.callback(parallel.close_clients)
+        yield start
+
+
+def test_running_scheduler_gets_one_client(cluster):
+    path, running = cluster(1)
+    for _ in range(2):
         assert list(map_items(square, range(5), cluster=path)) == [0, 1, 4, 9, 16]
+    assert len(running.scheduler.clients) == 2  # its own and ours
+
+
+def test_a_scheduler_without_workers(cluster, monkeypatch, capsys):
+    monkeypatch.setattr(parallel, "SAY_SECONDS", 0.2)
+    path, running = cluster(0, "wait: 1\n")
+    message = "has no worker yet; waited for 1 s, `wait:` in the cluster's yaml is the limit"
+    with pytest.raises(UserError, match=message):
+        list(map_items(square, range(5), cluster=path))
+    said = capsys.readouterr().err
+    assert said.count(f"the Dask scheduler {running.scheduler_address} has no worker yet") >= 2
+    # One that comes later is enough.
+    running.scale(1)
+    assert list(map_items(square, range(2), cluster=path)) == [0, 1]
+
+
+def test_a_scheduler_whose_workers_are_busy_for_others(cluster, monkeypatch, capsys):
+    from distributed import Client
+
+    monkeypatch.setattr(parallel, "SAY_SECONDS", 0.2)
+    path, running = cluster(1, "wait: 20\n")
+    with Client(running.scheduler_address, set_as_default=False) as other:
+        held = [other.submit(time.sleep, 1.5, pure=False, priority=9) for _ in range(8)]
+        results = map_items(square, [3], cluster=path)
+        assert list(results) == [9]
+        other.cancel(held)
+    said = capsys.readouterr().err
+    assert "are busy for others" in said
+
+
+def test_workers_of_a_queue_have_the_settings_of_local_ones(tmp_path, monkeypatch):
+    """dask-jobqueue's classes, in whose place a local cluster notes what it gets."""
+    from distributed import LocalCluster
+
+    seen = {}
+
+    def queue(**options):
+        seen.update(options)
+        return LocalCluster(n_workers=0, processes=False, dashboard_address=None)
+
+    monkeypatch.setitem(sys.modules, "dask_jobqueue", SimpleNamespace(SLURMCluster=queue))
+    path = tmp_path / "cluster.yaml"
+    path.write_text("jobqueue: slurm\nqueue: main\ncores: 4\njob_script_prologue: [module load x]")
+    try:
+        assert list(map_items(square, range(3), nj=2, cluster=path)) == [0, 1, 4]
+    finally:
+        parallel.close_clients()
+    assert (seen["queue"], seen["cores"], seen["memory"]) == ("main", 4, "8GB")
+    assert seen["worker_extra_args"] == ["--nthreads", "1", "--memory-limit", "0"]
+    prologue = seen["job_script_prologue"]
+    assert "export OMP_NUM_THREADS=4" in prologue and prologue[-1] == "module load x"
+    assert "export DASK_DISTRIBUTED__ADMIN__TICK__LIMIT=1h" in prologue
 
 
 def test_no_scheduler_at_the_address(tmp_path, monkeypatch):
@@ -199,6 +269,26 @@ def test_workers_die_with_a_killed_parent(tmp_path):
     finally:
         parent.kill()
         parent.wait()
+    _wait(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in os.listdir(pids)), 10)
+
+
+def test_ctrl_c_ends_the_workers_without_a_word(tmp_path):
+    pids = tmp_path / "pids"
+    pids.mkdir()
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT.format(folder=os.path.dirname(__file__), pids=str(pids)))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    parent = subprocess.Popen(
+        [sys.executable, str(script)],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    _wait(lambda: len(os.listdir(pids)) == 2, 60)
+    os.killpg(parent.pid, signal.SIGINT)  # as a terminal does
+    said = parent.communicate(timeout=60)[1]
+    assert said.count("Traceback") == 1 and "\nKeyboardInterrupt" in said, "the parent's own"
     _wait(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in os.listdir(pids)), 10)
 
 

@@ -6,8 +6,11 @@ A constructor knows which sizes fit each other; asking it takes seconds, a stage
 import ast
 import contextlib
 import inspect
+import io
+import logging
 import re
 import traceback
+import warnings
 from typing import Any
 
 from mambaasr.config.criteria import NOTHING
@@ -59,7 +62,8 @@ def build_classes(config: Config, task: str = "asr") -> None:
             built[slot], width = ..., width if slot in ("decoder", "ctc") else None
             continue
         try:
-            built[slot] = _build(slot, target, conf, width, built)
+            with _quiet():
+                built[slot] = _build(slot, target, conf, width, built)
             if slot in _WIDTHS:
                 width = built[slot].output_size()
         except Exception as error:
@@ -76,6 +80,18 @@ def reason(error: BaseException) -> str:
             asserted = ast.unparse(ast.parse(frames[-1].line or "").body[0].test)
             message = f"{asserted} must hold" + (f": {message}" if message else "")
     return message or type(error).__name__
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Keep ESPnet's remarks for the training, which makes them again."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(action="ignore"), contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.disable(before)
 
 
 def _build(slot, target, conf, width, built):

@@ -57,7 +57,7 @@ def recipe(tmp_path, monkeypatch):
         "run.sh": RUN_SH,
         "options.json": json.dumps(options),
         "tables/x.yaml": TABLE,
-        "conf/train_asr.yaml": "encoder: conmamba\nmax_epoch: 1\n",
+        "conf/train_asr.yaml": "encoder: conmamba\ndecoder: mamba\nmax_epoch: 1\n",
         "conf/encoder/conformer.yaml": "encoder: conformer\nencoder_conf:\n  num_blocks: 2\n",
         "conf/encoder/mamba.yaml": "encoder: mamba\n",
         "conf/decode_asr.yaml": "beam_size: 2\n",

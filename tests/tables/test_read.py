@@ -25,7 +25,7 @@ def test_a_row_is_a_run_for_each_seed_and_decoding(recipe):
     }
     assert first.exp == with_lm.exp and with_lm.inference_tag == "decode_asr_use_lm_true"
     config = {"encoder": "conformer", "encoder_conf": {"num_blocks": 2}, "max_epoch": 1}
-    assert first.config == config
+    assert first.config == config | {"decoder": "mamba"}
     assert str(first.exp) == "exp/asr_train_asr_enc_conformer_max_epoch3_seed1"
 
 
