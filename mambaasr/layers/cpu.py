@@ -6,6 +6,8 @@ Parameters are torch's in either case; values differ by rounding, and dropout dr
 
 - Torch hands float32 products on the CPU to MKL. MKL leaves AVX-512 unused on processors that are
   not Intel's, where oneDNN, which torch carries along too, takes less than half of the time.
+- Both copy a weight into another order at each product, which with few rows, as in short utterances
+  and streams, takes longer than the product. Without gradients a kernel of ours reads it as it lies.
 - Dropout draws one random number of 64 bits for four elements.
 - oneDNN takes four times as long for the gradient of a convolution's weight as for the convolution.
 - Our convolution of each channel over time takes half of the time of torch's, with its gradient.
@@ -22,10 +24,15 @@ from torch.nn.modules.module import _has_any_global_hook
 
 from mambaasr.checks import check_rates
 from mambaasr.ops import causal_conv1d_fn
+from mambaasr.ops.library import direct
+from mambaasr.ops.native.call import floats, unavailable
+from mambaasr.ops.native.product import product
 
 _enabled = os.environ.get("MAMBAASR_CPU_TUNING", "1") != "0"
 # Below so many multiplications the calls to oneDNN cost more than the products.
 SMALL = 1 << 21
+# Up to so many rows, where the weight is large, its way from memory takes longer than the product.
+FEW, LEAST = 64, 1 << 14
 # Rates of dropout are multiples of one over this.
 LEVELS = 1 << 16
 
@@ -62,6 +69,25 @@ def _onednn_serves(x: Tensor, weight: Tensor) -> bool:
         and torch.backends.mkldnn.enabled
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()  # a compiler chooses for itself
+    )
+
+
+def _few_rows(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Whether our own product serves: few rows, no gradient, float32, rows that lie whole."""
+    return bool(
+        x.dim() > 1
+        and weight.dim() == 2
+        and x.shape[-1] == weight.shape[1] >= 64
+        and 1 < x.numel() // x.shape[-1] <= FEW
+        and weight.numel() >= LEAST
+        and tuned(x)
+        and x.dtype == weight.dtype == torch.float32
+        and (bias is None or (bias.dtype == x.dtype and bias.shape == weight.shape[:1]))
+        and x.stride(-1) == 1
+        and weight.is_contiguous()
+        and not torch.is_autocast_enabled("cpu")
+        and direct(x, weight, bias)
+        and unavailable(weight) is None
     )
 
 
@@ -111,6 +137,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     Returns:
         (..., n).
     """
+    if _few_rows(x, weight, bias):
+        rows = product(x.reshape(-1, x.shape[-1]), weight, floats(bias))
+        return rows.view(*x.shape[:-1], len(weight))
     if not _onednn_serves(x, weight) or x.numel() * weight.shape[0] < SMALL:
         return F.linear(x, weight, bias)
     rows = x.reshape(-1, x.shape[-1]).contiguous()

@@ -142,7 +142,8 @@ def check_lengths(
     if lengths.device.type == "cuda":
         lengths = lengths.clamp(0, time)
     elif lengths.device.type == "cpu" and batch > 0 and not torch.compiler.is_compiling():
-        low, high = int(lengths.min()), int(lengths.max())
+        values = lengths.tolist()
+        low, high = min(values), max(values)
         if low < 0 or high > time:
             raise ValueError(f"{op}: lengths reaches from {low} to {high}, expected 0 to {time}")
     return lengths.to(device=device).contiguous()

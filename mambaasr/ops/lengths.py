@@ -22,7 +22,7 @@ def unpadded(lengths: Tensor, time: int) -> bool:
     """
     if torch.compiler.is_compiling() or torch.jit.is_tracing() or lengths.device.type != "cpu":
         return False
-    return len(lengths) == 0 or int(lengths.min()) >= time
+    return min(lengths.tolist(), default=time) >= time
 
 
 def zero_padding(x: Tensor, lengths: Tensor) -> Tensor:

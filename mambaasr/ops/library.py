@@ -24,7 +24,7 @@ def register(
     fake_backward: Callable[..., list[Tensor]],
     saved: int = 0,
     devices: Sequence[str] = ("CPU",),
-) -> None:
+) -> Callable[..., tuple[Tensor, ...]]:
     """Register ``torch.ops.mambaasr.<name>`` with its gradient and the shapes of both.
 
     Args:
@@ -40,6 +40,10 @@ def register(
         fake_forward, fake_backward: the same for tensors without values: shapes, strides, dtypes.
         saved: how many tensors ``forward`` returns for ``backward``.
         devices: dispatch keys that the op serves.
+
+    Returns:
+        ``(*tensors, *options) -> out, last state, ...``: the op, or ``forward`` itself where
+        :func:`direct` says that nobody would miss the op.
     """
     inputs = f"{tensors}, {options}"
     outs = ", ".join(["Tensor"] * (2 + saved))
@@ -74,6 +78,31 @@ def register(
     torch.library.register_fake(full, fake_forward, lib=_library)
     torch.library.register_fake(f"{full}_backward", fake_backward, lib=_library)
     torch.library.register_autograd(full, differentiate, setup_context=setup_context, lib=_library)
+    op = getattr(torch.ops.mambaasr, name).default
+
+    def run(*arguments: Any) -> tuple[Tensor, ...]:
+        tensors = arguments[:count]
+        if direct(*tensors):
+            return forward(*arguments, *((False,) if saved else ()))
+        return op(*arguments, *((needs_gradient(*tensors),) if saved else ()))
+
+    return run
+
+
+def direct(*tensors: Tensor | None) -> bool:
+    """Whether memory may be read without torch's dispatcher, which takes as long as a short scan.
+
+    It must see the call where a gradient will be asked for, where the tensors are not plain ones,
+    and where a compiler, an exporter or a mode looks on.
+    """
+    return not (
+        torch.compiler.is_compiling()
+        or needs_gradient(*tensors)
+        or torch._C._get_tracing_state() is not None
+        or torch._C._len_torch_dispatch_stack()
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or any(x is not None and type(x) not in (Tensor, torch.nn.Parameter) for x in tensors)
+    )
 
 
 def needs_gradient(*tensors: Tensor | None) -> bool:

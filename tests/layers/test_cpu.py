@@ -5,9 +5,12 @@ import importlib.util
 import pytest
 import torch
 import torch.nn.functional as F
+from torch._subclasses import FakeTensorMode
 
 import mambaasr.layers.cpu as module
 from mambaasr.layers.cpu import Dropout, call, conv2d, depthwise_conv, linear, set_cpu_tuning
+from mambaasr.ops.native import build as native
+from mambaasr.ops.native.product import product
 
 SHAPES = [(3, 17, 5, 9), (1, 1, 7, 1), (2, 1, 1, 8), (2, 50, 96, 20), (1, 130, 24, 64)]
 
@@ -72,6 +75,35 @@ def test_the_fast_path_is_taken_where_it_pays(monkeypatch):
         pytest.skip("oneDNN is not the faster one on this processor")
     monkeypatch.setattr(F, "linear", lambda *_: pytest.fail("torch's own product was taken"))
     assert call(torch.nn.Linear(256, 1024), torch.randn(1, 100, 256)).shape == (1, 100, 1024)
+
+
+def few_rows(layer, x):
+    """The layer's output without gradients, and whether our own product made it."""
+    taken = []
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        patch.setattr(module, "product", lambda *a: taken.append(a) or product(*a))
+        return call(layer, x), bool(taken)
+
+
+@pytest.mark.skipif(native.load()[0] is None, reason="no CPU kernels")
+def test_few_rows_without_gradients_are_multiplied_by_our_own_kernel(monkeypatch):
+    torch.manual_seed(0)
+    layer, x = torch.nn.Linear(256, 300), torch.randn(2, 25, 512)[..., :256]
+    got, taken = few_rows(layer, x)
+    assert taken and torch.allclose(got, F.linear(x, layer.weight, layer.bias), atol=1e-5)
+    with torch.no_grad():
+        assert torch.equal(call(layer, x[1:, 3:7]), got[1:, 3:7])  # whatever is beside a row
+    assert call(layer, x).requires_grad
+    for other in (x.double(), x.bfloat16(), torch.randn(999, 256), torch.randn(1, 256)):
+        assert not few_rows(layer.to(other.dtype), other)[1]
+    layer.float()
+    with torch.no_grad(), pytest.raises(RuntimeError, match="shape"):
+        call(layer, torch.randn(5, 128))
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        assert not few_rows(layer, torch.empty(3, 256))[1]
+    assert torch.vmap(lambda row: few_rows(layer, row)[0])(x).shape == (2, 25, 300)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not few_rows(layer, x)[1]
 
 
 def test_a_single_row_without_a_batch(sizes):

@@ -15,7 +15,8 @@ import torch
 from memory import LargestTensor
 
 from mambaasr.ops import causal_conv1d_fn, selective_scan_fn, selective_state_update
-from mambaasr.ops.native import build
+from mambaasr.ops.native import build, call
+from mambaasr.ops.native.product import product
 from mambaasr.ops.selective_scan import cpu as scan_cpu
 
 # A compiler that is there must build them: sources that do not compile fail, nothing is skipped.
@@ -237,6 +238,32 @@ def test_library_checks_lengths_itself():
             torch.ops.mambaasr.selective_scan(*x, torch.tensor([length]), True, False, False)
 
 
+@pytest.mark.parametrize("numbers", [5, 7])
+def test_library_refuses_a_record_of_another_size(numbers):
+    with pytest.raises(RuntimeError, match=r"args\.h"):
+        call.call("sum", *[0] * numbers)
+
+
+# rows, inputs, outputs: tiles that are not full, sums in several pieces, a task's last outputs
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 1), (2, 67, 5), (7, 64, 9), (13, 1030, 6), (29, 2049, 22)]
+)
+@pytest.mark.parametrize("biased", [False, True])
+def test_product_matches_truth(shape, biased, monkeypatch):
+    rows, inputs, outputs = shape
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(rows, 2 * inputs, generator=g)[:, :inputs]
+    weight = torch.randn(outputs, inputs, generator=g)
+    bias = torch.randn(outputs, generator=g) if biased else None
+    want = x.double() @ weight.double().t() + (bias.double() if biased else 0)
+    whole = product(x, weight, bias)
+    assert torch.allclose(whole.double(), want, atol=1e-6 * inputs**0.5 * 4)
+    monkeypatch.setattr(call, "SMALL", 0)
+    torch.set_num_threads(3)
+    assert torch.equal(product(x, weight, bias), whole)
+    assert torch.equal(product(x[rows // 2 :], weight, bias), whole[rows // 2 :])
+
+
 @pytest.mark.parametrize("size", ["batch", "channels", "time"])
 def test_scan_of_nothing(size):
     shape = {"batch": 2, "channels": 4, "time": 5} | {size: 0}
@@ -355,7 +382,7 @@ def test_every_instruction_set(isa):
     assert said.stdout.strip() == isa
     names = ("native", "selective_scan", "causal_conv1d")
     files = [str(Path(__file__).with_name(f"test_{name}.py")) for name in names]
-    selected = "(cpu or scan or conv or exp_is or uninit or bf16 or threads)"
+    selected = "(cpu or product or scan or conv or exp_is or uninit or bf16 or threads)"
     selected += " and not (naive or absent)"
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *files]
     result = subprocess.run([*command, "-k", selected], env=env, capture_output=True, text=True)

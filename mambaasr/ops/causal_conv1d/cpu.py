@@ -70,7 +70,7 @@ def _fake_backward(dout, dlast, x, weight, bias, h0, lengths, silu, reverse):
     ]
 
 
-register(
+_op = register(
     "causal_conv1d",
     "Tensor x, Tensor weight, Tensor? bias, Tensor? initial_state, Tensor? lengths",
     "bool silu, bool reverse",
@@ -91,9 +91,8 @@ def causal_conv1d(
     initial_states: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """See :func:`mambaasr.ops.causal_conv1d_fn`; arguments are checked there."""
-    return torch.ops.mambaasr.causal_conv1d(
-        x, weight, bias, initial_states, lengths, activation is not None, reverse
-    )
+    out, last = _op(x, weight, bias, initial_states, lengths, activation is not None, reverse)
+    return out, last
 
 
 def causal_conv1d_update(

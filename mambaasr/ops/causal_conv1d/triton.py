@@ -102,7 +102,7 @@ def _fake_backward(dout, dlast, x, weight, bias, h0, lengths, silu, reverse):
     ]
 
 
-register(
+_op = register(
     "causal_conv1d_triton",
     "Tensor x, Tensor weight, Tensor? bias, Tensor? initial_state, Tensor? lengths",
     "bool silu, bool reverse",
@@ -124,9 +124,8 @@ def causal_conv1d(
     initial_states: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """See :func:`mambaasr.ops.causal_conv1d_fn`; arguments are checked there."""
-    return torch.ops.mambaasr.causal_conv1d_triton(
-        x, weight, bias, initial_states, lengths, activation is not None, reverse
-    )
+    out, last = _op(x, weight, bias, initial_states, lengths, activation is not None, reverse)
+    return out, last
 
 
 # One frame is a handful of products a channel: a kernel of its own would save nothing.

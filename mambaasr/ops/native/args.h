@@ -1,5 +1,6 @@
 // What Python hands over: flat records of 64-bit integers (packed by mambaasr/ops/native/call.py,
-// same order). Pointers of 0 mean "not given". Strides count elements.
+// same order), of which the first one is how many they are. Pointers of 0 mean "not given". Strides
+// count elements.
 #pragma once
 #include <cstdint>
 
@@ -12,7 +13,7 @@ struct Coefficients {  // B, C and their gradients: float (batch, group, time, s
 };
 
 struct ScanArgs {
-  int64_t threads, batch, channels, time, states, groups;
+  int64_t size, threads, batch, channels, time, states, groups;
   int64_t softplus, reverse;
   int64_t chunk, block;  // frames between saved states; channels of one task; multiples of 16
   int64_t segments;      // pieces of time that are walked side by side
@@ -30,7 +31,7 @@ struct ScanArgs {
 };
 
 struct ConvArgs {
-  int64_t threads, batch, channels, time, width, block;
+  int64_t size, threads, batch, channels, time, width, block;
   int64_t silu, reverse;
   int64_t lengths;
   int64_t weight, bias;  // float (channel, width), (channel), contiguous
@@ -41,5 +42,9 @@ struct ConvArgs {
 };
 
 struct SumArgs {  // out[o, i] = sum over r of in[o, r, i], in this order
-  int64_t threads, outer, terms, inner, in, out;
+  int64_t size, threads, outer, terms, inner, in, out;
+};
+
+struct ProductArgs {  // out[i, j] = bias[j] + sum over k of x[i, k] weight[j, k]; float, stride of k 1
+  int64_t size, threads, rows, outs, in, block, x, sx, weight, bias, out;
 };

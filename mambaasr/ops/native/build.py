@@ -22,6 +22,7 @@ from pathlib import Path
 
 SOURCES = Path(__file__).resolve().parent
 COMPILERS = ("c++", "g++", "clang++")
+FUNCTIONS = ("scan_forward", "scan_backward", "conv_forward", "conv_backward", "sum", "product")
 REMEDY = "install a C++ compiler (g++ or clang++), or name one in the environment variable CXX"
 FLAGS = (
     "-std=c++17 -O3 -fPIC -fvisibility=hidden -fno-exceptions -fno-rtti "
@@ -174,7 +175,7 @@ def load() -> tuple[ctypes.CDLL | None, str | None]:
         library = ctypes.CDLL(str(path))
     except OSError as error:
         return None, f"{path} cannot be loaded ({error}); remove it, then {REMEDY}"
-    for op in ("scan_forward", "scan_backward", "conv_forward", "conv_backward", "sum"):
+    for op in FUNCTIONS:
         function = getattr(library, f"mambaasr_{op}")
         function.argtypes, function.restype = [ctypes.c_char_p], ctypes.c_int
     library.mambaasr_isa.restype = ctypes.c_char_p

@@ -13,6 +13,7 @@ SMALL = 1 << 15
 ERRORS = {
     1: (MemoryError, "no memory for a thread's workspace"),
     2: (ValueError, "a length is negative or larger than the number of frames"),
+    4: (RuntimeError, "its record has not the fields of args.h"),
 }
 DTYPES = (torch.float32, torch.bfloat16)
 NO_TENSOR = (0, 0, 0, 0, 0)
@@ -88,15 +89,16 @@ def block(sequences: int, channels: int, threads: int, most: int) -> int:
 
 
 def call(function: str, *numbers: int) -> None:
-    """Run ``mambaasr_<function>`` on a record of 64-bit integers.
+    """Run ``mambaasr_<function>`` on a record of 64-bit integers, put behind their number.
 
     Raises:
-        ValueError, MemoryError: as the library reports.
+        ValueError, MemoryError, RuntimeError: as the library reports.
     """
     library, reason = build.load()
     if library is None:
         raise RuntimeError(f"the CPU kernels cannot run: {reason}")
-    code = getattr(library, f"mambaasr_{function}")(struct.pack(f"{len(numbers)}q", *numbers))
+    size = len(numbers) + 1
+    code = getattr(library, f"mambaasr_{function}")(struct.pack(f"{size}q", size, *numbers))
     if code:
         kind, message = ERRORS[code]
         raise kind(f"mambaasr_{function}: {message}")

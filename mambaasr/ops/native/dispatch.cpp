@@ -1,4 +1,4 @@
-// The library's C interface: chooses the instruction set at run time and checks the lengths.
+// The library's C interface: chooses the instruction set at run time and checks records and lengths.
 #include <cstring>
 
 #include "kernels.h"
@@ -9,13 +9,23 @@ struct Choice {
 };
 static Choice chosen = {"none", nullptr};
 
-static bool lengths_fit(int64_t ptr, int64_t batch, int64_t time) {
-  for (int64_t b = 0; ptr && b < batch; b++) {
-    int64_t length = ((const int64_t*)ptr)[b];
-    if (length < 0 || length > time) return false;
+template <class Args>
+static bool lengths_fit(const Args& a) {
+  for (int64_t b = 0; a.lengths && b < a.batch; b++) {
+    int64_t length = ((const int64_t*)a.lengths)[b];
+    if (length < 0 || length > a.time) return false;
   }
   return true;
 }
+
+// Whether the record has the fields that were compiled here, and the lengths lie within its frames.
+template <class Args>
+static int check(const Args& a) {
+  if (a.size * sizeof(int64_t) != sizeof(Args)) return kBadSize;
+  return lengths_fit(a) ? kDone : kBadLength;
+}
+static bool lengths_fit(const SumArgs&) { return true; }
+static bool lengths_fit(const ProductArgs&) { return true; }
 
 #define EXPORT __attribute__((visibility("default")))
 
@@ -51,17 +61,16 @@ EXPORT int mambaasr_openmp() {
 #endif
 }
 
-EXPORT int mambaasr_scan_forward(const ScanArgs* a) {
-  return lengths_fit(a->lengths, a->batch, a->time) ? chosen.kernels->scan_forward(*a) : kBadLength;
-}
-EXPORT int mambaasr_scan_backward(const ScanArgs* a) {
-  return lengths_fit(a->lengths, a->batch, a->time) ? chosen.kernels->scan_backward(*a) : kBadLength;
-}
-EXPORT int mambaasr_conv_forward(const ConvArgs* a) {
-  return lengths_fit(a->lengths, a->batch, a->time) ? chosen.kernels->conv_forward(*a) : kBadLength;
-}
-EXPORT int mambaasr_conv_backward(const ConvArgs* a) {
-  return lengths_fit(a->lengths, a->batch, a->time) ? chosen.kernels->conv_backward(*a) : kBadLength;
-}
-EXPORT int mambaasr_sum(const SumArgs* a) { return chosen.kernels->sum(*a); }
+// The functions of args.h's records; each returns one of the codes of kernels.h.
+#define ENTRY(function, Args)                                    \
+  EXPORT int mambaasr_##function(const Args* a) {                \
+    int code = check(*a);                                        \
+    return code ? code : chosen.kernels->function(*a);           \
+  }
+ENTRY(scan_forward, ScanArgs)
+ENTRY(scan_backward, ScanArgs)
+ENTRY(conv_forward, ConvArgs)
+ENTRY(conv_backward, ConvArgs)
+ENTRY(sum, SumArgs)
+ENTRY(product, ProductArgs)
 }

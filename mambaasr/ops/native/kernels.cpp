@@ -2,6 +2,7 @@
 #include "kernels.h"
 
 #include "conv.h"
+#include "product.h"
 #include "scan.h"
 
 namespace {
@@ -53,9 +54,13 @@ void sum_task(const SumArgs& a, int64_t o, Workspace&) {
     for (int64_t i = 0; i < a.inner; i++) out[i] += in[r * a.inner + i];
 }
 int sum(const SumArgs& a) { return run(a, a.outer, 1, sum_task); }
+int product(const ProductArgs& a) {
+  return run(a, (a.outs + a.block - 1) / a.block, 1, product_task);
+}
 
 }  // namespace
 
 #define NAME_(isa) kernels_##isa
 #define NAME(isa) NAME_(isa)
-extern const Kernels NAME(ISA) = {scan_forward, scan_backward, conv_forward, conv_backward, sum};
+extern const Kernels NAME(ISA) = {scan_forward,  scan_backward, conv_forward,
+                                  conv_backward, sum,           product};

@@ -2,7 +2,7 @@
 #pragma once
 #include "args.h"
 
-enum { kDone = 0, kNoMemory = 1, kBadLength = 2, kBadIsa = 3 };
+enum { kDone = 0, kNoMemory = 1, kBadLength = 2, kBadIsa = 3, kBadSize = 4 };
 
 struct Kernels {
   int (*scan_forward)(const ScanArgs&);
@@ -10,6 +10,7 @@ struct Kernels {
   int (*conv_forward)(const ConvArgs&);
   int (*conv_backward)(const ConvArgs&);
   int (*sum)(const SumArgs&);
+  int (*product)(const ProductArgs&);
 };
 
 extern const Kernels kernels_scalar, kernels_avx2, kernels_avx512;

@@ -7,7 +7,7 @@ of frames from those saved at its start.
 import torch
 from torch import Tensor
 
-from mambaasr.ops.library import needs_gradient, register
+from mambaasr.ops.library import register
 from mambaasr.ops.native import call
 from mambaasr.ops.native.call import floats, integers, pointer, tensor, unavailable
 from mambaasr.ops.selective_scan.groups import grouped, same_groups
@@ -156,7 +156,7 @@ def _fake_backward(
     ]
 
 
-register(
+_op = register(
     "selective_scan",
     "Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? z, "
     "Tensor? delta_bias, Tensor? initial_state, Tensor? lengths",
@@ -186,8 +186,7 @@ def selective_scan(
     """See :func:`mambaasr.ops.selective_scan_fn`; arguments are checked there."""
     B, C = same_groups(B, C)
     tensors = (u, call.io(delta), A, B, C, D, call.io(z), delta_bias, initial_state, lengths)
-    save = needs_gradient(*tensors)
-    out, last, _ = torch.ops.mambaasr.selective_scan(*tensors, delta_softplus, reverse, save)
+    out, last, _ = _op(*tensors, delta_softplus, reverse)
     return out, last
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mambaasr.ops.gpu import triton_unavailable
-from mambaasr.ops.library import needs_gradient, register
+from mambaasr.ops.library import register
 from mambaasr.ops.native.call import empty_like, floats
 from mambaasr.ops.selective_scan.groups import grouped, same_groups
 
@@ -195,7 +195,7 @@ def _fake_backward(
     ]
 
 
-register(
+_op = register(
     "selective_scan_triton",
     "Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? z, "
     "Tensor? delta_bias, Tensor? initial_state, Tensor? lengths",
@@ -226,10 +226,7 @@ def selective_scan(
     """See :func:`mambaasr.ops.selective_scan_fn`; arguments are checked there."""
     B, C = same_groups(B, C)
     tensors = (u, delta, A, B, C, D, z, delta_bias, initial_state, lengths)
-    save = needs_gradient(*tensors)
-    out, last, *_ = torch.ops.mambaasr.selective_scan_triton(
-        *tensors, delta_softplus, reverse, save
-    )
+    out, last, *_ = _op(*tensors, delta_softplus, reverse)
     return out, last
 
 
