@@ -1,7 +1,7 @@
 """Drop utterances that training cannot use: too short, too long, without text."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,7 +59,9 @@ def filter_folder(
     kept, dropped = [], []
     for utt in folder.utterances:
         duration = durations[utt]
-        if duration < min_duration:
+        if isinstance(duration, AudioError):
+            where, reason = folder.where(utt), str(duration)
+        elif duration < min_duration:
             where, reason = folder.where(utt), f"too short: {duration:g} s < {min_duration:g} s"
         elif duration > max_duration:
             where, reason = folder.where(utt), f"too long: {duration:g} s > {max_duration:g} s"
@@ -83,12 +85,18 @@ def filter_folder(
     return summary + dropped_summary(dropped, out_dir)
 
 
-def _durations(folder: DataFolder) -> dict[str, float]:
-    """Return utterance -> duration [s]."""
+def _durations(folder: DataFolder) -> Mapping[str, float | AudioError]:
+    """Return utterance -> duration [s], or why its file does not say it."""
     if folder.utt2num_samples is not None:
         rate = _header(folder, folder.utterances[0]).samplerate
         return {utt: samples / rate for utt, samples in folder.utt2num_samples.items()}
-    return {utt: _header(folder, utt).duration for utt in folder.utterances}
+    found: dict[str, float | AudioError] = {}
+    for utt in folder.utterances:
+        try:
+            found[utt] = _header(folder, utt).duration
+        except AudioError as error:
+            found[utt] = error
+    return found
 
 
 def _header(folder: DataFolder, utt: str) -> "soundfile._SoundFileInfo":
@@ -97,7 +105,7 @@ def _header(folder: DataFolder, utt: str) -> "soundfile._SoundFileInfo":
 
     try:
         return soundfile.info(folder.wav[utt])
-    except (soundfile.SoundFileError, OSError) as error:
+    except Exception as error:  # whatever libsndfile's interface raises
         raise AudioError(
             f"{folder.where(utt)}: {folder.wav[utt]}: not readable: {error}; run format_audio"
         ) from error

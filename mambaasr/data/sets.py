@@ -93,6 +93,8 @@ def _tokenizer(
     unknown: dict[str, bool] = {SPACE: False} | dict.fromkeys(symbols, False)
 
     def uncovered(text: str) -> tuple[list[str], int]:
+        if not any(unknown.get(piece, True) for piece in set(text) - {" "}):
+            return [], len(text)
         pieces = split_characters(text, symbols)
         for piece in set(pieces) - unknown.keys():
             unknown[piece] = model.unk_id() in model.encode(piece)

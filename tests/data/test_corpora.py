@@ -46,6 +46,19 @@ def test_an_utterance_without_audio_is_not_lost(tmp_path, caplog):
     ]
 
 
+def test_an_utterance_of_mls_without_audio_is_not_lost(tmp_path, caplog):
+    root = corpora.mls(tmp_path / "mls", ("german",), utterances=3)
+    gone = root / "mls_german/test/audio/10/20/10_20_000001.flac"
+    gone.unlink()
+    prepare_sets("mls", root, {"test": ["german-test"]}, tmp_path / "data")
+    folder = DataFolder.read(tmp_path / "data/test")
+    assert folder.text["de-10_20_000001"] == "als es anfing" and folder.segments is None
+    assert folder.wav["de-10_20_000001"] == str(gone)
+    assert folder.utt2lang["de-10_20_000001"] == "de"
+    assert [problem.key for problem in folder.missing_audio()] == ["de-10_20_000001"]
+    assert "3 utterances, 1 of them without audio, which stage 3 reports" in caplog.text
+
+
 def test_aishell_is_written_without_spaces(tmp_path):
     root = corpora.aishell(tmp_path / "aishell")
     (root / "data_aishell/wav/test/S0764/BAC009S0764W0123.wav").unlink()

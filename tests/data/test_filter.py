@@ -102,3 +102,19 @@ def test_segments_must_be_cut_before(sines, tmp_path):
     (path / "segments").write_text("".join(f"utt{i} rec 0 1\n" for i in range(4)))
     with pytest.raises(UserError, match="run format_audio first"):
         filter_folder(path, tmp_path / "out")
+
+
+def test_a_file_that_does_not_say_its_length_is_one_utterances(sines, tmp_path, monkeypatch):
+    path = sines()
+    (tmp_path / "corpus/1.wav").write_bytes(b"no audio")
+    info = soundfile.info
+
+    def odd(name):
+        if name.endswith("2.wav"):
+            raise ValueError("odd")
+        return info(name)
+
+    monkeypatch.setattr(soundfile, "info", odd)
+    assert "2 kept" in filter_folder(path, tmp_path / "out")
+    rows = read_report(tmp_path / "out")
+    assert [row.utt for row in rows] == ["utt1", "utt2"] and "odd" in rows[1].reason
