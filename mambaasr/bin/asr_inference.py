@@ -57,6 +57,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"{args.output_dir}: {summary['utterances']} utterances, {summary['failed']} failed, "
         f"{summary['audio_seconds']:.0f} s of audio, RTF {summary['rtf']:.3f}"
     )
+    if summary["no_speech"]:
+        print(
+            f"{summary['no_speech']} hypotheses have a text where CTC finds no speech: "
+            f"{args.output_dir}/no_speech.tsv"
+        )
     if summary["again"]:
         print(
             f"{summary['again']} failures may pass, see {args.output_dir}/failed.tsv: the same "

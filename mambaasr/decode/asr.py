@@ -22,6 +22,8 @@ from mambaasr.source import code_of
 if TYPE_CHECKING:
     import argparse
 
+    import torch
+
     from mambaasr.espnet_compat import Speech2Text
 
 MAX_CHUNK = 64
@@ -76,7 +78,10 @@ def decode_set(
     chunk_size: int | None = None,
     languages: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Decode utterances; write text, token, token_int, <n>best_recog, failed.tsv, decode.json.
+    """Decode utterances; write text, token, token_int, <n>best_recog, decode.json, two reports.
+
+    ``failed.tsv`` names what could not be decoded, ``no_speech.tsv`` hypotheses with a text for
+    which the model's own CTC has found nothing but blanks: a decoder's invention, most likely.
 
     A model that finds the language too (``model: multilingual`` with a ``lid_weight``) gives a
     further file, lang.
@@ -120,7 +125,7 @@ def decode_set(
         for utt, *_ in chunk.utterances
     ]
     summary = summarise(model, contents, results, nj)
-    outputs.write_failures(output_dir, results)
+    outputs.write_reports(output_dir, results)
     failed = [result for result in results if result["reason"]]
     if len(failed) == len(results):
         kind = TransientError if summary["again"] else UserError
@@ -278,7 +283,7 @@ def _decode_utterance(
 ) -> dict[str, Any]:
     """Return a dict of an utterance's hypotheses, or of the reason why it has none."""
     from mambaasr.data.audio import read_audio
-    from mambaasr.espnet_compat import TooShortUttError
+    from mambaasr.espnet_compat import TooShortUttError, encoded_frames
 
     result = _result(utt, path)
     try:
@@ -290,10 +295,12 @@ def _decode_utterance(
         # None too: the model may hold the language of the utterance before.
         if hasattr(speech2text.asr_model, "set_languages"):
             speech2text.asr_model.set_languages(language and [language])
-        found = speech2text(speech)
+        with encoded_frames(speech2text.asr_model) as frames:
+            found = speech2text(speech)
         # With intermediate CTC, ESPnet returns the layers' outputs as well.
         hypotheses = found[0] if isinstance(found, tuple) else found
         result["hypotheses"] = [_plain(*hypothesis) for hypothesis in hypotheses]
+        result["no_speech"] = hears_nothing(speech2text.asr_model, frames)
         result["decoding_seconds"] = time.perf_counter() - started
         if getattr(speech2text.asr_model, "lid", None) is not None:
             result["lang"] = speech2text.asr_model.found_languages()[0]
@@ -309,16 +316,27 @@ def _decode_utterance(
     return result
 
 
+def hears_nothing(model: Any, frames: Sequence["torch.Tensor"]) -> bool:
+    """Whether the best path of a model's CTC is blank throughout, in the frames (1, time, width).
+
+    False for a model without CTC.
+    """
+    if getattr(model, "ctc", None) is None or not frames:
+        return False
+    return not model.ctc.argmax(frames[-1]).any()
+
+
 def _result(utt: str, path: str | None) -> dict[str, Any]:
     """Return the result of an utterance that is still to be decoded.
 
-    ``again`` marks a failure that may be transient.
+    ``again`` marks a failure that may be transient, ``no_speech`` that :func:`hears_nothing`.
     """
     return {
         "utt": utt,
         "path": path,
         "reason": None,
         "again": False,
+        "no_speech": False,
         "hypotheses": [],
         "audio_seconds": 0.0,
         "decoding_seconds": 0.0,
@@ -437,6 +455,7 @@ def summarise(
         "utterances": len(results),
         "failed": sum(bool(result["reason"]) for result in results),
         "again": sum(result["again"] for result in results),
+        "no_speech": len(outputs.without_speech(results)),
         "audio_seconds": round(audio, 3),
         "decoding_seconds": round(decoding, 3),
         "rtf": decoding / audio if audio else None,

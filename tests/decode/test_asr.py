@@ -221,7 +221,25 @@ def test_which_failures_may_pass(error, again):
     assert asr.may_pass(error) == again
 
 
-OUTPUTS = ["1best_recog", "chunks", "decode.json", "failed.tsv", "text", "token", "token_int"]
+def test_a_text_where_ctc_hears_nothing_is_reported(model, speech, tmp_path):
+    """The decoder speaks on; with the CTC's own best path as it was, nothing is reported."""
+    alone = model._replace(options=tuple(sorted({**OPTIONS, "ctc_weight": 0.0}.items())))
+    utts = list(speech)[:2]
+    summary = asr.decode_set(alone, speech, utts, tmp_path / "heard")
+    assert summary["no_speech"] == 0
+    weights = torch.load(model.model_file, weights_only=True)
+    weights["ctc.ctc_lo.bias"][0] += 1e4
+    torch.save(weights, tmp_path / "silent.pth")
+    silent = alone._replace(model_file=str(tmp_path / "silent.pth"))
+    summary = asr.decode_set(silent, speech, utts, tmp_path / "silent")
+    assert (summary["no_speech"], summary["failed"]) == (2, 0)
+    _, *rows = (tmp_path / "silent" / "no_speech.tsv").read_text().splitlines()
+    texts = (tmp_path / "silent" / "text").read_text().splitlines()
+    assert [row.split("\t")[::2] for row in rows] == [line.split(" ", 1) for line in texts]
+
+
+OUTPUTS = ["1best_recog", "chunks", "decode.json", "failed.tsv", "no_speech.tsv"]
+OUTPUTS += ["text", "token", "token_int"]
 
 
 def outputs(folder):
@@ -235,7 +253,7 @@ def test_no_results_of_before_beside_a_failure(model, speech, tmp_path):
     gone = {key: str(tmp_path / "gone.wav") for key in keys}
     with pytest.raises(UserError, match="not one of 2"):
         asr.decode_set(model, gone, keys, tmp_path / "out")
-    assert outputs(tmp_path / "out") == ["chunks", "failed.tsv"]
+    assert outputs(tmp_path / "out") == ["chunks", "failed.tsv", "no_speech.tsv"]
 
 
 def test_no_results_of_before_beside_a_killed_run(model, speech, tmp_path, monkeypatch):

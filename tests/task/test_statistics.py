@@ -114,3 +114,14 @@ def test_statistics_of_a_corpus(workspace):
     assert read_report(workspace.folder / "stats/valid") == []
     with numpy.load(stats / "feats_stats.npz") as feats:
         assert feats["sum"].shape == (80,) and feats["count"] > 1000
+
+
+def test_texts_without_a_token_fit():
+    needed, repeats = statistics.frames_needed(
+        torch.zeros(2, 0, dtype=torch.long), torch.tensor([0, 0])
+    )
+    assert needed.tolist() == repeats.tolist() == [0, 0]
+    needed, _ = statistics.frames_needed(
+        torch.tensor([[5, 5, 6], [-1, -1, -1]]), torch.tensor([3, 0])
+    )
+    assert needed.tolist() == [4, 0]
