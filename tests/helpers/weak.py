@@ -4,7 +4,6 @@ import json
 import os
 import signal
 from pathlib import Path
-from types import SimpleNamespace
 
 from mambaasr.decode import asr
 
@@ -56,4 +55,8 @@ def _fail(samples):
     raise MemoryError("no memory left")
 
 
-_fail.asr_model = SimpleNamespace(encode=None)
+class _Model:
+    encode = None
+
+
+_fail.asr_model = _Model()
