@@ -209,3 +209,16 @@ def test_more_gpus_than_there_are(recipe, monkeypatch):
     monkeypatch.setattr("mambaasr.recipe.run.run", lambda task, *_: ran.append(task.stage))
     words = ["--ngpu", str(count), "--stage", "10", "--stop_stage", "10"]
     assert main([str(TEMPLATE), *NEEDED, *words]) == 0 and ran == [10]
+
+
+def test_what_is_worth_another_try_lets_the_stage_end_and_no_other_begin(recipe, monkeypatch):
+    ran = []
+
+    def run(task, *_):
+        ran.append((task.stage, task.title))
+        return 75 if task.title == "decoding of test" else 0
+
+    monkeypatch.setattr("mambaasr.recipe.run.run", run)
+    words = ["--test_sets", "test dev", "--stage", "12"]
+    assert main([str(TEMPLATE), *NEEDED, *words]) == 75
+    assert ran == [(12, "decoding of test"), (12, "decoding of dev")]
