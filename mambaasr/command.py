@@ -11,7 +11,7 @@ from mambaasr.errors import UserError
 def run_main(
     main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None
 ) -> NoReturn:
-    """Run a command's ``main(argv)`` and exit; a :class:`UserError` becomes one line and code 2."""
+    """Run a command's ``main(argv)`` and exit; a :class:`UserError` becomes one line."""
     try:
         try:
             code = main(argv)
@@ -20,7 +20,7 @@ def run_main(
                 sys.stdout.flush()  # here, where a reader who has left can be noticed
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        code = 2
+        code = error.status
     except KeyboardInterrupt:
         code = 130
     except BrokenPipeError:

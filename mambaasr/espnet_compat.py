@@ -48,6 +48,7 @@ __all__ = [
     "choices",
     "collecting_statistics_by",
     "encode_with",
+    "encoded_frames",
     "espnet_version",
     "import_quietly",
     "initial_weights_loaded_by",
@@ -290,6 +291,27 @@ def encode_with(model: Any, speech: Tensor, speech_lengths: Tensor, **options: A
     encoder = _LaidOver(model.encoder, functools.partial(model.encoder, **options))
     theirs = __getattr__("ESPnetASRModel").encode
     return theirs(_LaidOver(model, encoder=encoder), speech, speech_lengths)
+
+
+@contextlib.contextmanager
+def encoded_frames(model: Any) -> Iterator[list[Tensor]]:
+    """Collect what an ASR model encodes inside the block, which ESPnet's search does not keep.
+
+    Yields:
+        A list that each call of ``encode`` adds frames (batch, time, width) to.
+    """
+    encode, kept = model.encode, []
+
+    def keep(*args: Any, **options: Any) -> Any:
+        found, lengths = encode(*args, **options)
+        kept.append(found[0] if isinstance(found, tuple) else found)
+        return found, lengths
+
+    model.encode = keep
+    try:
+        yield kept
+    finally:
+        del model.encode
 
 
 def espnet_version() -> str:

@@ -49,6 +49,10 @@ _SETTINGS = {
 }
 
 
+class WorkerDied(UserError):
+    """A worker process died on an item: killed, crashed, or out of memory."""
+
+
 class ItemError(RuntimeError):
     """A function failed on one item; the message names the item and holds the traceback."""
 
@@ -59,6 +63,8 @@ def map_items(
     nj: int = 1,
     description: str = "",
     cluster: str | Path | None = None,
+    alone: bool = False,
+    lost: Callable[[Any], Any] | None = None,
 ) -> Iterator[Any]:
     """Apply a function to items, in parallel, and yield the results in the items' order.
 
@@ -82,13 +88,17 @@ def map_items(
         nj: number of worker processes.
         description: what is being done, for the progress bar on stderr and for errors.
         cluster: path of a cluster yaml, or None.
+        alone: one item at a time, in a worker process even with ``nj`` 1: who kills it is known.
+        lost: gives the value for an item on which a worker process died, twice unless ``alone``.
+            Side by side with others that may be no fault of the item. None: that is an error.
 
     Yields:
         ``function(item)`` for each item, in order.
 
     Raises:
         ItemError: the function raised; names the item.
-        UserError: raised by the function (as it is), the cluster yaml is wrong, or a worker died.
+        UserError: raised by the function (as it is), or the cluster yaml is wrong.
+        WorkerDied: a worker died, and ``lost`` is None.
     """
     items = list(items)
     if nj < 1:
@@ -96,16 +106,18 @@ def map_items(
     with ExitStack() as stack:
         if cluster is not None:
             client, wait = _connected(os.path.abspath(cluster), nj)
-            outcomes = _run_on(client, function, items, nj, wait)
-        elif min(nj, len(items)) > 1:
-            nj = min(nj, len(items))
-            client = stack.enter_context(_local_cluster(nj))
-            outcomes = _run_on(client, function, items, nj, WAIT_SECONDS["scheduler"])
+            outcomes = _run_on(client, function, items, nj, wait, alone)
+        elif items and (alone or min(nj, len(items)) > 1):
+            nj = 1 if alone else min(nj, len(items))
+            client = stack.enter_context(_local_cluster(nj, failures=0 if alone else 1))
+            outcomes = _run_on(client, function, items, nj, WAIT_SECONDS["scheduler"], alone)
         else:
             outcomes = (_call(function, item) for item in items)
         stack.enter_context(closing(outcomes))
         progress = stack.enter_context(_progress_bar(len(items), description))
         for item, (value, error, trace) in zip(items, outcomes, strict=True):
+            if isinstance(error, WorkerDied) and lost is not None:
+                value, error = lost(item), None
             if isinstance(error, UserError):
                 raise error
             if error is not None:
@@ -152,7 +164,7 @@ def _portable(error):
     return error
 
 
-def _run_on(client, function, items, nj, wait):
+def _run_on(client, function, items, nj, wait, alone):
     """Yield outcomes in order, with a bounded number of items submitted at any time.
 
     For ``wait`` seconds there may be nobody who computes them.
@@ -166,17 +178,18 @@ def _run_on(client, function, items, nj, wait):
         for item in islice(rest, count):
             window.append((item, client.submit(_call, function, item, pure=False)))
 
-    submit(IN_FLIGHT_PER_WORKER * nj)
+    submit(1 if alone else IN_FLIGHT_PER_WORKER * nj)
     try:
         while window:
             item, future = window.popleft()
             try:
                 outcome = _result(client, [future, *(each for _, each in window)], wait)
             except KilledWorker:
-                raise UserError(
+                error = WorkerDied(
                     f"the worker process died on {_label(item)}: killed, crashed or out of memory; "
                     f"try fewer jobs than {nj}, or 1 to see what happens"
-                ) from None
+                )
+                outcome = None, error, ""
             submit(1)
             yield outcome
     finally:
@@ -232,8 +245,11 @@ def _why_idle(client, futures):
 
 
 @contextmanager
-def _local_cluster(nj):
-    """Start ``nj`` single-threaded worker processes on this machine, and stop them at the end."""
+def _local_cluster(nj, failures):
+    """Start ``nj`` single-threaded worker processes on this machine, and stop them at the end.
+
+    Of a worker that dies its items are tried again, each ``failures`` times.
+    """
     import logging
 
     import dask
@@ -243,8 +259,7 @@ def _local_cluster(nj):
     before = dict(os.environ)
     settings = {
         "distributed.nanny.pre-spawn-environ": dict.fromkeys(_THREADS, threads),
-        # One retry tells a crash that comes from the item from one that came from the machine.
-        "distributed.scheduler.allowed-failures": 1,
+        "distributed.scheduler.allowed-failures": failures,
     }
     with ExitStack() as stack:
         stack.enter_context(dask.config.set(_SETTINGS | settings))

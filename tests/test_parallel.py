@@ -123,6 +123,16 @@ def test_dead_worker_names_the_item():
         list(map_items(kill_own_process, ["fine", "deadly"], nj=2))
 
 
+def test_an_item_that_kills_its_worker_is_lost_by_itself():
+    items = ["fine", "deadly", "good"]
+    for options in (dict(nj=2), dict(alone=True)):
+        found = list(map_items(kill_own_process, items, lost=lambda item: f"{item}!", **options))
+        assert found[1] == "deadly!"
+        # Beside it others may be lost too, which shows only when each runs alone.
+        assert [word.rstrip("!") for word in found] == items
+    assert found == ["fine", "deadly!", "good"]
+
+
 def test_closing_early_stops_the_workers():
     results = map_items(describe_process, range(100), nj=2)
     pid = next(results)[0]

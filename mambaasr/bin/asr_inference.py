@@ -9,7 +9,7 @@ from typing import Any
 from mambaasr.command import run_main
 from mambaasr.decode.inputs import read_keys, read_languages, read_wavs
 from mambaasr.decode.options import SEARCH, get_parser, parse
-from mambaasr.errors import UserError
+from mambaasr.errors import TRY_AGAIN, UserError
 
 __all__ = ["get_parser", "main"]
 
@@ -57,6 +57,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"{args.output_dir}: {summary['utterances']} utterances, {summary['failed']} failed, "
         f"{summary['audio_seconds']:.0f} s of audio, RTF {summary['rtf']:.3f}"
     )
+    if summary["no_speech"]:
+        print(
+            f"{summary['no_speech']} hypotheses have a text where CTC finds no speech: "
+            f"{args.output_dir}/no_speech.tsv"
+        )
+    if summary["again"]:
+        print(
+            f"{summary['again']} failures may pass, see {args.output_dir}/failed.tsv: the same "
+            f"command tries these again (exit status {TRY_AGAIN})"
+        )
+        return TRY_AGAIN
     return 0
 
 

@@ -30,6 +30,14 @@ def get_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="non-linguistic symbols, one a line, among which are those of --text_prefix",
     )
+    parser.add_argument(
+        "--non_speech_ratio",
+        type=float,
+        default=0.0,
+        metavar="RATIO",
+        help="keep utterances with an empty transcript, and add silence and noise, up to so many "
+        "for each one with a transcript (%(default)s)",
+    )
     return parser
 
 
@@ -47,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             args.max_wav_duration,
             args.text_prefix,
             read_symbols(args.nlsyms_txt),
+            args.non_speech_ratio,
         )
     )
     return 0

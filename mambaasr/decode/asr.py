@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mambaasr import provenance
 from mambaasr.decode import outputs
-from mambaasr.errors import UserError
+from mambaasr.errors import TransientError, UserError
 from mambaasr.files import atomic_write
 from mambaasr.parallel import map_items, worker_index
 from mambaasr.source import code_of
 
 if TYPE_CHECKING:
     import argparse
+
+    import torch
 
     from mambaasr.espnet_compat import Speech2Text
 
@@ -51,7 +53,7 @@ class Chunk(NamedTuple):
     """Utterances that one task decodes and writes into one file.
 
     Attributes:
-        file: where the results go.
+        file: where the results go, beside those of other utterances that are there already.
         utterances: tuple of (utterance, absolute path of its audio or None, its language, or
             None for a model that is not given one).
         model: a :class:`Model`.
@@ -63,7 +65,7 @@ class Chunk(NamedTuple):
 
     def __str__(self) -> str:
         first, last = self.utterances[0][0], self.utterances[-1][0]
-        return f"utterances {first} to {last}"
+        return f"utterance {first}" if first == last else f"utterances {first} to {last}"
 
 
 def decode_set(
@@ -76,16 +78,21 @@ def decode_set(
     chunk_size: int | None = None,
     languages: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Decode utterances; write text, token, token_int, <n>best_recog, failed.tsv, decode.json.
+    """Decode utterances; write text, token, token_int, <n>best_recog, decode.json, two reports.
+
+    ``failed.tsv`` names what could not be decoded, ``no_speech.tsv`` hypotheses with a text for
+    which the model's own CTC has found nothing but blanks: a decoder's invention, most likely.
 
     A model that finds the language too (``model: multilingual`` with a ``lid_weight``) gives a
     further file, lang.
 
     Finished chunks stay in ``output_dir/chunks``, each under a fingerprint of model, options,
     ids and audio files: a rerun decodes only what is missing. An utterance that cannot be decoded
-    gets an empty hypothesis, a warning and a line in failed.tsv; where the reason may be
-    transient (out of memory), a rerun tries again. What an earlier run wrote beside the chunks is
-    removed first: it may be another model's, and would look like this one's after a kill.
+    gets an empty hypothesis, a warning and a line in failed.tsv. Where the reason may be
+    transient (out of memory, a worker process that was killed), it is tried once more in this
+    run, with no other at its side, and again in a rerun. What an earlier run wrote beside the
+    chunks is removed first: it may be another model's, and would look like this one's after a
+    kill.
 
     Args:
         model: a :class:`Model`.
@@ -97,27 +104,32 @@ def decode_set(
         languages: utterance -> language, for a model that is given it; or None.
 
     Returns:
-        The content of decode.json.
+        The content of decode.json; ``again`` counts the failures that are worth another try.
 
     Raises:
         UserError: the model does not load, or not a single utterance could be decoded.
+        TransientError: nor could one be, and some of the reasons may be transient.
     """
     output_dir = Path(output_dir).absolute()
     chunks = plan(model, wavs, keys, output_dir / "chunks", chunk_size, languages)
-    pending = [chunk for chunk in chunks if not _finished(chunk)]
+    pending = [chunk for chunk in chunks if _missing(chunk)]
     if len(pending) < len(chunks):
         done = len(chunks) - len(pending)
         logging.info(f"{output_dir}: {done} of {len(chunks)} chunks are decoded already")
     outputs.remove_outputs(output_dir)
-    for failures in map_items(decode_chunk, pending, nj, "Decode", cluster):
-        for utt, reason in failures:
-            logging.warning(f"{utt} is not decoded: {reason}")
-    results = [result for chunk in chunks for result in _read_chunk(chunk)["results"]]
-    summary = summarise(model, chunks, results, nj)
-    outputs.write_failures(output_dir, results)
+    _decode(pending, nj, cluster)
+    contents = [_read_chunk(chunk) for chunk in chunks]
+    results = [
+        content["results"][utt]
+        for chunk, content in zip(chunks, contents, strict=True)
+        for utt, *_ in chunk.utterances
+    ]
+    summary = summarise(model, contents, results, nj)
+    outputs.write_reports(output_dir, results)
     failed = [result for result in results if result["reason"]]
     if len(failed) == len(results):
-        raise UserError(
+        kind = TransientError if summary["again"] else UserError
+        raise kind(
             f"not one of {len(results)} utterances could be decoded; the first, "
             f"{failed[0]['utt']}: {failed[0]['reason']}; all: {output_dir / 'failed.tsv'}"
         )
@@ -127,6 +139,34 @@ def decode_set(
         stream.write("\n")
     _remove_others(output_dir / "chunks", chunks)
     return summary
+
+
+def _decode(chunks: Sequence[Chunk], nj: int, cluster: str | None) -> None:
+    """Decode chunks; then each utterance by itself that something transient has stopped."""
+    for failed in map_items(decode_chunk, chunks, nj, "Decode", cluster, lost=lambda _: []):
+        _report(result for result in failed if not result["again"])
+    left = [chunk._replace(utterances=(one,)) for chunk in chunks for one in _missing(chunk)]
+    if left:
+        logging.warning(
+            f"{len(left)} utterances were stopped, by full memory or a worker process that died: "
+            "each is tried again with no other at its side"
+        )
+        _load.cache_clear()  # the model of this process makes room
+        work = (decode_chunk, left, 1, "Decode again", cluster)
+        for failed in map_items(*work, alone=True, lost=_give_up):
+            _report(failed)
+
+
+def _report(failed: Iterable[dict[str, Any]]) -> None:
+    for result in failed:
+        logging.warning(f"{result['utt']} is not decoded: {result['reason']}")
+
+
+def _give_up(chunk: Chunk) -> list[dict[str, Any]]:
+    """Write down that a worker process died on a chunk's utterances."""
+    reason = "the worker process died on it, by itself too: killed, crashed or out of memory"
+    results = [_result(utt, path) for utt, path, _ in chunk.utterances]
+    return _add(chunk, [result | {"reason": reason, "again": True} for result in results])
 
 
 def plan(
@@ -168,21 +208,43 @@ def plan(
     return chunks
 
 
-def decode_chunk(chunk: Chunk) -> list[tuple[str, str]]:
-    """Decode a chunk in a worker and write its file.
+def decode_chunk(chunk: Chunk) -> list[dict[str, Any]]:
+    """Decode what is missing of a chunk, in a worker, and write its file.
 
     Returns:
-        A list of (utterance, reason) that failed.
+        The results of the utterances that failed.
     """
-    speech2text, parameters, device, rate = _load(chunk.model)
+    missing = _missing(chunk)
+    try:
+        speech2text, parameters, device, rate = _load(chunk.model)
+    except Exception as error:
+        if not may_pass(error):
+            raise
+        return _add(chunk, [_stopped(_result(utt, path), error) for utt, path, _ in missing])
     with warnings.catch_warnings():
         # ESPnet uses deprecated names of torch.
         warnings.filterwarnings("ignore", category=FutureWarning, module="espnet")
-        results = [_decode_utterance(speech2text, rate, *each) for each in chunk.utterances]
-    content = {"device": device, "parameters": parameters, "results": results}
+        results = [_decode_utterance(speech2text, rate, *each) for each in missing]
+    return _add(chunk, results, device=device, parameters=parameters)
+
+
+def _add(chunk: Chunk, results: Sequence[dict[str, Any]], **facts: Any) -> list[dict[str, Any]]:
+    """Add results to a chunk's file; return those that failed."""
+    content = _read_chunk(chunk) | facts
+    content["results"] |= {result["utt"]: result for result in results}
     with atomic_write(chunk.file) as stream:
         json.dump(content, stream, ensure_ascii=False)
-    return [(result["utt"], result["reason"]) for result in results if result["reason"]]
+    return [result for result in results if result["reason"]]
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether an error comes from the state of the machine: memory, a GPU, a file system."""
+    if isinstance(error, MemoryError | OSError):
+        return True
+    # torch has no class of its own for the CPU's memory.
+    said = str(error).lower()
+    words = "out of memory", "allocate memory", "cuda error"
+    return isinstance(error, RuntimeError) and any(each in said for each in words)
 
 
 @functools.lru_cache(maxsize=1)
@@ -219,22 +281,11 @@ def _decode_utterance(
     path: str | None,
     language: str | None = None,
 ) -> dict[str, Any]:
-    """Return a dict of an utterance's hypotheses, or of the reason why it has none.
-
-    ``again`` marks a failure that may be transient.
-    """
+    """Return a dict of an utterance's hypotheses, or of the reason why it has none."""
     from mambaasr.data.audio import read_audio
-    from mambaasr.espnet_compat import TooShortUttError
+    from mambaasr.espnet_compat import TooShortUttError, encoded_frames
 
-    result: dict[str, Any] = {
-        "utt": utt,
-        "path": path,
-        "reason": None,
-        "again": False,
-        "hypotheses": [],
-        "audio_seconds": 0.0,
-        "decoding_seconds": 0.0,
-    }
+    result = _result(utt, path)
     try:
         if path is None:
             raise UserError("there is no audio for it in wav.scp")
@@ -244,10 +295,12 @@ def _decode_utterance(
         # None too: the model may hold the language of the utterance before.
         if hasattr(speech2text.asr_model, "set_languages"):
             speech2text.asr_model.set_languages(language and [language])
-        found = speech2text(speech)
+        with encoded_frames(speech2text.asr_model) as frames:
+            found = speech2text(speech)
         # With intermediate CTC, ESPnet returns the layers' outputs as well.
         hypotheses = found[0] if isinstance(found, tuple) else found
         result["hypotheses"] = [_plain(*hypothesis) for hypothesis in hypotheses]
+        result["no_speech"] = hears_nothing(speech2text.asr_model, frames)
         result["decoding_seconds"] = time.perf_counter() - started
         if getattr(speech2text.asr_model, "lid", None) is not None:
             result["lang"] = speech2text.asr_model.found_languages()[0]
@@ -259,8 +312,41 @@ def _decode_utterance(
         result["reason"] = f"too short: {error.args[0]} ({result['audio_seconds']:.3f} s of audio)"
     except Exception as error:
         logging.warning(f"{utt} failed", exc_info=True)
-        result["reason"] = f"{type(error).__name__}: {error}"
-        result["again"] = True
+        _stopped(result, error)
+    return result
+
+
+def hears_nothing(model: Any, frames: Sequence["torch.Tensor"]) -> bool:
+    """Whether the best path of a model's CTC is blank throughout, in the frames (1, time, width).
+
+    False for a model without CTC.
+    """
+    if getattr(model, "ctc", None) is None or not frames:
+        return False
+    return not model.ctc.argmax(frames[-1]).any()
+
+
+def _result(utt: str, path: str | None) -> dict[str, Any]:
+    """Return the result of an utterance that is still to be decoded.
+
+    ``again`` marks a failure that may be transient, ``no_speech`` that :func:`hears_nothing`.
+    """
+    return {
+        "utt": utt,
+        "path": path,
+        "reason": None,
+        "again": False,
+        "no_speech": False,
+        "hypotheses": [],
+        "audio_seconds": 0.0,
+        "decoding_seconds": 0.0,
+    }
+
+
+def _stopped(result: dict[str, Any], error: Exception) -> dict[str, Any]:
+    """Write into a result what has stopped it."""
+    result["reason"] = f"{type(error).__name__}: {error}"
+    result["again"] = may_pass(error)
     return result
 
 
@@ -329,14 +415,16 @@ def _stamp(path: str | None) -> tuple[int, int]:
     return (status.st_size, status.st_mtime_ns) if status else (0, 0)
 
 
-def _finished(chunk: Chunk) -> bool:
-    """Return whether a chunk's file exists and holds no failure that may be transient."""
-    if not os.path.exists(chunk.file):
-        return False
-    return not any(result["again"] for result in _read_chunk(chunk)["results"])
+def _missing(chunk: Chunk) -> list[tuple[str, str | None, str | None]]:
+    """Return a chunk's utterances without a result, or with a failure that may be transient."""
+    done = {utt for utt, one in _read_chunk(chunk)["results"].items() if not one["again"]}
+    return [each for each in chunk.utterances if each[0] not in done]
 
 
 def _read_chunk(chunk: Chunk) -> dict[str, Any]:
+    """Return a chunk's results by utterance, and on what they were made; empty at first."""
+    if not os.path.exists(chunk.file):
+        return {"device": None, "parameters": None, "results": {}}
     try:
         return json.loads(Path(chunk.file).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -344,10 +432,12 @@ def _read_chunk(chunk: Chunk) -> dict[str, Any]:
 
 
 def summarise(
-    model: Model, chunks: Sequence[Chunk], results: Sequence[dict[str, Any]], nj: int
+    model: Model,
+    contents: Sequence[dict[str, Any]],
+    results: Sequence[dict[str, Any]],
+    nj: int,
 ) -> dict[str, Any]:
-    """Return the content of decode.json."""
-    contents = [_read_chunk(chunk) for chunk in chunks]
+    """Return the content of decode.json, of the chunks' contents and all results."""
     audio = sum(result["audio_seconds"] for result in results)
     decoding = sum(result["decoding_seconds"] for result in results)
     return {
@@ -355,16 +445,18 @@ def summarise(
         "commit": provenance.git_commit(),
         "date": provenance.now(),
         "environment": provenance.environment(),
-        "device": ", ".join(sorted({content["device"] for content in contents})),
+        "device": ", ".join(sorted({content["device"] for content in contents} - {None})),
         "train_config": model.train_config,
         "model_file": model.model_file,
         "model_sha256": _sha256(model.model_file),
         "lm_file": model.lm_file,
-        "parameters": contents[0]["parameters"],
+        "parameters": max((content["parameters"] or 0 for content in contents), default=0),
         "options": dict(model.options),
         "nj": nj,
         "utterances": len(results),
         "failed": sum(bool(result["reason"]) for result in results),
+        "again": sum(result["again"] for result in results),
+        "no_speech": len(outputs.without_speech(results)),
         "audio_seconds": round(audio, 3),
         "decoding_seconds": round(decoding, 3),
         "rtf": decoding / audio if audio else None,

@@ -34,7 +34,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mambaasr asr_inference",
         description="Decode a set with a trained model, under the names of ESPnet's options. "
-        "Writes text, token, token_int, 1best_recog/, failed.tsv and decode.json. "
+        "Writes text, token, token_int, 1best_recog/, failed.tsv, no_speech.tsv and decode.json. "
         "Resumable.",
         allow_abbrev=False,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,

@@ -1,4 +1,4 @@
-"""Write a decoded set: hypotheses as ESPnet does, and the list of failures."""
+"""Write a decoded set: hypotheses as ESPnet does, and what is to be reported of it."""
 
 import shutil
 from collections.abc import Sequence
@@ -34,20 +34,27 @@ def _write_column(path: Path, results: Sequence[dict[str, Any]], rank: int, name
             stream.write(f"{result['utt']} {value}".rstrip(" ") + "\n")
 
 
-def write_failures(folder: Path, results: Sequence[dict[str, Any]]) -> None:
-    """Write ``failed.tsv``: utterance, audio file and reason of each failure."""
-    with atomic_write(folder / "failed.tsv") as stream:
-        stream.write("utt\tpath\treason\n")
-        for result in results:
-            if result["reason"]:
-                row = (result["utt"], result["path"] or "-", result["reason"])
+def without_speech(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the results whose best hypothesis has a text though CTC hears no speech."""
+    return [each for each in results if each["no_speech"] and each["hypotheses"][0]["text"]]
+
+
+def write_reports(folder: Path, results: Sequence[dict[str, Any]]) -> None:
+    """Write ``failed.tsv`` and ``no_speech.tsv``: utterance, audio file, and reason or text."""
+    failed = [(each, each["reason"]) for each in results if each["reason"]]
+    silent = [(each, each["hypotheses"][0]["text"]) for each in without_speech(results)]
+    for name, last, rows in (("failed", "reason", failed), ("no_speech", "text", silent)):
+        with atomic_write(folder / f"{name}.tsv") as stream:
+            stream.write(f"utt\tpath\t{last}\n")
+            for result, words in rows:
+                row = (result["utt"], result["path"] or "-", words)
                 stream.write("\t".join(" ".join(cell.split()) for cell in row) + "\n")
 
 
 def remove_outputs(folder: Path) -> None:
     """Remove what an earlier decoding wrote, but for its chunks."""
     # decode.json first: without it the others do not count as a result.
-    for name in ("decode.json", *BEST, "lang", "failed.tsv"):
+    for name in ("decode.json", *BEST, "lang", "failed.tsv", "no_speech.tsv"):
         (folder / name).unlink(missing_ok=True)
     for path in folder.glob("[1-9]*best_recog"):
         shutil.rmtree(path)

@@ -132,6 +132,12 @@ def _table() -> Iterator[Option]:
     yield option("min_wav_duration", "0.1", "seconds; training and validation only", "number")
     yield option("max_wav_duration", "20", "seconds; training and validation only", "number")
     yield option(
+        "non_speech_ratio",
+        "0",
+        "silence and noise with empty texts to train on, for each utterance with a text, e.g. 0.02",
+        "number",
+    )
+    yield option(
         "bad_audio",
         "skip",
         "unreadable audio: skip (and report) or stop",

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mambaasr.errors import UserError
+from mambaasr.errors import TRY_AGAIN, UserError
 from mambaasr.recipe import checks
 from mambaasr.recipe import options as table
 from mambaasr.recipe.configs import load_configs
@@ -123,6 +123,7 @@ def _check_data(o: Options, names: Names, recipe: Recipe, chosen: list[int]) -> 
 def _run(o: Options, names: Names, recipe: Recipe, chosen: list[int]) -> int:
     begun, times = time.monotonic(), []
     no_lm = not (o.use_lm or o.skip_train) and int(o.stage) < 9 and int(o.stop_stage) > 5
+    again = 0
     for number in chosen:
         title, since = STAGES[number][0], time.monotonic()
         if number > 1 and not (times and times[-1][0] > 1):  # stage 1 may have made it
@@ -132,8 +133,12 @@ def _run(o: Options, names: Names, recipe: Recipe, chosen: list[int]) -> int:
             no_lm = False
         for task in tasks(number, o, names, recipe):
             status = run(task, o.resume_changed, o.force, f"{o.expdir}/timings.tsv")
-            if status:
+            if status == TRY_AGAIN:  # the stage's other tasks need not wait for that
+                again = status
+            elif status:
                 return status
+        if again:
+            return again
         times.append((number, title, time.monotonic() - since))
     if no_lm:
         print_line(_NO_LM)

@@ -163,9 +163,12 @@ def filter_sets(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
         prefix = ["--text_prefix", o.text_prefix, "--nlsyms_txt", o.nlsyms_txt]
     for name in (n.train, n.valid):
         source, target = n.formatted(name), n.filtered(name)
+        # Unless asked for nothing is given, and what was filtered before stays right.
+        with_silence = float(o.non_speech_ratio) > 0 and name == n.train
+        silence = ["--non_speech_ratio", o.non_speech_ratio] if with_silence else []
         yield Task(
             f"filter {name}",
-            command("filter_data", source, target, *prefix)
+            command("filter_data", source, target, *prefix, *silence)
             + ["--min_wav_duration", o.min_wav_duration, "--max_wav_duration", o.max_wav_duration],
             n.dumpdir,
             inputs=in_folder(source, *ALL_DATA_FILES),

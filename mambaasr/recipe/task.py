@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from mambaasr.config import differences, same_config
-from mambaasr.errors import UserError
+from mambaasr.errors import TRY_AGAIN, UserError
 from mambaasr.files import atomic_write
 from mambaasr.fingerprint import (
     fingerprint,
@@ -427,6 +427,8 @@ def run(
         _add_timing(task, timings, begun, seconds, used, status)
         if status != 0:
             how = _ENDS.get(status - 128, "failed")
+            if status == TRY_AGAIN:
+                how = "is not whole, and the same run tries again what is missing; it ended"
             say(f"{task.name}: {how} with exit status {status}; log: {task.log}")
             return status
         if missing:

@@ -32,7 +32,7 @@ def frames_needed(tokens: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Te
     Returns:
         two (batch,) tensors, tokens plus repeats, and the repeats alone.
     """
-    inside = valid_mask(lengths - 1, tokens.size(1) - 1)
+    inside = valid_mask(lengths - 1, max(tokens.size(1) - 1, 0))  # texts may be empty
     repeats = ((tokens[:, 1:] == tokens[:, :-1]) & inside).sum(1)
     return lengths + repeats, repeats
 

@@ -118,3 +118,27 @@ def test_a_file_that_does_not_say_its_length_is_one_utterances(sines, tmp_path, 
     assert "2 kept" in filter_folder(path, tmp_path / "out")
     rows = read_report(tmp_path / "out")
     assert [row.utt for row in rows] == ["utt1", "utt2"] and "odd" in rows[1].reason
+
+
+def test_silence_and_noise_are_kept_and_made_up_to_a_ratio(sines, tmp_path):
+    path = sines(n=5)
+    text = (path / "text").read_text().replace("utt3 WORD 3", "utt3")
+    (path / "text").write_text(text)
+    format_folder(path, tmp_path / "dump", 8000)
+    summary = filter_folder(tmp_path / "dump", tmp_path / "out", non_speech_ratio=0.75)
+    assert "5 utterances in, 5 kept (1 without speech), 2 without speech made, 0 dropped" in summary
+    folder = DataFolder.read(tmp_path / "out")
+    made = ["non_speech-000000", "non_speech-000001"]
+    assert [utt for utt in folder.utterances if not folder.text[utt]] == [*made, "utt3"]
+    before = {}
+    for utt in made:
+        wave, rate = soundfile.read(folder.wav[utt])
+        before[utt] = wave.tobytes()
+        assert rate == 8000 and len(wave) == folder.utt2num_samples[utt] == 8000
+    filter_folder(tmp_path / "dump", tmp_path / "again", non_speech_ratio=0.75)
+    again = DataFolder.read(tmp_path / "again")
+    assert {utt: soundfile.read(again.wav[utt])[0].tobytes() for utt in made} == before
+    filter_folder(tmp_path / "dump", tmp_path / "few", non_speech_ratio=0.25)
+    assert DataFolder.read(tmp_path / "few").utterances == [f"utt{i}" for i in range(5)]
+    with pytest.raises(UserError, match="--non_speech_ratio 2: give 0 to 1"):
+        filter_folder(tmp_path / "dump", tmp_path / "out", non_speech_ratio=2)

@@ -6,10 +6,12 @@ import logging
 import numpy
 import pytest
 import soundfile
+import torch
 import yaml
+from weak import Weakness, decode_weakly
 
 from mambaasr.decode import asr
-from mambaasr.errors import UserError
+from mambaasr.errors import TransientError, UserError
 
 OPTIONS = {"beam_size": 2, "ctc_weight": 0.5, "maxlenratio": 0.1, "nbest": 1}
 HYPOTHESES = ("text", "token", "token_int", "score")
@@ -146,27 +148,98 @@ def test_failures_are_reported_and_empty(model, speech, tmp_path, caplog):
     assert all(f"{utt} is not decoded" in caplog.text for utt in bad)
 
 
-def test_a_failure_that_may_pass_is_tried_again(model, speech, tmp_path, monkeypatch):
-    class Broken:
-        asr_model = None
+@pytest.fixture
+def weak(monkeypatch, tmp_path):
+    """Return a function that arranges which utterances end how."""
+    monkeypatch.setenv("WEAK", "")
+    monkeypatch.setattr(asr, "decode_chunk", decode_weakly)
+    return lambda **ends: Weakness(tmp_path / "tries", **ends)
 
-        def __call__(self, samples):
-            raise MemoryError("no memory left")
 
+def test_what_may_pass_is_tried_again_alone(model, speech, tmp_path, weak):
+    first, second, *_ = speech
+    tried = weak(**{first: "memory once", second: "memory"})
+    summary = asr.decode_set(model, speech, speech, tmp_path / "out", chunk_size=3)
+    assert (summary["failed"], summary["again"]) == (1, 1)
+    assert "MemoryError: no memory left" in (tmp_path / "out" / "failed.tsv").read_text()
+    pids = tried.tries()
+    twice = {first: 2, second: 2}
+    assert {utt: len(each) for utt, each in pids.items()} == dict.fromkeys(speech, 1) | twice
+    assert len(set(pids[first])) == 2, "the second try has a process of its own"
+    before = read(tmp_path / "out")["text"].splitlines()
+
+    weak()
+    summary = asr.decode_set(model, speech, speech, tmp_path / "out", chunk_size=3)
+    assert (summary["failed"], summary["again"]) == (0, 0)
+    again = {utt: len(each) for utt, each in tried.tries().items()}
+    assert again == dict.fromkeys(speech, 1) | {first: 2, second: 3}, "no other is tried again"
+    after = read(tmp_path / "out")["text"].splitlines()
+    assert [a == b for a, b in zip(before, after, strict=True)] == [u != second for u in speech]
+
+
+def test_a_killed_worker_costs_its_own_utterance_only(model, speech, tmp_path, weak):
+    """Its chunk kills two processes, itself a third; the others of the chunk are decoded."""
+    utts = list(speech)[:5]
+    weak(**{utts[0]: "kill"})
+    summary = asr.decode_set(model, speech, utts, tmp_path / "out", 2, chunk_size=3)
+    assert (summary["failed"], summary["again"]) == (1, 1)
+    (row,) = (tmp_path / "out" / "failed.tsv").read_text().splitlines()[1:]
+    assert row.split("\t")[0] == utts[0] and "the worker process died on it" in row
+    lines = read(tmp_path / "out")["text"].splitlines()
+    assert [len(line.split()) > 1 for line in lines] == [utt != utts[0] for utt in utts]
+
+
+def test_a_set_that_fails_for_now_is_no_mistake(model, speech, tmp_path, weak):
     keys = list(speech)[:2]
-    decode = asr._decode_utterance
-    monkeypatch.setattr(
-        asr,
-        "_decode_utterance",
-        lambda s, rate, utt, *more: decode(Broken() if utt == keys[0] else s, rate, utt, *more),
-    )
-    assert asr.decode_set(model, speech, keys, tmp_path)["failed"] == 1
-    assert "MemoryError: no memory left" in (tmp_path / "failed.tsv").read_text()
-    monkeypatch.setattr(asr, "_decode_utterance", decode)
-    assert asr.decode_set(model, speech, keys, tmp_path)["failed"] == 0
+    weak(**dict.fromkeys(keys, "memory"))
+    with pytest.raises(TransientError, match="not one of 2 .* MemoryError"):
+        asr.decode_set(model, speech, keys, tmp_path / "out")
 
 
-OUTPUTS = ["1best_recog", "chunks", "decode.json", "failed.tsv", "text", "token", "token_int"]
+def test_a_model_that_finds_no_memory_is_loaded_again(model, speech, tmp_path, monkeypatch):
+    def refuse(_):
+        raise MemoryError("no room")
+
+    refuse.cache_clear = lambda: None
+    monkeypatch.setattr(asr, "_load", refuse)
+    summary = asr.decode_set(model, speech, list(speech)[:2], tmp_path)
+    assert summary["failed"] == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "again"),
+    [
+        (MemoryError(), True),
+        (OSError(5, "Input/output error"), True),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), True),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_which_failures_may_pass(error, again):
+    assert asr.may_pass(error) == again
+
+
+def test_a_text_where_ctc_hears_nothing_is_reported(model, speech, tmp_path):
+    """The decoder speaks on; with the CTC's own best path as it was, nothing is reported."""
+    alone = model._replace(options=tuple(sorted({**OPTIONS, "ctc_weight": 0.0}.items())))
+    utts = list(speech)[:2]
+    summary = asr.decode_set(alone, speech, utts, tmp_path / "heard")
+    assert summary["no_speech"] == 0
+    weights = torch.load(model.model_file, weights_only=True)
+    weights["ctc.ctc_lo.bias"][0] += 1e4
+    torch.save(weights, tmp_path / "silent.pth")
+    silent = alone._replace(model_file=str(tmp_path / "silent.pth"))
+    summary = asr.decode_set(silent, speech, utts, tmp_path / "silent")
+    assert (summary["no_speech"], summary["failed"]) == (2, 0)
+    _, *rows = (tmp_path / "silent" / "no_speech.tsv").read_text().splitlines()
+    texts = (tmp_path / "silent" / "text").read_text().splitlines()
+    assert [row.split("\t")[::2] for row in rows] == [line.split(" ", 1) for line in texts]
+
+
+OUTPUTS = ["1best_recog", "chunks", "decode.json", "failed.tsv", "no_speech.tsv"]
+OUTPUTS += ["text", "token", "token_int"]
 
 
 def outputs(folder):
@@ -180,7 +253,7 @@ def test_no_results_of_before_beside_a_failure(model, speech, tmp_path):
     gone = {key: str(tmp_path / "gone.wav") for key in keys}
     with pytest.raises(UserError, match="not one of 2"):
         asr.decode_set(model, gone, keys, tmp_path / "out")
-    assert outputs(tmp_path / "out") == ["chunks", "failed.tsv"]
+    assert outputs(tmp_path / "out") == ["chunks", "failed.tsv", "no_speech.tsv"]
 
 
 def test_no_results_of_before_beside_a_killed_run(model, speech, tmp_path, monkeypatch):

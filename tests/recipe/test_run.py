@@ -242,3 +242,16 @@ def test_a_run_ends_with_the_table_of_error_rates(recipe, monkeypatch, capsys):
     last = capsys.readouterr().out.splitlines()[-6:]
     assert last[:2] == [f"curves   exp/{exp.name}/images", f"results  exp/{exp.name}/RESULTS.md"]
     assert last[2:] == ["", "# asr", "", "| the table |"]
+
+
+def test_what_is_worth_another_try_lets_the_stage_end_and_no_other_begin(recipe, monkeypatch):
+    ran = []
+
+    def run(task, *_):
+        ran.append((task.stage, task.title))
+        return 75 if task.title == "decoding of test" else 0
+
+    monkeypatch.setattr("mambaasr.recipe.run.run", run)
+    words = ["--test_sets", "test dev", "--stage", "12"]
+    assert main([str(TEMPLATE), *NEEDED, *words]) == 75
+    assert ran == [(12, "decoding of test"), (12, "decoding of dev")]

@@ -714,3 +714,11 @@ def test_marker_is_plain_json(copy, capsys):
     marker = json.loads(copy().marker.read_text())
     assert marker["inputs"] == {"in": fingerprint("in")}
     assert marker["outputs"] == {"out": fingerprint("out")}
+
+
+def test_what_is_worth_another_try_is_not_done(copy, capsys):
+    part = copy(command=["bash", "-c", "cp in out; exit 75"])
+    assert run(part) == 75
+    assert "the same run tries again what is missing" in capsys.readouterr().out
+    assert run(part) == 75
+    assert "not done yet" in capsys.readouterr().out

@@ -7,6 +7,7 @@ import signal
 import time
 
 import pytest
+import soundfile
 import torch
 import yaml
 
@@ -368,3 +369,29 @@ def test_espnets_lora_adapts_our_classes(train, conmamba, workspace):
     assert len(changed) == len([name for name in state if name.endswith("lora_B")]) >= 6
     opened = load_speech2text(folder / "config.yaml", folder / "valid.acc.best.pth", beam_size=2)
     assert opened(torch.randn(16000).numpy())
+
+
+def test_silence_with_empty_texts_trains(workspace, tmp_path, monkeypatch):
+    """Batches of nothing else, and of both, through CTC and our decoder's loss."""
+    sounds = {name: [] for name in ("train", "valid")}
+    for name, lines in sounds.items():
+        texts = dict(line.split(" ", 1) for line in open(workspace.folder / name / "text"))
+        for line in open(workspace.folder / name / "wav.scp"):
+            utt, path = line.split()
+            if utt != workspace.long:
+                lines.append((utt, path, texts[utt].strip()))
+    for number in range(7):
+        path = tmp_path / f"{number}.wav"
+        soundfile.write(path, torch.randn(16000).numpy() * 0.01 * number, 16000)
+        sounds["train"].append((f"zz{number}", path, ""))
+    (tmp_path / "silent").mkdir()
+    space = type(workspace)(tmp_path / "silent", sounds)
+    config = yaml.safe_load(space.config.read_text()) | yaml.safe_load(CONMAMBA)
+    space.config.write_text(yaml.safe_dump(config | dict(batch_size=4, max_epoch=1)))
+    monkeypatch.chdir(space.folder)
+    asr.ASRTask.main(cmd=space.arguments("stats", collect=True))
+    shapes = (space.folder / "stats/train/text_shape.char").read_text().splitlines()
+    assert [line.split()[1].split(",")[0] for line in shapes if line.startswith("zz")] == ["0"] * 7
+    asr.ASRTask.main(cmd=space.arguments("out"))
+    state = torch.load(space.folder / "out/valid.acc.best.pth", weights_only=True)
+    assert all(value.isfinite().all() for value in state.values() if value.is_floating_point())

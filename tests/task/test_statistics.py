@@ -150,3 +150,14 @@ def test_lengths_give_what_the_pass_over_all_audio_gives(workspace):
             for key in ("count", "sum", "sum_square"):
                 # ESPnet's front end sees the padding of a batch in the last frames.
                 numpy.testing.assert_allclose(ours[key], theirs[key], rtol=1e-3)
+
+
+def test_texts_without_a_token_fit():
+    needed, repeats = statistics.frames_needed(
+        torch.zeros(2, 0, dtype=torch.long), torch.tensor([0, 0])
+    )
+    assert needed.tolist() == repeats.tolist() == [0, 0]
+    needed, _ = statistics.frames_needed(
+        torch.tensor([[5, 5, 6], [-1, -1, -1]]), torch.tensor([3, 0])
+    )
+    assert needed.tolist() == [4, 0]

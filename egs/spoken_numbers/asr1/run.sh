@@ -9,6 +9,7 @@ exec ../../TEMPLATE/asr1/asr.sh \
     --valid_set dev \
     --test_sets "test_en" \
     --token_type char \
+    --non_speech_ratio 0.03 \
     --asr_config train_asr \
     --inference_config decode_asr \
     "$@"

@@ -24,6 +24,12 @@ def get_parser() -> argparse.ArgumentParser:
         default="clean clean 20 15 10 5".split(),
         help="what to draw the signal-to-noise ratios [dB] from; 'clean' is no noise",
     )
+    parser.add_argument(
+        "--non_speech",
+        type=float,
+        default=0.03,
+        help="silences and noises an utterance, empty texts",
+    )
     parser.add_argument("--seed", type=int, default=1, help="another seed, another corpus")
     parser.add_argument("--data_dir", type=Path, default=Path("data"), help="output")
     parser.add_argument("--nj", type=int, default=2, help="worker processes")
@@ -55,7 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from spoken.corpus import generate
 
     sizes = {"train": args.num_train, "dev": args.num_dev, "test": args.num_test}
-    for name, count in generate(langs, sizes, args.seed, snrs, args.data_dir, args.nj).items():
+    places = args.data_dir, args.nj, args.non_speech
+    for name, count in generate(langs, sizes, args.seed, snrs, *places).items():
         print(f"{args.data_dir}/{name}: {count} utterances")
     return 0
 

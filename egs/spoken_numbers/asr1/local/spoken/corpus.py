@@ -13,6 +13,7 @@ import numpy as np
 from mambaasr.data.audio import finished_samples, resample, write_audio
 from mambaasr.data.folder import DataFolder
 from mambaasr.data.kaldi_file import write_table
+from mambaasr.data.non_speech import make_piece
 from mambaasr.errors import UserError
 from mambaasr.fingerprint import fingerprint
 from mambaasr.parallel import map_items
@@ -144,6 +145,7 @@ def generate(
     snrs: Sequence[float | None] = (None,),
     data_dir: str | Path = "data",
     nj: int = 1,
+    non_speech: float = 0.0,
 ) -> dict[str, int]:
     """Write data/train, data/dev and data/test_<lang>, and their audio below data/audio.
 
@@ -155,6 +157,7 @@ def generate(
         seed, snrs: see :func:`plan`.
         data_dir: folder of the data folders.
         nj: number of worker processes.
+        non_speech: pieces of silence and noise with empty texts for each utterance.
 
     Returns:
         Name of the data folder -> number of utterances.
@@ -186,9 +189,10 @@ def generate(
     make = partial(_make, audio=audio, seed=seed, version=version)
     for _ in map_items(make, todo, nj, "Speak"):
         pass
-    for name, utterances in sets.items():
-        _write(Path(data_dir) / name, utterances, audio)
-    return {name: len(utterances) for name, utterances in sets.items()}
+    return {
+        name: _write(Path(data_dir) / name, utterances, audio, seed, non_speech)
+        for name, utterances in sets.items()
+    }
 
 
 def _make(utterances, audio, seed, version):
@@ -243,15 +247,29 @@ def _code():
     return [fingerprint(folder), code_of([], folder)]
 
 
-def _write(path, utterances, audio):
-    """Write a data folder, and ``utt2noise`` (utterance, noise, ratio in dB) beside its files."""
-    DataFolder(
+def _write(path, utterances, audio, seed, non_speech):
+    """Write a data folder, and ``utt2noise`` (utterance, noise, ratio in dB) beside its files.
+
+    Returns:
+        The number of utterances.
+    """
+    folder = DataFolder(
         wav={utt.id: _path(audio, utt) for utt in utterances},
         text={utt.id: utt.request.text for utt in utterances},
         utt2spk={utt.id: utt.speaker for utt in utterances},
         utt2lang={utt.id: utt.lang for utt in utterances},
-    ).write(path)
+    )
     noises = {
         utt.id: utt.noise if utt.snr is None else f"{utt.noise} {utt.snr:g}" for utt in utterances
     }
+    for number, utt in enumerate(utterances[: round(non_speech * len(utterances))]):
+        name = f"non_speech_{utt.lang}-{utt.split}{number:06d}"
+        file = audio / f"{utt.split}_{utt.lang}" / "non_speech" / f"{name}.flac"
+        rng = np.random.default_rng(list(hashlib.sha256(f"{seed}:{name}".encode()).digest()))
+        write_audio(file, make_piece(int(rng.integers(RATE, 4 * RATE)), RATE, rng), RATE)
+        folder.wav[name], folder.text[name], folder.utt2lang[name] = file, "", utt.lang
+        folder.utt2spk[name] = name.partition("-")[0]
+        noises[name] = "non_speech"
+    folder.write(path)
     write_table(path / "utt2noise", noises)
+    return len(folder.wav)
