@@ -6,10 +6,10 @@ Parameters are torch's in either case; values differ by rounding, and dropout dr
 
 - Torch hands float32 products on the CPU to MKL. MKL leaves AVX-512 unused on processors that are
   not Intel's, where oneDNN, which torch carries along too, takes less than half of the time.
-- Both copy a weight into another order at each product, which with few rows, as in short utterances
-  and streams, takes longer than the product. Without gradients a kernel of ours reads it as it lies.
+- With few rows, as in short utterances and streams, a product takes as long as its weight takes to
+  come from memory. Without gradients a kernel of ours reads it as it lies, and ahead of its use.
 - Dropout draws one random number of 64 bits for four elements.
-- oneDNN takes four times as long for the gradient of a convolution's weight as for the convolution.
+- oneDNN takes four times as long for the gradient of a convolution's weight as for itself.
 - Our convolution of each channel over time takes half of the time of torch's, with its gradient.
 """
 

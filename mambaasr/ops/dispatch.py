@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-BACKENDS = ("auto", "cpu", "triton", "cuda", "naive")
+BACKENDS = ("auto", "cpu", "triton", "cuda", "torch", "naive")
 # What `auto` tries, best first, for tensors on each kind of device.
-PREFERENCE = {"cpu": ("cpu", "naive"), "cuda": ("cuda", "triton", "naive")}
+PREFERENCE = {"cpu": ("cpu", "naive"), "cuda": ("cuda", "triton", "torch", "naive")}
 
 
 def _log_selection(op, backend, device, reasons):

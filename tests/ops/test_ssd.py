@@ -11,14 +11,18 @@ import torch
 from scans import agree
 from scans import with_gradients as run
 from sequences import poisoned
+from torch._subclasses import FakeTensorMode
 
-from mambaasr.ops import mamba_chunk_scan_combined
+from mambaasr.ops import dispatch, mamba_chunk_scan_combined
 from mambaasr.ops.gpu import attempt
-from mambaasr.ops.ssd import IMPLEMENTATIONS, cpu, cuda
+from mambaasr.ops.native import build as native
+from mambaasr.ops.ssd import IMPLEMENTATIONS, chunks, cpu, cuda, products
 
 BACKENDS = [
     name for name, module in IMPLEMENTATIONS.items() if module.unavailable(torch.zeros(1)) is None
 ]
+# What `cpu` does where it does not take the Mamba-1 kernel.
+BACKENDS.append("cpu by products")
 SEQUENCES = ("x", "dt", "B", "C", "z")
 UNLIMITED = (0.0, float("inf"))
 
@@ -44,16 +48,21 @@ def make(batch=3, time=17, heads=4, headdim=3, states=5, groups=2, seed=0, wide=
 
 
 def scan(backend, chunk_size=64, softplus=True, limit=UNLIMITED, **options):
+    name, _, by_products = backend.partition(" by ")
+
     def function(**inputs):
-        return mamba_chunk_scan_combined(
-            **inputs,
-            chunk_size=chunk_size,
-            dt_softplus=softplus,
-            dt_limit=limit,
-            return_final_states=True,
-            backend=backend,
-            **options,
-        )
+        with pytest.MonkeyPatch.context() as patch:
+            if by_products:
+                patch.setattr(cpu, "_kernel_is_faster", lambda *_: False)
+            return mamba_chunk_scan_combined(
+                **inputs,
+                chunk_size=chunk_size,
+                dt_softplus=softplus,
+                dt_limit=limit,
+                return_final_states=True,
+                backend=name,
+                **options,
+            )
 
     return function
 
@@ -73,9 +82,10 @@ def small_pieces(monkeypatch):
     """Chunks and tiles so small that short sequences have several of both."""
 
     def sizes(batch, time, *_):
-        return cpu.chunks.Sizes(4, 2, 2)
+        return chunks.Sizes(4, 2, 2)
 
     monkeypatch.setattr(cpu, "_sizes", sizes)
+    monkeypatch.setattr(products, "_sizes", sizes)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -90,7 +100,7 @@ def test_values_and_gradients(backend, reverse, lengths, groups, small_pieces):
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("time", [1, 4, 7, 8, 9, 12, 16])
 def test_boundaries_of_chunks_and_tiles(reverse, time, small_pieces):
-    check("cpu", make(time=time), reverse=reverse)
+    check("cpu by products", make(time=time), reverse=reverse)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -140,7 +150,8 @@ def test_odd_lengths(backend, time, reverse, long_inputs):
 def test_real_sizes_equal_the_naive_form(shape, reverse):
     inputs = make(*shape)
     expected = run(scan("naive", reverse=reverse), inputs, torch.float64)
-    agree(run(scan("cpu", reverse=reverse), inputs), expected)
+    for backend in ("cpu", "cpu by products", "torch"):
+        agree(run(scan(backend, reverse=reverse), inputs), expected)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -168,11 +179,12 @@ def test_extreme_decays(backend, A):
     agree(actual, expected)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("reverse", [False, True])
-def test_a_frame_that_forgets_all_leaves_the_others_exact(reverse):
+def test_a_frame_that_forgets_all_leaves_the_others_exact(backend, reverse):
     inputs = make(1, 60, 2, 4, 4, 1)
     inputs["dt"][:, ::7] += 3000
-    check("cpu", inputs, reverse=reverse)
+    check(backend, inputs, reverse=reverse)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -245,18 +257,19 @@ def test_layouts_agree(backend):
 def test_the_result_depends_on_sizes_by_rounding_alone(reverse, monkeypatch):
     inputs, results = make(time=50), []
     for sizes in ((50, 1, 3), (1, 50, 1), (16, 2, 2), (7, 1, 3)):
-        monkeypatch.setattr(cpu, "_sizes", lambda *_, sizes=sizes: cpu.chunks.Sizes(*sizes))
-        results.append(run(scan("cpu", reverse=reverse), inputs))
+        monkeypatch.setattr(cpu, "_sizes", lambda *_, sizes=sizes: chunks.Sizes(*sizes))
+        results.append(run(scan("cpu by products", reverse=reverse), inputs))
     for result in results[1:]:
         agree(result, results[0])
     monkeypatch.undo()
-    first = run(scan("cpu", 8, reverse=reverse), inputs)
-    agree(run(scan("cpu", 256, reverse=reverse), inputs), first)
+    first = run(scan("cpu by products", 8, reverse=reverse), inputs)
+    agree(run(scan("cpu by products", 256, reverse=reverse), inputs), first)
 
 
-def test_runs_are_bitwise_equal():
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_runs_are_bitwise_equal(backend):
     inputs = make(4, 200, 4, 32, 32, 1)
-    first, second = (run(scan("cpu"), inputs) for _ in range(2))
+    first, second = (run(scan(backend), inputs) for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
@@ -330,16 +343,57 @@ def test_the_op_is_well_formed(lengths, absent, small_pieces):
     torch.library.opcheck(torch.ops.mambaasr.ssd.default, arguments)
 
 
-def test_export_sees_one_op():
+def test_fewer_states_or_frames_go_through_the_mamba_1_kernel(monkeypatch):
+    taken = []
+    kernel = cpu._by_kernel
+    monkeypatch.setattr(cpu, "_by_kernel", lambda *a: taken.append(1) or kernel(*a))
+    for time, states, wide in ((200, 64, 0), (200, 65, 0), (30, 65, 0), (30, 4, 1)):
+        inputs = make(1, time, 2, 4, states, 1)
+        x = {name: value if wide else value.float() for name, value in inputs.items()}
+        mamba_chunk_scan_combined(**x, chunk_size=64)
+        taken.append(0)
+    assert taken == ([1, 0, 0, 1, 0, 0] if native.load()[0] else [0] * 4)
+
+
+def test_on_a_gpu_without_mamba_ssm_it_goes_in_chunks():
+    """Shapes and devices without a GPU: all that is made lies where the inputs do."""
+    with FakeTensorMode(), torch.device("cuda"):
+        inputs = dict(
+            x=torch.empty(3, 150, 4, 8),
+            dt=torch.empty(3, 150, 4),
+            A=torch.empty(4),
+            B=torch.empty(3, 150, 2, 6),
+            C=torch.empty(3, 150, 2, 6),
+            D=torch.empty(4),
+            z=torch.empty(3, 150, 4, 8),
+        )
+        lengths = torch.empty(3, dtype=torch.int64)
+        assert dispatch.choose("ssd", inputs["x"], IMPLEMENTATIONS) is products
+        out, last = mamba_chunk_scan_combined(
+            **inputs, chunk_size=64, lengths=lengths, return_final_states=True
+        )
+        assert out.device.type == last.device.type == "cuda" and out.shape == (3, 150, 4, 8)
+        # The op as torch sees it has shapes alone; here is what it runs.
+        x, dt, A, B, C, D, z = inputs.values()
+        op = (x, dt, dt * A, B, C, D, z, None, None, True, list(products._sizes(*x.shape)))
+        out, last, y, saved = products._forward(*op, True)
+        grads = products._backward(out, last, y, saved, *op)
+        assert all(g.device.type == "cuda" for g in (out, last, *grads))
+
+
+@pytest.mark.parametrize("backend, op", [("torch", "ssd"), ("cpu", "selective_scan")])
+def test_export_sees_one_op(backend, op):
     inputs = {name: value.float() for name, value in make(time=70).items()}
 
     class Model(torch.nn.Module):
         def forward(self, **inputs):
-            return scan("cpu")(**inputs)
+            return mamba_chunk_scan_combined(
+                **inputs, chunk_size=64, return_final_states=True, backend=backend
+            )
 
     program = torch.export.export(Model(), (), inputs)
     targets = [str(node.target) for node in program.graph.nodes]
-    assert targets.count("mambaasr.ssd.default") == 1
+    assert targets.count(f"mambaasr.{op}.default") == 1
     assert torch.allclose(program.module()(**inputs)[0], Model()(**inputs)[0])
 
 
@@ -350,11 +404,11 @@ def test_memory_is_no_tensor_of_time_by_channel_by_state(training):
     x, A, B, C, D, z = (inputs[name].float() for name in ("x", "A", "B", "C", "D", "z"))
     dt = inputs["dt"].float().exp()
     tensors = (x, dt, dt * A, B, C, D, z, None, None)  # no first state, no lengths
-    sizes = list(cpu._sizes(*x.shape, *B.shape[2:], None))
+    sizes = list(cpu._sizes(*x.shape, B.shape[3], None))
     with memory.LargestTensor() as watch:  # inside the op, which the mode cannot look into
-        out, _, y, saved = cpu._forward(*tensors, False, sizes, training)
+        out, _, y, saved = products._forward(*tensors, False, sizes, training)
         if training:
-            cpu._backward(torch.ones_like(out), None, y, saved, *tensors, False, sizes)
+            products._backward(torch.ones_like(out), None, y, saved, *tensors, False, sizes)
     assert x.nbytes <= watch.largest <= 2 * x.nbytes
 
 

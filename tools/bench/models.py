@@ -22,10 +22,18 @@ SIZES = {
     "30M": ((256, 1088, 16), (256, 1024, 18), (256, 1024, 15)),
     "tiny": ((16, 32, 1),) * len(LABELS),
 }
-INFERENCE = ((1, 5), (1, 15), (1, 60), (1, 300), (1, 600))  # batch, seconds of audio
+INFERENCE = ((1, 1), (1, 3), (1, 5), (1, 15), (1, 60), (1, 300), (1, 600))  # batch, seconds
 TRAINING = ((1, 5), (1, 15), (1, 60), (4, 15), (1, 600))
 # How many times faster than the best other encoder we mean to be.
-TARGETS = {(1, 5): (1,), (1, 15): (1,), (1, 60): (3,), (1, 300): (15,), (1, 600): (1,)}
+TARGETS = {
+    (1, 1): (1,),
+    (1, 3): (1,),
+    (1, 5): (1,),
+    (1, 15): (1,),
+    (1, 60): (3,),
+    (1, 300): (15,),
+    (1, 600): (1,),
+}
 
 
 def make_encoder(size: str, label: str) -> torch.nn.Module:

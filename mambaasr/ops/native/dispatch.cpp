@@ -62,10 +62,10 @@ EXPORT int mambaasr_openmp() {
 }
 
 // The functions of args.h's records; each returns one of the codes of kernels.h.
-#define ENTRY(function, Args)                                    \
-  EXPORT int mambaasr_##function(const Args* a) {                \
-    int code = check(*a);                                        \
-    return code ? code : chosen.kernels->function(*a);           \
+#define ENTRY(function, Args)                          \
+  EXPORT int mambaasr_##function(const Args* a) {      \
+    int code = check(*a);                              \
+    return code ? code : chosen.kernels->function(*a); \
   }
 ENTRY(scan_forward, ScanArgs)
 ENTRY(scan_backward, ScanArgs)

@@ -84,7 +84,7 @@ void product_task(const ProductArgs& a, int64_t index, Workspace&) {
   for (int64_t k = 0; k < a.in; k += kDepth) {
     int64_t depth = min64(kDepth, a.in - k), j = first;
     for (; j + kOutputs <= end; j += kOutputs)
-      product_rows<kOutputs>(a, j, k, depth, j + 2 * kOutputs <= end);
+      product_rows<kOutputs>(a, j, k, depth, a.rows > 3 && j + 2 * kOutputs <= end);
     for (; j < end; j++) product_rows<1>(a, j, k, depth, false);
   }
 }

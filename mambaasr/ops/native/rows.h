@@ -45,13 +45,25 @@ struct Rows {
   }
   explicit operator bool() const { return base != nullptr; }
 
-  // Asks for part i of `parts` of the rows s0 .. s0 + n - 1, soon to be read. Inline, as GCC takes
-  // a function that only prefetches for one without effect and leaves its calls out.
+  // Asks for part i of `parts` of the rows s0 .. s0 + n - 1, soon to be read, or written. Where the
+  // frames of a channel lie side by side, every channel is a stream of its own, too many for the
+  // processor to see by itself. Inline, as GCC takes a function that only prefetches for one
+  // without effect and leaves its calls out.
+  template <int write = 0>
   __attribute__((always_inline)) void expect(int64_t s0, int64_t n, int64_t channels, int64_t i, int64_t parts) const {
-    if (!base || sc != 1) return;
-    for (int64_t s = s0 + n * i / parts; s < s0 + n * (i + 1) / parts; s++)
-      for (int64_t c = 0; c < channels; c += WIDTH)
-        __builtin_prefetch(base + (s * st + c) * (bf16 ? 2 : 4), 0, 2);
+    const int64_t bytes = bf16 ? 2 : 4;
+    if (!base || n <= 0) return;
+    if (sc == 1 && !write) {
+      for (int64_t s = s0 + n * i / parts; s < s0 + n * (i + 1) / parts; s++)
+        for (int64_t c = 0; c < channels; c += WIDTH)
+          __builtin_prefetch(base + (s * st + c) * bytes, 0, 2);
+    } else if (st == 1 || st == -1) {
+      for (int64_t c = channels * i / parts; c < channels * (i + 1) / parts; c++) {
+        const char* p = base + (s0 * st + c * sc) * bytes;
+        for (int64_t s = 0; s < n; s += 64 / bytes) __builtin_prefetch(p + s * st * bytes, write, 2);
+        __builtin_prefetch(p + (n - 1) * st * bytes, write, 2);
+      }
+    }
   }
 
   float get(int64_t i) const {

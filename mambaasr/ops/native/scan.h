@@ -171,6 +171,7 @@ void scan_forward_task(const ScanArgs& a, int64_t index, Workspace& work) {
     for (int64_t i = 0; i < V; i++) {
       // The next rows come while this is computed; more < 0 behind the last ones asks for none.
       for (const Rows* x : {&delta, &u, &z}) x->expect(next, more, task.channels, i, V);
+      out.expect<1>(s0, frames, task.channels, i, V);
       over_states(N, [&](auto count, int64_t n) {
         scan_states<count.value>(frames, dt + i * K, du + i * K, y + i * K, B + n, task.sB, C + n,
                                  task.sC, A + i * N + n, h + i * N + n);
@@ -332,6 +333,8 @@ void scan_backward_task(const ScanArgs& a, int64_t index, Workspace& work) {
         if (n == 0 && s0 > task.from)
           for (const Rows* x : {&delta, &u, &dout, &z})
             x->expect(s0 - a.chunk, a.chunk, channels, i, V);
+        if (n == 0)
+          for (const Rows* x : {&du, &ddelta, &dz}) x->expect<1>(s0, frames, channels, i, V);
         ScanChunk c{rows.dt + i * K,  rows.u + i * K,   rows.dy + i * K,    rows.y + i * K,
                     rows.ddt + i * K, rows.ddu + i * K, rows.slope + i * K, rows.gate + i * K};
         saved.load(n, nb, i * WIDTH, (int)min64(WIDTH, channels - i * WIDTH), h_buf);

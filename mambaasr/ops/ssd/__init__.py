@@ -3,9 +3,9 @@
 from torch import Tensor
 
 from mambaasr.ops.dispatch import check_lengths, check_tensor, choose
-from mambaasr.ops.ssd import cpu, cuda, naive
+from mambaasr.ops.ssd import cpu, cuda, naive, products
 
-IMPLEMENTATIONS = {"cpu": cpu, "cuda": cuda, "naive": naive}
+IMPLEMENTATIONS = {"cpu": cpu, "cuda": cuda, "torch": products, "naive": naive}
 
 
 def _check_limit(op, limit):
@@ -48,7 +48,7 @@ def mamba_chunk_scan_combined(
         A: (head), real; negative for a stable system.
         B, C: (batch, time, group, d_state); a group serves head / group successive heads.
         chunk_size: frames that a kernel takes at once. It changes speed and rounding alone; the
-            backend `cpu` chooses for itself.
+            backends `cpu` and `torch` choose for themselves.
         D: skip connection (head) or (head, headdim).
         z: gate (batch, time, head, headdim); the output is multiplied by silu(z).
         dt_bias: (head), added to dt.
