@@ -7,12 +7,12 @@ command, or a text for the user.
 import os
 import re
 import shlex
-import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from mambaasr.recipe.configs import TrainingConfig
+from mambaasr.recipe.devices import count_gpus
 from mambaasr.recipe.names import DATA_FILES, Names
 from mambaasr.recipe.options import Options, text_of
 from mambaasr.recipe.task import DEVICES, Task
@@ -276,7 +276,7 @@ def statistics(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
 @stage(11, "training")
 def train(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
     config, stats = f"{n.asr_exp}/.stages/train.yaml", n.asr_stats_dir
-    if o.ngpu == "0" and has_gpu():
+    if o.ngpu == "0" and count_gpus():
         yield "a GPU is here and not used: --ngpu 1 --gpu_inference true"
     yield f"log: {n.asr_exp}/train.log"
     words = [*launcher(o), *_asr_training(o, n), *_devices(o)]
@@ -311,6 +311,8 @@ def decode(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
     if o.use_lm:
         needs[n.lm_model] = no_model(n.lm_model, 7)
         words += ["--lm_train_config", f"{n.lm_exp}/config.yaml", "--lm_file", n.lm_model]
+    if o.gpu_inference and (gpus := max(1, count_gpus())) < int(o.inference_nj):
+        yield f"{o.inference_nj} jobs share {gpus} GPU(s), and each holds the model"
     for name in n.tests:
         data, out = n.formatted(name), n.decoded(name)
         own = ["--data_path_and_name_and_type", f"{data}/wav.scp,speech,sound"]
@@ -350,15 +352,6 @@ def launcher(o: Options) -> list[str]:
         torchrun = ["torch.distributed.run", "--standalone", "--nproc_per_node", o.ngpu]
         return ["python", "-m", *torchrun, "-m"]
     return ["python", "-m"]
-
-
-def has_gpu() -> bool:
-    """Whether the driver of a GPU names one."""
-    try:
-        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, timeout=30)
-    except (OSError, subprocess.SubprocessError):
-        return False
-    return done.returncode == 0 and bool(done.stdout.strip())
 
 
 def no_model(path: str, number: int) -> str:
