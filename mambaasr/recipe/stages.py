@@ -199,7 +199,8 @@ def lm_statistics(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
     for kind, name, more in (("train", "training", copies), ("valid", "validation", [])):
         out = _lm_text(n, kind)
         words = command("join_texts", "--out", out, "--text", *shlex.split(n.lm_text[kind]), *more)
-        yield Task(f"text for {name}", words, n.dumpdir, outputs=[out])
+        title = f"text for {name} {n.lm_id.strip('_')}".strip()
+        yield Task(title, words, n.dumpdir, outputs=[out])
     inputs = f"{n.lm_stats_dir}/.stages/inputs.yaml"
     words = ["python", "-m", *_lm_training(o, n), "--collect_stats", "true"]
     words += ["--output_dir", n.lm_stats_dir]
@@ -424,7 +425,7 @@ def _lm_training(o: Options, n: Names) -> list[str]:
 
 
 def _lm_text(n: Names, kind: str) -> str:
-    return f"{n.raw}/lm_{'train' if kind == 'train' else 'dev'}.txt"
+    return f"{n.raw}/lm_{'train' if kind == 'train' else 'dev'}{n.lm_id}.txt"
 
 
 def _lm_as_it_is(n: Names) -> str:
