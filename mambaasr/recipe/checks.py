@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mambaasr.errors import UserError
@@ -55,13 +55,30 @@ class Sets:
 
     Attributes:
         problems: what is wrong in each that cannot be used.
+        counts: utterances in each that can.
         utterances: of the training set.
         seconds: of it, about; None where no recording could be read.
     """
 
     problems: list[str]
+    counts: dict[str, int] = field(default_factory=dict)
     utterances: int = 0
     seconds: float | None = None
+
+
+def check_enough(counts: Mapping[str, int], o: Options) -> None:
+    """Refuse fewer utterances than GPUs: each needs one in every batch.
+
+    Args:
+        counts: of training and validation set, by the name of each.
+        o: checked options.
+
+    Raises:
+        UserError: names the set.
+    """
+    for name, count in counts.items():
+        if count < int(o.ngpu):
+            raise UserError(f"{name}: {count} utterances are fewer than --ngpu {o.ngpu}")
 
 
 def look_at_sets(folders: list[str], train: str) -> Sets:
@@ -73,16 +90,17 @@ def look_at_sets(folders: list[str], train: str) -> Sets:
     """
     from mambaasr.data.folder import DataFolder
 
-    problems, utterances, seconds = [], 0, None
+    problems, counts, utterances, seconds = [], {}, 0, None
     for path in folders:
         try:
             folder = DataFolder.read(path)
         except UserError as error:
             problems.append(str(error))
             continue
+        counts[path] = len(folder.utterances)
         if path == train:
-            utterances, seconds = len(folder.utterances), _seconds(folder)
-    return Sets(problems, utterances, seconds)
+            utterances, seconds = counts[path], _seconds(folder)
+    return Sets(problems, counts, utterances, seconds)
 
 
 def _seconds(folder):

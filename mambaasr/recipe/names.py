@@ -1,11 +1,15 @@
 """Where a recipe's files lie, and how its experiments are called: ESPnet2's names."""
 
+import hashlib
+import json
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
 from mambaasr.errors import UserError
 from mambaasr.recipe.options import BLOCKS, Options, check_name
+from mambaasr.recipe.task import Task, load
 
 # Blocks of one name in different slots are different models.
 SHORT = {"encoder": "enc", "decoder": "dec", "model": "model", "optim": "opt"}
@@ -38,6 +42,7 @@ class Names:
         decode_dir: what is decoded, a folder a test set.
         lm_stats_dir, lm_exp, lm_model: the language model's.
         lm_text: for each of "train", "valid" and "test" the text files, quoted as in a shell.
+        lm_id: tells these texts from others that another run of this recipe has joined.
         other_speeds: prefixes of utterances that repeat a transcript at another speed.
     """
 
@@ -57,6 +62,7 @@ class Names:
     lm_exp: str
     lm_model: str
     lm_text: dict[str, str]
+    lm_id: str
     other_speeds: tuple[str, ...]
 
     @property
@@ -131,11 +137,18 @@ def make_names(o: Options, model_file: str) -> Names:
     # Another encoder may drop other utterances, so that two recipes at once must not share a
     # folder.
     asr_stats_dir = o.asr_stats_dir or f"{o.expdir}/asr_stats_raw_{suffix}{speeds}{encoder}"
-    lm_stats_dir = o.lm_stats_dir or f"{o.expdir}/lm_stats_{suffix}"
+    train, tests = f"{o.train_set}{speeds}", tuple(o.test_sets.split())
+    test = next((name for name in tests if name != o.valid_set), tests[-1])
+    lm_text = {
+        "train": o.lm_train_text or f"'{raw}/{train}/text'",
+        "valid": o.lm_dev_text or f"'{raw}/{o.valid_set}/text'",
+    }
+    other_speeds = () if o.lm_train_text else _other_speeds(o.speed_perturb_factors.split())
+    lm_id = _id_of_texts(o.dumpdir, lm_text, other_speeds)
+    lm_stats_dir = o.lm_stats_dir or f"{o.expdir}/lm_stats_{suffix}{lm_id}"
     folders = {"asr_exp": asr_exp, "asr_stats_dir": asr_stats_dir, "lm_exp": lm_exp}
     for option, value in (made | folders | {"lm_stats_dir": lm_stats_dir}).items():
         check_name(option, value)
-    train, tests = f"{o.train_set}{speeds}", tuple(o.test_sets.split())
     names = Names(
         train=train,
         valid=o.valid_set,
@@ -152,16 +165,29 @@ def make_names(o: Options, model_file: str) -> Names:
         lm_stats_dir=lm_stats_dir,
         lm_exp=lm_exp,
         lm_model=f"{lm_exp}/{o.inference_lm}",
-        lm_text={},
-        other_speeds=() if o.lm_train_text else _other_speeds(o.speed_perturb_factors.split()),
+        lm_text=lm_text,
+        lm_id=lm_id,
+        other_speeds=other_speeds,
     )
-    test = next((name for name in tests if name != o.valid_set), tests[-1])
-    names.lm_text.update(
-        train=o.lm_train_text or f"'{names.filtered(train)}/text'",
-        valid=o.lm_dev_text or f"'{names.filtered(o.valid_set)}/text'",
-        test=o.lm_test_text or f"{names.formatted(test)}/text",
-    )
+    lm_text["test"] = o.lm_test_text or f"{names.formatted(test)}/text"
     return names
+
+
+def _id_of_texts(dumpdir: str, texts: dict[str, str], leave_out: tuple[str, ...]) -> str:
+    """Return "" for the texts that this folder's first run has joined, else what names them.
+
+    Two runs with other texts or sets must not write one file, from which one of them trains.
+    """
+    for kind, name in (("train", "training"), ("valid", "validation")):
+        made = load(Task(f"text for {name}", [], dumpdir, stage=6).marker)
+        if made is None:
+            continue
+        words = [shlex.split(texts[kind])]
+        left = [list(leave_out)] if leave_out and kind == "train" else None
+        if (made["options"].get("--text"), made["options"].get("--leave_out")) != (words, left):
+            said = json.dumps([texts, leave_out])
+            return f"_{hashlib.sha256(said.encode()).hexdigest()[:8]}"
+    return ""
 
 
 def _other_speeds(factors: list[str]) -> tuple[str, ...]:

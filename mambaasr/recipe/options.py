@@ -13,6 +13,7 @@ from typing import Any, Literal
 from mambaasr.errors import UserError
 from mambaasr.parallel import usable_cores
 from mambaasr.recipe.advice import advise, near_words
+from mambaasr.recipe.devices import count_gpus
 
 # The recipes' shared files; a recipe may lie in another repository than the package.
 TEMPLATE = Path("../../TEMPLATE/asr1")
@@ -107,7 +108,13 @@ def _table() -> Iterator[Option]:
     yield run("print_options", False, "print every option with its value as JSON, and stop")
     yield option("ngpu", "0", "GPUs for the training; 0: CPU", "count", decides="none")
     yield option("nj", jobs, "parallel jobs for data and statistics", decides="none", **one)
-    yield option("inference_nj", jobs, "parallel jobs for decoding", decides="none", **one)
+    yield option(
+        "inference_nj",
+        jobs,
+        "parallel jobs for decoding; default on the GPU: one each",
+        decides="none",
+        **one,
+    )
     yield option("gpu_inference", False, "decode on the GPU", decides="none")
     yield run("datadir", "data", "data folders as the corpus gives them", "name")
     yield run("dumpdir", "dump", "formatted audio", "name")
@@ -288,7 +295,7 @@ _NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?")
 
 
 def parse(words: Sequence[str]) -> tuple[Options, bool]:
-    """Lay a command line over the defaults.
+    """Lay a command line over the defaults; decoding on GPUs has one job each by default.
 
     Returns:
         The options, and whether ``--help`` is asked for.
@@ -297,7 +304,10 @@ def parse(words: Sequence[str]) -> tuple[Options, bool]:
         UserError: see :func:`parse_given`.
     """
     given, help_wanted = parse_given(words)
-    return Options({name: option.default for name, option in OPTIONS.items()} | given), help_wanted
+    options = Options({name: option.default for name, option in OPTIONS.items()} | given)
+    if options.gpu_inference and "inference_nj" not in given:
+        options["inference_nj"] = str(max(1, count_gpus()))
+    return options, help_wanted
 
 
 def parse_given(words: Sequence[str]) -> tuple[dict[str, str | bool], bool]:

@@ -8,12 +8,12 @@ import hashlib
 import os
 import re
 import shlex
-import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from mambaasr.recipe.configs import TrainingConfig
+from mambaasr.recipe.devices import count_gpus
 from mambaasr.recipe.names import DATA_FILES, Names
 from mambaasr.recipe.options import Options, text_of
 from mambaasr.recipe.task import DEVICES, Task
@@ -224,7 +224,8 @@ def lm_statistics(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
     for kind, name, more in (("train", "training", copies), ("valid", "validation", [])):
         out = _lm_text(n, kind)
         words = command("join_texts", "--out", out, "--text", *shlex.split(n.lm_text[kind]), *more)
-        yield Task(f"text for {name}", words, n.dumpdir, outputs=[out])
+        title = f"text for {name} {n.lm_id.strip('_')}".strip()
+        yield Task(title, words, n.dumpdir, outputs=[out])
     inputs = f"{n.lm_stats_dir}/.stages/inputs.yaml"
     words = ["python", "-m", *_lm_training(o, n), "--collect_stats", "true"]
     words += ["--output_dir", n.lm_stats_dir]
@@ -317,7 +318,7 @@ def statistics(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
 @stage(11, "training")
 def train(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
     config, stats = f"{n.asr_exp}/.stages/train.yaml", n.asr_stats_dir
-    if o.ngpu == "0" and has_gpu():
+    if o.ngpu == "0" and count_gpus():
         yield "a GPU is here and not used: --ngpu 1 --gpu_inference true"
     yield f"log: {n.asr_exp}/train.log"
     words = [*launcher(o), *_asr_training(o, n), *_devices(o)]
@@ -352,6 +353,8 @@ def decode(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
     if o.use_lm:
         needs[n.lm_model] = no_model(n.lm_model, 7)
         words += ["--lm_train_config", f"{n.lm_exp}/config.yaml", "--lm_file", n.lm_model]
+    if o.gpu_inference and (gpus := max(1, count_gpus())) < int(o.inference_nj):
+        yield f"{o.inference_nj} jobs share {gpus} GPU(s), and each holds the model"
     for name in n.tests:
         data, out = n.formatted(name), n.decoded(name)
         own = ["--data_path_and_name_and_type", f"{data}/wav.scp,speech,sound"]
@@ -391,15 +394,6 @@ def launcher(o: Options) -> list[str]:
         torchrun = ["torch.distributed.run", "--standalone", "--nproc_per_node", o.ngpu]
         return ["python", "-m", *torchrun, "-m"]
     return ["python", "-m"]
-
-
-def has_gpu() -> bool:
-    """Whether the driver of a GPU names one."""
-    try:
-        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, timeout=30)
-    except (OSError, subprocess.SubprocessError):
-        return False
-    return done.returncode == 0 and bool(done.stdout.strip())
 
 
 def no_model(path: str, number: int) -> str:
@@ -476,7 +470,7 @@ def _lm_training(o: Options, n: Names) -> list[str]:
 
 
 def _lm_text(n: Names, kind: str) -> str:
-    return f"{n.raw}/lm_{'train' if kind == 'train' else 'dev'}.txt"
+    return f"{n.raw}/lm_{'train' if kind == 'train' else 'dev'}{n.lm_id}.txt"
 
 
 def _lm_as_it_is(n: Names) -> str:

@@ -5,7 +5,6 @@ GPUs, and which import afresh, know them too.
 """
 
 import argparse
-import os
 from collections.abc import Callable
 
 import torch
@@ -15,7 +14,7 @@ from mambaasr.config.criteria import drop_unreported
 from mambaasr.errors import UserError
 from mambaasr.espnet_compat import ASRTask as EspnetASRTask
 from mambaasr.task import languages
-from mambaasr.task.common import SafeTask
+from mambaasr.task.common import SafeTask, device_count
 from mambaasr.task.error_rates import ErrorRates
 
 register()
@@ -60,11 +59,7 @@ class ASRTask(SafeTask, EspnetASRTask):
 def _check_depth(args):
     """Refuse stochastic depth on several devices that would wait for gradients of absent blocks."""
     rate = args.encoder_conf.get("stochastic_depth_rate")
-    # As ESPnet finds them, which asks only once the processes talk to each other.
-    world = args.dist_world_size or os.environ.get("WORLD_SIZE")
-    if world is None and args.dist_launcher == "slurm":
-        world = os.environ.get("SLURM_NTASKS")
-    devices = max(args.ngpu, int(world or 1))
+    devices = device_count(args)
     drops = any(rate) if isinstance(rate, (list, tuple)) else rate
     if drops and devices > 1 and not args.unused_parameters:
         source = args.config or "command line"

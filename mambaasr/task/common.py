@@ -72,8 +72,14 @@ class SafeTask:
             raise UserError(f"give {', '.join(f'--{name}' for name in missing)}; see --help")
         if args.config is not None:  # it may be that of a trained model
             resolve(vars(args), Path(args.config).parent)
-        _check_files(args)
-        cls.prepare(args)
+        try:
+            _check_files(args)
+            _check_share(args)
+            cls.prepare(args)
+        except UserError:
+            if int(os.environ.get("RANK", 0)):  # the first of several says it
+                raise SystemExit(2) from None
+            raise
         _make_absolute(args)
         # As in ESPnet's own main, which besides prints the command line to the screen.
         args.version = espnet_compat.espnet_version()
@@ -261,6 +267,28 @@ def _check_files(args):
     for parameter in args.init_param:
         if not os.path.exists(parameter.partition(":")[0]):
             raise UserError(f"--init_param {parameter}: no such file")
+
+
+def device_count(args: argparse.Namespace) -> int:
+    """Return on how many devices a training runs, asked as ESPnet does, which does so later."""
+    world = args.dist_world_size or os.environ.get("WORLD_SIZE")
+    if world is None and args.dist_launcher == "slurm":
+        world = os.environ.get("SLURM_NTASKS")
+    return max(args.ngpu, int(world or 1))
+
+
+def _check_share(args):
+    """Refuse batches that have no utterance for some device."""
+    devices = device_count(args)
+    if devices == 1 or args.collect_stats:
+        return
+    if args.batch_type in ("unsorted", "sorted", "folded") and args.batch_size < devices:
+        raise UserError(f"--batch_size {args.batch_size} is below the number of devices, {devices}")
+    for path in (*args.train_shape_file[:1], *args.valid_shape_file[:1]):
+        with open(path, encoding="utf-8") as stream:
+            count = sum(1 for _ in stream)
+        if count < devices:
+            raise UserError(f"{path}: {count} utterances are fewer than the devices, {devices}")
 
 
 def _check_not_empty(path, option):

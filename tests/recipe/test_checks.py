@@ -8,7 +8,7 @@ from recipes import NEEDED, ROOT
 from mambaasr.config import Config
 from mambaasr.errors import UserError
 from mambaasr.recipe import checks, run
-from mambaasr.recipe.options import check, parse
+from mambaasr.recipe.options import OPTIONS, check, parse
 
 TEMPLATE = ROOT / "egs/TEMPLATE/asr1"
 
@@ -76,6 +76,22 @@ def test_a_warm_up_that_is_longer_than_the_training(begun, capsys):
 def test_updates_are_counted_generously(recipe, monkeypatch, options, most):
     monkeypatch.chdir(recipe)
     o = check(parse([*NEEDED, "--speed_perturb_factors", "1.0 1.0"])[0], TEMPLATE)
-    sets = checks.Sets([], 100, 160.0)
+    sets = checks.Sets([], utterances=100, seconds=160.0)
     found = checks.most_updates(Config("", {"max_epoch": 3} | options), sets, o)
     assert 3 * most <= found <= 3 * most + 3
+
+
+def test_fewer_utterances_than_gpus(begun, monkeypatch):
+    monkeypatch.setattr(checks, "check_devices", lambda *_: None)
+    with pytest.raises(UserError, match="data/train: 1 utterances are fewer than --ngpu 2"):
+        begun("--ngpu", "2")
+    assert begun.ran == [1]
+
+
+def test_decoding_on_the_gpu_has_a_job_for_each(monkeypatch):
+    """Eight jobs on one GPU would each hold the model there."""
+    monkeypatch.setattr("mambaasr.recipe.options.count_gpus", lambda: 2)
+    on_gpu = [*NEEDED, "--gpu_inference", "true"]
+    assert parse(on_gpu)[0].inference_nj == "2"
+    assert parse([*on_gpu, "--inference_nj", "3"])[0].inference_nj == "3"
+    assert parse(NEEDED)[0].inference_nj == OPTIONS["inference_nj"].default

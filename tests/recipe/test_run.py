@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from mambaasr.recipe.names import make_names
 from mambaasr.recipe.options import OPTIONS, check, help_text, parse
 from mambaasr.recipe.run import chosen_stages, main
 from mambaasr.recipe.stages import STAGES, Recipe
+from mambaasr.recipe.task import record
 
 TEMPLATE = ROOT / "egs/TEMPLATE/asr1"
 FROZEN = Path(__file__).with_name("options.txt")
@@ -255,3 +257,28 @@ def test_what_is_worth_another_try_lets_the_stage_end_and_no_other_begin(recipe,
     words = ["--test_sets", "test dev", "--stage", "12"]
     assert main([str(TEMPLATE), *NEEDED, *words]) == 75
     assert ran == [(12, "decoding of test"), (12, "decoding of dev")]
+
+
+def test_two_runs_with_other_texts_share_no_file(recipe, capsys):
+    """The folder's first run has the plain names, as experiments of before have."""
+
+    def joined(*more):
+        o = check(parse([*NEEDED, *LM, *more])[0], TEMPLATE)
+        asr, lm = load_configs(o, False, False)
+        found = STAGES[6][1](o, make_names(o, asr.model_file), Recipe(TEMPLATE, asr, lm))
+        return [replace(task, stage=6) for task in found]
+
+    first = joined()
+    assert [task.outputs for task in first[:2]] == [
+        ["dump/raw/lm_train.txt"],
+        ["dump/raw/lm_dev.txt"],
+    ]
+    for task in first[:2]:
+        task.marker.parent.mkdir(parents=True, exist_ok=True)
+        task.marker.write_text(json.dumps(record(task) | {"outputs": {}}))
+    assert joined() == first
+    for more in (["--lm_train_text", "other"], ["--train_set", "other"], ["--valid_set", "x"]):
+        other = joined(*more)
+        for mine, task in zip(first, other, strict=True):
+            assert mine.marker != task.marker and not {*mine.outputs} & {*task.outputs}
+    assert joined("--speed_perturb_factors", "0.9 1.0")[0].outputs != first[0].outputs

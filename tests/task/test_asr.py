@@ -127,6 +127,17 @@ def test_wrong_options(train, more, message):
     assert not os.path.exists("nothing")
 
 
+def test_fewer_utterances_than_devices(train, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "9")
+    with pytest.raises(UserError, match="batch_size 8 is below the number of devices, 9"):
+        train("never")
+    with pytest.raises(UserError, match="valid/speech_shape: 5 utterances are fewer than the dev"):
+        train("never", "--batch_size", "9")
+    monkeypatch.setenv("RANK", "1")
+    with pytest.raises(SystemExit):  # the first process has said it
+        train("never")
+
+
 def test_empty_text(train, workspace):
     (workspace.folder / "empty").write_text("")
     with pytest.raises(UserError, match="empty: the file is empty"):
