@@ -15,7 +15,7 @@ LEVELS = (
     ("errors", "checks"),
     ("command", "files", "fingerprint", "ops"),
     ("parallel", "layers"),
-    ("espnet_compat", "configurable"),
+    ("espnet_compat", "configurable", "beside"),
     ("registry", "frontend", "encoder", "postencoder", "decoder", "lm", "model", "optim"),
     ("",),
     ("provenance",),
