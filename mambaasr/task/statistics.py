@@ -142,15 +142,16 @@ def collect_stats(
         for stale in (output_dir / name).glob("*shape*"):
             stale.unlink()
     check = FrameCheck(model)
-    espnet_compat.collect_stats(
-        model=model,
-        train_iter=check.follow(train_iter, "train"),
-        valid_iter=check.follow(valid_iter, "valid"),
-        output_dir=output_dir,
-        # Several GPUs would split a batch behind the check's back; this pass is not worth it.
-        ngpu=min(ngpu, 1),
-        **kwargs,
-    )
+    with espnet_compat.empty_texts_read():
+        espnet_compat.collect_stats(
+            model=model,
+            train_iter=check.follow(train_iter, "train"),
+            valid_iter=check.follow(valid_iter, "valid"),
+            output_dir=output_dir,
+            # Several GPUs would split a batch behind the check's back; this pass is not worth it.
+            ngpu=min(ngpu, 1),
+            **kwargs,
+        )
     data = {"train": args.train_data_path_and_name_and_type,
             "valid": args.valid_data_path_and_name_and_type}  # fmt: skip
     for name, paths in data.items():
