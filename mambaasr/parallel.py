@@ -7,13 +7,13 @@ import re
 import shlex
 import signal
 import sys
-import threading
 import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from itertools import islice
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -264,7 +264,7 @@ def _local_cluster(nj, failures):
     with ExitStack() as stack:
         stack.enter_context(dask.config.set(_SETTINGS | settings))
         stack.enter_context(_quiet_dask())
-        with _ignored_by_children(signal.SIGINT):
+        with _kept_from_children(signal.SIGINT):
             cluster = LocalCluster(
                 n_workers=nj,
                 threads_per_worker=1,
@@ -285,20 +285,18 @@ def _local_cluster(nj, failures):
 
 
 @contextmanager
-def _ignored_by_children(number):
-    """Let processes that are started in a block ignore a signal; this one does so meanwhile.
+def _kept_from_children(number):
+    """Keep a signal from processes that threads begun in a block start; here it comes after it.
 
     Ctrl-C reaches every process of a terminal. This one ends its workers itself, in order; they
     would print a traceback each.
     """
-    if threading.current_thread() is not threading.main_thread():  # none may be set there
-        yield
-        return
-    before = signal.signal(number, signal.SIG_IGN)
+    resource_tracker.ensure_running()  # starting it later would lift the mask
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [number])
     try:
         yield
     finally:
-        signal.signal(number, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

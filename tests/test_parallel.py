@@ -178,11 +178,11 @@ def cluster(tmp_path):
         def start(workers, more=""):
             options = {"n_workers": workers, "processes": False, "dashboard_address": None}
             running = stack.enter_context(LocalCluster(protocol="tcp://", **options))
+            stack.callback(parallel.close_clients)
             path = tmp_path / "cluster.yaml"
             path.write_text(f"scheduler: {running.scheduler_address}\n{more}")
             return path, running
 
-        stack.callback(parallel.close_clients)
         yield start
 
 
@@ -213,8 +213,8 @@ def test_a_scheduler_whose_workers_are_busy_for_others(cluster, monkeypatch, cap
     path, running = cluster(1, "wait: 20\n")
     with Client(running.scheduler_address, set_as_default=False) as other:
         held = [other.submit(time.sleep, 1.5, pure=False, priority=9) for _ in range(8)]
-        results = map_items(square, [3], cluster=path)
-        assert list(results) == [9]
+        _wait(lambda: other.call_stack(held), 20)
+        assert list(map_items(square, [3], cluster=path)) == [9]
         other.cancel(held)
     said = capsys.readouterr().err
     assert "are busy for others" in said

@@ -21,7 +21,7 @@ import psutil
 
 from mambaasr.errors import UserError
 
-# What a command gets after SIGTERM to write what it holds, before SIGKILL.
+# What a command gets after Ctrl-C and after SIGTERM to write what it holds, before the next signal.
 GRACE_SECONDS = 10
 # What flock says on file systems (of networks, mostly) that have none.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
@@ -196,6 +196,11 @@ def execute(command: list[str], name: str, lock: BinaryIO, log: IO[bytes]) -> in
         copier = _Copier(process, log)
         try:
             return exit_status(process.wait())
+        except KeyboardInterrupt:
+            # A terminal sends it to the command too, which ends in order if it is let.
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=GRACE_SECONDS)
+            raise
         finally:
             _end(process)
             copier.finish()

@@ -617,6 +617,22 @@ def test_a_file_system_without_locks(copy, capsys, monkeypatch):
     assert "done already" in again and "locks" not in again
 
 
+def test_after_ctrl_c_a_command_ends_in_order(tmp_path):
+    """The terminal sends it to the command too, which is not killed over its clearing up."""
+    trap = 'trap "sleep 1; touch clean; exit 130" INT; touch begun; sleep 60 & wait'
+    driver = subprocess.Popen(
+        [*DRIVER, str(tmp_path), "", "bash", "-c", trap],
+        cwd=tmp_path,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    while not (tmp_path / "begun").exists():
+        time.sleep(0.05)
+    os.killpg(driver.pid, signal.SIGINT)
+    driver.wait()
+    assert (tmp_path / "clean").exists()
+
+
 def test_a_closed_terminal_stops_nothing(tmp_path):
     """As in ``run.sh | head -1``: the command is read to its end, and the log has all of it."""
     command = ["bash", "-c", "for i in $(seq 20000); do echo line $i; done; touch done"]
