@@ -311,12 +311,12 @@ def write_audio(
     rate: int,
     audio_format: str = "flac",
     comment: str | None = None,
+    sync: bool = True,
 ) -> None:
     """Write float samples ``(time,)`` as 16-bit audio; values beyond -1..1 are clipped.
 
     Where a file with the same samples lies there, it keeps its time: nothing that read it before
-    has to be done again. The disk may get it later (see ``sync`` of
-    :func:`mambaasr.files.atomic_write`).
+    has to be done again.
 
     Args:
         path: the file.
@@ -324,6 +324,7 @@ def write_audio(
         rate: sampling rate [Hz].
         audio_format: flac or wav.
         comment: text kept in the file's header; see :func:`finished`.
+        sync: see :func:`mambaasr.files.atomic_write`.
 
     Raises:
         UserError: the file cannot be written, or the disk is full.
@@ -340,7 +341,7 @@ def write_audio(
             stream.comment = comment
         stream.write(np.clip(samples, -1.0, 1.0))
     before = _if_same_audio(path, encoded)
-    with atomic_write(path, "wb", sync=False) as stream:
+    with atomic_write(path, "wb", sync) as stream:
         stream.write(encoded.getvalue())
     if before is not None:
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))

@@ -164,7 +164,8 @@ def test_other_containers(tmp_path, name, codec):
     path = tmp_path / name
     rate = 48000 if codec == "libopus" else 16000
     muxer = {"movflags": "faststart"} if name == "a.mp4" else None
-    encode(path, sine(440, rate, 4), rate, codec, muxer)
+    # Soft first: by its first frames a file without a header would be longer.
+    encode(path, noisy(4, rate)[::-1], rate, codec, muxer)
     samples, found = read_audio(path)
     assert found == rate and abs(len(samples) / rate - 4) < 0.2
     assert loudest(samples, rate) == pytest.approx(440, abs=2)
