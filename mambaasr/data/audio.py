@@ -5,6 +5,7 @@ of sox, at its high quality setting.
 """
 
 import io
+import logging
 import math
 import os
 import re
@@ -34,6 +35,9 @@ _HEADER_BYTES = 44
 # A length in a header that stands for "not known when this was written" (sox and ffmpeg pipes).
 _UNKNOWN_LENGTH = 0x7FFFF000
 _FULL_SCALE = 0.999
+# Channels differ where one is this far from their average, as a part of the loudest (-20 dB):
+# what lossy coding adds is less, two microphones are more.
+APART = 0.1
 # libsndfile's count of frames where a header has none: the largest number.
 _NO_LENGTH = 1 << 62
 # Values that are read at once.
@@ -78,8 +82,13 @@ def read_audio(
     rate: int | None = None,
     channel: int | None = None,
 ) -> tuple["np.ndarray", int]:
-    """Return the samples and the sampling rate of an utterance; see :func:`read_sound`."""
+    """Return the samples and the sampling rate of an utterance; see :func:`read_sound`.
+
+    It logs where channels that differ were averaged.
+    """
     sound = read_sound(path, start, end, rate, channel)
+    if sound.apart > APART:
+        logging.warning(f"{path}: channels that differ were averaged; take one, or format_audio")
     return sound.samples, sound.rate
 
 
