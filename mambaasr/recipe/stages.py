@@ -183,7 +183,25 @@ def make_tokens(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
     words += _nlsyms(o)
     folder = str(Path(n.token_dir).parent)
     yield Task(f"token list {n.tokens}", words, folder, outputs=outputs)
-    yield from _check_sets(o, n, folder)
+    there = [
+        n.formatted(name)
+        for name in dict.fromkeys((n.train, n.valid, *n.tests))
+        if os.path.isfile(f"{n.formatted(name)}/text")
+    ]
+    if n.formatted(n.train) not in there:
+        return
+    words = command("check_sets", "--train", there[0], "--sets", *there[1:])
+    words += ["--token_list", n.token_list, "--token_type", o.token_type]
+    words += ["--bpemodel", n.bpemodel] if o.token_type == "bpe" else []
+    words += ["--bpe_nlsyms", o.bpe_nlsyms] if o.bpe_nlsyms else []
+    report = f"{n.token_dir}/sets.txt"
+    yield Task(
+        f"check of the sets with {n.tokens}",
+        [*words, *_nlsyms(o), "--output", report],
+        folder,
+        inputs=[path for set_ in there for path in in_folder(set_, "text", "audio.tsv")],
+        outputs=[report],
+    )
 
 
 @stage(6, "LM statistics")
@@ -385,28 +403,6 @@ def _shapes(folder: str, *names: str) -> list[str]:
 def _devices(o: Options) -> list[str]:
     # Under torchrun each process owns one GPU, and ESPnet must not start processes of its own.
     return ["--ngpu", str(min(int(o.ngpu), 1)), "--multiprocessing_distributed", "false"]
-
-
-def _check_sets(o: Options, n: Names, folder: str) -> Iterator[Task]:
-    there = [
-        n.formatted(name)
-        for name in dict.fromkeys((n.train, n.valid, *n.tests))
-        if os.path.isfile(f"{n.formatted(name)}/text")
-    ]
-    if n.formatted(n.train) not in there:
-        return
-    words = command("check_sets", "--train", there[0], "--sets", *there[1:])
-    words += ["--token_list", n.token_list, "--token_type", o.token_type]
-    words += ["--bpemodel", n.bpemodel] if o.token_type == "bpe" else []
-    words += ["--bpe_nlsyms", o.bpe_nlsyms] if o.bpe_nlsyms else []
-    report = f"{n.token_dir}/sets.txt"
-    yield Task(
-        f"check of the sets with {n.tokens}",
-        [*words, *_nlsyms(o), "--output", report],
-        folder,
-        inputs=[path for each in there for path in in_folder(each, "text", "audio.tsv")],
-        outputs=[report],
-    )
 
 
 def _channel(o: Options) -> list[str]:
