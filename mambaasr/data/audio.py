@@ -5,6 +5,7 @@ of sox, at its high quality setting.
 """
 
 import io
+import logging
 import math
 import os
 import re
@@ -34,6 +35,9 @@ _HEADER_BYTES = 44
 # A length in a header that stands for "not known when this was written" (sox and ffmpeg pipes).
 _UNKNOWN_LENGTH = 0x7FFFF000
 _FULL_SCALE = 0.999
+# Channels differ where one is this far from their average, as a part of the loudest (-20 dB):
+# what lossy coding adds is less, two microphones are more.
+APART = 0.1
 # libsndfile's count of frames where a header has none: the largest number.
 _NO_LENGTH = 1 << 62
 # Values that are read at once.
@@ -78,8 +82,13 @@ def read_audio(
     rate: int | None = None,
     channel: int | None = None,
 ) -> tuple["np.ndarray", int]:
-    """Return the samples and the sampling rate of an utterance; see :func:`read_sound`."""
+    """Return the samples and the sampling rate of an utterance; see :func:`read_sound`.
+
+    It logs where channels that differ were averaged.
+    """
     sound = read_sound(path, start, end, rate, channel)
+    if sound.apart > APART:
+        logging.warning(f"{path}: channels that differ were averaged; take one, or format_audio")
     return sound.samples, sound.rate
 
 
@@ -311,12 +320,12 @@ def write_audio(
     rate: int,
     audio_format: str = "flac",
     comment: str | None = None,
+    sync: bool = True,
 ) -> None:
     """Write float samples ``(time,)`` as 16-bit audio; values beyond -1..1 are clipped.
 
     Where a file with the same samples lies there, it keeps its time: nothing that read it before
-    has to be done again. The disk may get it later (see ``sync`` of
-    :func:`mambaasr.files.atomic_write`).
+    has to be done again.
 
     Args:
         path: the file.
@@ -324,6 +333,7 @@ def write_audio(
         rate: sampling rate [Hz].
         audio_format: flac or wav.
         comment: text kept in the file's header; see :func:`finished`.
+        sync: see :func:`mambaasr.files.atomic_write`.
 
     Raises:
         UserError: the file cannot be written, or the disk is full.
@@ -340,7 +350,7 @@ def write_audio(
             stream.comment = comment
         stream.write(np.clip(samples, -1.0, 1.0))
     before = _if_same_audio(path, encoded)
-    with atomic_write(path, "wb", sync=False) as stream:
+    with atomic_write(path, "wb", sync) as stream:
         stream.write(encoded.getvalue())
     if before is not None:
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))

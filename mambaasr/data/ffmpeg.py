@@ -70,8 +70,8 @@ class Stream:
     def _promised(self, counted: bool) -> int | None:
         import av
 
-        # FFmpeg divides an MP3's size by its first frame's where there is no count.
-        if self._container.format.name == "mp3" and not counted:
+        # Of bare frames FFmpeg guesses how many there are, by the size of the first ones.
+        if self._container.format.name in ("mp3", "aac") and not counted:
             return None
         if self._stream.duration:
             return round(self._stream.duration * self._stream.time_base * self.rate)

@@ -92,7 +92,8 @@ def run_job(job: Job, code: Mapping[str, str]) -> Result:
         return Result(reason=f"{job.source}: too short for the speed {job.factor:g}")
     measures = measure(sound, audio)
     comment = f"{fingerprint} {measures.to_text()}"
-    write_audio(job.target, audio, sound.rate, Path(job.target).suffix[1:], comment)
+    kind = Path(job.target).suffix[1:]
+    write_audio(job.target, audio, sound.rate, kind, comment, sync=False)
     return Result(len(audio), measures, made=True)
 
 

@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from mambaasr.data.audio import Sound
 
 NAME = "audio.tsv"
-# Channels differ where one is this far from their average, as a part of the loudest (-20 dB):
-# what lossy coding adds is less, two microphones are more.
-_APART = 0.1
 # A shout may reach full scale for a few samples.
 _CLIPPED = 1e-3
 _SILENCE = -120.0
@@ -71,13 +68,15 @@ def warn(in_dir: str | Path, measures: Mapping[str, Measures], rate: int | None 
         rate: sampling rate that was asked for [Hz].
     """
 
+    from mambaasr.data.audio import APART
+
     def say(utts: list[str], what: str, remedy: str) -> None:
         if utts:
             some = f"{len(utts)} of {len(measures)} (first {utts[0]})"
             logging.warning(f"{in_dir}: {what} in {some}: {remedy}")
 
-    apart = [utt for utt, one in measures.items() if one.apart > _APART]
-    gone = [utt for utt in apart if measures[utt].left < _APART]
+    apart = [utt for utt, one in measures.items() if one.apart > APART]
+    gone = [utt for utt in apart if measures[utt].left < APART]
     say(
         [utt for utt in apart if utt not in set(gone)],
         "channels that differ were averaged",

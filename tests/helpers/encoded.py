@@ -9,7 +9,7 @@ def encode(path, samples, rate, codec, muxer=None, **options):
     with av.open(str(path), "w", options=muxer or {}) as container:
         stream = container.add_stream(codec, rate=rate, layout="mono", options=options)
         frame = av.AudioFrame.from_ndarray(
-            np.asarray(samples, "f4").reshape(1, -1), format="fltp", layout="mono"
+            np.ascontiguousarray(samples, "f4").reshape(1, -1), format="fltp", layout="mono"
         )
         frame.sample_rate = rate
         stream.codec_context.open()
