@@ -292,9 +292,9 @@ class FrameConvolution(nn.Conv1d):
     """A convolution over time whose windows are the rows of one product."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, time, channel) -> (batch, time', channel')."""
-        windows = x.unfold(1, self.kernel_size[0], self.stride[0]).flatten(2)
-        return linear(windows, self.weight.flatten(1), self.bias)
+        """(batch, channel, time) -> (batch, channel', time'); channels side by side, best so."""
+        windows = x.unfold(2, self.kernel_size[0], self.stride[0]).transpose(1, 2).flatten(2)
+        return linear(windows, self.weight.flatten(1), self.bias).transpose(1, 2)
 
 
 class FrameConvInput(InputLayer):
@@ -321,7 +321,7 @@ class FrameConvInput(InputLayer):
 
     def _frames(self, x):
         for conv in self.conv:
-            x = F.gelu(conv(x))
+            x = F.gelu(conv(x.transpose(1, 2)).transpose(1, 2))
         return self.dropout(x)
 
 
