@@ -159,7 +159,7 @@ def most_updates(config: Mapping[str, Any], sets: Sets, o: Options) -> int | Non
         return default if value in (None, "none") else int(float(value))
 
     speeds = [float(word) for word in o.speed_perturb_factors.split()] or [1.0]
-    batches = number("num_iters_per_epoch", 0)
+    batches = float(number("num_iters_per_epoch", 0))
     kind = str(config.get("batch_type", "folded"))
     if not batches and kind in ("numel", "length"):
         if sets.seconds is None:

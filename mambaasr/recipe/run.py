@@ -125,7 +125,8 @@ def _check_data(o: Options, names: Names, recipe: Recipe, chosen: list[int]) -> 
 
 
 def _run(o: Options, names: Names, recipe: Recipe, chosen: list[int]) -> int:
-    begun, times = time.monotonic(), []
+    begun = time.monotonic()
+    times: list[tuple[int, str, float]] = []
     no_lm = not (o.use_lm or o.skip_train) and int(o.stage) < 9 and int(o.stop_stage) > 5
     for number in chosen:
         title, since = STAGES[number][0], time.monotonic()
