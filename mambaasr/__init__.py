@@ -1,6 +1,6 @@
 """Speech recognition with state-space models, as a plugin of ESPnet."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 
 def register() -> None:

@@ -233,10 +233,10 @@ def _why_idle(client, futures):
     scheduler = f"the Dask scheduler {client.scheduler.address}"
     try:
         workers = client.scheduler_info()["workers"]
-        running = workers and client.call_stack([each for each in futures if not each.done()])
+        running = {key for found in client.call_stack().values() for key in found}
     except OSError as error:
         return f"{scheduler} does not answer: {error}"
-    if running or futures[0].done():
+    if futures[0].done() or running & {each.key for each in futures}:
         return None
     if workers:
         return f"{scheduler}: its {len(workers)} workers are busy for others"

@@ -213,7 +213,7 @@ def test_a_scheduler_whose_workers_are_busy_for_others(cluster, monkeypatch, cap
     path, running = cluster(1, "wait: 20\n")
     with Client(running.scheduler_address, set_as_default=False) as other:
         held = [other.submit(time.sleep, 1.5, pure=False, priority=9) for _ in range(8)]
-        _wait(lambda: other.call_stack(held), 20)
+        _wait(other.call_stack, 20)
         assert list(map_items(square, [3], cluster=path)) == [9]
         other.cancel(held)
     said = capsys.readouterr().err

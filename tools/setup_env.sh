@@ -98,9 +98,15 @@ say "action: $action"
 say "torch: ${own_torch:-$torch}${own_torch:+ stays}"
 [[ $dry_run == false ]] || exit 0
 
-free_mb=$(df -Pm "$(dirname "$env_dir")" | awk 'NR == 2 {print $4}')
-[[ $action == update || $free_mb -ge 2500 ]] || die "$(dirname "$env_dir") has $free_mb MB free," \
-    "and the environment needs about 2500 MB (7000 MB with CUDA)."
+need_mb() {
+    local free_mb
+    free_mb=$(df -Pm "$(dirname "$env_dir")" | awk 'NR == 2 {print $4}')
+    [[ $action == update || $free_mb -ge $1 ]] || die "$(dirname "$env_dir") has $free_mb MB free," \
+        "and the environment needs about $1 MB${2:-}."
+}
+# Measured: 5.6 GB with the CUDA libraries.
+[[ $torch == cuda && -z $own_torch ]] && need_mb 7000 " with CUDA (2500 MB with TORCH=cpu)"
+need_mb 2500
 
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
@@ -152,6 +158,7 @@ else
             "${install[@]}" "${wheels[@]}"
         else
             say "PyTorch's CPU wheels cannot be reached: several GB of CUDA libraries come along"
+            need_mb 7000 " with CUDA libraries"
         fi
     fi
 fi

@@ -20,8 +20,8 @@ def get_parser() -> argparse.ArgumentParser:
         "--egs",
         type=Path,
         metavar="DIR",
-        help="folder of recipes, made if needed; default: egs of the clone. Elsewhere it gets a "
-        "link TEMPLATE into the clone beside the recipe",
+        help="folder of recipes, made if needed; default: egs of the clone where this is called "
+        "in it, else the current folder. Outside it gets a link TEMPLATE into the clone",
     )
     return parser
 

@@ -55,12 +55,14 @@ class Sets:
 
     Attributes:
         problems: what is wrong in each that cannot be used.
+        notes: what else there is to say.
         counts: utterances in each that can.
         utterances: of the training set.
         seconds: of it, about; None where no recording could be read.
     """
 
     problems: list[str]
+    notes: list[str] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
     utterances: int = 0
     seconds: float | None = None
@@ -90,7 +92,7 @@ def look_at_sets(folders: list[str], train: str) -> Sets:
     """
     from mambaasr.data.folder import DataFolder
 
-    problems, counts, utterances, seconds = [], {}, 0, None
+    problems, notes, counts, utterances, seconds = [], [], {}, 0, None
     for path in folders:
         try:
             folder = DataFolder.read(path)
@@ -98,9 +100,14 @@ def look_at_sets(folders: list[str], train: str) -> Sets:
             problems.append(str(error))
             continue
         counts[path] = len(folder.utterances)
+        if wordless := [utt for utt, text in folder.text.items() if not text.split()]:
+            notes.append(
+                f"{path}/text: {len(wordless)} of {counts[path]} transcripts have no word (the "
+                f"first: {wordless[0]}); right for silence and noise alone"
+            )
         if path == train:
             utterances, seconds = counts[path], _seconds(folder)
-    return Sets(problems, counts, utterances, seconds)
+    return Sets(problems, notes, counts, utterances, seconds)
 
 
 def _seconds(folder):
@@ -152,7 +159,7 @@ def most_updates(config: Mapping[str, Any], sets: Sets, o: Options) -> int | Non
         return default if value in (None, "none") else int(float(value))
 
     speeds = [float(word) for word in o.speed_perturb_factors.split()] or [1.0]
-    batches: float = number("num_iters_per_epoch", 0)
+    batches = float(number("num_iters_per_epoch", 0))
     kind = str(config.get("batch_type", "folded"))
     if not batches and kind in ("numel", "length"):
         if sets.seconds is None:

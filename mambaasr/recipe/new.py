@@ -21,7 +21,8 @@ def new_recipe(name: str, egs: Path | None = None, repository: Path = _REPOSITOR
 
     Args:
         name: of the corpus: a folder name of letters, digits and ``_.-``.
-        egs: folder of recipes; None is the clone's own.
+        egs: folder of recipes; None is the clone's own where it is called there, else the current
+            folder.
         repository: the clone of mambaasr.
 
     Returns:
@@ -43,7 +44,10 @@ def new_recipe(name: str, egs: Path | None = None, repository: Path = _REPOSITOR
             f"{skeleton}: no such folder: recipes need a clone of the repository, installed with "
             "`make env` or `pip install -e`"
         )
-    egs = template.parent if egs is None else Path(os.path.abspath(Path(egs).expanduser()))
+    if egs is None:
+        inside = Path.cwd().is_relative_to(repository.resolve())
+        egs = template.parent if inside else Path.cwd()
+    egs = Path(os.path.abspath(egs.expanduser()))
     recipe = egs / name / "asr1"
     if os.path.lexists(recipe):
         raise UserError(f"{recipe}: is there already; nothing was changed")

@@ -116,6 +116,8 @@ def _check_data(o: Options, names: Names, recipe: Recipe, chosen: list[int]) -> 
     sets = checks.apart(checks.look_at_sets, list(dict.fromkeys(folders)), train)
     if sets.problems:
         raise UserError("\n".join(sets.problems))
+    for note in sets.notes:
+        print_line(f"warning: {note}")
     if 11 in chosen:
         checks.check_enough({path: sets.counts[path] for path in folders[:2]}, o)
     if 11 in chosen and (problem := checks.warm_up_problem(recipe.asr.whole, sets, o)):

@@ -81,7 +81,9 @@ class Trainer(EspnetTrainer):
                     )  # fmt: skip
                     tell_start(entry)
                 if epoch:
-                    logging.warning(f"resuming after epoch {epoch} of {options.max_epoch}")
+                    said = f"resuming after epoch {epoch} of {options.max_epoch}"
+                    logging.info(said)
+                    tqdm.write(said, file=sys.stderr)
             if distributed_option.distributed:
                 torch.distributed.barrier()
             super().run(trainer_options=options, distributed_option=distributed_option, **kwargs)

@@ -26,11 +26,12 @@ def egs(tmp_path):
     return tmp_path / "my 'recipes' $(touch pwned)"
 
 
-def test_inside_a_clone(tmp_path):
+def test_inside_a_clone(tmp_path, monkeypatch):
     clone = tmp_path / "clone"
     shutil.copytree(SKELETON, clone / "egs/TEMPLATE/asr1/skeleton")
     shutil.copy(ROOT / "egs/TEMPLATE/asr1/asr.sh", clone / "egs/TEMPLATE/asr1")
     (clone / "egs/TEMPLATE/asr1/skeleton/run.sh").chmod(0o644)
+    monkeypatch.chdir(clone / "egs")
     recipe = new_recipe("mine", repository=clone)
     assert recipe == clone / "egs/mine/asr1"
     assert files(recipe) == files(SKELETON)
@@ -47,6 +48,13 @@ def test_outside_the_clone(egs, capsys):
     helped = call(egs / "mine/asr1", "--help", script="./run.sh")
     assert helped.returncode == 0, helped.stderr
     assert "--asr_config" in helped.stdout and "[train_small]" in helped.stdout
+
+
+def test_outside_the_clone_nothing_is_written_into_it(egs, monkeypatch):
+    egs.mkdir()
+    monkeypatch.chdir(egs)
+    assert new_recipe("mine") == egs / "mine/asr1"
+    assert (egs / "TEMPLATE").is_symlink() and not (ROOT / "egs/mine").exists()
 
 
 def test_nothing_is_overwritten(egs):

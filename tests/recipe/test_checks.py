@@ -26,6 +26,9 @@ def begun(recipe, monkeypatch):
         (folder / "utt2spk").write_text("a a\n")
     ran = []
     monkeypatch.setattr(run, "run", lambda task, *_: ran.append(task.stage) or 0)
+    # In this process, and no classes are built: that is the test of one of them.
+    builds = run.load_configs
+    monkeypatch.setattr(checks, "apart", lambda f, *given: f is not builds and f(*given))
 
     def start(*words):
         status = run.main([str(TEMPLATE), *NEEDED, *words])
@@ -44,7 +47,16 @@ def test_every_set_is_read_before_stage_2(begun):
     assert begun.ran == [1]
 
 
-def test_a_class_of_espnets_that_cannot_be_built(begun):
+def test_transcripts_without_words_are_counted(begun, capsys):
+    (begun.folder / "data/dev/text").write_text("a\n")
+    assert begun()[0] == 0
+    said = capsys.readouterr().out
+    assert said.count("warning: ") == 1
+    assert "data/dev/text: 1 of 1 transcripts have no word (the first: a)" in said
+
+
+def test_a_class_of_espnets_that_cannot_be_built(begun, monkeypatch):
+    monkeypatch.setattr(checks, "apart", lambda function, *given: function(*given))
     (begun.folder / "conf/train_asr.yaml").write_text(
         "encoder: conformer\nencoder_conf:\n  attention_heads: 3\ndecoder: mamba\n"
     )
