@@ -18,6 +18,8 @@ from mambaasr.registry import CLASSES
 
 # Headers of so many recordings tell how long an utterance is in the mean.
 _SAMPLE = 50
+# So many seconds stand for a header without a length.
+_UNKNOWN = 1e8
 
 
 def apart(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -118,9 +120,11 @@ def _seconds(folder):
     for utt in utts[:: max(1, len(utts) // _SAMPLE)][:_SAMPLE]:
         path, start, end = folder.source(utt)
         try:
-            found.append((soundfile.info(path).duration if end is None else end) - start)
+            duration = (soundfile.info(path).duration if end is None else end) - start
         except (OSError, RuntimeError):  # stage 3 will report it
             continue
+        if duration < _UNKNOWN:
+            found.append(duration)
     return sum(found) / len(found) * len(utts) if found else None
 
 
