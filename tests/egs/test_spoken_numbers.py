@@ -224,6 +224,18 @@ def test_audio_is_the_same_bit_for_bit_and_is_made_once(corpus, tmp_path):
     assert set(files(tmp_path / "a/audio")) != set(first)
 
 
+def test_pieces_without_speech_have_empty_texts(corpus, tmp_path):
+    sizes = {"train": 4, "dev": 2, "test": 2}
+    names = corpus.generate(["en"], sizes, 1, SNRS, tmp_path / "a", non_speech=0.5)
+    assert names == {"train": 6, "dev": 3, "test_en": 3}
+    corpus.generate(["en"], sizes, 1, SNRS, tmp_path / "b", non_speech=0.5)
+    assert files(tmp_path / "a/audio") == files(tmp_path / "b/audio")
+    folder = DataFolder.read(tmp_path / "a/train")
+    silent = [utt for utt in folder.utterances if not folder.text[utt]]
+    assert silent == ["non_speech_en-train000000", "non_speech_en-train000001"]
+    assert not folder.missing_audio()
+
+
 def test_worker_processes_give_the_same(corpus, tmp_path):
     sizes = {"train": 4, "dev": 2, "test": 2}
     corpus.generate(["it"], sizes, 1, SNRS, tmp_path / "one", nj=1)
