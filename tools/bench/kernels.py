@@ -171,9 +171,9 @@ def ssd_inputs(shape: Shape) -> list[torch.Tensor]:
     ]
 
 
-def chunked(x, dt, A, B, C):
-    """Our op."""
-    return mamba_chunk_scan_combined(x, dt, A, B, C, SSD_CHUNK)
+def our_ssd(x, dt, A, B, C, backend="cpu"):
+    """Our op with a backend."""
+    return mamba_chunk_scan_combined(x, dt, A, B, C, SSD_CHUNK, backend=backend)
 
 
 def as_selective_scan(x, dt, A, B, C):
@@ -263,7 +263,8 @@ FAMILIES = {
     "ssd": Family(
         "Mamba-2 (SSD), (batch, frames, heads, channels a head, states)",
         {
-            "mambaasr ssd": SSD(chunked),
+            "mambaasr cpu": SSD(our_ssd),
+            "mambaasr torch": SSD(partial(our_ssd, backend="torch")),
             "mambaasr selective_scan": SSD(as_selective_scan),
             "recurrence in torch": SSD(recurrence),
         },
