@@ -32,7 +32,7 @@ _enabled = os.environ.get("MAMBAASR_CPU_TUNING", "1") != "0"
 # Below so many multiplications the calls to oneDNN cost more than the products.
 SMALL = 1 << 21
 # Up to so many rows, where the weight is large, its way from memory takes longer than the product.
-FEW, LEAST = 80, 1 << 14
+FEW, LEAST = 64, 1 << 14
 # Rates of dropout are multiples of one over this.
 LEVELS = 1 << 16
 
