@@ -53,7 +53,7 @@ def register() -> None:
     before a parser or a ``Speech2Text`` is made.
     """
     from mambaasr import espnet_compat
-    from mambaasr.config.beside import resolve
+    from mambaasr.beside import resolve
 
     espnet_compat.opening_configs_by(resolve)
     for slot, classes in CLASSES.items():

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "mambaasr"
 LEVELS = (
     ("errors", "checks"),
     ("command", "files", "fingerprint", "ops"),
-    ("parallel", "layers"),
+    ("beside", "parallel", "layers"),
     ("espnet_compat", "configurable"),
     ("registry", "frontend", "encoder", "postencoder", "decoder", "lm", "model", "optim"),
     ("",),

@@ -304,7 +304,8 @@ def _fingerprint(model: Model) -> dict[str, Any]:
 
 def _bpemodel_sha256(model: Model) -> str | None:
     """Return the digest of the option's sentencepiece model, or else of the config's."""
-    from mambaasr.config import read, resolve
+    from mambaasr.beside import resolve
+    from mambaasr.config import read
 
     given, trained = dict(model.options), read(model.train_config)
     resolve(trained, Path(model.train_config).parent)

@@ -127,7 +127,8 @@ def _load(
     model_file: str | Path, config: str | Path, device: str
 ) -> tuple["torch.nn.Module", Callable[[str, dict[str, Any]], dict[str, Any]]]:
     """Return the model with its weights, and the preprocessor that makes tokens of a text."""
-    from mambaasr.config import read, resolve
+    from mambaasr.beside import resolve
+    from mambaasr.config import read
     from mambaasr.decode.load import check_device, fill, read_weights
     from mambaasr.task.lm import LMTask
 

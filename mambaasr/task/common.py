@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from mambaasr import espnet_compat
-from mambaasr.config.beside import keep_beside, resolve
+from mambaasr.beside import keep_beside, resolve
 from mambaasr.config.read import Config
 from mambaasr.errors import UserError
 from mambaasr.task import checkpoints, optim

@@ -1,8 +1,8 @@
-"""Tests of mambaasr.config.beside: a trained model's files are found wherever it lies."""
+"""Tests of mambaasr.beside: a trained model's files are found wherever it lies."""
 
 import shutil
 
-from mambaasr.config.beside import keep_beside, resolve
+from mambaasr.beside import keep_beside, resolve
 
 
 def test_files_of_a_config_go_with_its_folder(tmp_path):
