@@ -14,8 +14,8 @@ PACKAGE = Path(__file__).resolve().parent.parent / "mambaasr"
 LEVELS = (
     ("errors", "checks"),
     ("command", "files", "fingerprint", "ops"),
-    ("parallel", "layers"),
-    ("espnet_compat", "configurable", "beside"),
+    ("beside", "parallel", "layers"),
+    ("espnet_compat", "configurable"),
     ("registry", "frontend", "encoder", "postencoder", "decoder", "lm", "model", "optim"),
     ("",),
     ("provenance",),

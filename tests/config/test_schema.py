@@ -33,7 +33,8 @@ def test_options_are_those_of_the_parser():
     assert options["token_type"]["choices"][0] == "bpe"
     assert options["encoder_conf"] == {"several": True}
     assert options["keep_nbest_models"] == {"several": True, "kinds": ["int"], "least": 1}
-    assert options["max_epoch"] == {"kinds": ["int"]} and options["use_amp"] == {"kinds": ["bool"]}
+    assert options["max_epoch"] == {"kinds": ["int"], "least": 1}
+    assert options["use_amp"] == {"kinds": ["bool"]}
     assert {"encoder", "encoder_conf", "ctc_conf", "config"} <= options.keys()
     assert "encoder" not in schema("lm")["options"]
 
