@@ -36,7 +36,8 @@ def _write_column(path: Path, results: Sequence[dict[str, Any]], rank: int, name
 
 def without_speech(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the results whose best hypothesis has a text though CTC hears no speech."""
-    return [each for each in results if each["no_speech"] and each["hypotheses"][0]["text"]]
+    heard = [each for each in results if each["no_speech"] and each["hypotheses"]]
+    return [each for each in heard if each["hypotheses"][0]["text"]]
 
 
 def write_reports(folder: Path, results: Sequence[dict[str, Any]]) -> None:

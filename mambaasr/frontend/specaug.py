@@ -28,5 +28,5 @@ class MeanSpecAug(SpecAug):
         """
         x = zero_padding(x, x_lengths)
         mean = x.sum(dim=1, keepdim=True) / x_lengths.clamp(min=1).to(x)[:, None, None]
-        masked, lengths = super().forward(x - mean, x_lengths)
+        masked, lengths = super().forward(zero_padding(x - mean, x_lengths), x_lengths)
         return zero_padding(masked + mean, lengths), lengths

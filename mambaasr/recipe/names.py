@@ -144,7 +144,7 @@ def make_names(o: Options, model_file: str) -> Names:
         "valid": o.lm_dev_text or f"'{raw}/{o.valid_set}/text'",
     }
     other_speeds = () if o.lm_train_text else _other_speeds(o.speed_perturb_factors.split())
-    lm_id = _id_of_texts(o.dumpdir, lm_text, other_speeds)
+    lm_id = _id_of_texts(o.dumpdir, lm_text, other_speeds, bool(o.lm_train_text or o.lm_dev_text))
     lm_stats_dir = o.lm_stats_dir or f"{o.expdir}/lm_stats_{suffix}{lm_id}"
     folders = {"asr_exp": asr_exp, "asr_stats_dir": asr_stats_dir, "lm_exp": lm_exp}
     for option, value in (made | folders | {"lm_stats_dir": lm_stats_dir}).items():
@@ -173,18 +173,29 @@ def make_names(o: Options, model_file: str) -> Names:
     return names
 
 
-def _id_of_texts(dumpdir: str, texts: dict[str, str], leave_out: tuple[str, ...]) -> str:
-    """Return "" for the texts that this folder's first run has joined, else what names them.
+def _id_of_texts(
+    dumpdir: str, texts: dict[str, str], leave_out: tuple[str, ...], named: bool
+) -> str:
+    """Return "" for the sets' own texts, or those that are joined already, else what names them.
 
     Two runs with other texts or sets must not write one file, from which one of them trains.
+
+    Args:
+        dumpdir: where they are joined.
+        texts: the files of "train" and "valid".
+        leave_out: prefixes of utterances.
+        named: whether options name the files.
     """
     for kind, name in (("train", "training"), ("valid", "validation")):
         made = load(Task(f"text for {name}", [], dumpdir, stage=6).marker)
-        if made is None:
+        if made is None and not named:
             continue
         words = [shlex.split(texts[kind])]
         left = [list(leave_out)] if leave_out and kind == "train" else None
-        if (made["options"].get("--text"), made["options"].get("--leave_out")) != (words, left):
+        if made is None or (made["options"].get("--text"), made["options"].get("--leave_out")) != (
+            words,
+            left,
+        ):
             said = json.dumps([texts, leave_out])
             return f"_{hashlib.sha256(said.encode()).hexdigest()[:8]}"
     return ""

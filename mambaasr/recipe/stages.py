@@ -83,10 +83,13 @@ _OF_THE_SHELL = set("HOME HOSTNAME LANG LC_ALL OLDPWD PATH PWD SHELL TMPDIR USER
 @stage(1, "data preparation")
 def prepare_data(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
     words = o.words("local_data_opts")
-    variables = corpus_variables(Path("db.sh"), recipe.template / "db.sh")
+    variables, listed = corpus_variables(Path("db.sh"), recipe.template / "db.sh")
     # What db.sh says of the corpora that local/ asks for, and those that are named by hand.
     named = (re.sub("^--[^=]*=", "", word) for word in words)
-    corpora = [*variables.values(), *(word for word in named if not word.startswith("--"))]
+    corpora = [
+        *(variables[name] for name in listed),
+        *(word for word in named if not word.startswith("--")),
+    ]
     place = [] if o.datadir == "data" else ["--data_dir", o.datadir]
     sets = (o.train_set, n.valid, *n.tests)
     yield Task(
@@ -103,8 +106,10 @@ def prepare_data(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
     )
 
 
-def corpus_variables(*files: Path) -> dict[str, str]:
+def corpus_variables(*files: Path) -> tuple[dict[str, str], set[str]]:
     """Return the variables that the recipe's ``local`` reads, with their values.
+
+    Besides, the names of those that are corpora.
 
     These are the ones of the recipe's and the template's ``db.sh`` that it names, and what else
     it takes from the environment and finds there. ``asr.sh`` has read the files, so all values are
@@ -121,7 +126,7 @@ def corpus_variables(*files: Path) -> dict[str, str]:
         text = db.read_text(encoding="utf-8")
         listed.update(re.findall(r"^ *(?:export )?([A-Za-z_]\w*)=", text, re.MULTILINE))
     names = (listed & said) | (read & os.environ.keys() - _OF_THE_SHELL)
-    return {name: os.environ.get(name, "") for name in sorted(names)}
+    return {name: os.environ.get(name, "") for name in sorted(names)}, listed & said
 
 
 @stage(2, "speed perturbation")

@@ -40,6 +40,10 @@ class ASRTask(SafeTask, EspnetASRTask):
             model.error_calculator = ErrorRates(
                 model.token_list, args.token_type, {model.blank_id, model.eos}
             )
+        transducer = getattr(model, "error_calculator_trans", None)
+        if transducer is not None and args.token_type != "char":
+            # It joins tokens as ESPnet's other one does.
+            transducer.report_wer = False
         return model
 
     @classmethod

@@ -93,8 +93,9 @@ def feature_statistics(
             np.savez(
                 stream,
                 count=count,
-                sum=sum(each.sums for each in found),
-                sum_square=sum(each.squares for each in found),
+                # ESPnet keeps their type in the model.
+                sum=np.float32(sum(each.sums for each in found)),
+                sum_square=np.float32(sum(each.squares for each in found)),
             )
         total += count
     return f"{output_dir}: {total} frames of {', '.join(sets)}"

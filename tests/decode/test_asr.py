@@ -11,6 +11,7 @@ import yaml
 from weak import Weakness, decode_weakly
 
 from mambaasr.decode import asr
+from mambaasr.decode import outputs as outputs_of
 from mambaasr.errors import TransientError, UserError
 
 OPTIONS = {"beam_size": 2, "ctc_weight": 0.5, "maxlenratio": 0.1, "nbest": 1}
@@ -236,6 +237,13 @@ def test_a_text_where_ctc_hears_nothing_is_reported(model, speech, tmp_path):
     _, *rows = (tmp_path / "silent" / "no_speech.tsv").read_text().splitlines()
     texts = (tmp_path / "silent" / "text").read_text().splitlines()
     assert [row.split("\t")[::2] for row in rows] == [line.split(" ", 1) for line in texts]
+
+
+def test_silence_without_any_hypothesis_is_a_failure_alone(tmp_path):
+    result = asr._result("a", "a.wav") | {"no_speech": True, "reason": "no hypothesis"}
+    outputs_of.write_reports(tmp_path, [result])
+    assert (tmp_path / "no_speech.tsv").read_text() == "utt\tpath\ttext\n"
+    assert (tmp_path / "failed.tsv").read_text().endswith("a\ta.wav\tno hypothesis\n")
 
 
 OUTPUTS = ["1best_recog", "chunks", "decode.json", "failed.tsv", "no_speech.tsv"]

@@ -70,6 +70,14 @@ def test_stage_1_again_when_what_it_reads_from_the_environment_changed(recipe):
         variables[name] = "/else"
         done = call(recipe, *options, env=variables)
         assert f"stage 1: data: {name}: {before}, now /else" in done.stdout
+    # A corpus is what a db.sh lists; what else is read may be any folder, such as TMP.
+    for name, again in (("OTHER", False), ("MINE", True)):
+        (recipe / name).mkdir()
+        variables[name] = str(recipe / name)
+        call(recipe, *options, env=variables)
+        (recipe / name / "new.wav").touch()
+        done = call(recipe, *options, env=variables)
+        assert ("done already" not in done.stdout) == again
 
 
 def test_a_mended_data_folder_stays_mended(recipe, test_data):

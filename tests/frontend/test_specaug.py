@@ -10,7 +10,10 @@ OPTIONS = dict(
 )
 
 
-@pytest.fixture(params=[{}, {"apply_time_warp": True}], ids=["masks", "warp and masks"])
+@pytest.fixture(
+    params=[{}, {"apply_time_warp": True}, {"replace_with_zero": False}],
+    ids=["masks", "warp and masks", "mean of the batch"],
+)
 def module(request):
     return load(CLASSES["specaug"]["mean_specaug"])(**OPTIONS | request.param)
 
@@ -46,6 +49,20 @@ def test_padding_never_matters(module):
     z, out = module(x, lengths)
     torch.testing.assert_close(z, y, rtol=0, atol=0)
     assert z.shape == x.shape and out.tolist() == [50, 37]
+
+
+def test_a_longer_neighbour_never_matters():
+    module = load(CLASSES["specaug"]["mean_specaug"])(
+        **OPTIONS | {"replace_with_zero": False, "apply_time_mask": False}
+    )
+    x, lengths = features()
+    longer = torch.nn.functional.pad(x, (0, 0, 0, 400))
+    longer[0, 50:] = 15.0
+    outs = []
+    for batch, own in ((x, lengths), (longer, torch.tensor([450, 37]))):
+        torch.manual_seed(3)
+        outs.append(module(batch, own)[0][1, :37])
+    torch.testing.assert_close(*outs, atol=1e-4, rtol=0)
 
 
 def test_a_gradient_passes(module):

@@ -69,11 +69,14 @@ def test_a_class_of_espnets_that_cannot_be_built(begun, monkeypatch):
 def test_a_warm_up_that_is_longer_than_the_training(begun, capsys):
     def said(scheduler, steps):
         begun("--asr_args", f"--scheduler {scheduler} --scheduler_conf warmup_steps={steps}")
-        return "the learning rate will not reach its peak" in capsys.readouterr().out
+        return "the learning rate would not reach its peak" in capsys.readouterr().out
 
     assert said("warmuplr", 3) and not said("warmuplr", 2)
-    with pytest.raises(UserError, match="warmup_steps 99 of scheduler_conf is longer"):
-        said("warmup_cosine", 99)
+    assert said("warmup_cosine", 99)
+    # What libsndfile opens only by further options is stage 3's to report.
+    (begun.folder / "data/train.raw").write_bytes(bytes(32000))
+    (begun.folder / "data/train/wav.scp").write_text("a data/train.raw\n")
+    assert said("warmuplr", 99)
 
 
 @pytest.mark.parametrize(
@@ -85,11 +88,11 @@ def test_a_warm_up_that_is_longer_than_the_training(begun, capsys):
         ({"num_iters_per_epoch": 7, "accum_grad": "2"}, 3.5),
     ],
 )
-def test_updates_are_counted_generously(recipe, monkeypatch, options, most):
+def test_updates_are_estimated(recipe, monkeypatch, options, most):
     monkeypatch.chdir(recipe)
     o = check(parse([*NEEDED, "--speed_perturb_factors", "1.0 1.0"])[0], TEMPLATE)
     sets = checks.Sets([], utterances=100, seconds=160.0)
-    found = checks.most_updates(Config("", {"max_epoch": 3} | options), sets, o)
+    found = checks.estimate_updates(Config("", {"max_epoch": 3} | options), sets, o)
     assert 3 * most <= found <= 3 * most + 3
 
 

@@ -273,6 +273,8 @@ def test_two_runs_with_other_texts_share_no_file(recipe, capsys):
         ["dump/raw/lm_train.txt"],
         ["dump/raw/lm_dev.txt"],
     ]
+    # Both may have begun at once.
+    assert joined("--lm_train_text", "other")[0].outputs != first[0].outputs
     for task in first[:2]:
         task.marker.parent.mkdir(parents=True, exist_ok=True)
         task.marker.write_text(json.dumps(record(task) | {"outputs": {}}))

@@ -16,7 +16,8 @@ MODULE = "mamba_ssm.ops.triton.ssd_combined"
 GET = (
     "install mamba_ssm on the GPU machine, against the torch that is installed: "
     "MAMBA_FORCE_BUILD=TRUE MAMBA_KEEP_CUDA_BUILD=TRUE pip install --no-build-isolation "
-    "--no-cache-dir mamba-ssm==2.3.2.post1 (needs nvcc), or take backend='torch', which is slower"
+    "--no-cache-dir mamba-ssm==2.3.2.post1 (needs nvcc), or let backend='auto' take 'torch', "
+    "which is slower"
 )
 
 
