@@ -1,11 +1,17 @@
 """How a command ends: its exit code, and an error in one line."""
 
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from mambaasr.errors import UserError
+
+
+def show_warnings() -> None:
+    """Let warnings of a command without a log of its own appear as ``warning: ...``."""
+    logging.basicConfig(format="warning: %(message)s", level=logging.WARNING)
 
 
 def run_main(

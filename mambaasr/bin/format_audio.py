@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
-from mambaasr.command import run_main
+from mambaasr.command import run_main, show_warnings
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -49,6 +49,7 @@ def get_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     args = get_parser().parse_args(argv)
+    show_warnings()
     from mambaasr.data.format import format_folder
     from mambaasr.errors import UserError
 

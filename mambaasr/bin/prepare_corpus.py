@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mambaasr.command import run_main
+from mambaasr.command import run_main, show_warnings
 from mambaasr.errors import UserError
 
 
@@ -28,6 +28,7 @@ def get_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     args = get_parser().parse_args(argv)
+    show_warnings()
     sets = {}
     for text in args.sets:
         name, _, parts = text.partition("=")

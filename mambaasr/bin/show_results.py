@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from mambaasr.command import run_main
 from mambaasr.errors import UserError
@@ -29,6 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not scored:
         raise UserError(f"nothing is scored in {', '.join(args.exp)}; run stages 12 and 13")
     for folder in sorted(set(args.exp) - set(scored)):
+        if "_stats_" in Path(folder).name:  # of exp/asr_*
+            continue
         print(f"{folder}: nothing is scored in it", file=sys.stderr)
     text = "\n".join(results_page(folder, bool(args.output)) for folder in scored)
     if not args.output:

@@ -4,6 +4,8 @@ import numpy as np
 
 LOUDEST, SOFTEST = -20.0, -70.0
 # name -> the power by which a noise's amplitude falls with frequency
+# The speaker of pieces in a set begins so.
+NON_SPEECH = "non_speech"
 SLOPES = {"white": 0.0, "pink": 0.5, "brown": 1.0}
 KINDS = ("silence", *SLOPES, "hum")
 

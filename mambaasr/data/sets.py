@@ -7,8 +7,9 @@ from functools import cache
 from pathlib import Path
 from statistics import median
 
-from mambaasr.data.kaldi_file import parse_text, read_good_table
+from mambaasr.data.kaldi_file import parse_name, parse_text, read_good_table
 from mambaasr.data.measures import read_measures
+from mambaasr.data.non_speech import NON_SPEECH
 from mambaasr.data.tokens import SPACE, read_bpe_symbols, read_symbols, split_characters
 from mambaasr.errors import UserError
 from mambaasr.files import atomic_write
@@ -53,6 +54,7 @@ def check_sets(
     for path in (train, *others):
         if path != train:
             found += _same(train, path, texts[train], texts[path])
+            found += _same_speakers(train, path)
             found += _case(train, path, texts[train], texts[path])
             found += _levels(train, path)
         found += _without_token(path, texts[path], missing, token_type)
@@ -165,6 +167,18 @@ def _same(
         yield (
             f"{path}: the audio of {len(heard)} of {len(others)} utterances is also in {train} "
             f"(first {utt}, there {heard[utt]}): it is training data"
+        )
+
+
+def _same_speakers(train: str | Path, path: str | Path) -> Iterator[str]:
+    ours, theirs = (
+        read_good_table(Path(folder, "utt2spk"), parse_name).values() for folder in (train, path)
+    )
+    spoken = {name for name in theirs if not name.startswith(NON_SPEECH)}
+    if shared := sorted(set(ours) & spoken):
+        yield (
+            f"{path}: {len(shared)} of {len(set(theirs))} speakers are also in {train} (first "
+            f"{shared[0]}): the error rate is that of known voices"
         )
 
 

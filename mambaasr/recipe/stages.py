@@ -215,7 +215,7 @@ def make_tokens(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
         f"check of the sets with {n.tokens}",
         [*words, *_nlsyms(o), "--output", report],
         folder,
-        inputs=[path for set_ in there for path in in_folder(set_, "text", "audio.tsv")],
+        inputs=[path for set_ in there for path in in_folder(set_, "text", "utt2spk", "audio.tsv")],
         outputs=[report],
     )
 

@@ -152,10 +152,9 @@ def _notes(results):
     for name, score, decoding in results:
         missing, failed = len(score.get("missing", ())), decoding.get("failed", 0)
         if missing or failed:
-            lines.append(
-                f"- {name}: {failed} utterances could not be decoded, {missing} have no "
-                "hypothesis; all of them count as deleted.\n"
-            )
+            why = [f"{failed} utterances could not be decoded (failed.tsv)"] if failed else []
+            why += [f"{missing} were left out by stage 3 (report.tsv)"] if missing else []
+            lines.append(f"- {name}: {' and '.join(why)}; they count as deleted.\n")
     return "## Not decoded\n\n" + "".join(lines) if lines else ""
 
 

@@ -22,7 +22,7 @@ def folder(tmp_path):
             path.parent.mkdir(parents=True, exist_ok=True)
             noise = np.random.default_rng(seed).standard_normal(4000) * level
             soundfile.write(path, noise, 16000, subtype="FLOAT")
-            data.wav[utt], data.text[utt], data.utt2spk[utt] = str(path), text, "speaker"
+            data.wav[utt], data.text[utt], data.utt2spk[utt] = str(path), text, name
         data.write(tmp_path / "data" / name)
         format_folder(tmp_path / "data" / name, tmp_path / "dump" / name, 16000)
         return tmp_path / "dump" / name
@@ -52,6 +52,10 @@ def test_ids_audio_case_and_level(folder, tmp_path, caplog):
     soft = folder("soft", {"c1": ("one two", 30), "c2": ("three", 31)}, level=0.008)
     found = check_sets(train, [shared, soft], *tokens(train, tmp_path, "char"))
     assert found == caplog.messages and len(found) == 5
+    known = folder("known", {"train1": ("ONE", 50)})
+    (known / "utt2spk").write_text("train1 train\n")
+    (voices,) = check_sets(train, [known], *tokens(train, tmp_path, "char"))
+    assert voices.startswith(f"{known}: 1 of 1 speakers are also in {train} (first train)")
     assert found[0].startswith(f"{shared}: 1 of 2 ids are also in {train} (first a1)")
     assert "the audio of 1 of 2 utterances" in found[1] and "(first b2, there a2)" in found[1]
     assert "0% of the letters are capitals" in found[2] and "100% (first c1 'one two')" in found[2]

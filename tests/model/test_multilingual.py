@@ -94,17 +94,19 @@ def test_an_utterances_own_vector_is_added_to_its_frames(tmp_path, encoder):
 @pytest.mark.parametrize("encoder", sorted(CLASSES["encoder"]))
 def test_told_in_a_batch_or_alone_it_is_the_same(tmp_path, encoder):
     model = load(tmp_path, CASES["language"], encoder=encoder, encoder_conf=SMALL).asr_model.eval()
+    model.double()  # rounding grows in a model that was not trained
     data = batch(lang=None)
+    speech = data["speech"].double()
     codes = ["es", "de", "en"]
     with torch.no_grad():
         model.language_embedding.weight.normal_(0, 3)
         model.set_languages(codes)
-        together, lengths = model.encode(data["speech"], data["speech_lengths"])
+        together, lengths = model.encode(speech, data["speech_lengths"])
         for row, (code, length) in enumerate(zip(codes, data["speech_lengths"], strict=True)):
             model.set_languages([code])
-            alone, _ = model.encode(data["speech"][row : row + 1, :length], length[None])
+            alone, _ = model.encode(speech[row : row + 1, :length], length[None])
             assert alone.size(1) == lengths[row]
-            torch.testing.assert_close(alone[0], together[row, : lengths[row]], atol=1e-4, rtol=0)
+            torch.testing.assert_close(alone[0], together[row, : lengths[row]], atol=1e-9, rtol=0)
 
 
 @pytest.mark.parametrize("lookahead", [0, 5])

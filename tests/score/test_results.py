@@ -67,7 +67,7 @@ def test_page(experiment):
     assert trained[1].startswith("- Training: `train --lr 1`, commit def (dirty), from epoch 4,")
     assert "`python -m mambaasr.bin.asr_inference --nj 2`, commit 0123456789ab (dirty)" in origin
     assert "2026-01-02T03:04:05+00:00, 2 jobs on a processor, 2 cores" in origin
-    assert "test_a: 1 utterances could not be decoded" in page
+    assert "test_a: 1 utterances could not be decoded (failed.tsv)" in page
     assert "\n\n\n" not in page
 
 

@@ -149,7 +149,7 @@ def test_lengths_give_what_the_pass_over_all_audio_gives(workspace):
              numpy.load(passed / "feats_stats.npz") as theirs:  # fmt: skip
             for key in ("count", "sum", "sum_square"):
                 # ESPnet's front end sees the padding of a batch in the last frames.
-                numpy.testing.assert_allclose(ours[key], theirs[key], rtol=1e-3)
+                numpy.testing.assert_allclose(ours[key], theirs[key], rtol=5e-3)
 
 
 def test_texts_without_a_token_fit():
