@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mambaasr.data.audio import finished_samples, resample, write_audio
+from mambaasr.data.audio import finished, resample, write_audio
 from mambaasr.data.folder import DataFolder
 from mambaasr.data.kaldi_file import write_table
 from mambaasr.data.non_speech import make_piece
@@ -183,7 +183,7 @@ def generate(
             missing = [
                 utt
                 for utt in utterances
-                if not finished_samples(_path(audio, utt), _fingerprint(utt, version))
+                if finished(_path(audio, utt), _fingerprint(utt, version)) is None
             ]
             todo += [missing[i : i + CHUNK] for i in range(0, len(missing), CHUNK)]
     make = partial(_make, audio=audio, seed=seed, version=version)
