@@ -146,7 +146,7 @@ def _read_sound(
         samples = np.concatenate([np.empty(0, np.float32), *map(mix, stream.blocks(first, last))])
         if promised is None:
             # Reading has found where the recording ends, if it came there.
-            _stretch(path, start, end, native, stream.frames)
+            first, last = _stretch(path, start, end, native, stream.frames)
             promised = first + len(samples)
     promised = promised if last is None else last
     if first + len(samples) + stream.slack < promised:

@@ -125,6 +125,8 @@ def test_mp3_of_variable_bit_rate_that_does_not_say_its_length(tmp_path):
     assert rate == 16000 and 0 <= len(samples) / rate - 20 < 0.15
     part, _ = read_audio(path, 17.5, 18)
     np.testing.assert_array_equal(part, samples[280000:288000])
+    over, _ = read_audio(path, 19, len(samples) / rate + 0.4)
+    np.testing.assert_array_equal(over, samples[304000:])
     for start in (21, 19):
         with pytest.raises(AudioError, match="leaves the recording, which lasts 20.0"):
             read_audio(path, start, 22)
@@ -147,6 +149,7 @@ def test_flac_that_does_not_say_its_length(tmp_path):
     np.testing.assert_array_equal(
         read_audio(tmp_path / "a.flac", 9, 9.5)[0], expected[144000:152000]
     )
+    np.testing.assert_array_equal(read_audio(tmp_path / "a.flac", 9, 10.4)[0], expected[144000:])
     third = len(content) // 3
     for damaged, what in [
         (content[:third], "Invalid data"),
