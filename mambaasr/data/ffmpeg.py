@@ -50,6 +50,8 @@ class Stream:
             file = stack.enter_context(open(path, "rb"))
             try:
                 container = av.open(file, options={"format_whitelist": _FORMATS})
+            except MemoryError:
+                raise
             except av.FFmpegError as error:
                 raise Damaged(str(error.strerror)) from error
             self._container = stack.enter_context(container)
@@ -112,6 +114,8 @@ class Stream:
                         return
             if self.frames is None:
                 self.frames = done
+        except MemoryError:  # FFmpeg's own is one of its errors as well
+            raise
         except (av.FFmpegError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             raise Damaged(f"{reason} after {done / self.rate:.2f} s") from error

@@ -2,7 +2,9 @@ import errno
 import os
 import re
 import tracemalloc
+from types import SimpleNamespace
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -17,7 +19,7 @@ from mambaasr.data.audio import (
     write_audio,
 )
 from mambaasr.data.folder import DataFolder
-from mambaasr.errors import UserError
+from mambaasr.errors import TransientError, UserError
 
 
 def sine(hertz=440.0, rate=16000, seconds=1.0):
@@ -207,15 +209,39 @@ def test_what_names_other_files_is_not_followed(tmp_path):
         read_audio(tmp_path / "list.mp4")
 
 
-@pytest.mark.parametrize("error", [ValueError("odd"), RuntimeError("odd"), MemoryError()])
-def test_whatever_a_decoder_raises_is_the_files_fault(tmp_path, monkeypatch, error):
+@pytest.mark.parametrize(
+    ("error", "transient"),
+    [
+        (ValueError("odd"), False),
+        (RuntimeError("odd"), False),
+        (PermissionError(errno.EACCES, "Permission denied"), False),
+        (MemoryError(), True),
+        (OSError(errno.ESTALE, "Stale file handle"), True),
+        (soundfile.LibsndfileError(1), False),
+        (soundfile.LibsndfileError(2), True),
+    ],
+)
+def test_whatever_a_decoder_raises_is_an_audio_error(tmp_path, monkeypatch, error, transient):
     def broken(*args, **kwargs):
         raise error
 
     soundfile.write(tmp_path / "a.wav", sine(), 16000)
     monkeypatch.setattr(soundfile.SoundFile, "read", broken)
-    with pytest.raises(AudioError, match="a.wav: (not readable|too long for the memory)"):
+    with pytest.raises(AudioError, match="a.wav: (not readable|too long for the memory)") as got:
         read_audio(tmp_path / "a.wav")
+    assert isinstance(got.value, TransientError) == transient
+
+
+def test_memory_that_ffmpeg_lacks_is_transient(tmp_path, monkeypatch):
+    """FFmpeg's error of the kind is also one of those that say that a file is damaged."""
+
+    def resample(frame):
+        raise av.MemoryError(errno.ENOMEM, "Cannot allocate memory")
+
+    encode(tmp_path / "a.m4a", sine(), 16000, "aac")
+    monkeypatch.setattr(av, "AudioResampler", lambda **_: SimpleNamespace(resample=resample))
+    with pytest.raises(TransientError, match="a.m4a: "):
+        read_audio(tmp_path / "a.m4a")
 
 
 def test_wav_of_a_pipe_has_no_length_in_its_header(tmp_path):
