@@ -281,7 +281,7 @@ def _open(path: str | Path) -> Iterator["_Libsndfile | ffmpeg.Stream"]:
 
 def _by_ffmpeg(path: str | Path) -> Iterator[ffmpeg.Stream]:
     try:
-        with ffmpeg.Stream(path) as stream:
+        with ffmpeg.opened(path) as stream:
             yield stream
     except ffmpeg.Damaged as error:
         raise AudioError(f"{path}: not readable, or truncated: {error}") from error

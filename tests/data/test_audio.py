@@ -163,6 +163,45 @@ def test_flac_that_does_not_say_its_length(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("name", "codec"), [("a.mp3", "libmp3lame"), ("a.m4a", "aac"), ("a.webm", "libopus")]
+)
+def test_segments_of_a_recording_are_decoded_once(tmp_path, monkeypatch, name, codec):
+    decoded = []
+
+    class Counting:
+        made = av.AudioResampler
+
+        def __init__(self, **options):
+            self.resampler = self.made(**options)
+
+        def resample(self, frame):
+            parts = self.resampler.resample(frame)
+            decoded.extend(part.samples for part in parts)
+            return parts
+
+    path, rate = tmp_path / name, 48000 if codec == "libopus" else 16000
+    encode(path, noisy(80, rate), rate, codec, {"write_xing": "0"} if codec == "libmp3lame" else {})
+    whole, _ = read_audio(path)
+    # Another file ends what is known of the first.
+    soundfile.write(tmp_path / "b.mp3", sine(), 16000)
+    read_audio(tmp_path / "b.mp3")
+    monkeypatch.setattr(av, "AudioResampler", Counting)
+    in_order = [(start, start + 3.3) for start in range(76)]
+    for start, end in in_order:
+        segment = whole[start * rate : round(end * rate)]
+        np.testing.assert_array_equal(read_audio(path, start, end)[0], segment)
+    assert sum(decoded) <= len(whole)
+    # Backwards by little and by much, and on to the end.
+    for start, end in [(50, 51), (2, 4.5), (1, 3), (70, None)]:
+        segment = whole[start * rate : end and round(end * rate)]
+        np.testing.assert_array_equal(read_audio(path, start, end)[0], segment)
+    assert sum(decoded) < 3 * len(whole)
+    # A file of another content in its place is another file.
+    encode(path, noisy(3, rate), rate, codec)
+    assert abs(len(read_audio(path)[0]) / rate - 3) < 0.2
+
+
+@pytest.mark.parametrize(
     ("name", "codec"), [("a.m4a", "aac"), ("a.mp4", "aac"), ("a.webm", "libopus"), ("a.aac", "aac")]
 )
 def test_other_containers(tmp_path, name, codec):
