@@ -17,7 +17,7 @@ from mambaasr.errors import UserError
 # Text files and models of a usual size are read whole; above it a read would take seconds.
 HASHED_BYTES = 256 * 2**20
 # Of the files of a corpus these are known by name alone: there are millions.
-AUDIO = {".flac", ".wav", ".sph", ".mp3", ".opus", ".ogg", ".m4a", ".aac", ".raw", ".wv1", ".wv2"}
+AUDIO = {f".{kind}" for kind in "flac wav sph raw wv1 wv2 mp3 ogg opus m4a mp4 aac webm".split()}
 
 _blake2b = functools.partial(hashlib.blake2b, digest_size=16)
 

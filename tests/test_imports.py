@@ -3,6 +3,7 @@
 import ast
 import sys
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -110,3 +111,15 @@ def test_the_maths_needs_torch_alone(room):
     assert [
         place for own, place, other in within() if own == room and other not in OWN[room] | {room}
     ] == []
+
+
+def test_what_the_recipes_import_is_there():
+    """Their scripts are outside of the package, and some need what not every machine has."""
+    gone = []
+    for path in sorted((PACKAGE.parent / "egs").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(PACKAGE.name):
+                module = import_module(node.module)
+                names = [each.name for each in node.names if not hasattr(module, each.name)]
+                gone += [f"{path}:{node.lineno}: {node.module} has no {name}" for name in names]
+    assert gone == []

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mambaasr.data import ffmpeg, ogg
-from mambaasr.errors import UserError
+from mambaasr.errors import TransientError, UserError
 from mambaasr.files import atomic_write
 
 if TYPE_CHECKING:
@@ -44,6 +44,10 @@ _NO_LENGTH = 1 << 62
 _BLOCK = 1 << 22
 # Nobody records speech at others; a damaged header says them [Hz].
 MIN_RATE, MAX_RATE = 1000, 1_000_000
+# What stays as it is until somebody acts; other errors of the system may be gone in a minute.
+_FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+# libsndfile's number for an error that the system reported (SF_ERR_SYSTEM of sndfile.h).
+_SYSTEM_ERROR = 2
 _SHOULD_BE = re.compile(
     r"^\s*(?:data|SSND|Data Size|riff|Riff size)\s*:\s*(\d+) \(should be (\d+)\)", re.M
 )
@@ -51,6 +55,10 @@ _SHOULD_BE = re.compile(
 
 class AudioError(UserError):
     """A file, or a stretch of it, that cannot be used; the message is the reason."""
+
+
+class TransientAudioError(AudioError, TransientError):
+    """Audio that the machine could not read: full memory, a file system or a disk that fails."""
 
 
 @dataclass(frozen=True)
@@ -112,15 +120,17 @@ def read_sound(
         AudioError: the file is missing, empty, damaged, truncated, no audio, or holds NaN or
             infinite samples; the segment lies outside of it; or it has no such channel. Whatever
             a decoder raises becomes this: a file's fault is its utterance's alone.
+        TransientAudioError: memory is full, or the file is there and the system cannot read it.
     """
     try:
         return _read_sound(path, start, end, rate, channel)
     except AudioError:
         raise
     except MemoryError as error:
-        raise AudioError(f"{path}: too long for the memory; cut it") from error
+        raise TransientAudioError(f"{path}: too long for the memory; cut it") from error
     except OSError as error:
-        raise AudioError(f"{path}: not readable: {error.strerror or error}") from error
+        kind = AudioError if isinstance(error, _FINAL) else TransientAudioError
+        raise kind(f"{path}: not readable: {error.strerror or error}") from error
     except Exception as error:
         raise AudioError(f"{path}: not readable: {type(error).__name__}: {error}") from error
 
@@ -146,7 +156,7 @@ def _read_sound(
         samples = np.concatenate([np.empty(0, np.float32), *map(mix, stream.blocks(first, last))])
         if promised is None:
             # Reading has found where the recording ends, if it came there.
-            _stretch(path, start, end, native, stream.frames)
+            first, last = _stretch(path, start, end, native, stream.frames)
             promised = first + len(samples)
     promised = promised if last is None else last
     if first + len(samples) + stream.slack < promised:
@@ -264,12 +274,14 @@ def _open(path: str | Path) -> Iterator["_Libsndfile | ffmpeg.Stream"]:
         except soundfile.SoundFileError as error:
             reason = getattr(error, "error_string", str(error))
             reason = reason.removeprefix("Error : ").rstrip(".")
-            raise AudioError(f"{path}: not readable, or truncated: {reason}") from error
+            system = getattr(error, "code", None) == _SYSTEM_ERROR
+            kind = TransientAudioError if system else AudioError
+            raise kind(f"{path}: not readable, or truncated: {reason}") from error
 
 
 def _by_ffmpeg(path: str | Path) -> Iterator[ffmpeg.Stream]:
     try:
-        with ffmpeg.Stream(path) as stream:
+        with ffmpeg.opened(path) as stream:
             yield stream
     except ffmpeg.Damaged as error:
         raise AudioError(f"{path}: not readable, or truncated: {error}") from error

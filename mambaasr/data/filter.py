@@ -1,6 +1,7 @@
 """Drop utterances that training cannot use: too short, too long, without text."""
 
 import math
+import os
 import random
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -90,6 +91,9 @@ def filter_folder(
     for number in range(max(added, 0)):
         like = kept[random.Random(number).randrange(len(kept))]
         _add_non_speech(good, number, like, durations[like], rate, out_dir)
+    if added > 0:
+        # Once for all of them, before the tables are written that name them.
+        os.sync()
     if text_prefix.strip():
         for utt, prefix in make_prefixes(text_prefix, good, symbols).items():
             good.text[utt] = f"{prefix} {good.text[utt]}".strip()
@@ -112,7 +116,7 @@ def _add_non_speech(
     utt = f"non_speech-{number:06d}"
     path = audio_path(out_dir, utt, "flac")
     samples = round(duration * rate)
-    write_audio(path, make_piece(samples, rate, default_rng(number)), rate)
+    write_audio(path, make_piece(samples, rate, default_rng(number)), rate, sync=False)
     folder.wav[utt], folder.text[utt], folder.utt2spk[utt] = path, "", "non_speech"
     if folder.utt2lang is not None:
         folder.utt2lang[utt] = folder.utt2lang[like]

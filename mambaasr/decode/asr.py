@@ -308,6 +308,7 @@ def _decode_utterance(
             raise UserError("the search found no hypothesis")
     except UserError as error:
         result["reason"] = str(error)
+        result["again"] = isinstance(error, TransientError)
     except TooShortUttError as error:
         result["reason"] = f"too short: {error.args[0]} ({result['audio_seconds']:.3f} s of audio)"
     except Exception as error:

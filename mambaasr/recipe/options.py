@@ -32,6 +32,7 @@ class Option:
         group: the heading under which ``--help`` lists it.
         kind: what its text must be, see :func:`check`.
         minimum: of a count.
+        maximum: of a number, or None.
         choices: allowed texts.
         decides: what a change of it changes: "model", "decoding", what is run or where it lies
             ("run"), or nothing that a result shows ("none").
@@ -43,6 +44,7 @@ class Option:
     group: str
     kind: Literal["text", "switch", "count", "number", "stage", "words", "name", "yaml", "file"]
     minimum: int = 0
+    maximum: int | None = None
     choices: tuple[str, ...] = ()
     decides: Literal["model", "decoding", "run", "none"] = "model"
 
@@ -143,6 +145,7 @@ def _table() -> Iterator[Option]:
         "0",
         "silence and noise with empty texts to train on, for each utterance with a text, e.g. 0.02",
         "number",
+        maximum=1,
     )
     yield option(
         "bad_audio",
@@ -156,7 +159,13 @@ def _table() -> Iterator[Option]:
     yield option("token_type", "bpe", "char, bpe or word", choices=("char", "bpe", "word"))
     yield option("nbpe", "30", "number of BPE tokens", **one)
     yield option("bpemode", "unigram", "unigram or bpe", choices=("unigram", "bpe"))
-    yield option("bpe_char_cover", "1.0", "BPE: share of the characters that get a token", "number")
+    yield option(
+        "bpe_char_cover",
+        "1.0",
+        "BPE: share of the characters that get a token",
+        "number",
+        maximum=1,
+    )
     yield option(
         "bpe_byte_fallback",
         False,
@@ -471,8 +480,11 @@ def check_text(option: Option, text: str | bool) -> None:
             raise UserError(f"{given} is not a whole number")
         if int(text) < option.minimum:
             raise UserError(f"--{option.name} {text}: must be at least {option.minimum}")
-    elif option.kind == "number" and not _NUMBER.fullmatch(text):
-        raise UserError(f"{given} is not a number")
+    elif option.kind == "number":
+        if not _NUMBER.fullmatch(text):
+            raise UserError(f"{given} is not a number")
+        if option.maximum is not None and float(text) > option.maximum:
+            raise UserError(f"--{option.name} {text}: give 0 to {option.maximum}")
     elif option.choices and text not in option.choices:
         raise UserError(f"{given}: choose one of: {' '.join(option.choices)}")
     elif option.kind == "words":

@@ -2,7 +2,9 @@ import errno
 import os
 import re
 import tracemalloc
+from types import SimpleNamespace
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -17,7 +19,7 @@ from mambaasr.data.audio import (
     write_audio,
 )
 from mambaasr.data.folder import DataFolder
-from mambaasr.errors import UserError
+from mambaasr.errors import TransientError, UserError
 
 
 def sine(hertz=440.0, rate=16000, seconds=1.0):
@@ -125,6 +127,8 @@ def test_mp3_of_variable_bit_rate_that_does_not_say_its_length(tmp_path):
     assert rate == 16000 and 0 <= len(samples) / rate - 20 < 0.15
     part, _ = read_audio(path, 17.5, 18)
     np.testing.assert_array_equal(part, samples[280000:288000])
+    over, _ = read_audio(path, 19, len(samples) / rate + 0.4)
+    np.testing.assert_array_equal(over, samples[304000:])
     for start in (21, 19):
         with pytest.raises(AudioError, match="leaves the recording, which lasts 20.0"):
             read_audio(path, start, 22)
@@ -147,6 +151,7 @@ def test_flac_that_does_not_say_its_length(tmp_path):
     np.testing.assert_array_equal(
         read_audio(tmp_path / "a.flac", 9, 9.5)[0], expected[144000:152000]
     )
+    np.testing.assert_array_equal(read_audio(tmp_path / "a.flac", 9, 10.4)[0], expected[144000:])
     third = len(content) // 3
     for damaged, what in [
         (content[:third], "Invalid data"),
@@ -155,6 +160,45 @@ def test_flac_that_does_not_say_its_length(tmp_path):
         (tmp_path / "a.flac").write_bytes(damaged)
         with pytest.raises(AudioError, match=what):
             read_audio(tmp_path / "a.flac")
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"), [("a.mp3", "libmp3lame"), ("a.m4a", "aac"), ("a.webm", "libopus")]
+)
+def test_segments_of_a_recording_are_decoded_once(tmp_path, monkeypatch, name, codec):
+    decoded = []
+
+    class Counting:
+        made = av.AudioResampler
+
+        def __init__(self, **options):
+            self.resampler = self.made(**options)
+
+        def resample(self, frame):
+            parts = self.resampler.resample(frame)
+            decoded.extend(part.samples for part in parts)
+            return parts
+
+    path, rate = tmp_path / name, 48000 if codec == "libopus" else 16000
+    encode(path, noisy(80, rate), rate, codec, {"write_xing": "0"} if codec == "libmp3lame" else {})
+    whole, _ = read_audio(path)
+    # Another file ends what is known of the first.
+    soundfile.write(tmp_path / "b.mp3", sine(), 16000)
+    read_audio(tmp_path / "b.mp3")
+    monkeypatch.setattr(av, "AudioResampler", Counting)
+    in_order = [(start, start + 3.3) for start in range(76)]
+    for start, end in in_order:
+        segment = whole[start * rate : round(end * rate)]
+        np.testing.assert_array_equal(read_audio(path, start, end)[0], segment)
+    assert sum(decoded) <= len(whole)
+    # Backwards by little and by much, and on to the end.
+    for start, end in [(50, 51), (2, 4.5), (1, 3), (70, None)]:
+        segment = whole[start * rate : end and round(end * rate)]
+        np.testing.assert_array_equal(read_audio(path, start, end)[0], segment)
+    assert sum(decoded) < 3 * len(whole)
+    # A file of another content in its place is another file.
+    encode(path, noisy(3, rate), rate, codec)
+    assert abs(len(read_audio(path)[0]) / rate - 3) < 0.2
 
 
 @pytest.mark.parametrize(
@@ -204,15 +248,39 @@ def test_what_names_other_files_is_not_followed(tmp_path):
         read_audio(tmp_path / "list.mp4")
 
 
-@pytest.mark.parametrize("error", [ValueError("odd"), RuntimeError("odd"), MemoryError()])
-def test_whatever_a_decoder_raises_is_the_files_fault(tmp_path, monkeypatch, error):
+@pytest.mark.parametrize(
+    ("error", "transient"),
+    [
+        (ValueError("odd"), False),
+        (RuntimeError("odd"), False),
+        (PermissionError(errno.EACCES, "Permission denied"), False),
+        (MemoryError(), True),
+        (OSError(errno.ESTALE, "Stale file handle"), True),
+        (soundfile.LibsndfileError(1), False),
+        (soundfile.LibsndfileError(2), True),
+    ],
+)
+def test_whatever_a_decoder_raises_is_an_audio_error(tmp_path, monkeypatch, error, transient):
     def broken(*args, **kwargs):
         raise error
 
     soundfile.write(tmp_path / "a.wav", sine(), 16000)
     monkeypatch.setattr(soundfile.SoundFile, "read", broken)
-    with pytest.raises(AudioError, match="a.wav: (not readable|too long for the memory)"):
+    with pytest.raises(AudioError, match="a.wav: (not readable|too long for the memory)") as got:
         read_audio(tmp_path / "a.wav")
+    assert isinstance(got.value, TransientError) == transient
+
+
+def test_memory_that_ffmpeg_lacks_is_transient(tmp_path, monkeypatch):
+    """FFmpeg's error of the kind is also one of those that say that a file is damaged."""
+
+    def resample(frame):
+        raise av.MemoryError(errno.ENOMEM, "Cannot allocate memory")
+
+    encode(tmp_path / "a.m4a", sine(), 16000, "aac")
+    monkeypatch.setattr(av, "AudioResampler", lambda **_: SimpleNamespace(resample=resample))
+    with pytest.raises(TransientError, match="a.m4a: "):
+        read_audio(tmp_path / "a.m4a")
 
 
 def test_wav_of_a_pipe_has_no_length_in_its_header(tmp_path):

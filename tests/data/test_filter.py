@@ -1,3 +1,5 @@
+import os
+
 import pytest
 import soundfile
 
@@ -142,3 +144,20 @@ def test_silence_and_noise_are_kept_and_made_up_to_a_ratio(sines, tmp_path):
     assert DataFolder.read(tmp_path / "few").utterances == [f"utt{i}" for i in range(5)]
     with pytest.raises(UserError, match="--non_speech_ratio 2: give 0 to 1"):
         filter_folder(tmp_path / "dump", tmp_path / "out", non_speech_ratio=2)
+
+
+def test_pieces_are_flushed_to_the_disk_together(sines, tmp_path, monkeypatch):
+    format_folder(sines(n=8), tmp_path / "dump", 8000)
+    replace, order, synced = os.replace, [], []
+
+    def note(source, target):
+        order.append(os.path.basename(target))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", note)
+    monkeypatch.setattr(os, "sync", lambda: order.append("sync"))
+    monkeypatch.setattr(os, "fsync", lambda _: synced.append(len(order)))
+    filter_folder(tmp_path / "dump", tmp_path / "out", non_speech_ratio=1)
+    pieces = [place for place, name in enumerate(order) if name.startswith("non_speech")]
+    assert len(pieces) == 8 and not set(pieces) & set(synced)
+    assert pieces[-1] < order.index("sync") < order.index("wav.scp")

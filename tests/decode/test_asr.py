@@ -1,5 +1,6 @@
 """Tests of mambaasr.decode.asr."""
 
+import errno
 import json
 import logging
 
@@ -205,6 +206,17 @@ def test_a_model_that_finds_no_memory_is_loaded_again(model, speech, tmp_path, m
     monkeypatch.setattr(asr, "_load", refuse)
     summary = asr.decode_set(model, speech, list(speech)[:2], tmp_path)
     assert summary["failed"] == 0
+
+
+def test_audio_that_cannot_be_read_for_now_is_tried_again(model, speech, tmp_path, monkeypatch):
+    """The other try is in a process of its own, where nothing is replaced."""
+
+    def stale(*args, **kwargs):
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr(soundfile.SoundFile, "read", stale)
+    summary = asr.decode_set(model, speech, list(speech)[:2], tmp_path)
+    assert (summary["failed"], summary["again"]) == (0, 0)
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,12 @@
 """The data stage of a new recipe: what it reads, how it splits, what it refuses."""
 
 import importlib.util
+import re
 
 import pytest
 from recipes import ROOT
 
+from mambaasr import fingerprint
 from mambaasr.data.folder import DataFolder
 from mambaasr.errors import UserError
 
@@ -83,6 +85,20 @@ def test_what_has_no_transcript_is_counted(data, tmp_path, capsys):
     data.main([f"--corpus={corpus}", f"--data_dir={tmp_path / 'data'}"])
     said = capsys.readouterr().out
     assert "1 recordings have no transcript" in said and "as many speakers" not in said
+
+
+def test_every_kind_of_audio_that_the_guide_names_is_found(data, tmp_path):
+    guide = (ROOT / "docs/your_corpus.md").read_text(encoding="utf-8")
+    (kinds,) = re.findall(r"one utterance a file \(([^)]*?), any rate", guide)
+    kinds = re.split(", | or ", kinds)
+    assert {"WAV", "M4A", "WebM"} <= set(kinds)
+    names = [f"{kind}_1.{kind.lower()}" for kind in [*kinds, "mp4", "aac", "opus"]]
+    names = [name.replace(".ogg", ".OGG") for name in names]
+    for name in names:
+        (tmp_path / name).touch()
+    (tmp_path / "text.txt").write_text("".join(f"{name} x\n" for name in names))
+    assert sorted(utterance.path.name for utterance in data.read(tmp_path)) == sorted(names)
+    assert set(data.AUDIO) <= fingerprint.AUDIO
 
 
 @pytest.mark.parametrize(

@@ -115,6 +115,8 @@ def test_help_lists_every_option_with_its_value(capsys):
         (["--nlsyms_txt", "nowhere"], "--nlsyms_txt nowhere: no such file"),
         (["--text_prefix", "<|en|>"], "its words must be in a file --nlsyms_txt"),
         (["--bpe_char_cover", "all"], "--bpe_char_cover 'all' is not a number"),
+        (["--bpe_char_cover", "1.5"], "--bpe_char_cover 1.5: give 0 to 1"),
+        (["--non_speech_ratio", "2"], "--non_speech_ratio 2: give 0 to 1"),
         (["--bpe_input_sentence_size", "1e6"], "--bpe_input_sentence_size '1e6' is not a whole"),
         (["--asr_args", "--max_epoch '3"], "a quotation mark is not closed"),
         (["--asr_args", "--max_epochs 3"], "did you mean `--max_epoch`"),

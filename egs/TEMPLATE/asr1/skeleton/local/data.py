@@ -21,7 +21,7 @@ from mambaasr.data.folder import DataFolder
 from mambaasr.errors import UserError
 
 SETS = ("train", "dev", "test")
-AUDIO = (".wav", ".flac", ".ogg", ".opus", ".mp3")
+AUDIO = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".mp4", ".aac", ".webm")
 
 
 class Utterance(NamedTuple):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mambaasr.data.audio import finished_samples, resample, write_audio
+from mambaasr.data.audio import finished, resample, write_audio
 from mambaasr.data.folder import DataFolder
 from mambaasr.data.kaldi_file import write_table
 from mambaasr.data.non_speech import make_piece
@@ -183,7 +184,7 @@ def generate(
             missing = [
                 utt
                 for utt in utterances
-                if not finished_samples(_path(audio, utt), _fingerprint(utt, version))
+                if finished(_path(audio, utt), _fingerprint(utt, version)) is None
             ]
             todo += [missing[i : i + CHUNK] for i in range(0, len(missing), CHUNK)]
     make = partial(_make, audio=audio, seed=seed, version=version)
@@ -198,7 +199,8 @@ def generate(
 def _make(utterances, audio, seed, version):
     """Write the audio of a chunk of utterances."""
     for utt, samples in zip(utterances, render(utterances, seed), strict=True):
-        write_audio(_path(audio, utt), samples, RATE, comment=_fingerprint(utt, version))
+        comment = _fingerprint(utt, version)
+        write_audio(_path(audio, utt), samples, RATE, comment=comment, sync=False)
 
 
 def _mix(utt, speech, seed):
@@ -266,10 +268,13 @@ def _write(path, utterances, audio, seed, non_speech):
         name = f"non_speech_{utt.lang}-{utt.split}{number:06d}"
         file = audio / f"{utt.split}_{utt.lang}" / "non_speech" / f"{name}.flac"
         rng = np.random.default_rng(list(hashlib.sha256(f"{seed}:{name}".encode()).digest()))
-        write_audio(file, make_piece(int(rng.integers(RATE, 4 * RATE)), RATE, rng), RATE)
+        piece = make_piece(int(rng.integers(RATE, 4 * RATE)), RATE, rng)
+        write_audio(file, piece, RATE, sync=False)
         folder.wav[name], folder.text[name], folder.utt2lang[name] = file, "", utt.lang
         folder.utt2spk[name] = name.partition("-")[0]
         noises[name] = "non_speech"
+    # Once for all audio, before the tables are written that name it.
+    os.sync()
     folder.write(path)
     write_table(path / "utt2noise", noises)
     return len(folder.wav)
