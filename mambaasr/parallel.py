@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from mambaasr.errors import UserError
+from mambaasr.errors import TransientError, UserError
 
 JOBQUEUES = {
     "slurm": "SLURMCluster",
@@ -34,6 +34,8 @@ CONNECT_SECONDS = 30
 SAY_SECONDS = 30
 # So long no worker may be there: a job may wait for a day in a cluster's queue.
 WAIT_SECONDS = {"scheduler": 600, "jobqueue": 24 * 3600}
+# So long all workers may be busy for others.
+BUSY_SECONDS = 24 * 3600
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 # The same for every kind of cluster: long calls without the interpreter's lock released are normal
 # here, so no warnings and no worker taken for dead; an audio or model job has its own idea of
@@ -80,7 +82,8 @@ def map_items(
     A local worker process lives as long as the call, a cluster's client and its workers as long as
     this process: what is costly to load (a model) belongs into a module-level function with
     ``functools.lru_cache``, so that each worker loads it once. Where nothing is computed because
-    there is no worker, or all are busy for others, this is said every 30 s.
+    there is no worker, or all are busy for others, this is said every 30 s; busy for others they
+    may be for a day, whatever ``wait`` is, unless it is longer.
 
     Args:
         function: a picklable function of one item (module level, or ``functools.partial`` of one).
@@ -97,7 +100,9 @@ def map_items(
 
     Raises:
         ItemError: the function raised; names the item.
-        UserError: raised by the function (as it is), or the cluster yaml is wrong.
+        UserError: raised by the function (as it is), or the cluster yaml is wrong, or nothing was
+            computed for too long.
+        TransientError: the scheduler has gone.
         WorkerDied: a worker died, and ``lost`` is None.
     """
     items = list(items)
@@ -169,7 +174,7 @@ def _run_on(client, function, items, nj, wait, alone):
 
     For ``wait`` seconds there may be nobody who computes them.
     """
-    from distributed import KilledWorker
+    from distributed import CancelledError, KilledWorker
 
     rest = iter(items)
     window = deque()
@@ -190,35 +195,41 @@ def _run_on(client, function, items, nj, wait, alone):
                     f"try fewer jobs than {nj}, or 1 to see what happens"
                 )
                 outcome = None, error, ""
+            except CancelledError as error:
+                raise TransientError(
+                    f"the Dask scheduler {client.scheduler.address} has gone: {error}"
+                ) from error
             submit(1)
             yield outcome
     finally:
         # The client may outlive this call.
-        client.cancel([future for _, future in window])
+        if client.status == "running":
+            client.cancel([future for _, future in window])
 
 
 def _result(client, futures, wait):
     """Return the first future's result; say every now and then why nothing is computed.
 
     Raises:
-        UserError: for ``wait`` seconds no worker was there.
+        UserError: for ``wait`` seconds no worker was there, or for a day each was busy for others.
     """
-    since = None
+    since, before = 0.0, None
     while True:
         try:
             return futures[0].result(timeout=SAY_SECONDS)
         except TimeoutError:  # those of the function come as values
-            reason = _why_idle(client, futures)
+            reason, busy = _why_idle(client, futures)
         if reason is None:
-            since = None
+            before = None
             continue
-        since = since or time.monotonic() - SAY_SECONDS
+        if busy != before:
+            since, before = time.monotonic() - SAY_SECONDS, busy
         waited = time.monotonic() - since
-        if waited >= wait:
-            raise UserError(
-                f"{reason}; waited for {waited:.0f} s, `wait:` in the cluster's yaml is the limit"
-            )
-        say(f"waiting for {waited:.0f} s of at most {wait:.0f}: {reason}")
+        limit = max(wait, BUSY_SECONDS) if busy else wait
+        if waited >= limit:
+            hint = "" if busy else ", `wait:` in the cluster's yaml is the limit"
+            raise UserError(f"{reason}; waited for {waited:.0f} s{hint}")
+        say(f"waiting for {waited:.0f} s of at most {limit:.0f}: {reason}")
 
 
 def say(message: str) -> None:
@@ -229,19 +240,23 @@ def say(message: str) -> None:
 
 
 def _why_idle(client, futures):
-    """Return why none of some futures is computed, or None where one is or has been."""
+    """Return why none of some futures is computed, and whether others are in the workers instead.
+
+    None for the reason where one is or has been computed.
+    """
     scheduler = f"the Dask scheduler {client.scheduler.address}"
     try:
         workers = client.scheduler_info()["workers"]
         running = {key for found in client.call_stack().values() for key in found}
     except OSError as error:
-        return f"{scheduler} does not answer: {error}"
+        return f"{scheduler} does not answer: {error}", False
     if futures[0].done() or running & {each.key for each in futures}:
-        return None
+        return None, False
     if workers:
-        return f"{scheduler}: its {len(workers)} workers are busy for others"
+        return f"{scheduler}: its {len(workers)} workers are busy for others", True
     queued = len(getattr(client.cluster, "workers", ()))
-    return f"{scheduler} has no worker yet" + (f", {queued} jobs are queued" if queued else "")
+    more = f", {queued} jobs are queued" if queued else ""
+    return f"{scheduler} has no worker yet{more}", False
 
 
 @contextmanager

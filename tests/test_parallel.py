@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from mambaasr import parallel
-from mambaasr.errors import UserError
+from mambaasr.errors import TransientError, UserError
 from mambaasr.parallel import ItemError, map_items, worker_index
 
 
@@ -23,6 +23,11 @@ def square(x):
 def square_late(x):
     """The first items are the slowest: their results still come first."""
     time.sleep(0.2 if x < 2 else 0)
+    return x * x
+
+
+def square_soon(x):
+    time.sleep(0.05)
     return x * x
 
 
@@ -210,14 +215,28 @@ def test_a_scheduler_whose_workers_are_busy_for_others(cluster, monkeypatch, cap
     from distributed import Client
 
     monkeypatch.setattr(parallel, "SAY_SECONDS", 0.2)
-    path, running = cluster(1, "wait: 20\n")
+    path, running = cluster(1, "wait: 1\n")  # of a scheduler without workers
     with Client(running.scheduler_address, set_as_default=False) as other:
         held = [other.submit(time.sleep, 1.5, pure=False, priority=9) for _ in range(8)]
         _wait(other.call_stack, 20)
         assert list(map_items(square, [3], cluster=path)) == [9]
+        monkeypatch.setattr(parallel, "BUSY_SECONDS", 1)
+        held += [other.submit(time.sleep, 3, pure=False, priority=9) for _ in range(8)]
+        with pytest.raises(UserError, match="busy for others; waited for [1-9] s$"):
+            list(map_items(square, [3], cluster=path))
         other.cancel(held)
     said = capsys.readouterr().err
     assert "are busy for others" in said
+
+
+def test_a_scheduler_that_goes_is_named(cluster, monkeypatch):
+    monkeypatch.setattr(parallel, "CONNECT_SECONDS", 1)
+    path, running = cluster(1)
+    results = map_items(square_soon, range(200), cluster=path)
+    assert next(results) == 0
+    running.close()
+    with pytest.raises(TransientError, match="the Dask scheduler tcp://.* has gone"):
+        list(results)
 
 
 def test_workers_of_a_queue_have_the_settings_of_local_ones(tmp_path, monkeypatch):

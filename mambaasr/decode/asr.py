@@ -1,6 +1,7 @@
 """Decode a set in chunks, in parallel, resumable."""
 
 import functools
+import gc
 import hashlib
 import json
 import logging
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from mambaasr.espnet_compat import Speech2Text
 
 MAX_CHUNK = 64
+# CUDA's and Triton's words for an error after which every call of the process fails.
+_GPU_LOST = ("cuda error", "error [cuda]")
 
 
 class Model(NamedTuple):
@@ -90,7 +93,8 @@ def decode_set(
     ids and audio files: a rerun decodes only what is missing. An utterance that cannot be decoded
     gets an empty hypothesis, a warning and a line in failed.tsv. Where the reason may be
     transient (out of memory, a worker process that was killed), it is tried once more in this
-    run, with no other at its side, and again in a rerun. What an earlier run wrote beside the
+    run, with no other at its side, and again in a rerun. With a GPU all is decoded in worker
+    processes, and one whose GPU fails is replaced. What an earlier run wrote beside the
     chunks is removed first: it may be another model's, and would look like this one's after a
     kill.
 
@@ -143,17 +147,20 @@ def decode_set(
 
 def _decode(chunks: Sequence[Chunk], nj: int, cluster: str | None) -> None:
     """Decode chunks; then each utterance by itself that something transient has stopped."""
-    for failed in map_items(decode_chunk, chunks, nj, "Decode", cluster, lost=lambda _: []):
+    # With a GPU never in this process: it could not be replaced, and would keep its memory.
+    alone = min(nj, len(chunks)) == 1 and bool(chunks[0].model.ngpu)
+    work: tuple[Any, ...] = (decode_chunk, chunks, nj, "Decode", cluster, alone)
+    for failed in map_items(*work, lost=lambda _: []):
         _report(result for result in failed if not result["again"])
     left = [chunk._replace(utterances=(one,)) for chunk in chunks for one in _missing(chunk)]
     if left:
         logging.warning(
-            f"{len(left)} utterances were stopped, by full memory or a worker process that died: "
-            "each is tried again with no other at its side"
+            f"{len(left)} utterances were stopped, by full memory, a GPU's error or a worker "
+            "process that died: each is tried again with no other at its side"
         )
         _load.cache_clear()  # the model of this process makes room
-        work = (decode_chunk, left, 1, "Decode again", cluster)
-        for failed in map_items(*work, alone=True, lost=_give_up):
+        gc.collect()
+        for failed in map_items(decode_chunk, left, 1, "Decode again", cluster, True, _give_up):
             _report(failed)
 
 
@@ -163,10 +170,17 @@ def _report(failed: Iterable[dict[str, Any]]) -> None:
 
 
 def _give_up(chunk: Chunk) -> list[dict[str, Any]]:
-    """Write down that a worker process died on a chunk's utterances."""
+    """Write down that a worker process died on a chunk's utterances, or ended over its GPU."""
     reason = "the worker process died on it, by itself too: killed, crashed or out of memory"
-    results = [_result(utt, path) for utt, path, _ in chunk.utterances]
-    return _add(chunk, [result | {"reason": reason, "again": True} for result in results])
+    died = {"reason": reason, "again": True}
+    known = _read_chunk(chunk)["results"]
+    return _add(
+        chunk,
+        [
+            known[utt] if utt in known and _lost_gpu(known[utt]) else _result(utt, path) | died
+            for utt, path, _ in chunk.utterances
+        ],
+    )
 
 
 def plan(
@@ -211,20 +225,34 @@ def plan(
 def decode_chunk(chunk: Chunk) -> list[dict[str, Any]]:
     """Decode what is missing of a chunk, in a worker, and write its file.
 
+    A worker whose GPU fails ends there: nothing more could be decoded in this process.
+
     Returns:
         The results of the utterances that failed.
     """
+    failed = _decode_missing(chunk)
+    if chunk.model.ngpu and any(map(_lost_gpu, failed)):
+        os._exit(1)
+    return failed
+
+
+def _decode_missing(chunk: Chunk) -> list[dict[str, Any]]:
     missing = _missing(chunk)
     try:
         speech2text, parameters, device, rate = _load(chunk.model)
     except Exception as error:
         if not may_pass(error):
             raise
-        return _add(chunk, [_stopped(_result(utt, path), error) for utt, path, _ in missing])
+        results = [_stopped(_result(utt, path), error) for utt, path, _ in missing]
+        return _add(chunk, results)
+    results = []
     with warnings.catch_warnings():
         # ESPnet uses deprecated names of torch.
         warnings.filterwarnings("ignore", category=FutureWarning, module="espnet")
-        results = [_decode_utterance(speech2text, rate, *each) for each in missing]
+        for each in missing:
+            results.append(_decode_utterance(speech2text, rate, *each))
+            if _lost_gpu(results[-1]):
+                break
     return _add(chunk, results, device=device, parameters=parameters)
 
 
@@ -243,7 +271,7 @@ def may_pass(error: Exception) -> bool:
         return True
     # torch has no class of its own for the CPU's memory.
     said = str(error).lower()
-    words = "out of memory", "allocate memory", "cuda error"
+    words = "out of memory", "allocate memory", *_GPU_LOST
     return isinstance(error, RuntimeError) and any(each in said for each in words)
 
 
@@ -269,9 +297,9 @@ def _load(model: Model) -> tuple["Speech2Text", int, str, int]:
         model.lm_file,
         **dict(model.options),
     )
-    parameters = sum(each.numel() for each in speech2text.asr_model.parameters())
     name = torch.cuda.get_device_name(device) if model.ngpu else provenance.cpu_model()
-    return speech2text, parameters, name, _sampling_rate(speech2text.asr_train_args)
+    rate = _sampling_rate(speech2text.asr_train_args)
+    return speech2text, speech2text.parameters, name, rate
 
 
 def _decode_utterance(
@@ -351,6 +379,11 @@ def _stopped(result: dict[str, Any], error: Exception) -> dict[str, Any]:
     return result
 
 
+def _lost_gpu(result: Mapping[str, Any]) -> bool:
+    """Whether an utterance ended with an error that leaves its process without a GPU."""
+    return result["again"] and any(each in result["reason"].lower() for each in _GPU_LOST)
+
+
 def _plain(
     text: str | None, token: Sequence[str], token_int: Sequence[int], hypothesis: Any
 ) -> dict[str, Any]:
@@ -419,8 +452,10 @@ def _stamp(path: str | None) -> tuple[int, int]:
 
 def _missing(chunk: Chunk) -> list[tuple[str, str | None, str | None]]:
     """Return a chunk's utterances without a result, or with a failure that may be transient."""
-    done = {utt for utt, one in _read_chunk(chunk)["results"].items() if not one["again"]}
-    return [each for each in chunk.utterances if each[0] not in done]
+    known = _read_chunk(chunk)["results"]
+    missing = [each for each in chunk.utterances if known.get(each[0], {"again": True})["again"]]
+    # First what was not reached for another.
+    return sorted(missing, key=lambda each: each[0] in known)
 
 
 def _read_chunk(chunk: Chunk) -> dict[str, Any]:

@@ -24,6 +24,9 @@ def load_speech2text(
 ) -> "Speech2Text":
     """Return ESPnet's ``Speech2Text`` with every weight checked and loaded.
 
+    Its further attribute ``parameters`` is their number in the ASR model: quantised layers, whose
+    weights are no parameters, count too.
+
     ESPnet itself loads with ``strict=False``: missing weights silently keep their random values.
     So the model is built without its weights here, and filled afterwards.
 
@@ -77,6 +80,7 @@ def load_speech2text(
     lm = None
     if lm_weights is not None:
         lm = _fill_lm(speech2text, lm_weights, lm_file, lm_train_config)
+    speech2text.parameters = sum(each.numel() for each in speech2text.asr_model.parameters())
     for wanted, module in (("quantize_asr_model", speech2text.asr_model), ("quantize_lm", lm)):
         if kinds.get(wanted) and module is not None:
             _quantize(module, **kinds)

@@ -5,6 +5,7 @@ import errno
 import fcntl
 import functools
 import os
+import queue
 import shlex
 import shutil
 import signal
@@ -23,11 +24,13 @@ from mambaasr.errors import UserError
 
 # What a command gets after Ctrl-C and after SIGTERM to write what it holds, before the next signal.
 GRACE_SECONDS = 10
+# So long a terminal is waited for that does not take what is written.
+SCREEN_SECONDS = 5
+_DROPPED = b"\n[some lines were not shown: the terminal was not read; see the log]\n"
 # What flock says on file systems (of networks, mostly) that have none.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
 _PR_SET_PDEATHSIG = 1
 _prctl: Any = getattr(ctypes.CDLL(None), "prctl", None)  # Linux only
-_mute = False
 
 
 def say(message: str) -> None:
@@ -36,27 +39,67 @@ def say(message: str) -> None:
 
 
 def print_line(line: str) -> None:
-    """Print a line; a terminal that was closed stops nothing."""
-    show(f"{line}\n".encode("utf-8", "surrogateescape"))
+    """Print a line; a terminal that is closed or not read stops nothing."""
+    _screen().show(f"{line}\n".encode("utf-8", "surrogateescape"))
+    _screen().settle()
 
 
-def show(content: bytes) -> None:
-    """Write to the terminal, or nowhere once that fails: its reader has gone, its disk is full."""
-    global _mute
-    if _mute or sys.stdout is None:  # started with a closed one
-        return
+class _Screen:
+    """The terminal, written to in a thread: one that nobody reads (Ctrl-S) blocks only that.
+
+    What does not fit into its queue is not shown; of a command's output the log has it.
+    """
+
+    def __init__(self, size: int = 1000) -> None:
+        self.blocks: queue.Queue[bytes | threading.Event] = queue.Queue(size)
+        self.dropped = False
+        self.settled = threading.Event()
+        self.settled.set()
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def show(self, content: bytes) -> None:
+        """Write when the terminal comes to it, or never where it is far behind."""
+        try:
+            self.blocks.put_nowait(_DROPPED + content if self.dropped else content)
+            self.dropped = False
+        except queue.Full:
+            self.dropped = True
+
+    def settle(self) -> None:
+        """Wait a little until all is written; not again while that is still to come."""
+        if self.settled.is_set():
+            settled = threading.Event()
+            with suppress(queue.Full):
+                self.blocks.put_nowait(settled)
+                self.settled = settled
+                settled.wait(SCREEN_SECONDS)
+
+    def _run(self) -> None:
+        broken = False
+        while True:
+            block = self.blocks.get()
+            if isinstance(block, threading.Event):
+                block.set()
+            elif not broken:
+                try:
+                    _write(block)
+                except OSError:  # its reader has gone, or its disk is full
+                    broken = True
+
+
+_screen = functools.cache(_Screen)
+
+
+def _write(content: bytes) -> None:
     try:
-        sys.stdout.flush()
-        stream = getattr(sys.stdout, "buffer", None)
-        if stream is None:  # a test's
+        number = sys.stdout.fileno()
+    except (AttributeError, ValueError):  # started with a closed one, or a test's
+        if sys.stdout is not None:
             sys.stdout.write(content.decode("utf-8", "replace"))
-        else:
-            stream.write(content)
-        sys.stdout.flush()
-    except OSError:  # also a full disk behind it: a training must not stop for its screen
-        _mute = True
-        # The interpreter's own flush at exit must not complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return
+    # Past its buffer, whose lock a blocked thread would hold at the interpreter's end.
+    while content:
+        content = content[os.write(number, content) :]
 
 
 @contextmanager
@@ -162,7 +205,7 @@ def exit_status(returncode: int) -> int:
 
 
 def execute(command: list[str], name: str, lock: BinaryIO, log: IO[bytes]) -> int:
-    """Run a command, its output to the terminal and to the log; return its exit status.
+    """Run a command, its output to the log and to the terminal; return its exit status.
 
     It gets SIGTERM when this process ends, however that is, so that a recipe that was killed
     leaves no training behind; so do the processes that it has started, unless SIGKILL ended this
@@ -231,7 +274,7 @@ def _end(process: subprocess.Popen) -> None:
 
 
 class _Copier(threading.Thread):
-    """Copies a command's output to the terminal as it comes, and line by line to the log.
+    """Copies a command's output line by line to the log, and as it comes to the terminal.
 
     Of a progress bar, which overwrites its line, the log keeps what was seen last.
     """
@@ -247,9 +290,9 @@ class _Copier(threading.Thread):
     def run(self) -> None:
         rest = b""
         while block := self.source.read1(2**16):
-            show(block)
             *lines, rest = (rest + block).split(b"\n")
             self._keep(lines)
+            _screen().show(block)
         self._keep([rest] if rest else [])
 
     def _keep(self, lines: list[bytes]) -> None:
@@ -267,5 +310,6 @@ class _Copier(threading.Thread):
         # What the command has left running may hold the pipe open, and is read, not logged.
         self.join(timeout=5)
         self.writes = False
+        _screen().settle()
         if self.error:
             raise self.error

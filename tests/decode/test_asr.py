@@ -3,6 +3,7 @@
 import errno
 import json
 import logging
+import os
 
 import numpy
 import pytest
@@ -191,6 +192,22 @@ def test_a_killed_worker_costs_its_own_utterance_only(model, speech, tmp_path, w
     assert [len(line.split()) > 1 for line in lines] == [utt != utts[0] for utt in utts]
 
 
+def test_an_error_of_cuda_costs_its_own_utterance_only(model, speech, tmp_path, weak):
+    """Its process decodes nothing more, and is never the command's own."""
+    utts = list(speech)[:5]
+    tried = weak(**{utts[1]: "cuda"})
+    gpu = model._replace(ngpu=1)
+    summary = asr.decode_set(gpu, speech, utts, tmp_path / "out", chunk_size=3)
+    assert (summary["failed"], summary["again"]) == (1, 1)
+    (row,) = (tmp_path / "out" / "failed.tsv").read_text().splitlines()[1:]
+    assert row.split("\t")[0] == utts[1] and "CUDA error: device-side assert" in row
+    lines = read(tmp_path / "out")["text"].splitlines()
+    assert [len(line.split()) > 1 for line in lines] == [utt != utts[1] for utt in utts]
+    pids = tried.tries()
+    assert [len(pids[utt]) for utt in utts] == [1, 2, 1, 1, 1]
+    assert str(os.getpid()) not in sum(pids.values(), [])
+
+
 def test_a_set_that_fails_for_now_is_no_mistake(model, speech, tmp_path, weak):
     keys = list(speech)[:2]
     weak(**dict.fromkeys(keys, "memory"))
@@ -226,6 +243,7 @@ def test_audio_that_cannot_be_read_for_now_is_tried_again(model, speech, tmp_pat
         (OSError(5, "Input/output error"), True),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), True),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), True),
+        (RuntimeError("Triton Error [CUDA]: an illegal memory access was encountered"), True),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
         (ValueError("out of memory"), False),
     ],

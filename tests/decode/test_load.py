@@ -5,6 +5,7 @@ import pickle
 import pytest
 import torch
 import yaml
+from tiny_asr import OURS, make_experiment
 
 from mambaasr.decode.load import load_speech2text, read_weights
 from mambaasr.errors import UserError
@@ -26,6 +27,15 @@ def test_every_weight_is_the_checkpoints(experiment, weights):
     loaded = model.state_dict()
     assert loaded.keys() == weights.keys()
     assert all(torch.equal(loaded[key], weights[key]) for key in weights)
+
+
+@pytest.mark.filterwarnings("ignore:torch.ao.quantization")
+def test_quantised_layers_count_as_parameters(tmp_path):
+    """The report of a decoding names the size of the model that was trained."""
+    files = make_experiment(tmp_path, **OURS)
+    small = load_speech2text(*files, quantize_asr_model=True)
+    assert small.parameters == load_speech2text(*files).parameters
+    assert small.parameters > sum(each.numel() for each in small.asr_model.parameters())
 
 
 def test_unexpected_and_misshapen_weights_are_listed(experiment, weights, tmp_path):

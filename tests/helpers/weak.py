@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mambaasr.decode import asr
 
-DECODE_CHUNK, DECODE_UTTERANCE = asr.decode_chunk, asr._decode_utterance
+DECODE_CHUNK, DECODE_UTTERANCE, LOAD = asr.decode_chunk, asr._decode_utterance, asr._load
 
 
 class Weakness:
@@ -16,7 +16,8 @@ class Weakness:
     Args:
         folder: where every try is noted.
         ends: utterance -> "memory" (a MemoryError), "memory once" (so the first try ends), or
-            "kill": whoever takes a chunk with it gets a SIGKILL, before a model is loaded.
+            "kill": whoever takes a chunk with it gets a SIGKILL, before a model is loaded, or
+            "cuda": it and all that its process decodes later ends with an error of CUDA's.
     """
 
     def __init__(self, folder, **ends):
@@ -30,7 +31,7 @@ class Weakness:
 
 
 def decode_weakly(chunk):
-    """``asr.decode_chunk``, with the ends of :class:`Weakness`."""
+    """``asr.decode_chunk``, with the ends of :class:`Weakness` and without a GPU."""
     folder, ends = json.loads(os.environ["WEAK"])
     if "kill" in (ends.get(utt) for utt, *_ in chunk.utterances):
         os.kill(os.getpid(), signal.SIGKILL)
@@ -42,13 +43,21 @@ def decode_weakly(chunk):
             stream.write(f"{os.getpid()}\n")
         if end == "memory" or (end == "memory once" and first):
             speech2text = _fail
+        if end == "cuda":
+            _lost_gpu.append(utt)
+        if _lost_gpu:
+            speech2text = _fail_on_gpu
         return DECODE_UTTERANCE(speech2text, rate, utt, *more)
 
     asr._decode_utterance = stumble
+    asr._load = lambda model: LOAD(model._replace(ngpu=0))
     try:
         return DECODE_CHUNK(chunk)
     finally:
-        asr._decode_utterance = DECODE_UTTERANCE
+        asr._decode_utterance, asr._load = DECODE_UTTERANCE, LOAD
+
+
+_lost_gpu: list[str] = []  # on what, in this process
 
 
 def _fail(samples):
@@ -59,4 +68,8 @@ class _Model:
     encode = None
 
 
-_fail.asr_model = _Model()
+def _fail_on_gpu(samples):
+    raise RuntimeError("CUDA error: device-side assert triggered")
+
+
+_fail.asr_model = _fail_on_gpu.asr_model = _Model()

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import pytest
 
 from mambaasr.errors import UserError
 from mambaasr.fingerprint import fingerprint
+from mambaasr.recipe import process
 from mambaasr.recipe import task as module
 from mambaasr.recipe.process import exits_on_sigterm
 from mambaasr.recipe.task import Task, changes, options, run, without_launcher, would_run
@@ -649,6 +651,45 @@ def test_a_closed_terminal_stops_nothing(tmp_path):
     driver.stderr.close()
     assert (tmp_path / "log/0_x.log").read_text().splitlines()[-1] == "line 20000"
     assert (tmp_path / ".stages/0_x.json").exists()
+
+
+def test_a_terminal_that_nobody_reads_stops_nothing(tmp_path):
+    """As after Ctrl-S, or over a connection that is dead: the log comes first."""
+    command = ["bash", "-c", "for i in $(seq 40000); do echo line $i; done; touch done"]
+    screen, end = os.pipe()
+    driver = subprocess.Popen(
+        [*DRIVER, str(tmp_path), "done", *command], cwd=tmp_path, stdout=end, stderr=subprocess.PIPE
+    )
+    os.close(end)
+    try:
+        assert (driver.communicate(timeout=120)[1], driver.returncode) == (b"", 0)
+    finally:
+        driver.kill()
+        os.close(screen)
+    _, *lines = (tmp_path / "log/0_x.log").read_text().splitlines()
+    assert lines == [f"line {i}" for i in range(1, 40001)]
+    assert (tmp_path / ".stages/0_x.json").exists()
+
+
+def test_a_terminal_that_is_read_again_says_what_it_missed(monkeypatch, capfd):
+    read_again, write = threading.Event(), process._write
+    monkeypatch.setattr(process, "SCREEN_SECONDS", 0.1)
+    monkeypatch.setattr(process, "_write", lambda block: read_again.wait() and write(block))
+    screen = process._Screen(size=4)
+    for number in range(9):
+        screen.show(b"%d\n" % number)
+        while number == 0 and screen.blocks.qsize():
+            time.sleep(0.01)
+    screen.settle()
+    read_again.set()
+    while screen.blocks.qsize():
+        time.sleep(0.01)
+    screen.show(b"end\n")
+    monkeypatch.undo()
+    screen.settle()
+    *shown, _, note, end = capfd.readouterr().out.splitlines()
+    assert shown == list("01234"), "one in the thread's hand, four in the queue"
+    assert "not shown" in note and end == "end"
 
 
 def test_what_is_needed_and_what_is_generated(copy, capsys):
