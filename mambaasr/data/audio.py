@@ -252,7 +252,8 @@ def _open(path: str | Path) -> Iterator["_Libsndfile | ffmpeg.Stream"]:
 
     with ExitStack() as stack:
         try:
-            stream = stack.enter_context(soundfile.SoundFile(path))
+            # libsndfile complains on the screen of MP3 that it is not to read anyway.
+            stream = None if _is_mp3(path) else stack.enter_context(soundfile.SoundFile(path))
         except TypeError as error:
             # soundfile asks for the rate of what it takes, by its name, for headerless samples.
             raise AudioError(
@@ -277,6 +278,12 @@ def _open(path: str | Path) -> Iterator["_Libsndfile | ffmpeg.Stream"]:
             system = getattr(error, "code", None) == _SYSTEM_ERROR
             kind = TransientAudioError if system else AudioError
             raise kind(f"{path}: not readable, or truncated: {reason}") from error
+
+
+def _is_mp3(path: str | Path) -> bool:
+    with open(path, "rb") as file:
+        head = file.read(3)
+    return head == b"ID3" or (head[:1] == b"\xff" and head[1:2] >= b"\xe2")
 
 
 def _by_ffmpeg(path: str | Path) -> Iterator[ffmpeg.Stream]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import av
     import numpy as np
 
 # Nothing that names further files or addresses, such as a playlist, is opened.
@@ -127,6 +128,22 @@ class Stream:
                 self._begin += len(self._kept.popleft())
             yield block
 
+    def _frames(self) -> Iterator["av.AudioFrame"]:
+        """Yield the decoded frames; less than a frame at the end of a cut file is passed over."""
+        import av
+
+        cut = self.frames is None and self._container.format.name in ("mp3", "aac")
+        error: av.FFmpegError | None = None
+        for packet in self._container.demux(self._stream):
+            if error is not None and packet.size:
+                raise error
+            try:
+                yield from packet.decode()
+            except av.InvalidDataError as found:
+                if not cut:
+                    raise
+                error = found
+
     def _decode(self) -> Iterator["np.ndarray"]:
         """Yield all blocks, and set ``frames`` at the end."""
         import av
@@ -138,7 +155,7 @@ class Stream:
             self._stream.codec_context.options = {"err_detect": "crccheck+explode"}
             begin, slack = 0, 0.5 / self.rate
         try:
-            for frame in self._container.decode(self._stream):
+            for frame in self._frames():
                 if frame.pts is not None:
                     time = frame.pts * frame.time_base
                     begin = time if begin is None else begin

@@ -136,6 +136,9 @@ def test_mp3_of_variable_bit_rate_that_does_not_say_its_length(tmp_path):
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2 + 7])
     assert len(read_audio(path)[0]) > len(samples) / 3
+    for rest in (b"\xff", b"\xff\xf3", whole[:3], bytes(20)):
+        path.write_bytes(whole + rest)
+        np.testing.assert_array_equal(read_audio(path)[0], samples)
     path.write_bytes(whole[: len(whole) // 2] + bytes(1500) + whole[len(whole) // 2 + 1500 :])
     with pytest.raises(AudioError, match="Invalid data found when processing input after"):
         read_audio(path)
