@@ -61,7 +61,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     trains = o.ngpu != "0" and _any_would_run(TRAININGS, o, names, recipe, chosen)
     on_gpu = o.gpu_inference and _any_would_run({12}, o, names, recipe, chosen)
     checks.check_devices(o, trains, on_gpu)
-    return _run(o, names, recipe, chosen)
+    try:
+        return _run(o, names, recipe, chosen)
+    except KeyboardInterrupt:
+        print_line("stopped; the same command skips what is done and resumes what was begun")
+        raise
 
 
 def _seen_from_here(folder: str) -> Path:
