@@ -64,14 +64,16 @@ def test_texts_of_ones_own(prepared):
     more.write_bytes(b"x1 ONE TWO\n\nx2\nx1 AGAIN\nx3 \xff\nx4 THREE\r\n")
     own = f"dump/raw/train/text {shlex.quote(str(more))}"
     options = [*NEEDED, *LM, "--stage", "6", "--stop_stage", "6", "--lm_train_text", own]
-    (prepared / "exp/lm_stats_char").mkdir(parents=True)
-    (prepared / "exp/lm_stats_char/log").touch()  # the statistics themselves are another test's
+    options += ["--lm_stats_dir", "exp/own"]
+    (prepared / "exp/own").mkdir(parents=True)
+    (prepared / "exp/own/log").touch()  # the statistics themselves are another test's
     done = call(prepared, *options)
     assert "log/6_statistics_of_the_texts.log: cannot be written" in done.stderr
-    assert "dump/raw/lm_train.txt: 14 texts; 3 lines left out" in done.stdout
-    lines = (prepared / "dump/raw/lm_train.txt").read_text().splitlines()
+    (joined,) = (prepared / "dump/raw").glob("lm_train_*.txt")
+    assert f"dump/raw/{joined.name}: 14 texts; 3 lines left out" in done.stdout
+    lines = joined.read_text().splitlines()
     assert lines[-2:] == ["x1 ONE TWO", "x4 THREE"] and len(lines) == 14
-    report = (prepared / "dump/raw/lm_train.txt.report/report.tsv").read_text()
+    report = (prepared / f"{joined}.report/report.tsv").read_text()
     for line, reason in ((3, "there is no text"), (4, "the id occurred"), (5, "not UTF-8")):
         assert f"{more}:{line}\t" in report and reason in report
 
