@@ -20,7 +20,7 @@ max_epoch: 1
 # Whatever may be chosen is imported; of what was not chosen nothing runs.
 OTHERS = "--encoder mamba --encoder speech_mamba --encoder mamba_ebranchformer --postencoder uma"
 OTHERS += " --decoder speech_mamba --decoder cross_mamba --decoder madeon --model asr"
-OTHERS += " --model multilingual --lm mamba --scheduler warmup_linear"
+OTHERS += " --model multilingual --lm mamba --scheduler warmup_linear --specaug mean_specaug"
 
 
 @pytest.mark.slow
