@@ -17,7 +17,14 @@ def show_warnings() -> None:
 def run_main(
     main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None
 ) -> NoReturn:
-    """Run a command's ``main(argv)`` and exit; a :class:`UserError` becomes one line."""
+    """Run a command's ``main(argv)`` and exit; a :class:`UserError` becomes one line.
+
+    Threads of OpenMP sleep while they wait, in this process and in those that it starts, unless the
+    environment says otherwise: beside other work, threads that spin take the core that they wait
+    for.
+    """
+    if "GOMP_SPINCOUNT" not in os.environ:
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported
     try:
         try:
             code = main(argv)

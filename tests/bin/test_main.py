@@ -56,3 +56,15 @@ def test_a_reader_who_leaves_is_no_error(tmp_path, arguments):
     done = subprocess.run(line, cwd=tmp_path, stdout=writer, stderr=subprocess.PIPE, text=True)
     os.close(writer)
     assert done.returncode in (0, 141) and done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("given", "policy"),
+    [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "active"}, "active"), ({"GOMP_SPINCOUNT": "9"}, None)],
+)
+def test_threads_that_wait_sleep_unless_told_otherwise(given, policy):
+    code = "import os; from mambaasr.command import run_main; "
+    code += "run_main(lambda _: print(os.environ.get('OMP_WAIT_POLICY')))"
+    variables = {name: os.environ[name] for name in os.environ if "OMP_" not in name} | given
+    done = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True)
+    assert done.stdout.decode().split() == [str(policy)]
