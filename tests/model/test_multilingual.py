@@ -7,6 +7,7 @@ import torch
 from tiny_asr import OURS, make_experiment
 
 from mambaasr.decode.load import load_speech2text, read_weights
+from mambaasr.layers import cpu
 from mambaasr.model.multilingual import MultilingualModel
 from mambaasr.registry import CLASSES
 
@@ -91,12 +92,15 @@ def test_an_utterances_own_vector_is_added_to_its_frames(tmp_path, encoder):
     assert differs == [False, True, True]
 
 
+@pytest.mark.parametrize(("dtype", "atol"), [(torch.float32, 1e-4), (torch.float64, 1e-9)])
 @pytest.mark.parametrize("encoder", sorted(CLASSES["encoder"]))
-def test_told_in_a_batch_or_alone_it_is_the_same(tmp_path, encoder):
+def test_told_in_a_batch_or_alone_it_is_the_same(tmp_path, encoder, dtype, atol, monkeypatch):
+    """By one kind of product: in fp32 this untrained model makes 2e-4 of the rounding of two."""
+    monkeypatch.setattr(cpu, "_enabled", False)
     model = load(tmp_path, CASES["language"], encoder=encoder, encoder_conf=SMALL).asr_model.eval()
-    model.double()  # rounding grows in a model that was not trained
+    model.to(dtype)
     data = batch(lang=None)
-    speech = data["speech"].double()
+    speech = data["speech"].to(dtype)
     codes = ["es", "de", "en"]
     with torch.no_grad():
         model.language_embedding.weight.normal_(0, 3)
@@ -106,7 +110,7 @@ def test_told_in_a_batch_or_alone_it_is_the_same(tmp_path, encoder):
             model.set_languages([code])
             alone, _ = model.encode(speech[row : row + 1, :length], length[None])
             assert alone.size(1) == lengths[row]
-            torch.testing.assert_close(alone[0], together[row, : lengths[row]], atol=1e-9, rtol=0)
+            torch.testing.assert_close(alone[0], together[row, : lengths[row]], atol=atol, rtol=0)
 
 
 @pytest.mark.parametrize("lookahead", [0, 5])
