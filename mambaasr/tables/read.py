@@ -86,6 +86,11 @@ def run_options(recipe: Path) -> dict[str, str]:
 
 
 @functools.cache  # one process may read many tables of a recipe
+def _trains(row: Mapping[str, Any]) -> bool:
+    """Whether a row is trained here; one that only quotes a paper has neither of these."""
+    return "options" in row or "seeds" in row
+
+
 def _print_options(script: Path) -> subprocess.CompletedProcess[str]:
     command = [str(script), "--print_options", "true"]
     return subprocess.run(command, capture_output=True, text=True, check=False)
@@ -204,7 +209,7 @@ class _Reader:
     def read_columns(self, decodings: Iterable[str]) -> dict[str, Column]:
         sets = (self.defaults | self.base | self.given)["test_sets"].split()
         # A table of published figures alone may name sets that the recipe has not.
-        runs = any("options" in conf for conf in self.content["rows"])
+        runs = any(map(_trains, self.content["rows"]))
         found: dict[str, Column] = {}
         for text in self.content["columns"]:
             at, column = ("columns",), f"column `{text}`"
@@ -255,7 +260,7 @@ class _Reader:
             self.run(combine(options, how, self.given), seed, decoding)
             for seed in seeds
             for decoding, how in self.decodings.items()
-            if "options" in conf
+            if _trains(conf)
         ]
         published = self.published((*at, "published"), conf)
         label, note = str(conf.get("label") or key), str(conf.get("note") or "")

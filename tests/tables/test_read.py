@@ -29,6 +29,12 @@ def test_a_row_is_a_run_for_each_seed_and_decoding(recipe):
     assert str(first.exp) == "exp/asr_train_asr_enc_conformer_max_epoch3_seed1"
 
 
+def test_a_row_with_seeds_alone_is_trained_by_the_table_s_options(recipe, edit):
+    edit("options: {encoder: mamba}", "seeds: [3]")
+    (found, _) = runs(read_table("tables/x.yaml"), "mamba")
+    assert found.options["asr_args"] == "--max_epoch 3 --seed 3"
+
+
 def test_a_block_may_be_named_without_its_folder(recipe):
     (run, _) = runs(read_table("tables/x.yaml"), "mamba")
     assert run.options["encoder"] == "conf/encoder/mamba.yaml"
