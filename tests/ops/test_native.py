@@ -1,7 +1,8 @@
 """What is the compiled CPU kernels' own: borders of blocks and chunks, layouts, instruction sets,
 threads, memory, the build and what goes wrong with it.
 
-Against the equations, test_selective_scan.py and test_causal_conv1d.py run every backend.
+Against the equations, test_selective_scan.py, test_causal_conv1d.py and test_ctc_prefix.py run
+every backend.
 """
 
 import os
@@ -380,9 +381,9 @@ def test_every_instruction_set(isa):
     if "cannot run" in said.stderr:
         pytest.skip(said.stderr.splitlines()[-1])
     assert said.stdout.strip() == isa
-    names = ("native", "selective_scan", "causal_conv1d")
+    names = ("native", "selective_scan", "causal_conv1d", "ctc_prefix")
     files = [str(Path(__file__).with_name(f"test_{name}.py")) for name in names]
-    selected = "(cpu or product or scan or conv or exp_is or uninit or bf16 or threads)"
+    selected = "(cpu or product or scan or conv or ctc or exp_is or uninit or bf16 or threads)"
     selected += " and not (naive or absent)"
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *files]
     result = subprocess.run([*command, "-k", selected], env=env, capture_output=True, text=True)

@@ -48,3 +48,20 @@ struct SumArgs {  // out[o, i] = sum over r of in[o, r, i], in this order
 struct ProductArgs {  // out[i, j] = bias[j] + sum over k of x[i, k] weight[j, k]; float, stride of k 1
   int64_t size, threads, rows, outs, in, block, x, sx, weight, bias, out;
 };
+
+struct CtcScoresArgs {  // ctc_scores and, with neither candidates nor count, ctc_end
+  int64_t size, threads, batch, hypotheses, tokens, time, blank;
+  int64_t lengths;               // int64 (batch)
+  int64_t log_probs, base;       // float (batch, token, time), double (batch, time); all contiguous
+  int64_t forward, shift, last;  // float (batch, hypothesis, 2, time), double and int64 (batch, hypothesis)
+  int64_t candidates;            // int64 (batch, hypothesis, count), or 0 for all tokens
+  int64_t count, slices;         // tasks that share the tokens of an utterance, if all are candidates
+  int64_t out;                   // double (batch, hypothesis, count), or (batch, hypothesis)
+};
+
+struct CtcAdvanceArgs {
+  int64_t size, threads, batch, hypotheses, rows, tokens, time, blank;
+  int64_t lengths, log_probs, forward, shift, last;  // as above
+  int64_t parents, labels;                           // int64 (batch, row)
+  int64_t out, out_shift;                            // forward and shift of (batch, row)
+};

@@ -73,4 +73,7 @@ ENTRY(conv_forward, ConvArgs)
 ENTRY(conv_backward, ConvArgs)
 ENTRY(sum, SumArgs)
 ENTRY(product, ProductArgs)
+ENTRY(ctc_scores, CtcScoresArgs)
+ENTRY(ctc_end, CtcScoresArgs)
+ENTRY(ctc_advance, CtcAdvanceArgs)
 }

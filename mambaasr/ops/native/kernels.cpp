@@ -2,6 +2,7 @@
 #include "kernels.h"
 
 #include "conv.h"
+#include "ctc.h"
 #include "product.h"
 #include "scan.h"
 
@@ -57,10 +58,18 @@ int sum(const SumArgs& a) { return run(a, a.outer, 1, sum_task); }
 int product(const ProductArgs& a) {
   return run(a, (a.outs + a.block - 1) / a.block, 1, product_task);
 }
+int ctc_scores(const CtcScoresArgs& a) {
+  return run(a, CtcScoresTask::count(a), CtcScoresTask::space(a), ctc_scores_task);
+}
+int ctc_end(const CtcScoresArgs& a) { return run(a, a.batch * a.hypotheses, 1, ctc_end_task); }
+int ctc_advance(const CtcAdvanceArgs& a) {
+  return run(a, (a.batch * a.rows + 2 * WIDTH - 1) / (2 * WIDTH), 1, ctc_advance_task);
+}
 
 }  // namespace
 
 #define NAME_(isa) kernels_##isa
 #define NAME(isa) NAME_(isa)
 extern const Kernels NAME(ISA) = {scan_forward,  scan_backward, conv_forward,
-                                  conv_backward, sum,           product};
+                                  conv_backward, sum,           product,
+                                  ctc_scores,    ctc_end,       ctc_advance};

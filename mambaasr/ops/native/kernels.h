@@ -11,6 +11,9 @@ struct Kernels {
   int (*conv_backward)(const ConvArgs&);
   int (*sum)(const SumArgs&);
   int (*product)(const ProductArgs&);
+  int (*ctc_scores)(const CtcScoresArgs&);
+  int (*ctc_end)(const CtcScoresArgs&);
+  int (*ctc_advance)(const CtcAdvanceArgs&);
 };
 
 extern const Kernels kernels_scalar, kernels_avx2, kernels_avx512;

@@ -87,14 +87,20 @@ inline vf expv(vf x) { return exp2v(x * kLog2e); }
 
 inline vf sigmoid(vf x) { return 1.0f / (1.0f + expv(-x)); }
 
-// log(1 + exp(x)); log1p(y) = 2 artanh(s) with s = y / (2 + y), relative error 5e-9 before rounding.
-inline vf softplus(vf x) {
-  vf y = expv(x > 0.0f ? -x : x);
+// log(1 + exp(x)) for x <= 0; log1p(y) = 2 artanh(s) with s = y / (2 + y), relative error 5e-9 before
+// rounding.
+inline vf log1p_exp(vf x) {
+  vf y = expv(x);
   vf s = y / (y + 2.0f), w = s * s;
   vf p = 0.28011993385367384f * w + 0.28001804073364617f;
   p = p * w + 0.4002152730311913f;
   p = p * w + 0.6666641628474442f;
-  return (x > 0.0f ? x : vf{}) + (2.0f * s + s * w * p);
+  return 2.0f * s + s * w * p;
+}
+
+// log(1 + exp(x)).
+inline vf softplus(vf x) {
+  return (x > 0.0f ? x : vf{}) + log1p_exp(x > 0.0f ? -x : x);
 }
 
 // Halves of a and b interleaved: a0 b0 a1 b1 ... of their lower or upper halves.

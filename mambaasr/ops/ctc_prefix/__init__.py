@@ -1,0 +1,132 @@
+"""CTC prefix scores (Watanabe et al., 2017, "Hybrid CTC/attention architecture", algorithm 2).
+
+The score of a candidate needs only the forward variables of the prefix that it follows. So a step
+of a search is :func:`scores`, for all candidates, and :func:`advance`, for those that were chosen.
+Shapes: u utterances, k hypotheses, s candidates, v tokens.
+"""
+
+import torch
+from torch import Tensor
+
+from mambaasr.ops.ctc_prefix import cpu, naive
+from mambaasr.ops.ctc_prefix.state import LOG_ZERO, TILE, Frames, Prefixes, prepare, start
+from mambaasr.ops.dispatch import check_shape, choose
+
+__all__ = ["LOG_ZERO", "Frames", "Prefixes", "advance", "end", "prepare", "scores", "start"]
+
+IMPLEMENTATIONS = {"cpu": cpu, "naive": naive}
+
+
+def _fit(op, frames, prefixes):
+    """Return prefixes with the time of the frames, after checking that they belong together."""
+    batch, _, time = frames.log_probs.shape
+    if time % TILE:
+        raise ValueError(f"{op}: frames are not made by prepare(): their time is {time}")
+    forward, last = prefixes.forward, prefixes.last
+    if last.dim() != 2 or len(last) != batch:
+        raise ValueError(
+            f"{op}: prefixes of {len(last)} utterances, frames of {batch}; select both alike"
+        )
+    check_shape(op, "prefixes.forward", forward, (*last.shape, 2, None))
+    check_shape(op, "prefixes.shift", prefixes.shift, last.shape)
+    if forward.shape[3] < time:
+        raise ValueError(f"{op}: prefixes reach over {forward.shape[3]} frames of {time}")
+    if forward.dtype != frames.log_probs.dtype or forward.device != frames.log_probs.device:
+        raise ValueError(f"{op}: prefixes and frames differ in dtype or device")
+    return Prefixes(forward[..., :time], prefixes.shift, last)
+
+
+def _check_index(op, name, index, shape, low, high, device):
+    """Return ``index`` as contiguous int64; it must lie within low..high - 1."""
+    check_shape(op, name, index, shape)
+    if index.dtype not in (torch.int64, torch.int32):
+        raise ValueError(f"{op}: {name} has dtype {index.dtype}, expected int64")
+    if index.device != device:
+        raise ValueError(f"{op}: {name} is on {index.device}, expected {device}")
+    # Reading values back would stall a GPU.
+    if device.type == "cpu" and index.numel():
+        least, most = (int(x) for x in index.aminmax())
+        if least < low or most >= high:
+            raise ValueError(
+                f"{op}: {name} reaches from {least} to {most}, expected {low} to {high - 1}"
+            )
+    return index.to(torch.int64).contiguous()
+
+
+@torch.no_grad()
+def scores(
+    frames: Frames,
+    prefixes: Prefixes,
+    candidates: Tensor | None = None,
+    *,
+    backend: str | None = None,
+) -> Tensor:
+    """Score each prefix with one token more: log p(the text begins with it | speech).
+
+    Args:
+        frames: of u utterances.
+        prefixes: k of each.
+        candidates: (u, k, s) int64 tokens; None: all v.
+        backend: see :func:`mambaasr.ops.dispatch.choose`.
+
+    Returns:
+        (u, k, s) float64, log psi of algorithm 2, of the whole prefix, not of the token alone.
+        LOG_ZERO for the blank, and where no path is left.
+
+    Raises:
+        ValueError: an argument's shape or value does not fit; the message names it.
+        RuntimeError: the named backend cannot run here.
+    """
+    op = "ctc_prefix.scores"
+    prefixes = _fit(op, frames, prefixes)
+    x = frames.log_probs
+    if candidates is not None:
+        shape = (*prefixes.last.shape, None)
+        candidates = _check_index(op, "candidates", candidates, shape, 0, x.shape[1], x.device)
+    implementation = choose(op, x, IMPLEMENTATIONS, backend)
+    return implementation.scores(frames, prefixes, candidates)
+
+
+@torch.no_grad()
+def end(frames: Frames, prefixes: Prefixes, *, backend: str | None = None) -> Tensor:
+    """Return log p(the text is just the prefix | speech): (u, k) float64.
+
+    Raises:
+        ValueError, RuntimeError: as :func:`scores`.
+    """
+    op = "ctc_prefix.end"
+    prefixes = _fit(op, frames, prefixes)
+    return choose(op, frames.log_probs, IMPLEMENTATIONS, backend).end(frames, prefixes)
+
+
+@torch.no_grad()
+def advance(
+    frames: Frames,
+    prefixes: Prefixes,
+    parents: Tensor,
+    tokens: Tensor,
+    *,
+    backend: str | None = None,
+) -> Prefixes:
+    """Append a token to prefixes.
+
+    Args:
+        frames: of u utterances.
+        prefixes: k of each.
+        parents: (u, k') int64, which of the k each new prefix continues.
+        tokens: (u, k') int64; -1 and the blank make a dead prefix.
+        backend: see :func:`mambaasr.ops.dispatch.choose`.
+
+    Returns:
+        k' prefixes of each utterance.
+
+    Raises:
+        ValueError, RuntimeError: as :func:`scores`.
+    """
+    op = "ctc_prefix.advance"
+    prefixes = _fit(op, frames, prefixes)
+    x, (batch, hypotheses) = frames.log_probs, prefixes.last.shape
+    parents = _check_index(op, "parents", parents, (batch, None), 0, hypotheses, x.device)
+    tokens = _check_index(op, "tokens", tokens, parents.shape, -1, x.shape[1], x.device)
+    implementation = choose(op, x, IMPLEMENTATIONS, backend)
+    return implementation.advance(frames, prefixes, parents, tokens)
