@@ -16,7 +16,7 @@ LEVELS = (
     ("errors", "checks"),
     ("command", "files", "fingerprint", "ops"),
     ("beside", "parallel", "layers"),
-    ("espnet_compat", "configurable"),
+    ("espnet_compat", "configurable", "search"),
     ("registry", "frontend", "encoder", "postencoder", "decoder", "lm", "model", "optim"),
     ("",),
     ("provenance",),
@@ -33,9 +33,11 @@ LEVELS = (
 ALONE = {
     "ops": {"torch", "triton", "mamba_ssm", "causal_conv1d"},
     "layers": {"torch"},
+    "search": {"torch"},
 }
 OWN = {"ops": {"checks", "errors", "files", "parallel"}}
 OWN["layers"] = OWN["ops"] | {"ops", "layers"}
+OWN["search"] = OWN["layers"]
 
 
 def name_of(path):

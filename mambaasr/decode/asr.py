@@ -9,27 +9,24 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mambaasr import provenance
 from mambaasr.decode import outputs
-from mambaasr.errors import TransientError, UserError
+from mambaasr.errors import TransientError, UserError, lost_gpu, may_pass
 from mambaasr.files import atomic_write
 from mambaasr.parallel import map_items, worker_index
 from mambaasr.source import code_of
 
 if TYPE_CHECKING:
-    import argparse
+    from mambaasr.decode.recogniser import ESPnetRecogniser, Recogniser, Utterance
 
-    import torch
-
-    from mambaasr.espnet_compat import Speech2Text
-
-MAX_CHUNK = 64
-# CUDA's and Triton's words for an error after which every call of the process fails.
-_GPU_LOST = ("cuda error", "error [cuda]")
+# Utterances in a chunk: few enough that a kill costs little, as many as a batch at least.
+MIN_CHUNK, MAX_CHUNK = 16, 64
+# Audio that is read before it is decoded [s].
+READ_SECONDS = 1200.0
 
 
 class Model(NamedTuple):
@@ -41,6 +38,8 @@ class Model(NamedTuple):
         options: further arguments of ``Speech2Text``, plain values, sorted pairs.
         ngpu: whether workers use a GPU; several GPUs are shared among the workers.
         seed: of torch, for models that draw numbers.
+        batch_size: utterances decoded together, or "auto": no transcript depends on it.
+        espnet_search: decode by ESPnet's own search, one utterance at a time.
     """
 
     train_config: str
@@ -50,6 +49,8 @@ class Model(NamedTuple):
     options: tuple[tuple[str, Any], ...] = ()
     ngpu: int = 0
     seed: int = 0
+    batch_size: int | str = "auto"
+    espnet_search: bool = False
 
 
 class Chunk(NamedTuple):
@@ -104,7 +105,7 @@ def decode_set(
         keys: the utterances to decode; one without audio fails.
         output_dir: where to write.
         nj, cluster: see :func:`mambaasr.parallel.map_items`.
-        chunk_size: utterances in a chunk; by default a 64th of them, at most 64.
+        chunk_size: utterances in a chunk; by default an eighth of them, from 16 to 64.
         languages: utterance -> language, for a model that is given it; or None.
 
     Returns:
@@ -205,7 +206,7 @@ def plan(
             "file and wav.scp belong to the same set?"
         )
     # Independent of nj: a run with another number of workers can resume.
-    size = chunk_size or min(MAX_CHUNK, math.ceil(len(keys) / MAX_CHUNK))
+    size = chunk_size or min(MAX_CHUNK, max(MIN_CHUNK, math.ceil(len(keys) / 8)))
     fingerprint = _fingerprint(model)
     chunks = []
     for start in range(0, len(keys), size):
@@ -239,7 +240,7 @@ def decode_chunk(chunk: Chunk) -> list[dict[str, Any]]:
 def _decode_missing(chunk: Chunk) -> list[dict[str, Any]]:
     missing = _missing(chunk)
     try:
-        speech2text, parameters, device, rate = _load(chunk.model)
+        recogniser, facts = _load(chunk.model)
     except Exception as error:
         if not may_pass(error):
             raise
@@ -249,11 +250,71 @@ def _decode_missing(chunk: Chunk) -> list[dict[str, Any]]:
     with warnings.catch_warnings():
         # ESPnet uses deprecated names of torch.
         warnings.filterwarnings("ignore", category=FutureWarning, module="espnet")
-        for each in missing:
-            results.append(_decode_utterance(speech2text, rate, *each))
-            if _lost_gpu(results[-1]):
+        for read in _read(missing, recogniser.rate):
+            results += _decode_together(recogniser, read)
+            if any(map(_lost_gpu, results)):
                 break
-    return _add(chunk, results, device=device, parameters=parameters)
+    return _add(chunk, results, **facts)
+
+
+def _read(
+    utterances: Sequence[tuple[str, str | None, str | None]], rate: int
+) -> Iterator[list[tuple[dict[str, Any], "Utterance | None"]]]:
+    """Read audio, some minutes at a time: lists of (result, what is to be recognised).
+
+    Of an utterance that cannot be read the result has the reason, and there is nothing else.
+    """
+    import torch
+
+    from mambaasr.data.audio import read_audio
+    from mambaasr.decode.recogniser import Utterance
+
+    found: list[tuple[dict[str, Any], Utterance | None]] = []
+    seconds = 0.0
+    for utt, path, language in utterances:
+        result, utterance = _result(utt, path), None
+        try:
+            if path is None:
+                raise UserError("there is no audio for it in wav.scp")
+            samples, _ = read_audio(path, rate=rate)
+            result["audio_seconds"] = len(samples) / rate
+            utterance = Utterance(utt, torch.as_tensor(samples), language)
+        except Exception as error:
+            _stopped(result, error)
+        found.append((result, utterance))
+        seconds += result["audio_seconds"]
+        if seconds > READ_SECONDS:
+            yield found
+            found, seconds = [], 0.0
+    if found:
+        yield found
+
+
+def _decode_together(
+    recogniser: "Recogniser | ESPnetRecogniser",
+    read: Sequence[tuple[dict[str, Any], "Utterance | None"]],
+) -> list[dict[str, Any]]:
+    """Recognise utterances that were read; return the results of those that were reached."""
+    by_key = {result["utt"]: result for result, _ in read}
+    reached = [result for result, utterance in read if utterance is None]
+    started = time.perf_counter()
+    for each in recogniser([utterance for _, utterance in read if utterance is not None]):
+        result = by_key[each.key]
+        result["hypotheses"] = [recogniser.plain(found) for found in each.hypotheses]
+        result["no_speech"] = each.no_speech
+        if each.language is not None:
+            result["lang"] = each.language
+        if each.error is not None:
+            _stopped(result, each.error)
+        elif each.reason or not each.hypotheses:
+            result["reason"] = each.reason or "the search found no hypothesis"
+        reached.append(result)
+    spent = time.perf_counter() - started
+    audio = sum(result["audio_seconds"] for result in reached) or 1.0
+    for result in reached:
+        # Each has its share of what was spent on all together.
+        result["decoding_seconds"] = spent * result["audio_seconds"] / audio
+    return reached
 
 
 def _add(chunk: Chunk, results: Sequence[dict[str, Any]], **facts: Any) -> list[dict[str, Any]]:
@@ -265,22 +326,13 @@ def _add(chunk: Chunk, results: Sequence[dict[str, Any]], **facts: Any) -> list[
     return [result for result in results if result["reason"]]
 
 
-def may_pass(error: Exception) -> bool:
-    """Whether an error comes from the state of the machine: memory, a GPU, a file system."""
-    if isinstance(error, MemoryError | OSError):
-        return True
-    # torch has no class of its own for the CPU's memory.
-    said = str(error).lower()
-    words = "out of memory", "allocate memory", *_GPU_LOST
-    return isinstance(error, RuntimeError) and any(each in said for each in words)
-
-
 @functools.lru_cache(maxsize=1)
-def _load(model: Model) -> tuple["Speech2Text", int, str, int]:
-    """Return Speech2Text, its number of parameters, the device's name and its sampling rate."""
+def _load(model: Model) -> tuple["Recogniser | ESPnetRecogniser", dict[str, Any]]:
+    """Return a model that recognises, and its number of parameters and device."""
     import torch
 
     from mambaasr.decode.load import load_speech2text
+    from mambaasr.decode.recogniser import ESPnetRecogniser, NotSearchable, Recogniser
 
     # Several lines for each utterance; what fails is reported here.
     for name in ("espnet", "espnet2"):
@@ -298,61 +350,16 @@ def _load(model: Model) -> tuple["Speech2Text", int, str, int]:
         **dict(model.options),
     )
     name = torch.cuda.get_device_name(device) if model.ngpu else provenance.cpu_model()
-    rate = _sampling_rate(speech2text.asr_train_args)
-    return speech2text, speech2text.parameters, name, rate
-
-
-def _decode_utterance(
-    speech2text: "Speech2Text",
-    rate: int,
-    utt: str,
-    path: str | None,
-    language: str | None = None,
-) -> dict[str, Any]:
-    """Return a dict of an utterance's hypotheses, or of the reason why it has none."""
-    from mambaasr.data.audio import read_audio
-    from mambaasr.espnet_compat import TooShortUttError, encoded_frames
-
-    result = _result(utt, path)
+    recogniser: Recogniser | ESPnetRecogniser
     try:
-        if path is None:
-            raise UserError("there is no audio for it in wav.scp")
-        speech, _ = read_audio(path, rate=rate)
-        result["audio_seconds"] = len(speech) / rate
-        started = time.perf_counter()
-        # None too: the model may hold the language of the utterance before.
-        if hasattr(speech2text.asr_model, "set_languages"):
-            speech2text.asr_model.set_languages(language and [language])
-        with encoded_frames(speech2text.asr_model) as frames:
-            found = speech2text(speech)
-        # With intermediate CTC, ESPnet returns the layers' outputs as well.
-        hypotheses = found[0] if isinstance(found, tuple) else found
-        result["hypotheses"] = [_plain(*hypothesis) for hypothesis in hypotheses]
-        result["no_speech"] = hears_nothing(speech2text.asr_model, frames)
-        result["decoding_seconds"] = time.perf_counter() - started
-        if getattr(speech2text.asr_model, "lid", None) is not None:
-            result["lang"] = speech2text.asr_model.found_languages()[0]
-        if not result["hypotheses"]:
-            raise UserError("the search found no hypothesis")
-    except UserError as error:
-        result["reason"] = str(error)
-        result["again"] = isinstance(error, TransientError)
-    except TooShortUttError as error:
-        result["reason"] = f"too short: {error.args[0]} ({result['audio_seconds']:.3f} s of audio)"
-    except Exception as error:
-        logging.warning(f"{utt} failed", exc_info=True)
-        _stopped(result, error)
-    return result
-
-
-def hears_nothing(model: Any, frames: Sequence["torch.Tensor"]) -> bool:
-    """Whether the best path of a model's CTC is blank throughout, in the frames (1, time, width).
-
-    False for a model without CTC.
-    """
-    if getattr(model, "ctc", None) is None or not frames:
-        return False
-    return not model.ctc.argmax(frames[-1]).any()
+        recogniser = Recogniser(speech2text, model.batch_size)
+        if model.espnet_search:
+            recogniser = ESPnetRecogniser(speech2text)
+    except NotSearchable as error:
+        if not model.espnet_search:
+            logging.warning(f"decoding by ESPnet's own search, one utterance at a time: {error}")
+        recogniser = ESPnetRecogniser(speech2text)
+    return recogniser, {"device": name, "parameters": speech2text.parameters}
 
 
 def _result(utt: str, path: str | None) -> dict[str, Any]:
@@ -374,36 +381,18 @@ def _result(utt: str, path: str | None) -> dict[str, Any]:
 
 def _stopped(result: dict[str, Any], error: Exception) -> dict[str, Any]:
     """Write into a result what has stopped it."""
-    result["reason"] = f"{type(error).__name__}: {error}"
+    if isinstance(error, UserError):
+        result["reason"] = str(error)
+    else:
+        result["reason"] = f"{type(error).__name__}: {error}"
+        logging.warning(f"{result['utt']} failed", exc_info=error)
     result["again"] = may_pass(error)
     return result
 
 
 def _lost_gpu(result: Mapping[str, Any]) -> bool:
     """Whether an utterance ended with an error that leaves its process without a GPU."""
-    return result["again"] and any(each in result["reason"].lower() for each in _GPU_LOST)
-
-
-def _plain(
-    text: str | None, token: Sequence[str], token_int: Sequence[int], hypothesis: Any
-) -> dict[str, Any]:
-    """Return one of Speech2Text's hypotheses as plain values."""
-    from mambaasr.data.kaldi_file import parse_hypothesis
-
-    return {
-        "text": parse_hypothesis(" ".join((text or "").split())),
-        "token": " ".join(token),
-        "token_int": " ".join(map(str, token_int)),
-        "score": float(hypothesis.score),
-    }
-
-
-def _sampling_rate(train_args: "argparse.Namespace") -> int:
-    """Return the rate of the audio that a model was trained on [Hz]; ESPnet may write 16k."""
-    from humanfriendly import parse_size
-
-    value = (getattr(train_args, "frontend_conf", None) or {}).get("fs") or 16000
-    return parse_size(value) if isinstance(value, str) else int(value)
+    return result["again"] and lost_gpu(RuntimeError(result["reason"]))
 
 
 def _fingerprint(model: Model) -> dict[str, Any]:
@@ -417,6 +406,7 @@ def _fingerprint(model: Model) -> dict[str, Any]:
         "bpemodel": _bpemodel_sha256(model),
         "options": [list(pair) for pair in model.options if pair[0] != "bpemodel"],
         "seed": model.seed,
+        "espnet_search": model.espnet_search,
         "code": code_of([__name__], configs=[file for file in files[::2] if file]),
         "backend": os.environ.get("MAMBAASR_BACKEND") or "auto",
     }

@@ -91,11 +91,6 @@ def run_options(recipe: Path) -> dict[str, str]:
 
 
 @functools.cache  # one process may read many tables of a recipe
-def _trains(row: Mapping[str, Any]) -> bool:
-    """Whether a row is trained here; one that only quotes a paper has neither of these."""
-    return "options" in row or "seeds" in row
-
-
 def _print_options(script: Path) -> subprocess.CompletedProcess[str]:
     command = [str(script), "--print_options", "true"]
     return subprocess.run(command, capture_output=True, text=True, check=False)

@@ -1,0 +1,291 @@
+"""From waveforms to hypotheses: encode utterances together, search them together."""
+
+import logging
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from mambaasr.data.kaldi_file import parse_hypothesis
+from mambaasr.errors import lost_gpu, may_pass
+from mambaasr.espnet_compat import TooShortUttError, encoded_frames
+from mambaasr.layers.output import CTCOutput
+from mambaasr.search.beam import BeamSearch, Options
+from mambaasr.search.data import Encoded, Hypothesis
+from mambaasr.search.scorers import BatchScorer
+
+if TYPE_CHECKING:
+    from mambaasr.espnet_compat import Speech2Text
+
+# `batch_size: auto`: the longest utterance of a batch times their number is at most so many
+# seconds, and there are at most so many.
+AUTO_SECONDS = 240.0
+AUTO_MOST = {"cpu": 16, "cuda": 64}
+# The part of a batch that has to be free before further utterances are encoded.
+REFILL = 0.25
+BLANK = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Utterance:
+    """What is to be recognised.
+
+    Attributes:
+        key: names the utterance in the result.
+        samples: (samples), at the model's rate.
+        language: for a model that is given it.
+    """
+
+    key: object
+    samples: Tensor
+    language: str | None = None
+
+
+@dataclass(slots=True)
+class Recognised:
+    """What is recognised of an utterance.
+
+    Attributes:
+        hypotheses: best first; none where there is a reason.
+        reason: why there is none.
+        error: the exception behind the reason, if it was one.
+        no_speech: whether CTC finds nothing but blanks.
+        language: found by a model with a head for it.
+        intermediate: tokens by block, of an encoder with intermediate CTC, by its best path.
+    """
+
+    key: object
+    hypotheses: list[Hypothesis] = field(default_factory=list)
+    reason: str | None = None
+    error: Exception | None = None
+    no_speech: bool = False
+    language: str | None = None
+    intermediate: Mapping[int, list[int]] = field(default_factory=dict)
+
+
+class NotSearchable(ValueError):
+    """A model that only ESPnet's own search can decode."""
+
+
+class _Opened:
+    """What the two kinds of recogniser share.
+
+    Args:
+        speech2text: of :func:`mambaasr.decode.load.load_speech2text`.
+    """
+
+    def __init__(self, speech2text: "Speech2Text") -> None:
+        self.speech2text, self.model = speech2text, speech2text.asr_model
+
+    @property
+    def rate(self) -> int:
+        """Sampling rate of the audio that the model was trained on [Hz]."""
+        from humanfriendly import parse_size  # ESPnet may write 16k
+
+        conf = getattr(self.speech2text.asr_train_args, "frontend_conf", None) or {}
+        value = conf.get("fs") or 16000
+        return parse_size(value) if isinstance(value, str) else int(value)
+
+    def plain(self, hypothesis: Hypothesis) -> dict[str, Any]:
+        """Return a hypothesis as texts and numbers: text, token, token_int, score, parts."""
+        tokens = [token for token in hypothesis.tokens if token != BLANK]
+        words = self.speech2text.converter.ids2tokens(tokens)
+        tokenizer = self.speech2text.tokenizer
+        text = "" if tokenizer is None else tokenizer.tokens2text(words)
+        return {
+            "text": parse_hypothesis(" ".join(text.split())),
+            "token": " ".join(words),
+            "token_int": " ".join(map(str, tokens)),
+            "score": hypothesis.score,
+            "parts": dict(hypothesis.parts),
+        }
+
+    def set_languages(self, batch: Sequence[Utterance]) -> None:
+        """Name the languages of utterances; where one has none, the model forgets others."""
+        if hasattr(self.model, "set_languages"):
+            languages = [each.language for each in batch]
+            self.model.set_languages(None if None in languages else languages)
+
+    def failed(self, utterance: Utterance, error: Exception) -> Recognised:
+        """Return what is known of an utterance that has failed by itself."""
+        if isinstance(error, TooShortUttError):
+            seconds = len(utterance.samples) / self.rate
+            reason = f"too short: {error.args[0]} ({seconds:.3f} s of audio)"
+            return Recognised(utterance.key, reason=reason)
+        return Recognised(utterance.key, reason=str(error), error=error)
+
+
+class ESPnetRecogniser(_Opened):
+    """A trained model with ESPnet's own search, one utterance after the other."""
+
+    def __call__(self, utterances: Iterable[Utterance]) -> Iterator[Recognised]:
+        """Recognise utterances, in their order; a failure is of its utterance alone."""
+        for each in utterances:
+            result = Recognised(each.key)
+            self.set_languages([each])
+            try:
+                with encoded_frames(self.model) as frames:
+                    found = self.speech2text(each.samples)
+            except Exception as error:
+                yield self.failed(each, error)
+                if lost_gpu(error):
+                    return
+                continue
+            # With intermediate CTC, ESPnet returns the layers' outputs as well.
+            hypotheses = found[0] if isinstance(found, tuple) else found
+            for _, _, tokens, hypothesis in hypotheses:
+                parts = {name: float(x) for name, x in getattr(hypothesis, "scores", {}).items()}
+                result.hypotheses.append(Hypothesis(tokens, float(hypothesis.score), parts))
+            if getattr(self.model, "ctc", None) is not None:
+                result.no_speech = not self.model.ctc.argmax(frames[-1]).any()
+            if getattr(self.model, "lid", None) is not None:
+                result.language = self.model.found_languages()[0]
+            yield result
+
+
+class Recogniser(_Opened):
+    """A trained model with a search over several utterances.
+
+    Args:
+        speech2text: of :func:`mambaasr.decode.load.load_speech2text`, whose weights of scorers and
+            bounds are taken; its own search is not called.
+        batch_size: utterances at once, or "auto".
+
+    Raises:
+        NotSearchable: the model is a transducer, or its decoder cannot score hypotheses together.
+    """
+
+    def __init__(self, speech2text: "Speech2Text", batch_size: int | str = "auto") -> None:
+        espnet = speech2text.beam_search
+        if espnet is None:
+            raise NotSearchable("the model is a transducer or generates texts by itself")
+        super().__init__(speech2text)
+        self.batch_size = batch_size
+        weights = espnet.weights
+        scorers = {
+            name: (_scorer(name, scorer), weights[name])
+            for name, scorer in espnet.full_scorers.items()
+            if name != "length_bonus"
+        }
+        others = set(espnet.part_scorers) - {"ctc"}
+        if others:
+            raise NotSearchable(f"there is no batched form of {', '.join(sorted(others))}")
+        self.options = Options(
+            beam_size=espnet.beam_size,
+            ctc_weight=weights["ctc"] if "ctc" in espnet.part_scorers else 0.0,
+            penalty=weights.get("length_bonus", 0.0),
+            maxlenratio=speech2text.maxlenratio,
+            minlenratio=speech2text.minlenratio,
+            nbest=speech2text.nbest,
+            normalize_length=espnet.normalize_length,
+        )
+        self._new = lambda: BeamSearch(scorers, espnet.sos, espnet.eos, self.options)
+        self._most = AUTO_MOST["cuda" if "cuda" in speech2text.device else "cpu"]
+
+    def __call__(self, utterances: Iterable[Utterance]) -> Iterator[Recognised]:
+        """Recognise utterances; yield each as soon as it is done, in any order.
+
+        A failure belongs to one utterance: a batch that fails, or does not fit into memory, is
+        tried again in halves. After the loss of a GPU those that were not reached are left out.
+        """
+        limit = self._most if self.batch_size == "auto" else int(self.batch_size)
+        yield from self._run(list(utterances), limit)
+
+    @torch.no_grad()
+    def _run(self, utterances: list[Utterance], limit: int) -> Iterator[Recognised]:
+        """Recognise utterances, at most ``limit`` at once."""
+        waiting = deque(sorted(utterances, key=lambda each: len(each.samples), reverse=True))
+        search, inside = self._new(), dict[object, tuple[Utterance, Recognised]]()
+        while waiting or inside:
+            batch: list[Utterance] = []
+            try:
+                room = self._room(limit, waiting, [each for each, _ in inside.values()])
+                if room and (not inside or (search.joins and room >= REFILL * limit)):
+                    batch = [waiting.popleft() for _ in range(room)]
+                    encoded, results = self._encode(batch)
+                    found = search.add(encoded)
+                    inside |= {
+                        each.key: (each, result)
+                        for each, result in zip(batch, results, strict=True)
+                    }
+                else:
+                    found = search.step()
+            except Exception as error:
+                # Those inside the search know nothing of a batch that could not join them.
+                lost = batch or [each for each, _ in inside.values()]
+                if not batch:
+                    search, inside = self._new(), {}
+                if len(lost) == 1 or lost_gpu(error):
+                    for each in lost:
+                        yield self.failed(each, error)
+                    if lost_gpu(error):
+                        return
+                    continue
+                logging.debug(f"{len(lost)} utterances are tried again in halves: {error}")
+                half = len(lost) // 2
+                if may_pass(error):
+                    limit = half
+                for part in (lost[:half], lost[half:]):
+                    yield from self._run(part, limit)
+                continue
+            for each in found:
+                _, result = inside.pop(each.key)
+                result.hypotheses, result.reason = each.hypotheses, each.reason
+                yield result
+
+    def _room(self, limit: int, waiting: Sequence[Utterance], inside: Sequence[Utterance]) -> int:
+        """Return how many of those that wait, longest first, there is room for."""
+        if not waiting:
+            return 0
+        longest = max(len(each.samples) for each in (waiting[0], *inside)) / self.rate
+        if self.batch_size == "auto":
+            limit = min(limit, max(1, int(AUTO_SECONDS / max(longest, 1e-3))))
+        return max(0, min(len(waiting), limit - len(inside)))
+
+    def _encode(self, batch: Sequence[Utterance]) -> tuple[Encoded, list[Recognised]]:
+        """Encode utterances together; return beside what is known before any search."""
+        speech2text, model = self.speech2text, self.model
+        dtype = getattr(torch, speech2text.dtype)
+        speech = torch.nn.utils.rnn.pad_sequence(
+            [each.samples.to(dtype) for each in batch], batch_first=True
+        ).to(speech2text.device)
+        lengths = torch.tensor([len(each.samples) for each in batch], device=speech.device)
+        self.set_languages(batch)
+        frames, lengths = model.encode(speech=speech, speech_lengths=lengths)
+        frames, inner = frames if isinstance(frames, tuple) else (frames, [])
+        results = [Recognised(each.key) for each in batch]
+        if getattr(model, "lid", None) is not None:
+            for result, language in zip(results, model.found_languages(), strict=True):
+                result.language = language
+        log_probs = None
+        if getattr(model, "ctc", None) is not None:
+            output = CTCOutput(model.ctc)
+            log_probs = output.log_probs(output.logits(frames))
+            for result, path in zip(results, _best_paths(log_probs, lengths), strict=True):
+                result.no_speech = not path
+            for block, hidden in inner:
+                paths = _best_paths(output.logits(hidden), lengths)
+                for result, path in zip(results, paths, strict=True):
+                    result.intermediate = {**result.intermediate, block: path}
+        keys = [each.key for each in batch]
+        return Encoded(keys, frames, lengths, log_probs), results
+
+
+def _best_paths(scores: Tensor, lengths: Tensor) -> list[list[int]]:
+    """Return the tokens of CTC's best path of each utterance: scores (u, time, v)."""
+    found = []
+    for path, length in zip(scores.argmax(-1).cpu(), lengths.tolist(), strict=True):
+        found.append([token for token in path[:length].unique_consecutive().tolist() if token])
+    return found
+
+
+def _scorer(name: str, scorer: Any) -> Any:
+    """Return one of ESPnet's scorers as a scorer of hypothesis states."""
+    if all(hasattr(scorer, each) for each in ("start", "step", "reorder", "join")):
+        return scorer
+    if not hasattr(scorer, "batch_score"):
+        raise NotSearchable(f"the {name} cannot score several hypotheses at once")
+    return BatchScorer(scorer, hears_speech=name == "decoder")

@@ -1,0 +1,82 @@
+"""What searches take and what they find."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from mambaasr.ops.lengths import valid_mask
+
+
+@dataclass(slots=True)
+class Encoded:
+    """Utterances behind the encoder.
+
+    Attributes:
+        keys: a name of each.
+        frames: (u, time, width).
+        lengths: (u) valid frames.
+        log_probs: of CTC (u, time, v); None where nothing asks for them.
+    """
+
+    keys: Sequence[object]
+    frames: Tensor
+    lengths: Tensor
+    log_probs: Tensor | None = None
+
+    def select(self, index: Sequence[int]) -> Self:
+        """Return some of the utterances, no longer than the longest of them."""
+        where = torch.tensor(index, dtype=torch.long, device=self.frames.device)
+        lengths = self.lengths.to(where.device)[where]
+        time = int(lengths.max()) if index else 0
+        return replace(
+            self,
+            keys=[self.keys[each] for each in index],
+            frames=self.frames[where, :time],
+            lengths=lengths,
+            log_probs=None if self.log_probs is None else self.log_probs[where, :time],
+        )
+
+    def unusable(self) -> dict[int, str]:
+        """Return the utterances that cannot be searched, by their place, and why."""
+        valid = valid_mask(self.lengths.to(self.frames.device), self.frames.shape[1])
+        finite = torch.isfinite(self.frames).all(-1)
+        if self.log_probs is not None:
+            finite &= ~self.log_probs.isnan().any(-1)
+        bad = (valid & ~finite).any(-1)
+        found = {}
+        for place, (length, broken) in enumerate(
+            zip(self.lengths.tolist(), bad.tolist(), strict=True)
+        ):
+            if not length:
+                found[place] = "the encoder gives no frame: too short"
+            elif broken:
+                found[place] = "the encoder's output is not finite: broken audio or weights"
+        return found
+
+
+@dataclass(slots=True)
+class Hypothesis:
+    """A text that a search has found.
+
+    Attributes:
+        tokens: without <sos/eos>, and without what the search was made to begin with.
+        score: the weighted sum of the parts, which decides the order.
+        parts: the sum of each scorer's log-probabilities, the end's included; ``length_bonus`` is
+            the number of tokens that were scored.
+    """
+
+    tokens: list[int]
+    score: float
+    parts: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Found:
+    """An utterance's hypotheses, best first, or the reason why there is none."""
+
+    key: object
+    hypotheses: list[Hypothesis]
+    reason: str | None = None
