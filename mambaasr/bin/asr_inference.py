@@ -25,8 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         value = getattr(args, name)
         if value is not None and value < 1:
             raise UserError(f"--{name} must be at least 1, not {value}")
-    if args.batch_size != 1:
-        raise UserError("--batch_size: only 1 is supported; --nj decodes in parallel")
+    if args.ctc_window_margin and not args.espnet_search:
+        raise UserError("--ctc_window_margin: our search is exact; give --espnet_search true too")
     if args.ngpu and (args.quantize_asr_model or args.quantize_lm):
         raise UserError("--quantize_asr_model, --quantize_lm: for the CPU; decode with --ngpu 0")
     if args.nbest > args.beam_size:
@@ -49,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         options=tuple(sorted((name, _absolute(name, getattr(args, name))) for name in SEARCH)),
         ngpu=args.ngpu,
         seed=args.seed,
+        batch_size=args.batch_size,
+        espnet_search=args.espnet_search,
     )
     summary = decode_set(
         model, wavs, keys, args.output_dir, args.nj, args.cluster, args.chunk_size, given

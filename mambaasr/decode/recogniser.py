@@ -183,6 +183,12 @@ class Recogniser(_Opened):
             normalize_length=espnet.normalize_length,
         )
         self._new = lambda: BeamSearch(scorers, espnet.sos, espnet.eos, self.options)
+        parts = (self.model.frontend, self.model.encoder, getattr(self.model, "postencoder", None))
+        self._exact = all(
+            type(part).__module__.partition(".")[0] == "mambaasr"
+            for part in parts
+            if part is not None
+        )
         self._most = AUTO_MOST["cuda" if "cuda" in speech2text.device else "cpu"]
 
     def __call__(self, utterances: Iterable[Utterance]) -> Iterator[Recognised]:
@@ -192,7 +198,12 @@ class Recogniser(_Opened):
         tried again in halves. After the loss of a GPU those that were not reached are left out.
         """
         limit = self._most if self.batch_size == "auto" else int(self.batch_size)
-        yield from self._run(list(utterances), limit)
+        utterances = list(utterances)
+        # A model is given the languages of a whole batch, or of none in it.
+        for given in (True, False):
+            yield from self._run(
+                [u for u in utterances if (u.language is not None) == given], limit
+            )
 
     @torch.no_grad()
     def _run(self, utterances: list[Utterance], limit: int) -> Iterator[Recognised]:
@@ -246,7 +257,16 @@ class Recogniser(_Opened):
         return max(0, min(len(waiting), limit - len(inside)))
 
     def _encode(self, batch: Sequence[Utterance]) -> tuple[Encoded, list[Recognised]]:
-        """Encode utterances together; return beside what is known before any search."""
+        """Encode utterances; return beside what is known of each before any search."""
+        # What ESPnet's front end and encoders give depends on the padding of the batch.
+        size = len(batch) if self._exact else 1
+        parts = [self._encode_together(batch[i : i + size]) for i in range(0, len(batch), size)]
+        if len(parts) == 1:
+            return parts[0]
+        encoded = Encoded.join([part for part, _ in parts])
+        return encoded, [result for _, results in parts for result in results]
+
+    def _encode_together(self, batch: Sequence[Utterance]) -> tuple[Encoded, list[Recognised]]:
         speech2text, model = self.speech2text, self.model
         dtype = getattr(torch, speech2text.dtype)
         speech = torch.nn.utils.rnn.pad_sequence(
@@ -270,8 +290,7 @@ class Recogniser(_Opened):
                 paths = _best_paths(output.logits(hidden), lengths)
                 for result, path in zip(results, paths, strict=True):
                     result.intermediate = {**result.intermediate, block: path}
-        keys = [each.key for each in batch]
-        return Encoded(keys, frames, lengths, log_probs), results
+        return Encoded([each.key for each in batch], frames, lengths, log_probs), results
 
 
 def _best_paths(scores: Tensor, lengths: Tensor) -> list[list[int]]:
