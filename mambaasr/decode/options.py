@@ -53,6 +53,13 @@ def get_parser() -> argparse.ArgumentParser:
     add("--asr_model_file", required=True, metavar="PTH", help="e.g. valid.acc.ave.pth")
     add("--asr_train_config", metavar="YAML", help="None: config.yaml beside the model")
     add("--utt2lang", metavar="FILE", help="for a model that is given the language")
+    add(
+        "--prompt",
+        default="",
+        metavar="WORDS",
+        help="what every text began with in training, such as '<|{lang}|> <|transcribe|>', {lang} "
+        "from --utt2lang: read by the model, neither recognised nor written",
+    )
     add("--lm_file", metavar="PTH", help="language model")
     add("--lm_train_config", metavar="YAML", help="of the language model")
     add("--output_dir", required=True, metavar="DIR", help="where to write")
