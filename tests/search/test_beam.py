@@ -55,7 +55,7 @@ WAYS = [
     dict(maxlenratio=0.05),
     dict(maxlenratio=-3.0),
     dict(minlenratio=0.2, maxlenratio=0.3),
-    dict(normalize_length=True),
+    dict(normalize_length=True, ctc_weight=0.9),
 ]
 
 
