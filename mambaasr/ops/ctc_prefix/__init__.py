@@ -19,22 +19,21 @@ IMPLEMENTATIONS = {"cpu": cpu, "naive": naive}
 
 def _fit(op, frames, prefixes):
     """Return prefixes with the time of the frames, after checking that they belong together."""
-    batch, _, time = frames.log_probs.shape
+    x, forward, last = frames.log_probs, prefixes.forward, prefixes.last
+    batch, _, time = x.shape
     if time % TILE:
         raise ValueError(f"{op}: frames are not made by prepare(): their time is {time}")
-    forward, last = prefixes.forward, prefixes.last
     if last.dim() != 2 or len(last) != batch:
         raise ValueError(
             f"{op}: prefixes of {len(last)} utterances, frames of {batch}; select both alike"
         )
+    if (forward.dtype, forward.device) != (x.dtype, x.device):
+        raise ValueError(f"{op}: prefixes and frames differ in dtype or device")
+    if forward.shape == (*last.shape, 2, time) and forward.is_contiguous():
+        return prefixes
     check_shape(op, "prefixes.forward", forward, (*last.shape, 2, None))
-    check_shape(op, "prefixes.shift", prefixes.shift, last.shape)
     if forward.shape[3] < time:
         raise ValueError(f"{op}: prefixes reach over {forward.shape[3]} frames of {time}")
-    if (forward.dtype, forward.device) != (frames.log_probs.dtype, frames.log_probs.device):
-        raise ValueError(f"{op}: prefixes and frames differ in dtype or device")
-    if forward.shape[3] == time and forward.is_contiguous():
-        return prefixes
     return Prefixes(forward[..., :time].contiguous(), prefixes.shift, last)
 
 
@@ -48,7 +47,6 @@ def _index(op, name, index, shape, device):
     return index.to(torch.int64).contiguous()
 
 
-@torch.no_grad()
 def scores(
     frames: Frames,
     prefixes: Prefixes,
@@ -82,7 +80,6 @@ def scores(
     return implementation.scores(frames, prefixes, candidates)
 
 
-@torch.no_grad()
 def end(frames: Frames, prefixes: Prefixes, *, backend: str | None = None) -> Tensor:
     """Return log p(the text is just the prefix | speech): (u, k) float64.
 
@@ -94,7 +91,6 @@ def end(frames: Frames, prefixes: Prefixes, *, backend: str | None = None) -> Te
     return choose(op, frames.log_probs, IMPLEMENTATIONS, backend).end(frames, prefixes)
 
 
-@torch.no_grad()
 def advance(
     frames: Frames,
     prefixes: Prefixes,
