@@ -8,13 +8,13 @@ Shapes: u utterances, k hypotheses, s candidates, v tokens.
 import torch
 from torch import Tensor
 
-from mambaasr.ops.ctc_prefix import cpu, naive
+from mambaasr.ops.ctc_prefix import cpu, naive, triton
 from mambaasr.ops.ctc_prefix.state import LOG_ZERO, TILE, Frames, Prefixes, prepare, start
 from mambaasr.ops.dispatch import check_shape, choose
 
 __all__ = ["LOG_ZERO", "Frames", "Prefixes", "advance", "end", "prepare", "scores", "start"]
 
-IMPLEMENTATIONS = {"cpu": cpu, "naive": naive}
+IMPLEMENTATIONS = {"cpu": cpu, "triton": triton, "naive": naive}
 
 
 def _fit(op, frames, prefixes):
