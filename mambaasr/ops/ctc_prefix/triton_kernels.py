@@ -41,7 +41,7 @@ def scores(
     final = tl.load(last + row)
     length = tl.load(lengths + u)
     n = forward + row * 2 * time
-    most = tl.full([BS], -1e300, tl.float64)
+    most = tl.full([BS], -1e30, tl.float64)
     total = tl.full([BS], 0.0, tl.float32)
     first = length * 0
     while first < length:
