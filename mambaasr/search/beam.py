@@ -416,8 +416,13 @@ class BeamSearch:
 
     def _found(self, utterance: _Utterance) -> Found:
         """Return an utterance's best hypotheses."""
+
+        def value(ended: _Ended) -> float:
+            length = ended.step + (ended.token != self.eos) + 1
+            return ended.score / length if self.options.normalize_length else ended.score
+
         hypotheses = []
-        for ended in utterance.ended:
+        for ended in sorted(utterance.ended, key=value, reverse=True)[: self.options.nbest]:
             tokens = utterance.tokens(ended.step, ended.parent)
             if ended.token != self.eos:
                 tokens.append(ended.token)
@@ -425,13 +430,8 @@ class BeamSearch:
             if self.options.penalty:
                 parts["length_bonus"] = float(ended.step + 1)
             hypotheses.append(Hypothesis(tokens, ended.score, parts))
-
-        def value(each: Hypothesis) -> float:
-            return each.score / (len(each.tokens) + 1 if self.options.normalize_length else 1)
-
-        hypotheses.sort(key=value, reverse=True)
         reason = None if hypotheses else "no hypothesis has ended: lower minlenratio"
-        return Found(utterance.key, hypotheses[: self.options.nbest], reason)
+        return Found(utterance.key, hypotheses, reason)
 
 
 def _wide(x: Tensor, k: int, fill: float) -> Tensor:
