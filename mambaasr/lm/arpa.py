@@ -23,7 +23,7 @@ ZERO = -99.0
 # Lines that are written at once.
 _LINES = 1 << 16
 
-type Lines = Iterator[tuple[str, str]]
+type Lines = Iterator[tuple[int, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +46,11 @@ class Grams:
     log_prob: np.ndarray
     backoff: np.ndarray
     path: str = ""
-    lines: Sequence[int] = ()
+    lines: np.ndarray | None = None
 
     def where(self, index: int) -> str:
         """Return ``file:line`` of an n-gram."""
-        return f"{self.path}:{self.lines[index]}" if self.lines else self.path
+        return f"{self.path}:{self.lines[index]}" if self.lines is not None else self.path
 
 
 def read_arpa(path: str | Path, token_list: Sequence[str]) -> list[Grams]:
@@ -75,9 +75,9 @@ def read_arpa(path: str | Path, token_list: Sequence[str]) -> list[Grams]:
                 nonlocal number
                 for number, line in enumerate(stream, 1):
                     if line := line.strip(" \t\r\n"):
-                        yield f"{path}:{number}", line
+                        yield number, line
 
-            return _read(path, lines(), token_list)
+            return _read(str(path), lines(), token_list)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
@@ -87,106 +87,116 @@ def read_arpa(path: str | Path, token_list: Sequence[str]) -> list[Grams]:
         ) from error
 
 
-def _read(path: str | Path, lines: Lines, token_list: Sequence[str]) -> list[Grams]:
-    where = f"{path}:1"
-    for _, line in lines:
-        if line == "\\data\\":
-            break
-    else:
-        raise UserError(f"{where}: no ARPA file: it has no line \\data\\")
+def _read(path: str, lines: Lines, token_list: Sequence[str]) -> list[Grams]:
+    if not any(line == "\\data\\" for _, line in lines):
+        raise UserError(f"{path}:1: no ARPA file: it has no line \\data\\")
     counts: list[int] = []
-    line = ""
-    for where, line in lines:
+    number, line = 1, ""
+    for number, line in lines:
         if not (found := re.fullmatch(r"ngram +(\d+) *= *(\d+)", line)):
             break
         if int(found[1]) != len(counts) + 1:
-            raise UserError(f"{where}: ngram {found[1]} where {len(counts) + 1} was expected")
+            raise UserError(
+                f"{path}:{number}: ngram {found[1]} where {len(counts) + 1} was expected"
+            )
         counts.append(int(found[2]))
     if not counts:
-        raise UserError(f"{where}: no ARPA file: no line 'ngram 1=...' after \\data\\")
+        raise UserError(f"{path}:{number}: no ARPA file: no line 'ngram 1=...' after \\data\\")
     orders = []
     for order, count in enumerate(counts, 1):
-        _expect(f"\\{order}-grams:", where, line)
+        _expect(f"\\{order}-grams:", path, number, line)
         orders.append(_section(path, lines, order, count, token_list))
-        where, line = next(lines, (str(path), ""))
-    _expect("\\end\\", where, line)
+        number, line = next(lines, (0, ""))
+    _expect("\\end\\", path, number, line)
     return orders
 
 
-def _expect(wanted: str, where: str, line: str) -> None:
+def _expect(wanted: str, path: str, number: int, line: str) -> None:
+    if not line:
+        raise UserError(f"{path}: expected {wanted}, but the file ends: it is torn")
     if line != wanted:
-        found = f"found {line[:60]!r}" if line else "the file ends"
-        raise UserError(f"{where}: expected {wanted}, {found}: the file is torn, or no ARPA file")
+        raise UserError(f"{path}:{number}: expected {wanted}, found {line[:60]!r}: no ARPA file")
 
 
-def _section(
-    path: str | Path, lines: Lines, order: int, count: int, token_list: Sequence[str]
-) -> Grams:
+def _section(path: str, lines: Lines, order: int, count: int, token_list: Sequence[str]) -> Grams:
     """Read the n-grams of one order; those with words of no token are left out."""
-    end = len(token_list) - 1
-    known = {token: number for number, token in enumerate(token_list[:-1])}
+    begin, end = len(token_list) - 1, len(token_list)
+    known = {token: index for index, token in enumerate(token_list[:-1])}
     if UNK in known:
         known.setdefault("<UNK>", known[UNK])
-    first, last = known | {BEGIN: end}, known | {END: end}
-    vocabularies = [last] if order == 1 else [first, *[known] * (order - 2), last]
-    words, numbers = array("q"), array("q")
-    log_prob, backoff = array("d"), array("d")
-    foreign, begin, read = 0.0, 0.0, 0
-    for where, line in islice(lines, count):
+    known |= {BEGIN: begin, END: end}
+    tokens, numbers = array("q"), array("q")
+    logs, weights = array("d"), array("d")
+    for number, line in islice(lines, count):
         fields = line.replace("\t", " ").split(" ")
         if "" in fields:
             fields = [field for field in fields if field]
         try:
-            probability = float(fields[0])
-            weight = float(fields[order + 1]) if len(fields) == order + 2 else 0.0
-            # A sum of rounded numbers may be a little above 0.
-            if len(fields) < order + 1 or not probability < 0.01 or not math.isfinite(weight):
+            if not order + 1 <= len(fields) <= order + 2:
                 raise ValueError
-        except (ValueError, IndexError):
+            log_prob = float(fields[0])
+            weight = float(fields[-1]) if len(fields) == order + 2 else 0.0
+            # A sum of rounded numbers may be a little above 0.
+            if not log_prob < 0.01 or not math.isfinite(weight):
+                raise ValueError
+        except ValueError:
             raise UserError(
-                f"{where}: {line[:60]!r} is no {order}-gram, of which {count} were to come: the "
-                "file is torn, or no ARPA file"
+                f"{path}:{number}: {line[:60]!r} is no {order}-gram, of which {count} were to "
+                "come: the file is torn, or no ARPA file"
             ) from None
-        if len(fields) > order + 2:
-            raise UserError(f"{where}: {line[:60]!r} has {len(fields) - 1} words for {order}")
-        read += 1
-        if order == 1 and fields[1] == BEGIN:
-            begin = weight
-            continue
-        own = [
-            vocabulary.get(word) for vocabulary, word in zip(vocabularies, fields[1:], strict=False)
-        ]
-        if None in own:
-            foreign += 10**probability
-            continue
-        words.extend(own)  # type: ignore[arg-type]
-        log_prob.append(probability)
-        backoff.append(weight)
-        numbers.append(int(where.rpartition(":")[2]))
-    if read < count:
-        raise UserError(f"{path}: the file ends after {read} of {count} {order}-grams: it is torn")
-    grams = Grams(
-        np.frombuffer(words, dtype=np.int64).reshape(-1, order),
-        np.frombuffer(log_prob) if log_prob else np.empty(0),
-        np.frombuffer(backoff) if backoff else np.empty(0),
-        str(path),
-        numbers,
+        tokens.extend([known.get(word, -1) for word in fields[1 : order + 1]])
+        logs.append(log_prob)
+        weights.append(weight)
+        numbers.append(number)
+    if len(numbers) < count:
+        raise UserError(
+            f"{path}: the file ends after {len(numbers)} of {count} {order}-grams: it is torn"
+        )
+    words = np.array(tokens).reshape(-1, order)
+    log_probs, backoffs = np.array(logs), np.array(weights)
+    usable = (words >= 0).all(1)
+    if order == 1:
+        return _unigrams(path, words[usable, 0], log_probs, backoffs, usable, len(token_list))
+    # <s> is only first in an n-gram, </s> only last.
+    usable &= (words[:, 1:] != begin).all(1) & (words[:, :-1] != end).all(1)
+    return Grams(
+        np.minimum(words, begin)[usable],
+        log_probs[usable],
+        backoffs[usable],
+        path,
+        np.array(numbers)[usable],
     )
-    if order > 1:
-        return grams
+
+
+def _unigrams(
+    path: str,
+    words: np.ndarray,
+    log_probs: np.ndarray,
+    backoffs: np.ndarray,
+    usable: np.ndarray,
+    vocab_size: int,
+) -> Grams:
+    """Lay the n-grams of order 1 over those of all tokens.
+
+    Args:
+        path: of the file.
+        words: numbers of tokens, <s> before </s> as the last ones.
+        log_probs, backoffs: of these and of words that are no tokens.
+        usable: which these are.
+        vocab_size: tokens of the list.
+    """
+    foreign = (10 ** log_probs[~usable]).sum()
     if foreign > 0.5:
         raise UserError(
             f"{path}: {foreign:.0%} of its probability is that of words that the token list does "
             "not have: a model of other tokens? Stage 9 (--use_ngram true) makes one of the "
             "list's"
         )
-    every = Grams(
-        np.arange(end + 1).reshape(-1, 1), np.full(end + 1, -np.inf), np.zeros(end + 1), str(path)
-    )
-    every.log_prob[grams.words[:, 0]] = grams.log_prob
-    every.backoff[grams.words[:, 0]] = grams.backoff
-    every.backoff[end] = begin
-    return every
+    every = np.full(vocab_size + 1, -np.inf)
+    weights = np.zeros(vocab_size + 1)
+    every[words], weights[words] = log_probs[usable], backoffs[usable]
+    every[-2] = every[-1]
+    return Grams(np.arange(vocab_size).reshape(-1, 1), every[:-1], weights[:-1], path)
 
 
 def write_arpa(path: str | Path, orders: Sequence[Grams], token_list: Sequence[str]) -> None:

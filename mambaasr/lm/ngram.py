@@ -37,6 +37,15 @@ def load(path: str | Path, token_list: Sequence[str]) -> "NGram":
     return NGram(read_arpa(path, token_list), token_list)
 
 
+class _LogProbs:
+    """The part of an :class:`mambaasr.layers.output.OutputLayer` that a search asks for."""
+
+    @staticmethod
+    def log_probs(logits: Tensor) -> Tensor:
+        """Return what :meth:`NGram.step` gives as it is: a softmax would change it."""
+        return logits
+
+
 class NGram(nn.Module, BatchScorerInterface):
     """Log-probabilities of tokens after texts, by explicit n-grams and back-off weights.
 
@@ -52,11 +61,14 @@ class NGram(nn.Module, BatchScorerInterface):
     Attributes:
         order: length of the longest n-grams.
         vocab_size: tokens of the list.
+        output: says that the logits are log-probabilities. Those of all tokens need not sum to 1,
+            as several may share the probability of <unk>.
 
     Raises:
         UserError: an n-gram stands twice, or its first words are none.
     """
 
+    output = _LogProbs()
     keys: Tensor
     log_prob: Tensor
     first: Tensor
@@ -218,7 +230,8 @@ class NGram(nn.Module, BatchScorerInterface):
             row = every.repeat_interleave(count)
             before = count.cumsum(0) - count
             entry = torch.arange(len(row), device=row.device) + (self.first[context] - before)[row]
-            place = row * self.vocab_size + self.keys[entry] % self.vocab_size
+            # A key is its context's number times vocab_size, and the token.
+            place = self.keys[entry] + ((every - context) * self.vocab_size)[row]
             scores.view(-1)[place] = self.log_prob[entry] + weight[row]
         scores[:, self.unknown] = FLOOR if self.unk is None else scores[:, [self.unk]]
         return scores

@@ -128,6 +128,7 @@ def test_scores_of_a_file(arpa):
     # after <s> a: b is explicit; others by -0.15 - 0.20 and the unigram
     want = [-2.35, -2.35, -0.85, -0.11, -1.05, -2.35, -2.35, -1.35]
     assert torch.allclose(scores[0], torch.tensor(want), atol=1e-6)
+    assert lm.output.log_probs(scores) is scores
     # <s> b is no bigram: after b alone
     want = [-2.1, -2.1, -0.45, -0.7, -0.8, -2.1, -2.1, -0.9]
     assert torch.allclose(scores[1], torch.tensor(want), atol=1e-6)
@@ -228,8 +229,8 @@ def test_espnets_interface(order):
         (lambda t: "-1 a\n-2 b\n", "x.arpa:1: no ARPA file: it has no line"),
         (lambda t: t[: t.index("ngram 1")], "no line 'ngram 1=...'"),
         (lambda t: t[: t.index("-0.45")], "x.arpa: the file ends after 2 of 5 2-grams: it is torn"),
-        (lambda t: t[: t.index("\\3-grams")], "expected \\3-grams:, the file ends"),
-        (lambda t: t[: t.index("\\end")], "expected \\end\\, the file ends: the file is torn"),
+        (lambda t: t[: t.index("\\3-grams")], "expected \\3-grams:, but the file ends"),
+        (lambda t: t[: t.index("\\end")], "expected \\end\\, but the file ends: it is torn"),
         (lambda t: t[: t.index("\ta b a")], "x.arpa:25: '-0.22' is no 3-gram"),
         (lambda t: t.replace("ngram 2=5", "ngram 2=4"), "x.arpa:21: expected \\3-grams:, found '"),
         (lambda t: t.replace("ngram 2=5", "ngram 2=6"), "x.arpa:23: '\\\\3-grams:' is no 2-g"),
