@@ -224,15 +224,19 @@ class NGram(nn.Module, BatchScorerInterface):
             weight = weight + self.backoff[nodes]
             nodes = self.suffix[nodes]
         scores = self.log_prob[: self.vocab_size] + weight[:, None]
+        scores = scores.flatten()
         every = torch.arange(len(nodes), device=nodes.device)
         for context, weight in reversed(contexts):
             count = self.count[context]
             row = every.repeat_interleave(count)
-            before = count.cumsum(0) - count
-            entry = torch.arange(len(row), device=row.device) + (self.first[context] - before)[row]
+            shift = self.first[context] - (count.cumsum(0) - count)
+            entry = torch.arange(len(row), device=row.device) + shift.index_select(0, row)
             # A key is its context's number times vocab_size, and the token.
-            place = self.keys[entry] + ((every - context) * self.vocab_size)[row]
-            scores.view(-1)[place] = self.log_prob[entry] + weight[row]
+            shift = (every - context) * self.vocab_size
+            place = self.keys.index_select(0, entry) + shift.index_select(0, row)
+            explicit = self.log_prob.index_select(0, entry) + weight.index_select(0, row)
+            scores.scatter_(0, place, explicit)
+        scores = scores.view(-1, self.vocab_size)
         scores[:, self.unknown] = FLOOR if self.unk is None else scores[:, [self.unk]]
         return scores
 
