@@ -66,16 +66,14 @@ def estimate(sentences: Iterable[Sequence[int]], order: int, vocab_size: int) ->
             backoffs[-1][np.searchsorted(shorter, contexts)] = left
         probs.append((counts - discount) / total[own] + left[own] * lower)
         backoffs.append(np.ones(len(keys)))
-    orders = [
-        Grams(_words(keys, n, vocab_size), _log10(prob), _log10(backoff))
-        for n, ((keys, _), prob, backoff) in enumerate(zip(levels, probs, backoffs, strict=True), 1)
-    ]
-    one = orders[0]  # with the blank, which has no probability
-    orders[0] = Grams(
-        np.arange(vocab_size).reshape(-1, 1),
-        np.insert(one.log_prob, 0, -np.inf),
-        np.insert(one.backoff, 0, 0),
-    )
+    orders = []
+    for n, (keys, _) in enumerate(levels, 1):
+        words, log_prob = _words(keys, n, vocab_size), _log10(probs[n - 1])
+        backoff = _log10(backoffs[n - 1])
+        if n == 1:  # the blank has no probability
+            words = np.arange(vocab_size).reshape(-1, 1)
+            log_prob, backoff = np.insert(log_prob, 0, -np.inf), np.insert(backoff, 0, 0)
+        orders.append(Grams(words, log_prob, backoff))
     return orders
 
 

@@ -69,14 +69,14 @@ class NGram(nn.Module, BatchScorerInterface):
     """
 
     output = _LogProbs()
-    keys: Tensor
-    log_prob: Tensor
-    first: Tensor
-    count: Tensor
-    suffix: Tensor
-    backoff: Tensor
-    reads: Tensor
-    unknown: Tensor
+    keys: Tensor  # (n-gram) context node * vocab_size + token, sorted
+    log_prob: Tensor  # (n-gram)
+    first: Tensor  # (node) its first child among the n-grams
+    count: Tensor  # (node) of its children; 0 for the root, whose children are all tokens
+    suffix: Tensor  # (node) that of its text without the first word
+    backoff: Tensor  # (node)
+    reads: Tensor  # (token) what it is as part of a context
+    unknown: Tensor  # tokens that the model does not know
 
     def __init__(self, orders: Sequence[Grams], token_list: Sequence[str]) -> None:
         super().__init__()
@@ -110,11 +110,12 @@ class NGram(nn.Module, BatchScorerInterface):
         nodes = torch.arange(len(suffix) + 1)
         first = torch.searchsorted(keys, nodes * size)
         count = first.diff()
-        count[0] = 0  # the root's children are a row of all tokens
-        for name, tensor in dict(
-            keys=keys, log_prob=log_prob, first=first[:-1], count=count, suffix=suffix
-        ).items():
-            self.register_buffer(name, tensor)
+        count[0] = 0
+        self.register_buffer("keys", keys)
+        self.register_buffer("log_prob", log_prob)
+        self.register_buffer("first", first[:-1])
+        self.register_buffer("count", count)
+        self.register_buffer("suffix", suffix)
         self.register_buffer("backoff", backoff)
         missing = len(self.unknown) - 1
         if missing > 0:
