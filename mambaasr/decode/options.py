@@ -70,6 +70,13 @@ def get_parser() -> argparse.ArgumentParser:
     add("--beam_size", type=int, default=20, help="hypotheses kept at each step")
     add("--ctc_weight", type=float, default=0.5, help="always 1.0 for a model without a decoder")
     add("--lm_weight", type=float, default=1.0, help="of the language model")
+    add("--ngram_file", metavar="ARPA", help="n-gram model of the recogniser's tokens")
+    add(
+        "--ngram_weight",
+        type=float,
+        default=0.9,
+        help="of the n-gram model; ESPnet's scores are logarithms of base 10: its 0.9 is 0.39 here",
+    )
     add("--penalty", type=float, default=0.0, help="reward of each token")
     add(
         "--maxlenratio",
