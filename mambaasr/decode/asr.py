@@ -40,6 +40,7 @@ class Model(NamedTuple):
         seed: of torch, for models that draw numbers.
         batch_size: utterances decoded together, or "auto": no transcript depends on it.
         espnet_search: decode by ESPnet's own search, one utterance at a time.
+        ngram_file: ARPA file of an n-gram model, or None; its weight is among the options.
     """
 
     train_config: str
@@ -51,6 +52,7 @@ class Model(NamedTuple):
     seed: int = 0
     batch_size: int | str = "auto"
     espnet_search: bool = False
+    ngram_file: str | None = None
 
 
 class Spoken(NamedTuple):
@@ -369,6 +371,7 @@ def _load(model: Model) -> tuple["Recogniser | ESPnetRecogniser", dict[str, Any]
         device,
         model.lm_train_config,
         model.lm_file,
+        model.ngram_file,
         **dict(model.options),
     )
     name = torch.cuda.get_device_name(device) if model.ngpu else provenance.cpu_model()
@@ -423,13 +426,14 @@ def _fingerprint(model: Model) -> dict[str, Any]:
     The commit is left out: any commit between a kill and the rerun would throw all chunks away.
     """
     files = (model.train_config, model.model_file, model.lm_train_config, model.lm_file)
+    files += (model.ngram_file,)
     return {
         "files": [file and _sha256(file) for file in files],
         "bpemodel": _bpemodel_sha256(model),
         "options": [list(pair) for pair in model.options if pair[0] != "bpemodel"],
         "seed": model.seed,
         "espnet_search": model.espnet_search,
-        "code": code_of([__name__], configs=[file for file in files[::2] if file]),
+        "code": code_of([__name__], configs=[file for file in files[:4:2] if file]),
         "backend": os.environ.get("MAMBAASR_BACKEND") or "auto",
     }
 
@@ -499,6 +503,7 @@ def summarise(
         "model_file": model.model_file,
         "model_sha256": _sha256(model.model_file),
         "lm_file": model.lm_file,
+        "ngram_file": model.ngram_file,
         "parameters": max((content["parameters"] or 0 for content in contents), default=0),
         "options": dict(model.options),
         "nj": nj,

@@ -20,6 +20,7 @@ def load_speech2text(
     device: str = "cpu",
     lm_train_config: str | Path | None = None,
     lm_file: str | Path | None = None,
+    ngram_file: str | Path | None = None,
     **options: Any,
 ) -> "Speech2Text":
     """Return ESPnet's ``Speech2Text`` with every weight checked and loaded.
@@ -35,6 +36,8 @@ def load_speech2text(
         model_file: the checkpoint: a state dict, such as valid.acc.ave.pth.
         device: "cpu", "cuda", "cuda:1".
         lm_train_config, lm_file: the same of a language model, or None.
+        ngram_file: ARPA file of an n-gram model of the tokens, or None; ``ngram_weight`` is its
+            weight.
         options: further arguments of ``Speech2Text``: beam_size, ctc_weight, ... Those of
             quantisation (``quantize_asr_model``, ``quantize_lm``, ...) mean what they mean there.
 
@@ -80,6 +83,8 @@ def load_speech2text(
     lm = None
     if lm_weights is not None:
         lm = _fill_lm(speech2text, lm_weights, lm_file, lm_train_config)
+    if ngram_file is not None:
+        _add_ngram(speech2text, ngram_file)
     speech2text.parameters = sum(each.numel() for each in speech2text.asr_model.parameters())
     for wanted, module in (("quantize_asr_model", speech2text.asr_model), ("quantize_lm", lm)):
         if kinds.get(wanted) and module is not None:
@@ -180,6 +185,18 @@ def _fill_lm(
     inner = {key.removeprefix("lm."): value for key, value in state.items()}
     fill(lm, inner, lm_file, lm_train_config)
     return lm
+
+
+def _add_ngram(speech2text: "Speech2Text", path: str | Path) -> None:
+    """Add our n-gram model to the search's scorers; ESPnet's own needs kenlm, on whole words."""
+    from mambaasr.lm.ngram import load
+
+    search = speech2text.beam_search
+    if search is None:
+        raise UserError(f"{path}: a transducer's search takes no n-gram model")
+    ngram = load(path, speech2text.asr_model.token_list).to(speech2text.device)
+    if search.weights.get("ngram"):
+        search.scorers["ngram"] = search.full_scorers["ngram"] = search.nn_dict["ngram"] = ngram
 
 
 def check_device(device: str) -> None:

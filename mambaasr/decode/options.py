@@ -15,6 +15,7 @@ SEARCH = (
     "beam_size",
     "ctc_weight",
     "lm_weight",
+    "ngram_weight",
     "penalty",
     "maxlenratio",
     "minlenratio",

@@ -55,7 +55,6 @@ WAYS = [
     dict(maxlenratio=0.05),
     dict(maxlenratio=-3.0),
     dict(minlenratio=0.2, maxlenratio=0.3),
-    dict(normalize_length=True, ctc_weight=1.0),
 ]
 
 
@@ -175,6 +174,18 @@ def run(search, batch):
     while len(search):
         found |= {each.key: each for each in search.step()}
     return found
+
+
+def test_scores_for_each_token_prefer_longer_texts():
+    fixed = {"lm": (Fixed(0.0, 1.0, 2.0, 1.0), 0.5)}
+    orders = []
+    for normalize in (False, True):
+        options = Options(6, 0.5, nbest=6, normalize_length=normalize)
+        found = run(BeamSearch(fixed, 3, 3, options), encoded([5]))[0].hypotheses
+        orders.append([len(each.tokens) for each in found])
+        values = [each.score / (len(each.tokens) + 1 if normalize else 1) for each in found]
+        assert values == sorted(values, reverse=True)
+    assert sum(orders[0]) < sum(orders[1])
 
 
 def test_a_beam_wider_than_the_vocabulary():
