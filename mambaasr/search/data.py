@@ -1,6 +1,6 @@
 """What searches take and what they find."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Self
 
@@ -80,3 +80,25 @@ class Found:
     key: object
     hypotheses: list[Hypothesis]
     reason: str | None = None
+
+
+def of_usable(encoded: Encoded, search: Callable[[Encoded], list[Found]]) -> list[Found]:
+    """Search the utterances that can be searched; return all in their order, others by reason."""
+    bad = encoded.unusable()
+    good = [place for place in range(len(encoded.keys)) if place not in bad]
+    found = iter(search(encoded.select(good) if bad else encoded) if good else [])
+    return [
+        Found(key, [], bad[place]) if place in bad else next(found)
+        for place, key in enumerate(encoded.keys)
+    ]
+
+
+def ctc_log_probs(encoded: Encoded) -> Tensor:
+    """Return the log-probabilities of CTC.
+
+    Raises:
+        ValueError: the model has no CTC.
+    """
+    if encoded.log_probs is None:
+        raise ValueError("this search needs CTC, and the model has none (ctc_weight 0)")
+    return encoded.log_probs

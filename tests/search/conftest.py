@@ -1,0 +1,49 @@
+"""CTC outputs to search, and every text that they can stand for."""
+
+import itertools
+
+import pytest
+import torch
+
+from mambaasr.search.data import Encoded
+
+
+@pytest.fixture
+def encode():
+    """Return a function lengths, vocabulary -> Encoded with random CTC log-probabilities.
+
+    Padding holds NaN, which no search may look at.
+    """
+
+    def make(lengths, vocabulary=4, seed=0, width=6, sharp=1.0):
+        random = torch.Generator().manual_seed(seed)
+        shape = len(lengths), max(lengths)
+        frames = torch.randn(*shape, width, generator=random)
+        log_probs = (torch.randn(*shape, vocabulary, generator=random) * sharp).log_softmax(-1)
+        for place, length in enumerate(lengths):
+            frames[place, length:] = torch.nan
+            log_probs[place, length:] = torch.nan
+        keys = [f"utterance {place}" for place in range(len(lengths))]
+        return Encoded(keys, frames, torch.tensor(lengths), log_probs)
+
+    return make
+
+
+@pytest.fixture
+def every_text():
+    """Return a function log_probs (time, v) -> {tokens: log-probability of all its paths}."""
+
+    def enumerate_paths(log_probs, blank_id=0):
+        time, vocabulary = log_probs.shape
+        found = {}
+        for path in itertools.product(range(vocabulary), repeat=time):
+            labels = [label for label, _ in itertools.groupby(path)]
+            text = tuple(label for label in labels if label != blank_id)
+            score = sum(float(log_probs[t, label]) for t, label in enumerate(path))
+            found.setdefault(text, []).append(score)
+        return {
+            text: float(torch.tensor(scores, dtype=torch.float64).logsumexp(0))
+            for text, scores in found.items()
+        }
+
+    return enumerate_paths
