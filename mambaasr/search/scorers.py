@@ -107,3 +107,9 @@ class BatchScorer:
             ValueError: always.
         """
         raise ValueError("hypotheses of ESPnet's scorers are equally long; start them together")
+
+
+def next_log_probs(model: Any, logits: Tensor) -> Tensor:
+    """Return log-probabilities by the model's own output layer, or by a softmax."""
+    output = getattr(model, "output", None)
+    return torch.log_softmax(logits, dim=-1) if output is None else output.log_probs(logits)
