@@ -35,8 +35,8 @@ class PrefixOptions:
         beam_size: hypotheses that are kept at each frame.
         frame_tokens: a frame appends only its so many most probable tokens, the blank not counted.
         blank_skip: frames whose blank has at least this probability are taken for blank alone:
-            nothing is appended there and no label goes on. An approximation that saves most of the
-            frames where CTC is sure; above 1 there are no such frames.
+            nothing is appended there and no label goes on. With 1 (to rounding, in fp32) that is
+            exact; below, such as 0.999, it is an approximation that saves frames where CTC is sure.
         penalty: added for each token, <eos> too.
         nbest: hypotheses to return.
 
@@ -46,7 +46,7 @@ class PrefixOptions:
 
     beam_size: int = 20
     frame_tokens: int = 40
-    blank_skip: float = 0.999
+    blank_skip: float = 1.0
     penalty: float = 0.0
     nbest: int = 1
 
@@ -77,8 +77,7 @@ def ctc_prefix_search(
 
     Args:
         encoded: with the log-probabilities of CTC.
-        scorers: name -> (language model, weight); those of weight 0 are left out. Their states
-            must be such as can be joined, since hypotheses grow at different frames.
+        scorers: name -> (language model, weight); those of weight 0 are left out.
         sos, eos: ids; no text has them.
         options: see :class:`PrefixOptions`.
         blank_id: of CTC.
@@ -87,8 +86,7 @@ def ctc_prefix_search(
         The utterances in their order, with the hypotheses best first, all different.
 
     Raises:
-        ValueError: there are no log-probabilities of CTC; a language model cannot be used, or has
-            other tokens.
+        ValueError: there are no log-probabilities of CTC; a language model has other tokens.
     """
     return of_usable(
         encoded, lambda usable: _Search(usable, scorers, sos, eos, options, blank_id).run()
@@ -96,27 +94,34 @@ def ctc_prefix_search(
 
 
 class _Reader:
-    """What a language model gives for the next token of each hypothesis.
+    """What a language model gives for the next token of hypotheses, one a row.
 
-    In its state each hypothesis stands as an utterance of its own, since they differ in length.
+    In its states each hypothesis stands as an utterance of its own, since they differ in length.
 
     Args:
+        name: for messages.
         speech: (u, time, width); only u is looked at.
+        sos: id.
+        tokens: of CTC, which must be as many.
+
+    Attributes:
+        scores: (row, v) log-probabilities.
+        states: all rows in one; or one for each number of tokens that were read, where a model
+            (``joins`` is false) takes only hypotheses that are equally long.
+        group, place: (row) the state that a row is in, and where.
     """
 
     def __init__(
         self, name: str, model: StatefulScorer[Any], speech: Tensor, sos: int, tokens: int
     ) -> None:
-        if not getattr(model, "joins", True):
-            raise ValueError(
-                f"the prefix search cannot use the {name}: its hypotheses have to be equally long;"
-                " rescore with it"
-            )
-        self.model = model
-        self.state = model.start(speech[:, :1], torch.ones(len(speech), dtype=torch.long))
+        self.model, self.growth = model, 0 if getattr(model, "joins", True) else 1
+        state = model.start(speech[:, :1], torch.ones(len(speech), dtype=torch.long))
         start = torch.full((len(speech), 1), sos, device=speech.device)
-        logits, self.state = model.step(start, self.state)
-        self.scores = next_log_probs(model, logits)[:, 0]  # (row, v)
+        logits, state = model.step(start, state)
+        self.states = {0: state}
+        self.group = torch.zeros_like(start[:, 0])
+        self.place = torch.arange(len(start), device=start.device)
+        self.scores = next_log_probs(model, logits)[:, 0]
         if self.scores.shape[-1] != tokens:
             raise ValueError(
                 f"the {name} has {self.scores.shape[-1]} tokens and CTC {tokens};"
@@ -125,14 +130,30 @@ class _Reader:
 
     def read(self, kept: Tensor, parents: Tensor, tokens: Tensor) -> None:
         """Keep some rows, and add those that continue ``parents`` with ``tokens`` (row)."""
-        reorder, one = self.model.reorder, torch.zeros_like
-        new = reorder(self.state, one(parents)[:, None], parents)
-        logits, new = self.model.step(tokens[:, None], new)
-        scores = next_log_probs(self.model, logits)[:, 0]
-        if len(kept):
-            new = self.model.join([reorder(self.state, one(kept)[:, None], kept), new])
-            scores = torch.cat([self.scores[kept], scores])
-        self.state, self.scores = new, scores
+        group = torch.cat([self.group[kept], self.group[parents] + self.growth])
+        scores = self.scores.new_empty(len(group), self.scores.shape[1])
+        scores[: len(kept)] = self.scores[kept]
+        parts: dict[int, list[Any]] = {}
+        for key in self.group[kept].unique().tolist():
+            parts[key] = [self._rows(key, self.place[kept[self.group[kept] == key]])]
+        for key in self.group[parents].unique().tolist():
+            own = self.group[parents] == key
+            logits, new = self.model.step(
+                tokens[own, None], self._rows(key, self.place[parents[own]])
+            )
+            scores[len(kept) :][own] = next_log_probs(self.model, logits)[:, 0].to(scores.dtype)
+            parts.setdefault(key + self.growth, []).append(new)
+        self.states = {
+            key: each[0] if len(each) == 1 else self.model.join(each) for key, each in parts.items()
+        }
+        self.place = torch.empty_like(group)
+        for key in self.states:
+            self.place[group == key] = torch.arange(int((group == key).sum()), device=group.device)
+        self.group, self.scores = group, scores
+
+    def _rows(self, key: int, places: Tensor) -> Any:
+        """Return some rows of a state."""
+        return self.model.reorder(self.states[key], torch.zeros_like(places)[:, None], places)
 
 
 class _Search:

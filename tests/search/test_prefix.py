@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from mambaasr.espnet_compat import import_quietly
 from mambaasr.lm.mamba import MambaLM
 from mambaasr.search.beam import BeamSearch, Options
 from mambaasr.search.data import Encoded
@@ -185,6 +186,25 @@ def test_a_language_model_against_every_text(encode, make_lm, every_text):
             )
 
 
+def test_espnets_language_model(encode, every_text):
+    """It takes only hypotheses that are equally long; these grow at different frames."""
+    torch.manual_seed(5)
+    made = import_quietly("espnet2.lm.transformer_lm").TransformerLM
+    lm = made(5, None, att_unit=8, embed_unit=8, head=2, unit=16, layer=1).eval()
+    encoded = encode([3, 5, 1], vocabulary=5, seed=6)
+    options = PrefixOptions(beam_size=150, nbest=150)
+    scorers = {"lm": (BatchScorer(lm, hears_speech=False), 0.8)}
+    for each, log_probs, length in zip(
+        search(encoded, options, scorers), encoded.log_probs, [3, 5, 1], strict=True
+    ):
+        ctc = every_text(log_probs[:length])
+        scores = {text: value + 0.8 * lm_score(lm, text) for text, value in ctc.items()}
+        best = sorted(scores, key=scores.get, reverse=True)[:150]
+        assert [tuple(h.tokens) for h in each.hypotheses[:20]] == best[:20]
+        for hypothesis in each.hypotheses[:20]:
+            assert hypothesis.score == pytest.approx(scores[tuple(hypothesis.tokens)], rel=1e-5)
+
+
 def test_the_joint_search_with_ctc_alone_finds_the_same(encode, make_lm):
     encoded, lm = encode([5, 4], seed=11), make_lm()
     found = search(encoded, WIDE, {"lm": (lm, 0.5)})
@@ -244,8 +264,6 @@ def test_what_cannot_be_asked_for(encode, make_lm):
     encoded = encode([3])
     with pytest.raises(ValueError, match="token list"):
         search(encoded, PrefixOptions(), {"lm": (make_lm(7), 0.5)})
-    with pytest.raises(ValueError, match="rescore"):
-        search(encoded, PrefixOptions(), {"lm": (BatchScorer(None), 0.5)})
     with pytest.raises(ValueError, match="CTC"):
         search(Encoded(["a"], torch.zeros(1, 2, 3), torch.tensor([2])), PrefixOptions())
 
