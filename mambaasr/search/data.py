@@ -102,3 +102,21 @@ def ctc_log_probs(encoded: Encoded) -> Tensor:
     if encoded.log_probs is None:
         raise ValueError("this search needs CTC, and the model has none (ctc_weight 0)")
     return encoded.log_probs
+
+
+def prompt_tensor(prompts: Sequence[Sequence[int]], encoded: Encoded) -> Tensor:
+    """Return the tokens that the texts of utterances begin with (u, p); p is 0 without any.
+
+    Args:
+        prompts: one for each utterance, or nothing.
+        encoded: the utterances.
+
+    Raises:
+        ValueError: the prompts differ in length, or are not as many.
+    """
+    first = list(prompts) or [()] * len(encoded.keys)
+    if len(first) != len(encoded.keys) or len({len(prompt) for prompt in first}) > 1:
+        raise ValueError("prompts of one batch must be equally long, one for each utterance")
+    shape = len(first), len(first[0]) if first else 0
+    device = encoded.frames.device
+    return torch.tensor([list(each) for each in first], device=device).long().view(shape)

@@ -7,7 +7,7 @@ that a frame may append, v tokens in all.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mambaasr.layers.stateful import StatefulScorer
 from mambaasr.ops.lengths import valid_mask
-from mambaasr.search.data import Encoded, Found, Hypothesis, ctc_log_probs, of_usable
+from mambaasr.search.data import Encoded, Found, Hypothesis, ctc_log_probs, of_usable, prompt_tensor
 from mambaasr.search.scorers import next_log_probs
 
 DEAD = -math.inf
@@ -67,6 +67,7 @@ def ctc_prefix_search(
     sos: int,
     eos: int,
     options: PrefixOptions = PrefixOptions(),
+    prompts: Sequence[Sequence[int]] = (),
     blank_id: int = 0,
 ) -> list[Found]:
     """Find the texts whose CTC paths, and language models, have the highest probability.
@@ -80,17 +81,26 @@ def ctc_prefix_search(
         scorers: name -> (language model, weight); those of weight 0 are left out.
         sos, eos: ids; no text has them.
         options: see :class:`PrefixOptions`.
+        prompts: for each utterance the tokens that its text begins with, equally many, or nothing
+            for all. They are no part of what is found; language models read them unscored. CTC's
+            part has their probability in it.
         blank_id: of CTC.
 
     Returns:
         The utterances in their order, with the hypotheses best first, all different.
 
     Raises:
-        ValueError: there are no log-probabilities of CTC; a language model has other tokens.
+        ValueError: there are no log-probabilities of CTC; a language model has other tokens; the
+            prompts differ in length.
     """
-    return of_usable(
-        encoded, lambda usable: _Search(usable, scorers, sos, eos, options, blank_id).run()
-    )
+    first = prompt_tensor(prompts, encoded)
+    place = {key: index for index, key in enumerate(encoded.keys)}
+
+    def search(usable: Encoded) -> list[Found]:
+        own = first[[place[key] for key in usable.keys]]
+        return _Search(usable, scorers, sos, eos, options, own, blank_id).run()
+
+    return of_usable(encoded, search)
 
 
 class _Reader:
@@ -167,6 +177,7 @@ class _Search:
         parts: (scorer, u, k) log-probabilities of the language models.
         extra: (u, k) what is added to CTC's: the weighted parts and the penalty.
         rows: (u, k) the row of each hypothesis in the states of the language models.
+        length: (u, k) tokens so far.
         steps: for each frame (parents, tokens), (n, k), the token NONE where none is appended.
     """
 
@@ -177,12 +188,14 @@ class _Search:
         sos: int,
         eos: int,
         options: PrefixOptions,
+        prompts: Tensor,
         blank_id: int,
     ) -> None:
         self.options, self.eos, self.blank_id = options, eos, blank_id
         log_probs = ctc_log_probs(encoded)
         device = log_probs.device
         self._set_frames(log_probs, encoded.lengths.to(device))
+        self._set_prompts(prompts[self.order])
         u, _, v = self.frames.shape
         self.keys = [encoded.keys[place] for place in self.order.tolist()]
         self.names = [name for name, (_, weight) in scorers.items() if weight]
@@ -201,6 +214,7 @@ class _Search:
         self.hash[:, 0] = 1
         self.parent_hash = torch.full_like(self.last, -1)
         self.rows = torch.arange(u, device=device)[:, None].repeat(1, k)
+        self.length = torch.zeros_like(self.last)
         self.steps: list[tuple[Tensor, Tensor]] = []
 
     def _set_frames(self, log_probs: Tensor, lengths: Tensor) -> None:
@@ -234,6 +248,19 @@ class _Search:
         before = torch.where(own, before, total[:, -1:])
         self.skipped = before.diff(prepend=torch.zeros_like(before[:, :1]))
         self.after = self.skipped.gather(1, counts[:, None])
+
+    def _set_prompts(self, prompts: Tensor) -> None:
+        """Let every frame append the tokens of the prompts (u, p) too.
+
+        Sets ``prompts`` (u, p + 1), with NONE at the end, and ``double`` (u, time, c), where a
+        token stands among those of a frame already.
+        """
+        self.prompts = torch.nn.functional.pad(prompts, (0, 1), value=NONE)
+        count, more = self.tokens.shape[2], prompts[:, None].expand(-1, self.tokens.shape[1], -1)
+        self.tokens = torch.cat([self.tokens, more], dim=2)
+        self.double = torch.zeros_like(self.tokens, dtype=torch.bool)
+        for c in range(count, self.tokens.shape[2]):
+            self.double[..., c] = (self.tokens[..., :c] == self.tokens[..., c, None]).any(2)
 
     def run(self) -> list[Found]:
         """Search all frames; return the utterances in the order that they came in."""
@@ -272,9 +299,16 @@ class _Search:
         grown = torch.where(repeats, blank[..., None], total[..., None])
         grown = grown + x.gather(1, tokens)[:, None]
         there = torch.bmm(meets.mT.float(), repeats.float()) > 0
-        grown = grown.masked_fill(there, DEAD)
-        more = extra[..., None] + self.options.penalty
+        grown = grown.masked_fill(there | self.double[:n, frame, None], DEAD)
+        penalty, length = self.options.penalty, self.length[:n]
         gains = [each.scores[self.rows[:n, :, None], tokens[:, None]] for each in self.readers]
+        if self.prompts.shape[1] > 1:
+            forced = self.prompts[:n].gather(1, length.clamp(max=self.prompts.shape[1] - 1))
+            forced = forced[..., None]
+            grown = grown.masked_fill((forced != NONE) & (tokens[:, None] != forced), DEAD)
+            penalty = torch.where(forced == NONE, penalty, 0.0)
+            gains = [torch.where(forced == NONE, gain, 0.0) for gain in gains]
+        more = extra[..., None] + penalty
         for weight, gain in zip(self.weights, gains, strict=True):
             more = more + weight * gain
         ranked = torch.cat(
@@ -295,6 +329,7 @@ class _Search:
         self.label[:n] = torch.cat([label, grown.flatten(1)], dim=1).gather(1, best)
         self.blank[:n] = torch.where(stays, stayed.gather(1, parents), DEAD)
         self.last[:n] = torch.where(stays, last.gather(1, parents), appended)
+        self.length[:n] = length.gather(1, parents) + ~stays
         # What is dead meets nobody.
         dead, grew_from = score == DEAD, hashes.gather(1, parents)
         parent_hash = torch.where(stays, parent_hash.gather(1, parents), grew_from)
@@ -323,6 +358,8 @@ class _Search:
         """Return the best hypotheses, the ends of their sentences scored, in the search's order."""
         ctc = torch.logaddexp(self.blank, self.label) + self.after
         score = ctc + self.extra + self.options.penalty
+        first = self.prompts.shape[1] - 1
+        score = score.masked_fill(self.length < first, DEAD)
         for part, weight, reader in zip(self.parts, self.weights, self.readers, strict=True):
             end = reader.scores[self.rows, self.eos]
             part += end
@@ -333,7 +370,8 @@ class _Search:
         found = []
         for u, (key, texts) in enumerate(zip(self.keys, self._texts(best), strict=True)):
             hypotheses = []
-            for i, tokens in enumerate(texts):
+            for i, text in enumerate(texts):
+                tokens = text[first:]
                 own = {name: part[u][i] for name, part in zip(names, parts, strict=True)}
                 if self.options.penalty:
                     own["length_bonus"] = len(tokens) + 1.0

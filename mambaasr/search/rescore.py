@@ -8,12 +8,13 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mambaasr.layers.stateful import StatefulScorer
 from mambaasr.ops.lengths import valid_mask, zero_padding
 from mambaasr.search.beam import Options
-from mambaasr.search.data import Encoded, Found, Hypothesis
+from mambaasr.search.data import Encoded, Found, Hypothesis, prompt_tensor
 from mambaasr.search.scorers import BatchScorer, next_log_probs
 
 # Numbers (256 MiB of them) that a pass of an ESPnet model may hold: of each hypothesis, so many
@@ -29,7 +30,7 @@ def rescore(
     sos: int,
     eos: int,
     options: Options,
-    prompt: Sequence[int] = (),
+    prompts: Sequence[Sequence[int]] = (),
 ) -> list[Found]:
     """Order hypotheses by the joint search's score of their whole texts.
 
@@ -45,22 +46,28 @@ def rescore(
         scorers: name -> (decoder or language model, weight); those of weight 0 are left out.
         sos, eos: ids.
         options: ``ctc_weight``, ``penalty``, ``nbest`` and ``normalize_length`` are taken.
-        prompt: tokens that decoders and language models read first, after <sos>, unscored.
+        prompts: for each utterance of ``encoded`` the tokens that decoders and language models
+            read first, after <sos>, unscored; equally many, or nothing for all.
 
     Returns:
         The utterances of ``found`` in their order; those without hypotheses as they are.
+
+    Raises:
+        ValueError: the prompts differ in length.
     """
     names = [name for name, (_, weight) in scorers.items() if weight]
     usable = [each for each in found if each.hypotheses]
     if not usable:
         return list(found)
     place = {key: index for index, key in enumerate(encoded.keys)}
-    encoded = replace(encoded, log_probs=None).select([place[each.key] for each in usable])
-    texts = _Texts([[h.tokens for h in each.hypotheses] for each in usable], encoded, sos, eos)
+    index = [place[each.key] for each in usable]
+    first = F.pad(prompt_tensor(prompts, encoded)[index], (1, 0), value=sos)
+    encoded = replace(encoded, log_probs=None).select(index)
+    texts = _Texts([[h.tokens for h in each.hypotheses] for each in usable], first, eos)
     parts = {}
     for name in names:
         if not all(name in h.parts for each in usable for h in each.hypotheses):
-            parts[name] = texts.score(scorers[name][0], encoded, prompt).tolist()
+            parts[name] = texts.score(scorers[name][0], encoded).tolist()
     better = iter(
         [
             _ordered(each, {name: part[u] for name, part in parts.items()}, scorers, options)
@@ -100,17 +107,15 @@ class _Texts:
 
     Args:
         texts: of u utterances, up to k of each.
-        encoded: only its device is looked at.
-        sos, eos: ids.
+        first: (u, 1 + p) <sos> and prompt, which are read before and not scored.
+        eos: id.
 
     Attributes:
         tokens: (u, k, length) with <eos> at the end, and from there on.
         lengths: (u, k), <eos> counted; 0 where an utterance has fewer hypotheses than others.
     """
 
-    def __init__(
-        self, texts: Sequence[Sequence[Sequence[int]]], encoded: Encoded, sos: int, eos: int
-    ) -> None:
+    def __init__(self, texts: Sequence[Sequence[Sequence[int]]], first: Tensor, eos: int) -> None:
         lengths = torch.zeros(len(texts), max(map(len, texts)), dtype=torch.long)
         for u, row in enumerate(texts):
             lengths[u, : len(row)] = torch.tensor([len(text) + 1 for text in row])
@@ -119,10 +124,10 @@ class _Texts:
             for k, text in enumerate(row):
                 tokens[u, k, : len(text)] = torch.tensor(text, dtype=torch.long)
         self.longest = lengths.amax(1).tolist()
-        self.tokens, self.lengths = (x.to(encoded.frames.device) for x in (tokens, lengths))
-        self.sos = sos
+        self.tokens, self.lengths = tokens.to(first.device), lengths.to(first.device)
+        self.first = first
 
-    def score(self, model: StatefulScorer[Any], encoded: Encoded, prompt: Sequence[int]) -> Tensor:
+    def score(self, model: StatefulScorer[Any], encoded: Encoded) -> Tensor:
         """Return the log-probabilities of the texts (u, k), float64.
 
         A scorer of hypothesis states reads all texts together, token by token: so the speech, and
@@ -130,21 +135,19 @@ class _Texts:
         models need no other form. ESPnet's models, whose steps compute keys and values of the
         speech over and over, get whole texts.
         """
-        first = [self.sos, *prompt]
         if isinstance(model, BatchScorer) and isinstance(model.scorer, nn.Module):
-            return self._whole(model.scorer, encoded, first, model.hears_speech)
-        return self._by_steps(model, encoded, first)
+            return self._whole(model.scorer, encoded, model.hears_speech)
+        return self._by_steps(model, encoded)
 
-    def _by_steps(
-        self, model: StatefulScorer[Any], encoded: Encoded, first: Sequence[int]
-    ) -> Tensor:
+    def _by_steps(self, model: StatefulScorer[Any], encoded: Encoded) -> Tensor:
         state = model.start(encoded.frames, encoded.lengths)
         u, k, length = self.tokens.shape
-        for token in first[:-1]:
-            _, state = model.step(self.tokens.new_full((u, 1), token), state)
+        *read, last = self.first[:, None].unbind(2)
+        for token in read:
+            _, state = model.step(token, state)
         rows = list(range(u))
         state = model.reorder(state, torch.zeros_like(self.lengths))
-        tokens, texts, lengths = self.tokens.new_full((u, k), first[-1]), self.tokens, self.lengths
+        tokens, texts, lengths = last.repeat(1, k), self.tokens, self.lengths
         total = torch.zeros(u, k, dtype=torch.float64, device=tokens.device)
         for step in range(length):
             live = [row for row in rows if self.longest[row] > step]
@@ -159,13 +162,12 @@ class _Texts:
             total[rows] += torch.where(step < lengths, gained.double(), 0.0)
         return total
 
-    def _whole(
-        self, module: nn.Module, encoded: Encoded, first: Sequence[int], hears_speech: bool
-    ) -> Tensor:
+    def _whole(self, module: nn.Module, encoded: Encoded, hears_speech: bool) -> Tensor:
         owners, places = self.lengths.nonzero().T
         lengths = self.lengths[owners, places]
         texts = self.tokens[owners, places]
-        read = torch.cat([texts.new_tensor(first).expand(len(texts), -1), texts[:, :-1]], dim=1)
+        read = torch.cat([self.first[owners], texts[:, :-1]], dim=1)
+        before = self.first.shape[1] - 1
         frames, valid = zero_padding(encoded.frames, encoded.lengths), encoded.lengths
         total = torch.zeros(self.lengths.shape, dtype=torch.float64, device=texts.device)
         time, width, length = *frames.shape[1:], texts.shape[1]
@@ -173,15 +175,15 @@ class _Texts:
         size = max(1, MOST_NUMBERS // numbers)
         for some in torch.arange(len(texts), device=texts.device).split(size):
             length = int(lengths[some].max())
-            inputs, wanted = read[some, : len(first) - 1 + length], texts[some, :length]
+            inputs, wanted = read[some, : before + length], texts[some, :length]
             if hears_speech:
                 own = owners[some]
                 heard = valid.to(own.device)[own]
-                counts = lengths[some] + len(first) - 1
+                counts = lengths[some] + before
                 logits, _ = module(frames[own, : int(heard.max())], heard, inputs, counts)
             else:
                 logits, _ = module(inputs, None)
-            scores = next_log_probs(module, logits[:, len(first) - 1 :])
+            scores = next_log_probs(module, logits[:, before:])
             gained = scores.gather(-1, wanted[..., None]).squeeze(-1).double()
             gained = gained.masked_fill(~valid_mask(lengths[some], length), 0.0)
             total[owners[some], places[some]] = gained.sum(1)

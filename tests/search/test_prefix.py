@@ -18,8 +18,8 @@ SOS = EOS = 3
 WIDE = PrefixOptions(beam_size=100, nbest=100, blank_skip=2)
 
 
-def search(encoded, options, scorers=None):
-    return ctc_prefix_search(encoded, scorers or {}, SOS, EOS, options)
+def search(encoded, options, scorers=None, prompts=()):
+    return ctc_prefix_search(encoded, scorers or {}, SOS, EOS, options, prompts)
 
 
 @pytest.fixture
@@ -37,10 +37,11 @@ def make_lm():
 
 
 @torch.no_grad()
-def lm_score(lm, tokens):
-    """log P(tokens, the end) by the model's parallel form."""
-    logits, _ = lm(torch.tensor([[SOS, *tokens]]), None)
-    return float(logits[0].log_softmax(-1).gather(1, torch.tensor([*tokens, EOS])[:, None]).sum())
+def lm_score(lm, tokens, prompt=()):
+    """log P(tokens, the end | prompt) by the model's parallel form."""
+    logits, _ = lm(torch.tensor([[SOS, *prompt, *tokens]]), None)
+    wanted = torch.tensor([*tokens, EOS])[:, None]
+    return float(logits[0, len(prompt) :].log_softmax(-1).gather(1, wanted).sum())
 
 
 def assert_same(found, other):
@@ -184,6 +185,33 @@ def test_a_language_model_against_every_text(encode, make_lm, every_text):
                 },
                 rel=1e-5,
             )
+
+
+@pytest.mark.parametrize("frame_tokens", [1, 40])
+def test_texts_that_begin_with_a_prompt(frame_tokens, encode, make_lm, every_text):
+    """Though CTC would rather have other tokens there."""
+    encoded, lm = encode([5, 3, 1, 0], vocabulary=5, seed=9), make_lm(5)
+    prompts = [(1, 1), (4, 2), (2, 1), (1, 2)]
+    options = PrefixOptions(150, frame_tokens, penalty=0.3, nbest=150)
+    found = search(encoded, options, {"lm": (lm, 0.5)}, prompts)
+    assert found[2].hypotheses == found[3].hypotheses == []  # too short for it
+    for u, length in enumerate([5, 3]):
+        scores = {
+            text[2:]: value + 0.5 * lm_score(lm, text[2:], prompts[u]) + 0.3 * (len(text) - 1)
+            for text, value in every_text(encoded.log_probs[u, :length]).items()
+            if text[:2] == prompts[u]
+        }
+        texts = [tuple(h.tokens) for h in found[u].hypotheses]
+        if frame_tokens == 40:
+            assert texts == sorted(scores, key=scores.get, reverse=True)[:150]
+        for hypothesis in found[u].hypotheses:
+            want = scores[tuple(hypothesis.tokens)]
+            if frame_tokens == 40:
+                assert hypothesis.score == pytest.approx(want, rel=1e-5)
+            assert hypothesis.score <= want + 1e-5
+        assert texts and len(set(texts)) == len(texts)
+    with pytest.raises(ValueError, match="prompts"):
+        search(encoded, options, {}, [(1,), (1, 2), (1,), (1,)])
 
 
 def test_espnets_language_model(encode, every_text):

@@ -87,19 +87,19 @@ def nbest(encode):
     return encoded, found
 
 
-@pytest.mark.parametrize("prompt", [(), (2, 5)])
+@pytest.mark.parametrize("prompts", [(), ((2, 5), (1, 4), (2, 2), (5, 1))])
 @pytest.mark.parametrize("name", MODELS)
-def test_every_decoder_scores_each_text_as_alone(name, prompt, nbest):
+def test_every_decoder_scores_each_text_as_alone(name, prompts, nbest):
     encoded, found = nbest
     decoder = make(MODELS, name)
     lm = make(LMS, "transformer" if name == "transformer" else "mamba")
     options = Options(beam_size=6, ctc_weight=0.3, penalty=0.2, nbest=6)
     scorers = {"decoder": (scorer(decoder), 0.7), "lm": (scorer(lm, False), 0.5)}
-    better = rescore(encoded, found, scorers, SOS, EOS, options, prompt)
+    better = rescore(encoded, found, scorers, SOS, EOS, options, prompts)
     assert better[2] == found[2] and better[2].reason
     for u in (0, 1, 3):
         frames = encoded.frames[u, : encoded.lengths[u]]
-        want = {}
+        prompt, want = prompts[u] if prompts else (), {}
         for old in found[u].hypotheses:
             parts = {
                 "decoder": alone(decoder, old.tokens, prompt, frames),
