@@ -300,7 +300,7 @@ class _Search:
         grown = grown + x.gather(1, tokens)[:, None]
         there = torch.bmm(meets.mT.float(), repeats.float()) > 0
         grown = grown.masked_fill(there | self.double[:n, frame, None], DEAD)
-        penalty, length = self.options.penalty, self.length[:n]
+        penalty, length = extra.new_tensor(self.options.penalty), self.length[:n]
         gains = [each.scores[self.rows[:n, :, None], tokens[:, None]] for each in self.readers]
         if self.prompts.shape[1] > 1:
             forced = self.prompts[:n].gather(1, length.clamp(max=self.prompts.shape[1] - 1))

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from ctc_texts import encode
 
 from mambaasr.search.data import Encoded
 from mambaasr.search.greedy import ctc_greedy
@@ -33,7 +34,7 @@ def test_repeats_collapse_and_a_blank_keeps_them_apart():
     assert ctc_greedy(encoded(path([0, 2, 1])), blank_id=2)[0].hypotheses[0].tokens == [0, 1]
 
 
-def test_companions_change_nothing(encode):
+def test_companions_change_nothing():
     together = encode([7, 3, 12, 1], vocabulary=6)
     order = [2, 0, 3, 1]
     found = ctc_greedy(together)
@@ -41,7 +42,7 @@ def test_companions_change_nothing(encode):
     assert [ctc_greedy(together.select([place]))[0] for place in range(4)] == found
 
 
-def test_what_cannot_be_searched_is_named(encode):
+def test_what_cannot_be_searched_is_named():
     bad = encode([4, 0, 5, 3])
     bad.log_probs[2, 4, 1] = torch.nan
     found = ctc_greedy(bad)

@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from ctc_texts import encode, every_text
 
 from mambaasr.espnet_compat import import_quietly
 from mambaasr.lm.mamba import MambaLM
@@ -54,7 +55,7 @@ def assert_same(found, other):
 
 
 @pytest.mark.parametrize("lengths", [[4, 1, 3], [5, 2]])
-def test_a_wide_beam_sums_every_path(lengths, encode, every_text):
+def test_a_wide_beam_sums_every_path(lengths):
     """Paths that part and meet again are among them: a text's, with and without a blank."""
     encoded = encode(lengths)
     for each, log_probs in zip(search(encoded, WIDE), encoded.log_probs, strict=True):
@@ -66,7 +67,7 @@ def test_a_wide_beam_sums_every_path(lengths, encode, every_text):
             assert hypothesis.score == hypothesis.parts["ctc"] == pytest.approx(want, rel=1e-6)
 
 
-def test_the_best_text_of_a_longer_utterance_has_its_ctc_loss(encode):
+def test_the_best_text_of_a_longer_utterance_has_its_ctc_loss():
     encoded = encode([40, 25], vocabulary=8, sharp=6.0)
     options = PrefixOptions(beam_size=60, nbest=60, blank_skip=2)
     for each, log_probs, length in zip(
@@ -111,7 +112,7 @@ def reference(log_probs, beam, blank_id=0):
 
 
 @pytest.mark.parametrize("beam", [1, 3, 10])
-def test_a_narrow_beam_is_the_one_of_a_dictionary_of_texts(beam, encode):
+def test_a_narrow_beam_is_the_one_of_a_dictionary_of_texts(beam):
     """Hypotheses leave the beam, come back, and meet what others have grown into."""
     lengths = [30, 17, 30, 5]
     encoded = encode(lengths, vocabulary=5, seed=3)
@@ -124,7 +125,7 @@ def test_a_narrow_beam_is_the_one_of_a_dictionary_of_texts(beam, encode):
         assert [h.score for h in each.hypotheses] == pytest.approx(list(want.values()), rel=1e-9)
 
 
-def test_only_the_best_tokens_of_a_frame_are_appended(encode):
+def test_only_the_best_tokens_of_a_frame_are_appended():
     encoded = encode([12, 9], vocabulary=7, seed=5)
     encoded.log_probs[1, 0, 3] = 0.0  # <sos/eos> is none that could be
     options = PrefixOptions(beam_size=8, nbest=8, frame_tokens=1, blank_skip=2)
@@ -138,7 +139,7 @@ def test_only_the_best_tokens_of_a_frame_are_appended(encode):
 
 
 @pytest.mark.parametrize("sure", [0.95, 1.0])
-def test_frames_of_blank_alone_are_left_out(sure, encode):
+def test_frames_of_blank_alone_are_left_out(sure):
     """At the beginning, between and at the end; where the blank is certain it is exact."""
     encoded = encode([14, 9, 20, 3], vocabulary=5, seed=7)
     places = ([0, 1, 4, 5, 12, 13], [3], [0, 7, 8, 9, 18, 19], [0, 1, 2])
@@ -157,7 +158,7 @@ def test_frames_of_blank_alone_are_left_out(sure, encode):
     assert quick[3].hypotheses[0].score == pytest.approx(3 * math.log(sure))
 
 
-def test_a_language_model_against_every_text(encode, make_lm, every_text):
+def test_a_language_model_against_every_text(make_lm):
     """Also with two of them, a penalty, and the end of the sentence."""
     encoded, lm, other = encode([4, 3, 1]), make_lm(), make_lm(seed=2)
     options = PrefixOptions(beam_size=150, nbest=150, penalty=0.7, blank_skip=2)
@@ -188,7 +189,7 @@ def test_a_language_model_against_every_text(encode, make_lm, every_text):
 
 
 @pytest.mark.parametrize("frame_tokens", [1, 40])
-def test_texts_that_begin_with_a_prompt(frame_tokens, encode, make_lm, every_text):
+def test_texts_that_begin_with_a_prompt(frame_tokens, make_lm):
     """Though CTC would rather have other tokens there."""
     encoded, lm = encode([5, 3, 1, 0], vocabulary=5, seed=9), make_lm(5)
     prompts = [(1, 1), (4, 2), (2, 1), (1, 2)]
@@ -214,7 +215,7 @@ def test_texts_that_begin_with_a_prompt(frame_tokens, encode, make_lm, every_tex
         search(encoded, options, {}, [(1,), (1, 2), (1,), (1,)])
 
 
-def test_espnets_language_model(encode, every_text):
+def test_espnets_language_model():
     """It takes only hypotheses that are equally long; these grow at different frames."""
     torch.manual_seed(5)
     made = import_quietly("espnet2.lm.transformer_lm").TransformerLM
@@ -233,7 +234,7 @@ def test_espnets_language_model(encode, every_text):
             assert hypothesis.score == pytest.approx(scores[tuple(hypothesis.tokens)], rel=1e-5)
 
 
-def test_the_joint_search_with_ctc_alone_finds_the_same(encode, make_lm):
+def test_the_joint_search_with_ctc_alone_finds_the_same(make_lm):
     encoded, lm = encode([5, 4], seed=11), make_lm()
     found = search(encoded, WIDE, {"lm": (lm, 0.5)})
     joint = BeamSearch({"lm": (lm, 0.5)}, SOS, EOS, Options(beam_size=300, ctc_weight=1.0, nbest=5))
@@ -251,7 +252,7 @@ def test_the_joint_search_with_ctc_alone_finds_the_same(encode, make_lm):
 
 @pytest.mark.parametrize("with_lm", [False, True])
 @pytest.mark.parametrize("skip", [2, 0.5])
-def test_companions_change_nothing(with_lm, skip, encode, make_lm):
+def test_companions_change_nothing(with_lm, skip, make_lm):
     encoded = encode([25, 3, 40, 11, 25], vocabulary=6, seed=2, sharp=2.0)
     options = PrefixOptions(beam_size=7, nbest=7, penalty=0.1, blank_skip=skip)
     scorers = {"lm": (make_lm(6), 0.6)} if with_lm else {}
@@ -261,7 +262,7 @@ def test_companions_change_nothing(with_lm, skip, encode, make_lm):
         assert_same(some, [found[place] for place in order])
 
 
-def test_what_cannot_be_searched_is_named(encode, make_lm):
+def test_what_cannot_be_searched_is_named(make_lm):
     bad = encode([6, 0, 5, 3])
     bad.log_probs[2, 4, 1] = torch.nan
     bad.frames[3, 0] = torch.inf
@@ -275,7 +276,7 @@ def test_what_cannot_be_searched_is_named(encode, make_lm):
     assert "probability" in search(nothing, PrefixOptions())[0].reason
 
 
-def test_a_beam_wider_than_there_are_texts(encode, every_text):
+def test_a_beam_wider_than_there_are_texts():
     encoded = encode([2, 1])
     options = PrefixOptions(beam_size=50, nbest=50, blank_skip=2)
     for each, log_probs, length in zip(
@@ -284,7 +285,7 @@ def test_a_beam_wider_than_there_are_texts(encode, every_text):
         assert {tuple(h.tokens) for h in each.hypotheses} == set(every_text(log_probs[:length]))
 
 
-def test_what_cannot_be_asked_for(encode, make_lm):
+def test_what_cannot_be_asked_for(make_lm):
     with pytest.raises(ValueError, match="nbest is 5"):
         PrefixOptions(beam_size=4, nbest=5)
     with pytest.raises(ValueError, match="blank_skip"):

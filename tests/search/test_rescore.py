@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from ctc_texts import encode
 from torch import nn
 
 from mambaasr.decoder.cross_mamba import CrossMambaDecoder
@@ -77,7 +78,7 @@ def alone(model, tokens, prompt=(), frames=None):
 
 
 @pytest.fixture
-def nbest(encode):
+def nbest():
     """Utterances of which one is without frames, and their CTC n-best."""
     encoded = encode([12, 4, 0, 9], vocabulary=VOCABULARY, seed=4, width=WIDTH)
     options = PrefixOptions(beam_size=6, nbest=6, blank_skip=2)
@@ -136,7 +137,7 @@ def test_companions_change_nothing(name, nbest, monkeypatch):
                 assert a.tokens == b.tokens and a.score == pytest.approx(b.score, rel=1e-5)
 
 
-def test_the_joint_search_has_the_same_scores(encode):
+def test_the_joint_search_has_the_same_scores():
     """Of texts that both find: CTC's part is the sum over all paths in both."""
     encoded = encode([5, 4], vocabulary=VOCABULARY, seed=8, width=WIDTH)
     decoder = make(MODELS, "mamba")
@@ -171,7 +172,7 @@ def test_scores_that_are_there_are_not_made_again(nbest):
             assert a.score == pytest.approx(b.score) and a.parts == pytest.approx(b.parts)
 
 
-def test_the_order_by_the_score_for_each_token(encode):
+def test_the_order_by_the_score_for_each_token():
     encoded = encode([3], vocabulary=VOCABULARY, width=WIDTH)
     texts = [Hypothesis([1], -2.0, {"ctc": -2.0}), Hypothesis([1, 2, 4], -3.0, {"ctc": -3.0})]
     found = [Found(encoded.keys[0], texts)]
@@ -183,7 +184,7 @@ def test_the_order_by_the_score_for_each_token(encode):
     assert by_token[0].hypotheses[0].score == -3.0
 
 
-def test_nothing_to_rescore(encode):
+def test_nothing_to_rescore():
     encoded = encode([0, 0], width=WIDTH)
     found = [Found(key, [], "too short") for key in encoded.keys]
     assert rescore(encoded, found, {"decoder": (None, 1.0)}, SOS, EOS, Options()) == found
