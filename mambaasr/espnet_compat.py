@@ -67,6 +67,7 @@ _LATER = {
     "Reporter": "espnet2.train.reporter",
     "Speech2Text": "espnet2.bin.asr_inference",
     "Trainer": "espnet2.train.trainer",
+    "build_tokenizer": "espnet2.text.build_tokenizer",
     "add_sos_eos": "espnet2.legacy.nets.pytorch_backend.transformer.add_sos_eos",
     "collect_stats": "espnet2.main_funcs.collect_stats",
     "float_or_none": "espnet2.utils.types",

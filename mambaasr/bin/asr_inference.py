@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mambaasr.command import run_main
-from mambaasr.decode.inputs import read_keys, read_languages, read_wavs
+from mambaasr.decode.inputs import read_keys, read_languages, read_prompts, read_wavs
 from mambaasr.decode.options import SEARCH, get_parser, parse
 from mambaasr.errors import TRY_AGAIN, UserError
 
@@ -25,8 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         value = getattr(args, name)
         if value is not None and value < 1:
             raise UserError(f"--{name} must be at least 1, not {value}")
-    if args.batch_size != 1:
-        raise UserError("--batch_size: only 1 is supported; --nj decodes in parallel")
+    if args.ctc_window_margin and not args.espnet_search:
+        raise UserError("--ctc_window_margin: our search is exact; give --espnet_search true too")
     if args.ngpu and (args.quantize_asr_model or args.quantize_lm):
         raise UserError("--quantize_asr_model, --quantize_lm: for the CPU; decode with --ngpu 0")
     if args.nbest > args.beam_size:
@@ -43,15 +43,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not has_decoder(trained) and args.ctc_weight != 1.0:
         logging.info(f"the model has no decoder: ctc_weight is 1.0, not {args.ctc_weight}")
         args.ctc_weight = 1.0
-    given = read_languages(args.utt2lang, keys, trained, config)
+    given = read_languages(args.utt2lang, keys, trained, config, args.prompt)
+    prompts = read_prompts(args.prompt, args.utt2lang, keys)
     model = Model(
         *(str(Path(path).absolute()) if path else None for path in paths),
         options=tuple(sorted((name, _absolute(name, getattr(args, name))) for name in SEARCH)),
         ngpu=args.ngpu,
         seed=args.seed,
+        batch_size=args.batch_size,
+        espnet_search=args.espnet_search,
     )
     summary = decode_set(
-        model, wavs, keys, args.output_dir, args.nj, args.cluster, args.chunk_size, given
+        *(model, wavs, keys, args.output_dir),
+        *(args.nj, args.cluster, args.chunk_size, given, prompts),
     )
     print(
         f"{args.output_dir}: {summary['utterances']} utterances, {summary['failed']} failed, "

@@ -1,8 +1,8 @@
 """Task tokens: symbols that stand before a transcript in training: ``<|en|> <|transcribe|>``.
 
-The model learns to begin with them, so it produces them in decoding too; they are no speech, so
-they must be among the non-linguistic symbols (``nlsyms_txt``), which scoring leaves out. ``{lang}``
-in a prefix stands for an utterance's language in ``utt2lang``.
+The model learns to begin with them; decoding makes it read them (``--prompt``). They are no speech,
+so they must be among the non-linguistic symbols (``nlsyms_txt``), which scoring leaves out.
+``{lang}`` in a prefix stands for an utterance's language in ``utt2lang``.
 """
 
 import re
@@ -14,7 +14,7 @@ from mambaasr.errors import UserError
 if TYPE_CHECKING:
     from mambaasr.data.folder import DataFolder
 
-_LANG = "{lang}"
+LANG = "{lang}"
 
 
 def make_prefixes(prefix: str, folder: "DataFolder", symbols: Collection[str]) -> dict[str, str]:
@@ -31,17 +31,17 @@ def make_prefixes(prefix: str, folder: "DataFolder", symbols: Collection[str]) -
     Raises:
         UserError: a word is not among the symbols, or the folder does not know the languages.
     """
-    if re.search(r"[{}]", prefix.replace(_LANG, "")):
-        raise UserError(f"--text_prefix '{prefix}': {_LANG} is all that may stand in braces")
-    if _LANG in prefix and folder.utt2lang is None:
+    if re.search(r"[{}]", prefix.replace(LANG, "")):
+        raise UserError(f"--text_prefix '{prefix}': {LANG} is all that may stand in braces")
+    if LANG in prefix and folder.utt2lang is None:
         raise UserError(
-            f"--text_prefix '{prefix}': {folder.path} has no utt2lang to take {_LANG} from; "
+            f"--text_prefix '{prefix}': {folder.path} has no utt2lang to take {LANG} from; "
             "write 'utterance language' lines"
         )
     found = {}
     for utt in folder.utterances:
-        language = folder.utt2lang[utt] if _LANG in prefix else ""
-        words = prefix.replace(_LANG, language).split()
+        language = folder.utt2lang[utt] if LANG in prefix else ""
+        words = prefix.replace(LANG, language).split()
         for word in words:
             if word not in symbols:
                 raise UserError(
@@ -55,6 +55,6 @@ def make_prefixes(prefix: str, folder: "DataFolder", symbols: Collection[str]) -
 def is_of_prefix(symbol: str, prefix: str) -> bool:
     """Return whether a symbol may stand in a prefix, whatever the language."""
     return any(
-        re.fullmatch(r"\S+".join(map(re.escape, word.split(_LANG))), symbol)
+        re.fullmatch(r"\S+".join(map(re.escape, word.split(LANG))), symbol)
         for word in prefix.split()
     )

@@ -53,22 +53,37 @@ class Model(NamedTuple):
     espnet_search: bool = False
 
 
+class Spoken(NamedTuple):
+    """An utterance that is to be decoded.
+
+    Attributes:
+        utt: its id.
+        path: absolute path of its audio, or None.
+        language: for a model that is given one, else None.
+        prompt: what its text begins with, or nothing.
+    """
+
+    utt: str
+    path: str | None
+    language: str | None = None
+    prompt: str = ""
+
+
 class Chunk(NamedTuple):
     """Utterances that one task decodes and writes into one file.
 
     Attributes:
         file: where the results go, beside those of other utterances that are there already.
-        utterances: tuple of (utterance, absolute path of its audio or None, its language, or
-            None for a model that is not given one).
+        utterances: what is decoded.
         model: a :class:`Model`.
     """
 
     file: str
-    utterances: tuple[tuple[str, str | None, str | None], ...]
+    utterances: tuple[Spoken, ...]
     model: Model
 
     def __str__(self) -> str:
-        first, last = self.utterances[0][0], self.utterances[-1][0]
+        first, last = self.utterances[0].utt, self.utterances[-1].utt
         return f"utterance {first}" if first == last else f"utterances {first} to {last}"
 
 
@@ -81,6 +96,7 @@ def decode_set(
     cluster: str | None = None,
     chunk_size: int | None = None,
     languages: Mapping[str, str] | None = None,
+    prompts: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Decode utterances; write text, token, token_int, <n>best_recog, decode.json, two reports.
 
@@ -107,6 +123,8 @@ def decode_set(
         nj, cluster: see :func:`mambaasr.parallel.map_items`.
         chunk_size: utterances in a chunk; by default an eighth of them, from 16 to 64.
         languages: utterance -> language, for a model that is given it; or None.
+        prompts: utterance -> words that its text begins with in training, such as task tokens;
+            they are read, not recognised, and are no part of the hypotheses. Or None.
 
     Returns:
         The content of decode.json; ``again`` counts the failures that are worth another try.
@@ -116,7 +134,7 @@ def decode_set(
         TransientError: nor could one be, and some of the reasons may be transient.
     """
     output_dir = Path(output_dir).absolute()
-    chunks = plan(model, wavs, keys, output_dir / "chunks", chunk_size, languages)
+    chunks = plan(model, wavs, keys, output_dir / "chunks", chunk_size, languages, prompts)
     pending = [chunk for chunk in chunks if _missing(chunk)]
     if len(pending) < len(chunks):
         done = len(chunks) - len(pending)
@@ -179,7 +197,7 @@ def _give_up(chunk: Chunk) -> list[dict[str, Any]]:
         chunk,
         [
             known[utt] if utt in known and _lost_gpu(known[utt]) else _result(utt, path) | died
-            for utt, path, _ in chunk.utterances
+            for utt, path, *_ in chunk.utterances
         ],
     )
 
@@ -191,6 +209,7 @@ def plan(
     folder: Path,
     chunk_size: int | None = None,
     languages: Mapping[str, str] | None = None,
+    prompts: Mapping[str, str] | None = None,
 ) -> list[Chunk]:
     """Split the utterances into chunks, each file named by a hash of all its result depends on.
 
@@ -210,16 +229,18 @@ def plan(
     fingerprint = _fingerprint(model)
     chunks = []
     for start in range(0, len(keys), size):
-        part = keys[start : start + size]
-        paths = [os.path.abspath(wavs[key]) if key in wavs else None for key in part]
-        given = [(languages or {}).get(key) for key in part]
-        stamps = [
-            [key, *_stamp(path), *([language] if language else [])]
-            for key, path, language in zip(part, paths, given, strict=True)
-        ]
+        spoken = tuple(
+            Spoken(
+                key,
+                os.path.abspath(wavs[key]) if key in wavs else None,
+                (languages or {}).get(key),
+                (prompts or {}).get(key, ""),
+            )
+            for key in keys[start : start + size]
+        )
+        stamps = [[*each._replace(path=None), *_stamp(each.path)] for each in spoken]
         name = hashlib.sha256(json.dumps([fingerprint, stamps]).encode()).hexdigest()[:32]
-        utterances = tuple(zip(part, paths, given, strict=True))
-        chunks.append(Chunk(str(folder / f"{name}.json"), utterances, model))
+        chunks.append(Chunk(str(folder / f"{name}.json"), spoken, model))
     return chunks
 
 
@@ -244,13 +265,13 @@ def _decode_missing(chunk: Chunk) -> list[dict[str, Any]]:
     except Exception as error:
         if not may_pass(error):
             raise
-        results = [_stopped(_result(utt, path), error) for utt, path, _ in missing]
+        results = [_stopped(_result(utt, path), error) for utt, path, *_ in missing]
         return _add(chunk, results)
     results = []
     with warnings.catch_warnings():
         # ESPnet uses deprecated names of torch.
         warnings.filterwarnings("ignore", category=FutureWarning, module="espnet")
-        for read in _read(missing, recogniser.rate):
+        for read in _read(missing, recogniser):
             results += _decode_together(recogniser, read)
             if any(map(_lost_gpu, results)):
                 break
@@ -258,7 +279,7 @@ def _decode_missing(chunk: Chunk) -> list[dict[str, Any]]:
 
 
 def _read(
-    utterances: Sequence[tuple[str, str | None, str | None]], rate: int
+    utterances: Sequence[Spoken], recogniser: "Recogniser | ESPnetRecogniser"
 ) -> Iterator[list[tuple[dict[str, Any], "Utterance | None"]]]:
     """Read audio, some minutes at a time: lists of (result, what is to be recognised).
 
@@ -270,15 +291,16 @@ def _read(
     from mambaasr.decode.recogniser import Utterance
 
     found: list[tuple[dict[str, Any], Utterance | None]] = []
-    seconds = 0.0
-    for utt, path, language in utterances:
+    seconds, rate = 0.0, recogniser.rate
+    for utt, path, language, prompt in utterances:
         result, utterance = _result(utt, path), None
         try:
             if path is None:
                 raise UserError("there is no audio for it in wav.scp")
             samples, _ = read_audio(path, rate=rate)
             result["audio_seconds"] = len(samples) / rate
-            utterance = Utterance(utt, torch.as_tensor(samples), language)
+            tokens = recogniser.prompt(prompt) if prompt else ()
+            utterance = Utterance(utt, torch.as_tensor(samples), language, tokens)
         except Exception as error:
             _stopped(result, error)
         found.append((result, utterance))
@@ -440,12 +462,12 @@ def _stamp(path: str | None) -> tuple[int, int]:
     return (status.st_size, status.st_mtime_ns) if status else (0, 0)
 
 
-def _missing(chunk: Chunk) -> list[tuple[str, str | None, str | None]]:
+def _missing(chunk: Chunk) -> list[Spoken]:
     """Return a chunk's utterances without a result, or with a failure that may be transient."""
     known = _read_chunk(chunk)["results"]
-    missing = [each for each in chunk.utterances if known.get(each[0], {"again": True})["again"]]
+    missing = [each for each in chunk.utterances if known.get(each.utt, {"again": True})["again"]]
     # First what was not reached for another.
-    return sorted(missing, key=lambda each: each[0] in known)
+    return sorted(missing, key=lambda each: each.utt in known)
 
 
 def _read_chunk(chunk: Chunk) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mambaasr.data.kaldi_file import parse_path, parse_text, read_good_table
+from mambaasr.data.prefix import LANG
 from mambaasr.errors import UserError
 
 
@@ -34,7 +35,11 @@ def read_keys(path: str | Path) -> list[str]:
 
 
 def read_languages(
-    path: str | Path | None, keys: Sequence[str], trained: dict[str, Any], config: str | Path
+    path: str | Path | None,
+    keys: Sequence[str],
+    trained: dict[str, Any],
+    config: str | Path,
+    prompt: str = "",
 ) -> dict[str, str] | None:
     """Return utterance -> language for a model that is conditioned on it; else None.
 
@@ -43,6 +48,7 @@ def read_languages(
         keys: the utterances to decode.
         trained: the model's config.
         config: its file, for messages.
+        prompt: see :func:`read_prompts`, which may need the file too.
 
     Raises:
         UserError: the model needs languages and one is missing or unknown to it.
@@ -51,7 +57,7 @@ def read_languages(
 
     conf = trained.get("model_conf") or {}
     if trained.get("model") != languages.MODEL or conf.get("conditioning", "none") == "none":
-        if path is not None and trained.get("model") != languages.MODEL:
+        if path is not None and trained.get("model") != languages.MODEL and LANG not in prompt:
             logging.warning(f"{path}: not used, for the model is not given the language")
         return None
     if path is None:
@@ -62,3 +68,29 @@ def read_languages(
     table = languages.read(path)
     languages.check(table, keys, path, conf.get("languages") or ())
     return dict(table)
+
+
+def read_prompts(
+    prompt: str, path: str | Path | None, keys: Sequence[str]
+) -> dict[str, str] | None:
+    """Return utterance -> the words that its text begins with, or None without any.
+
+    Args:
+        prompt: words, in which ``{lang}`` stands for the utterance's language.
+        path: utt2lang, or None.
+        keys: the utterances to decode.
+
+    Raises:
+        UserError: a language is needed and not known.
+    """
+    from mambaasr.task import languages
+
+    if not prompt:
+        return None
+    if LANG not in prompt:
+        return dict.fromkeys(keys, prompt)
+    if path is None:
+        raise UserError(f"--prompt '{prompt}': give --utt2lang FILE with each utterance's language")
+    table = languages.read(path)
+    languages.check(table, keys, path)
+    return {key: prompt.replace(LANG, table[key]) for key in keys}

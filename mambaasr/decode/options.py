@@ -53,6 +53,13 @@ def get_parser() -> argparse.ArgumentParser:
     add("--asr_model_file", required=True, metavar="PTH", help="e.g. valid.acc.ave.pth")
     add("--asr_train_config", metavar="YAML", help="None: config.yaml beside the model")
     add("--utt2lang", metavar="FILE", help="for a model that is given the language")
+    add(
+        "--prompt",
+        default="",
+        metavar="WORDS",
+        help="what every text began with in training, such as '<|{lang}|> <|transcribe|>', {lang} "
+        "from --utt2lang: read by the model, neither recognised nor written",
+    )
     add("--lm_file", metavar="PTH", help="language model")
     add("--lm_train_config", metavar="YAML", help="of the language model")
     add("--output_dir", required=True, metavar="DIR", help="where to write")
@@ -77,11 +84,24 @@ def get_parser() -> argparse.ArgumentParser:
         "--ctc_window_margin",
         type=int,
         default=0,
-        help="frames around its alignment that a CTC prefix score looks at; 0: all, exactly",
+        help="with --espnet_search: frames around its alignment that a CTC prefix score looks at; "
+        "0: all, exactly",
     )
     add("--token_type", choices=["char", "bpe", "word"], help="None: as trained")
     add("--bpemodel", metavar="MODEL", help="None: as trained")
-    add("--batch_size", type=int, default=1, help="only 1: --nj decodes in parallel")
+    add(
+        "--batch_size",
+        type=batch_size,
+        default="auto",
+        metavar="N",
+        help="utterances decoded together in each process, changes no transcript; auto: by length",
+    )
+    add(
+        "--espnet_search",
+        type=str2bool,
+        default=False,
+        help="decode by ESPnet's own search, one utterance after the other",
+    )
     add(
         "--dtype",
         default="float32",
@@ -156,6 +176,15 @@ def check_decoding(path: str | Path | None, words: Sequence[str], lm: bool = Fal
             f"{path or 'decoding'}: lm_weight is 0, so the language model would not be used: "
             "give --inference_args '--lm_weight 0.3', or --use_lm false"
         )
+
+
+def batch_size(text: str) -> int | str:
+    """Return a number of utterances, or "auto"."""
+    if text == "auto":
+        return text
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number from 1 nor auto")
+    return int(text)
 
 
 def str2bool(text: str) -> bool:

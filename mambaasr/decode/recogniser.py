@@ -1,6 +1,7 @@
 """From waveforms to hypotheses: encode utterances together, search them together."""
 
 import logging
+import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,8 +11,8 @@ import torch
 from torch import Tensor
 
 from mambaasr.data.kaldi_file import parse_hypothesis
-from mambaasr.errors import lost_gpu, may_pass
-from mambaasr.espnet_compat import TooShortUttError, encoded_frames
+from mambaasr.errors import UserError, lost_gpu, may_pass
+from mambaasr.espnet_compat import TooShortUttError, build_tokenizer, encoded_frames
 from mambaasr.layers.output import CTCOutput
 from mambaasr.search.beam import BeamSearch, Options
 from mambaasr.search.data import Encoded, Hypothesis
@@ -37,11 +38,13 @@ class Utterance:
         key: names the utterance in the result.
         samples: (samples), at the model's rate.
         language: for a model that is given it.
+        prompt: tokens that the text begins with; they are no part of the hypotheses.
     """
 
     key: object
     samples: Tensor
     language: str | None = None
+    prompt: tuple[int, ...] = ()
 
 
 @dataclass(slots=True)
@@ -103,6 +106,34 @@ class _Opened:
             "parts": dict(hypothesis.parts),
         }
 
+    def prompt(self, text: str) -> tuple[int, ...]:
+        """Return the tokens that every text with this beginning has begun with in training.
+
+        Args:
+            text: words, such as ``<|en|> <|transcribe|>``; each that is in the token list whole
+                stays whole.
+
+        Raises:
+            UserError: the token list cannot spell it.
+        """
+        tokens = self.model.token_list
+        tokenizer = self.speech2text.tokenizer
+        if self.speech2text.asr_train_args.token_type == "char":
+            whole = [word for word in text.split() if word in tokens]
+            tokenizer = build_tokenizer("char", non_linguistic_symbols=whole)
+        # What comes behind it decides where its last token ends.
+        letters = dict.fromkeys(
+            c for token in tokens if token[0] != "<" for c in token if c.isalpha()
+        )
+        spelled = [
+            self.speech2text.converter.tokens2ids(tokenizer.text2tokens(f"{text} {letter}"))
+            for letter in list(letters)[:2]
+        ]
+        ids = tuple(os.path.commonprefix(spelled))
+        if not ids or tokens.index("<unk>") in ids:
+            raise UserError(f"--prompt '{text}': the model's tokens cannot spell it")
+        return ids
+
     def set_languages(self, batch: Sequence[Utterance]) -> None:
         """Name the languages of utterances; where one has none, the model forgets others."""
         if hasattr(self.model, "set_languages"):
@@ -126,7 +157,10 @@ class ESPnetRecogniser(_Opened):
         for each in utterances:
             result = Recognised(each.key)
             self.set_languages([each])
+            search = self.speech2text.beam_search
             try:
+                if search is not None:
+                    search.set_hyp_primer([search.sos, *each.prompt] if each.prompt else None)
                 with encoded_frames(self.model) as frames:
                     found = self.speech2text(each.samples)
             except Exception as error:
@@ -138,6 +172,7 @@ class ESPnetRecogniser(_Opened):
             hypotheses = found[0] if isinstance(found, tuple) else found
             for _, _, tokens, hypothesis in hypotheses:
                 parts = {name: float(x) for name, x in getattr(hypothesis, "scores", {}).items()}
+                tokens = tokens[len(each.prompt) :]
                 result.hypotheses.append(Hypothesis(tokens, float(hypothesis.score), parts))
             if getattr(self.model, "ctc", None) is not None:
                 result.no_speech = not self.model.ctc.argmax(frames[-1]).any()
@@ -183,6 +218,12 @@ class Recogniser(_Opened):
             normalize_length=espnet.normalize_length,
         )
         self._new = lambda: BeamSearch(scorers, espnet.sos, espnet.eos, self.options)
+        parts = (self.model.frontend, self.model.encoder, getattr(self.model, "postencoder", None))
+        self._exact = all(
+            type(part).__module__.partition(".")[0] == "mambaasr"
+            for part in parts
+            if part is not None
+        )
         self._most = AUTO_MOST["cuda" if "cuda" in speech2text.device else "cpu"]
 
     def __call__(self, utterances: Iterable[Utterance]) -> Iterator[Recognised]:
@@ -192,7 +233,13 @@ class Recogniser(_Opened):
         tried again in halves. After the loss of a GPU those that were not reached are left out.
         """
         limit = self._most if self.batch_size == "auto" else int(self.batch_size)
-        yield from self._run(list(utterances), limit)
+        # A model is given the languages of a whole batch, or of none in it; and prompts of a
+        # batch are equally long.
+        kinds: dict[tuple[bool, int], list[Utterance]] = {}
+        for each in utterances:
+            kinds.setdefault((each.language is None, len(each.prompt)), []).append(each)
+        for some in kinds.values():
+            yield from self._run(some, limit)
 
     @torch.no_grad()
     def _run(self, utterances: list[Utterance], limit: int) -> Iterator[Recognised]:
@@ -206,7 +253,7 @@ class Recogniser(_Opened):
                 if room and (not inside or (search.joins and room >= REFILL * limit)):
                     batch = [waiting.popleft() for _ in range(room)]
                     encoded, results = self._encode(batch)
-                    found = search.add(encoded)
+                    found = search.add(encoded, [each.prompt for each in batch])
                     inside |= {
                         each.key: (each, result)
                         for each, result in zip(batch, results, strict=True)
@@ -231,9 +278,9 @@ class Recogniser(_Opened):
                 for part in (lost[:half], lost[half:]):
                     yield from self._run(part, limit)
                 continue
-            for each in found:
-                _, result = inside.pop(each.key)
-                result.hypotheses, result.reason = each.hypotheses, each.reason
+            for done in found:
+                _, result = inside.pop(done.key)
+                result.hypotheses, result.reason = done.hypotheses, done.reason
                 yield result
 
     def _room(self, limit: int, waiting: Sequence[Utterance], inside: Sequence[Utterance]) -> int:
@@ -246,7 +293,16 @@ class Recogniser(_Opened):
         return max(0, min(len(waiting), limit - len(inside)))
 
     def _encode(self, batch: Sequence[Utterance]) -> tuple[Encoded, list[Recognised]]:
-        """Encode utterances together; return beside what is known before any search."""
+        """Encode utterances; return beside what is known of each before any search."""
+        # What ESPnet's front end and encoders give depends on the padding of the batch.
+        size = len(batch) if self._exact else 1
+        parts = [self._encode_together(batch[i : i + size]) for i in range(0, len(batch), size)]
+        if len(parts) == 1:
+            return parts[0]
+        encoded = Encoded.join([part for part, _ in parts])
+        return encoded, [result for _, results in parts for result in results]
+
+    def _encode_together(self, batch: Sequence[Utterance]) -> tuple[Encoded, list[Recognised]]:
         speech2text, model = self.speech2text, self.model
         dtype = getattr(torch, speech2text.dtype)
         speech = torch.nn.utils.rnn.pad_sequence(
@@ -270,8 +326,7 @@ class Recogniser(_Opened):
                 paths = _best_paths(output.logits(hidden), lengths)
                 for result, path in zip(results, paths, strict=True):
                     result.intermediate = {**result.intermediate, block: path}
-        keys = [each.key for each in batch]
-        return Encoded(keys, frames, lengths, log_probs), results
+        return Encoded([each.key for each in batch], frames, lengths, log_probs), results
 
 
 def _best_paths(scores: Tensor, lengths: Tensor) -> list[list[int]]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from mambaasr.data.prefix import LANG
 from mambaasr.recipe.configs import TrainingConfig
 from mambaasr.recipe.devices import count_gpus
 from mambaasr.recipe.names import DATA_FILES, Names
@@ -364,8 +365,13 @@ def decode(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
         data, out = n.formatted(name), n.decoded(name)
         own = ["--data_path_and_name_and_type", f"{data}/wav.scp,speech,sound"]
         own += ["--key_file", f"{data}/wav.scp", "--output_dir", out]
-        if recipe.asr.model == "multilingual":
+        known = recipe.asr.model == "multilingual" or os.path.isfile(f"{data}/utt2lang")
+        if recipe.asr.model == "multilingual" or (LANG in o.text_prefix and known):
             own += ["--utt2lang", f"{data}/utt2lang"]
+        if o.text_prefix and (known or LANG not in o.text_prefix):
+            own += ["--prompt", o.text_prefix]
+        elif o.text_prefix:
+            yield f"{name} has no utt2lang: the model finds the tokens of --text_prefix by itself"
         yield Task(
             f"decoding of {name}",
             [*words, *own, *o.words("inference_args")],

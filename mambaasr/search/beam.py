@@ -178,28 +178,37 @@ class BeamSearch:
         return len(self.utterances)
 
     @torch.no_grad()
-    def add(self, encoded: Encoded, prompt: Sequence[int] = ()) -> list[Found]:
+    def add(self, encoded: Encoded, prompts: Sequence[Sequence[int]] = ()) -> list[Found]:
         """Take utterances in.
 
         Args:
             encoded: with the log-probabilities of CTC if it has a weight.
-            prompt: tokens that every hypothesis begins with, after <sos>; they are not scored.
+            prompts: for each utterance the tokens that its text begins with, equally many, or
+                nothing for all. They are not scored, and are no part of what is found.
 
         Returns:
             The utterances that cannot be searched: no frames, or values that are not finite.
+
+        Raises:
+            ValueError: the prompts have different lengths; or others are in the search, and a
+                scorer's states cannot be joined (:attr:`joins`).
         """
+        first = [tuple(prompt) for prompt in prompts] or [()] * len(encoded.keys)
+        if len({len(prompt) for prompt in first}) > 1:
+            raise ValueError("prompts of one batch must be equally long")
         bad = encoded.unusable()
-        failed = [Found(encoded.keys[place], [], reason) for place, reason in bad.items()]
-        if failed:
-            encoded = encoded.select([i for i in range(len(encoded.keys)) if i not in bad])
+        if bad:
+            good = [place for place in range(len(encoded.keys)) if place not in bad]
+            failed = [Found(encoded.keys[place], [], reason) for place, reason in bad.items()]
+            encoded, first = encoded.select(good), [first[place] for place in good]
         if encoded.keys:
             other = BeamSearch(self.scorers, self.sos, self.eos, self.options, self.blank_id)
-            other._start(encoded, prompt)
+            other._start(encoded, first)
             self._join(other)
-        return failed
+        return failed if bad else []
 
-    def _start(self, encoded: Encoded, prompt: Sequence[int]) -> None:
-        """Begin with one empty hypothesis an utterance, and read the prompt but its last token."""
+    def _start(self, encoded: Encoded, prompts: Sequence[tuple[int, ...]]) -> None:
+        """Begin with one hypothesis an utterance, the prompt; all are equally long."""
         count, device = len(encoded.keys), encoded.frames.device
         self.utterances = [
             _Utterance(key, *self.options.bounds(frames))
@@ -207,17 +216,24 @@ class BeamSearch:
         ]
         for name, (model, _) in self.scorers.items():
             self._states[name] = model.start(encoded.frames, encoded.lengths)
-        tokens = torch.tensor([self.sos, *prompt], device=device).expand(count, 1, -1)
-        for token in tokens.unbind(-1)[:-1]:
+        first = [(self.sos, *prompt) for prompt in prompts]
+        *read, self._tokens = torch.tensor(first, device=device).unsqueeze(1).unbind(-1)
+        for token in read:
             for name, (model, _) in self.scorers.items():
                 _, self._states[name] = model.step(token, self._states[name])
-        self._tokens = tokens[..., -1]
         self._score = torch.zeros(count, 1, dtype=torch.float64, device=device)
         self._parts = self._score.expand(len(self.names), count, 1)
         if self.ctc:
             assert encoded.log_probs is not None, "CTC has a weight and no log-probabilities"
             self._frames = ctc_prefix.prepare(encoded.log_probs, encoded.lengths, self.blank_id)
             self._prefixes = ctc_prefix.start(self._frames)
+            self._before = torch.zeros_like(self._score)
+            for token in [*read, self._tokens][1:]:
+                self._before = ctc_prefix.scores(self._frames, self._prefixes, token[..., None])[
+                    ..., 0
+                ]
+                parents = torch.zeros_like(token)
+                self._prefixes = ctc_prefix.advance(self._frames, self._prefixes, parents, token)
 
     def _join(self, other: "BeamSearch") -> None:
         """Take in the utterances of another search with these scorers."""
@@ -226,6 +242,7 @@ class BeamSearch:
                 setattr(self, name, getattr(other, name))
             if self.ctc:
                 self._frames, self._prefixes = other._frames, other._prefixes
+                self._before = other._before
             self._spare = {}
             return
         if not self.joins:
@@ -241,6 +258,7 @@ class BeamSearch:
             prefixes = ctc_prefix.Prefixes.join([side._prefixes for side in sides])
             frames = ctc_prefix.Frames.join([side._frames for side in sides])
             self._prefixes, self._frames = prefixes, frames
+            self._before = torch.cat([side._before for side in sides])
         self._states, self._spare = states, {}
         self.utterances = self.utterances + other.utterances
         self._tokens = torch.cat([_wide(side._tokens, k, 0) for side in sides])
@@ -297,7 +315,9 @@ class BeamSearch:
             assert weighted is not None
             chosen = weighted.topk(min(beam, weighted.shape[-1])).indices
         else:
-            before, ends = self._parts[-1][..., None], ctc_prefix.end(self._frames, self._prefixes)
+            # CTC scores whole prefixes: less that of the prompt, and of the hypothesis so far.
+            before = (self._before + self._parts[-1])[..., None]
+            ends = ctc_prefix.end(self._frames, self._prefixes)
             if weighted is None or int(PRE_BEAM * beam) >= weighted.shape[-1]:
                 gained = ctc_prefix.scores(self._frames, self._prefixes, None) - before
                 gained[..., self.eos] = ends - before[..., 0]
@@ -373,6 +393,7 @@ class BeamSearch:
             if kept is not None:
                 self._frames = self._frames.select(kept)
                 self._prefixes = self._prefixes.reorder(None, kept)
+                self._before = self._before[kept]
             self._prefixes = ctc_prefix.advance(self._frames, self._prefixes, parents, tokens)
         return found
 
@@ -390,8 +411,8 @@ class BeamSearch:
             return
         u, k = where.T
         columns = (u, score[u, k], parts[:, u, k].T, parents[u, k], tokens[u, k])
-        for index, *ended in zip(*(each.tolist() for each in columns), strict=True):
-            self.utterances[index].end(*ended)
+        for index, *rest in zip(*(each.tolist() for each in columns), strict=True):
+            self.utterances[index].end(*rest)
 
     def _found(self, utterance: _Utterance) -> Found:
         """Return an utterance's best hypotheses."""

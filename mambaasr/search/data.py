@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mambaasr.ops.lengths import valid_mask
@@ -37,6 +38,22 @@ class Encoded:
             frames=self.frames[where, :time],
             lengths=lengths,
             log_probs=None if self.log_probs is None else self.log_probs[where, :time],
+        )
+
+    @staticmethod
+    def join(several: Sequence["Encoded"]) -> "Encoded":
+        """Put the utterances of several side by side."""
+        time = max(each.frames.shape[1] for each in several)
+
+        def padded(x: Tensor) -> Tensor:
+            return F.pad(x, (0, 0, 0, time - x.shape[1]))
+
+        log_probs = [each.log_probs for each in several if each.log_probs is not None]
+        return Encoded(
+            [key for each in several for key in each.keys],
+            torch.cat([padded(each.frames) for each in several]),
+            torch.cat([each.lengths for each in several]),
+            torch.cat([padded(each) for each in log_probs]) if log_probs else None,
         )
 
     def unusable(self) -> dict[int, str]:

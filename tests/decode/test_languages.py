@@ -74,7 +74,10 @@ def test_each_utterance_has_its_own_language(told, decode, speech):
         found = {}
         for code in CODES:
             model.asr_model.set_languages([code])
-            found[code] = " ".join(map(str, model(samples)[0][2]))
+            tokens = model(samples)[0][2]
+            # Where the length is at its bound, ESPnet puts <eos> behind <eos>.
+            eos = model.asr_model.eos
+            found[code] = " ".join(str(token) for token in tokens if token != eos)
         assert said[utt] == found[languages[utt]]
         other += found["de"] != found["en"]
     assert other, "the language made no difference"

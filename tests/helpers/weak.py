@@ -6,8 +6,9 @@ import signal
 from pathlib import Path
 
 from mambaasr.decode import asr
+from mambaasr.decode.recogniser import Recogniser
 
-DECODE_CHUNK, DECODE_UTTERANCE, LOAD = asr.decode_chunk, asr._decode_utterance, asr._load
+DECODE_CHUNK, ENCODE, LOAD = asr.decode_chunk, Recogniser._encode, asr._load
 
 
 class Weakness:
@@ -36,40 +37,34 @@ def decode_weakly(chunk):
     if "kill" in (ends.get(utt) for utt, *_ in chunk.utterances):
         os.kill(os.getpid(), signal.SIGKILL)
 
-    def stumble(speech2text, rate, utt, *more):
-        end, path = ends.get(utt, ""), Path(folder, utt)
-        first = not path.exists()
-        with path.open("a") as stream:
+    def note(utt):
+        first = not Path(folder, utt).exists()
+        with Path(folder, utt).open("a") as stream:
             stream.write(f"{os.getpid()}\n")
-        if end == "memory" or (end == "memory once" and first):
-            speech2text = _fail
-        if end == "cuda":
-            _lost_gpu.append(utt)
-        if _lost_gpu:
-            speech2text = _fail_on_gpu
-        return DECODE_UTTERANCE(speech2text, rate, utt, *more)
+        return first
 
-    asr._decode_utterance = stumble
+    def stumble(self, batch):
+        """Fail on a batch with a weak utterance; a try is noted where it says something."""
+        weak = {each.key: ends[each.key] for each in batch if each.key in ends}
+        _lost_gpu.extend(utt for utt, end in weak.items() if end == "cuda")
+        if _lost_gpu:
+            for utt in weak:
+                note(utt)
+            raise RuntimeError("CUDA error: device-side assert triggered")
+        if weak and len(batch) > 1:
+            raise MemoryError("no memory left")
+        for utt in (each.key for each in batch):
+            first = note(utt)
+            if weak.get(utt) == "memory" or (weak.get(utt) == "memory once" and first):
+                raise MemoryError("no memory left")
+        return ENCODE(self, batch)
+
+    Recogniser._encode = stumble
     asr._load = lambda model: LOAD(model._replace(ngpu=0))
     try:
         return DECODE_CHUNK(chunk)
     finally:
-        asr._decode_utterance, asr._load = DECODE_UTTERANCE, LOAD
+        Recogniser._encode, asr._load = ENCODE, LOAD
 
 
 _lost_gpu: list[str] = []  # on what, in this process
-
-
-def _fail(samples):
-    raise MemoryError("no memory left")
-
-
-class _Model:
-    encode = None
-
-
-def _fail_on_gpu(samples):
-    raise RuntimeError("CUDA error: device-side assert triggered")
-
-
-_fail.asr_model = _fail_on_gpu.asr_model = _Model()

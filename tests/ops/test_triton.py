@@ -15,17 +15,20 @@ import loops
 import pytest
 import scans
 import torch
+from prefixes import close, doubled, outputs, search
 from scans import agree, with_gradients
 from sequences import poisoned
 
 from mambaasr.ops import (
     causal_conv1d_fn,
     causal_conv1d_update,
+    ctc_prefix,
     gpu,
     selective_scan_fn,
     selective_state_update,
 )
 from mambaasr.ops.causal_conv1d import triton as conv_triton
+from mambaasr.ops.ctc_prefix import triton as prefix_triton
 from mambaasr.ops.selective_scan import triton as scan_triton
 
 HERE = gpu.interpreted()
@@ -36,6 +39,7 @@ has_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reas
 
 
 FEW = "True-True-odd or True-True-groups or 16_bit or uninitialised or silu-lengths1 or in_place"
+FEW += " or scores-few"
 
 
 @outside
@@ -66,6 +70,9 @@ def tiles(monkeypatch):
     monkeypatch.setattr(scan_triton, "PASSING_BLOCK", 4)
     monkeypatch.setattr(conv_triton, "FRAMES", 4)
     monkeypatch.setattr(conv_triton, "CHANNELS", 2)
+    monkeypatch.setattr(prefix_triton, "CANDIDATES", 4)
+    monkeypatch.setattr(prefix_triton, "FRAMES", 8)
+    monkeypatch.setattr(prefix_triton, "ROWS", 4)
 
 
 def scan_inputs(batch=2, channels=3, time=9, states=2, **options):
@@ -265,6 +272,20 @@ def test_torch_knows_the_op(tiles, op):
         x = [v.float().requires_grad_() for v in conv_inputs(2, 1, 1, 3).values()]
         args = (*x, torch.tensor([2]), True, False)
         torch.library.opcheck(torch.ops.mambaasr.causal_conv1d_triton.default, args)
+
+
+@inside
+@pytest.mark.parametrize(
+    "candidates", [pytest.param(None, id="scores-all"), pytest.param(3, id="scores-few")]
+)
+def test_prefix_scores(tiles, candidates):
+    frames = ctc_prefix.prepare(outputs(3, 19, 5), torch.tensor([19, 0, 8]), blank_id=1)
+    options = dict(steps=3, beam=2, candidates=candidates)
+    want, last = search(doubled(frames), "naive", **options)
+    got, prefixes = search(frames, "triton", **options)
+    for one, other in zip(got, want, strict=True):
+        close(one, other)
+    assert torch.equal(prefixes.last, last.last)
 
 
 @inside

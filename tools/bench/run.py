@@ -26,7 +26,7 @@ if __name__ == "__main__":
     # This folder itself must go: its modules are the package `bench`.
     sys.path[:1] = [str(ROOT / "tools"), str(ROOT)]
 
-PARTS = ("scan", "mixer", "scaling", "conv", "ssd", "models")
+PARTS = ("scan", "mixer", "scaling", "conv", "ssd", "ctc_prefix", "models")
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -68,8 +68,10 @@ def make_header(threads: int) -> dict[str, str | int]:
 
 def families(part: str, quick: bool) -> dict[str, "Family"]:
     """Return the comparisons of a part by name."""
-    from bench import kernels, models
+    from bench import kernels, models, prefixes
 
+    if part == "ctc_prefix":
+        return prefixes.FAMILIES
     if part != "models":
         return {part: kernels.FAMILIES[part]}
     sizes = ["tiny"] if quick else ["10M", "21M", "30M"]

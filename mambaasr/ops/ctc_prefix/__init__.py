@@ -8,52 +8,45 @@ Shapes: u utterances, k hypotheses, s candidates, v tokens.
 import torch
 from torch import Tensor
 
-from mambaasr.ops.ctc_prefix import cpu, naive
+from mambaasr.ops.ctc_prefix import cpu, naive, triton
 from mambaasr.ops.ctc_prefix.state import LOG_ZERO, TILE, Frames, Prefixes, prepare, start
 from mambaasr.ops.dispatch import check_shape, choose
 
 __all__ = ["LOG_ZERO", "Frames", "Prefixes", "advance", "end", "prepare", "scores", "start"]
 
-IMPLEMENTATIONS = {"cpu": cpu, "naive": naive}
+IMPLEMENTATIONS = {"cpu": cpu, "triton": triton, "naive": naive}
 
 
 def _fit(op, frames, prefixes):
     """Return prefixes with the time of the frames, after checking that they belong together."""
-    batch, _, time = frames.log_probs.shape
+    x, forward, last = frames.log_probs, prefixes.forward, prefixes.last
+    batch, _, time = x.shape
     if time % TILE:
         raise ValueError(f"{op}: frames are not made by prepare(): their time is {time}")
-    forward, last = prefixes.forward, prefixes.last
     if last.dim() != 2 or len(last) != batch:
         raise ValueError(
             f"{op}: prefixes of {len(last)} utterances, frames of {batch}; select both alike"
         )
+    if (forward.dtype, forward.device) != (x.dtype, x.device):
+        raise ValueError(f"{op}: prefixes and frames differ in dtype or device")
+    if forward.shape == (*last.shape, 2, time) and forward.is_contiguous():
+        return prefixes
     check_shape(op, "prefixes.forward", forward, (*last.shape, 2, None))
-    check_shape(op, "prefixes.shift", prefixes.shift, last.shape)
     if forward.shape[3] < time:
         raise ValueError(f"{op}: prefixes reach over {forward.shape[3]} frames of {time}")
-    if forward.dtype != frames.log_probs.dtype or forward.device != frames.log_probs.device:
-        raise ValueError(f"{op}: prefixes and frames differ in dtype or device")
-    return Prefixes(forward[..., :time], prefixes.shift, last)
+    return Prefixes(forward[..., :time].contiguous(), prefixes.shift, last)
 
 
-def _check_index(op, name, index, shape, low, high, device):
-    """Return ``index`` as contiguous int64; it must lie within low..high - 1."""
+def _index(op, name, index, shape, device):
+    """Return ``index`` as contiguous int64. Backends check its range, see state.check_range."""
     check_shape(op, name, index, shape)
     if index.dtype not in (torch.int64, torch.int32):
         raise ValueError(f"{op}: {name} has dtype {index.dtype}, expected int64")
     if index.device != device:
         raise ValueError(f"{op}: {name} is on {index.device}, expected {device}")
-    # Reading values back would stall a GPU.
-    if device.type == "cpu" and index.numel():
-        least, most = (int(x) for x in index.aminmax())
-        if least < low or most >= high:
-            raise ValueError(
-                f"{op}: {name} reaches from {least} to {most}, expected {low} to {high - 1}"
-            )
     return index.to(torch.int64).contiguous()
 
 
-@torch.no_grad()
 def scores(
     frames: Frames,
     prefixes: Prefixes,
@@ -82,12 +75,11 @@ def scores(
     x = frames.log_probs
     if candidates is not None:
         shape = (*prefixes.last.shape, None)
-        candidates = _check_index(op, "candidates", candidates, shape, 0, x.shape[1], x.device)
+        candidates = _index(op, "candidates", candidates, shape, x.device)
     implementation = choose(op, x, IMPLEMENTATIONS, backend)
     return implementation.scores(frames, prefixes, candidates)
 
 
-@torch.no_grad()
 def end(frames: Frames, prefixes: Prefixes, *, backend: str | None = None) -> Tensor:
     """Return log p(the text is just the prefix | speech): (u, k) float64.
 
@@ -99,7 +91,6 @@ def end(frames: Frames, prefixes: Prefixes, *, backend: str | None = None) -> Te
     return choose(op, frames.log_probs, IMPLEMENTATIONS, backend).end(frames, prefixes)
 
 
-@torch.no_grad()
 def advance(
     frames: Frames,
     prefixes: Prefixes,
@@ -125,8 +116,8 @@ def advance(
     """
     op = "ctc_prefix.advance"
     prefixes = _fit(op, frames, prefixes)
-    x, (batch, hypotheses) = frames.log_probs, prefixes.last.shape
-    parents = _check_index(op, "parents", parents, (batch, None), 0, hypotheses, x.device)
-    tokens = _check_index(op, "tokens", tokens, parents.shape, -1, x.shape[1], x.device)
+    x = frames.log_probs
+    parents = _index(op, "parents", parents, (len(x), None), x.device)
+    tokens = _index(op, "tokens", tokens, parents.shape, x.device)
     implementation = choose(op, x, IMPLEMENTATIONS, backend)
     return implementation.advance(frames, prefixes, parents, tokens)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from mambaasr.ops.ctc_prefix.state import Frames, Prefixes
+from mambaasr.ops.ctc_prefix.state import Frames, Prefixes, check_candidates, check_steps
 from mambaasr.ops.native import call
 from mambaasr.ops.native.call import pointer
 
@@ -17,14 +17,13 @@ def unavailable(tensor: Tensor) -> str | None:
 
 def _scores(function, threads, frames, prefixes, candidates, count, out):
     batch, tokens, time = frames.log_probs.shape
-    forward = prefixes.forward.contiguous()
     # Tasks enough for the threads where all tokens are candidates.
     slices = -(-2 * threads // max(batch, 1)) if threads > 1 else 1
     call.call(
         function,
         *(threads, batch, prefixes.last.shape[1], tokens, time, frames.blank_id),
         *(pointer(frames.lengths), pointer(frames.log_probs), pointer(frames.base)),
-        *(pointer(forward), pointer(prefixes.shift), pointer(prefixes.last)),
+        *(pointer(prefixes.forward), pointer(prefixes.shift), pointer(prefixes.last)),
         *(pointer(candidates), count, slices, pointer(out)),
     )
     return out
@@ -37,7 +36,11 @@ def scores(frames: Frames, prefixes: Prefixes, candidates: Tensor | None) -> Ten
     out = torch.empty(batch, hypotheses, count, dtype=torch.float64)
     if out.numel():
         threads = call.threads(out.numel() * time)
-        _scores("ctc_scores", threads, frames, prefixes, candidates, count, out)
+        try:
+            _scores("ctc_scores", threads, frames, prefixes, candidates, count, out)
+        except IndexError:
+            check_candidates(frames, candidates)
+            raise
     return out
 
 
@@ -50,14 +53,17 @@ def end(frames: Frames, prefixes: Prefixes) -> Tensor:
 def advance(frames: Frames, prefixes: Prefixes, parents: Tensor, tokens: Tensor) -> Prefixes:
     """See :func:`mambaasr.ops.ctc_prefix.advance`; arguments are checked there."""
     (batch, rows), (_, labels, time) = tokens.shape, frames.log_probs.shape
-    given = prefixes.forward.contiguous()
-    forward = given.new_empty(batch, rows, 2, time)
-    shift = torch.empty(batch, rows, dtype=torch.float64)
-    call.call(
-        "ctc_advance",
-        *(call.threads(batch * rows * time), batch, prefixes.last.shape[1], rows, labels, time),
-        *(frames.blank_id, pointer(frames.lengths), pointer(frames.log_probs), pointer(given)),
-        *(pointer(prefixes.shift), pointer(prefixes.last), pointer(parents), pointer(tokens)),
-        *(pointer(forward), pointer(shift)),
-    )
-    return Prefixes(forward, shift, tokens.masked_fill(tokens < 0, frames.blank_id))
+    forward = torch.empty(batch, rows, 2, time)
+    shift, last = torch.empty(batch, rows, dtype=torch.float64), torch.empty_like(tokens)
+    try:
+        call.call(
+            "ctc_advance",
+            *(call.threads(batch * rows * time), batch, prefixes.last.shape[1], rows, labels),
+            *(time, frames.blank_id, pointer(frames.lengths), pointer(frames.log_probs)),
+            *(pointer(prefixes.forward), pointer(prefixes.shift), pointer(prefixes.last)),
+            *(pointer(parents), pointer(tokens), pointer(forward), pointer(shift), pointer(last)),
+        )
+    except IndexError:
+        check_steps(frames, prefixes, parents, tokens)
+        raise
+    return Prefixes(forward, shift, last)

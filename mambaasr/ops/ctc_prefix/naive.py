@@ -8,7 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mambaasr.ops.ctc_prefix.state import LOG_ZERO, Frames, Prefixes
+from mambaasr.ops.ctc_prefix.state import (
+    LOG_ZERO,
+    Frames,
+    Prefixes,
+    check_candidates,
+    check_steps,
+)
 from mambaasr.ops.lengths import valid_mask
 
 
@@ -42,6 +48,7 @@ def scores(frames: Frames, prefixes: Prefixes, candidates: Tensor | None) -> Ten
     if candidates is None:
         tokens = torch.arange(frames.log_probs.shape[1], device=frames.log_probs.device)
         candidates = tokens.expand(*prefixes.last.shape, -1)
+    check_candidates(frames, candidates)
     time = frames.base.shape[1]
     paths = _phi(prefixes, candidates) + _labels(frames, candidates) + frames.base[:, None, None]
     paths = torch.where(valid_mask(frames.lengths, time)[:, None, None], paths, -torch.inf)
@@ -62,6 +69,7 @@ def end(frames: Frames, prefixes: Prefixes) -> Tensor:
 
 def advance(frames: Frames, prefixes: Prefixes, parents: Tensor, tokens: Tensor) -> Prefixes:
     """See :func:`mambaasr.ops.ctc_prefix.advance`; arguments are checked there."""
+    check_steps(frames, prefixes, parents, tokens)
     prefixes = prefixes.reorder(parents)
     alive = (tokens >= 0) & (tokens != frames.blank_id)
     tokens = torch.where(alive, tokens, frames.blank_id)

@@ -114,6 +114,28 @@ def _pad(x, time, value):
     return F.pad(x, (0, time - x.shape[-1]), value=value)
 
 
+def check_range(op: str, name: str, index: Tensor, low: int, high: int) -> None:
+    """Raise a ValueError naming the argument unless it lies within low..high - 1."""
+    if index.numel():
+        least, most = (int(x) for x in index.aminmax())
+        if least < low or most >= high:
+            raise ValueError(
+                f"ctc_prefix.{op}: {name} reaches from {least} to {most}, "
+                f"expected {low} to {high - 1}"
+            )
+
+
+def check_candidates(frames: Frames, candidates: Tensor) -> None:
+    """Raise a ValueError unless these are tokens of the frames."""
+    check_range("scores", "candidates", candidates, 0, frames.log_probs.shape[1])
+
+
+def check_steps(frames: Frames, prefixes: Prefixes, parents: Tensor, tokens: Tensor) -> None:
+    """Raise a ValueError unless there are such parents and tokens."""
+    check_range("advance", "parents", parents, 0, prefixes.last.shape[1])
+    check_range("advance", "tokens", tokens, -1, frames.log_probs.shape[1])
+
+
 def prepare(log_probs: Tensor, lengths: Tensor | None = None, blank_id: int = 0) -> Frames:
     """Prepare CTC's log-probabilities for prefix scoring, once for each utterance.
 

@@ -63,5 +63,5 @@ struct CtcAdvanceArgs {
   int64_t size, threads, batch, hypotheses, rows, tokens, time, blank;
   int64_t lengths, log_probs, forward, shift, last;  // as above
   int64_t parents, labels;                           // int64 (batch, row)
-  int64_t out, out_shift;                            // forward and shift of (batch, row)
+  int64_t out, out_shift, out_last;                  // forward, shift and last of (batch, row)
 };

@@ -13,6 +13,7 @@ SMALL = 1 << 15
 ERRORS = {
     1: (MemoryError, "no memory for a thread's workspace"),
     2: (ValueError, "a length is negative or larger than the number of frames"),
+    5: (IndexError, "an index is out of range"),
     4: (RuntimeError, "its record has not the fields of args.h"),
 }
 DTYPES = (torch.float32, torch.bfloat16)

@@ -19,11 +19,9 @@ constexpr int kCtcRows = 4;          // rows that share the exp of a token's fra
 constexpr float kTiny = 1e-27f;      // below, terms that were rounded to 0 might be missed
 constexpr double kNegligible = 45;   // e^-45 of a sum does not change a double
 
-inline vf maximum(vf a, vf b) { return a > b ? a : b; }
-
 inline vf logaddexp(vf a, vf b) {
-  vf most = maximum(a, b), least = a > b ? b : a;
-  return most + log1p_exp(least - most);
+  vf most = maximum(a, b);
+  return most + log1p_exp(minimum(a, b) - most);
 }
 
 inline double logaddexp(double a, double b) {
@@ -64,7 +62,7 @@ struct CtcPhi {
 
   bool alive() const { return blocks && ref[best] >= kDead; }
 
-  void fill(const CtcScoresArgs& a, int64_t row, bool repeat, Workspace& work) {
+  __attribute__((flatten)) void fill(const CtcScoresArgs& a, int64_t row, bool repeat, Workspace& work) {
     const int64_t u = row / a.hypotheses;
     const float* n = (const float*)a.forward + row * 2 * a.time;
     const float* b = n + a.time;
@@ -109,7 +107,7 @@ struct CtcPhi {
 
 // Sums over a block of frames of exp(phi - ref) exp(x), for N rows.
 template <int N>
-void ctc_products(const CtcPhi* const* rows, int64_t block, const float* x, float* sums) {
+__attribute__((flatten)) void ctc_products(const CtcPhi* const* rows, int64_t block, const float* x, float* sums) {
   const int64_t first = block * kCtcBlock, frames = rows[0]->frames(block);
   const float* e[N];
   vf sum[N] = {};
@@ -271,6 +269,7 @@ struct CtcLane {
       best = max_lane(most);
       if (best < kDead) best = 0.0f;
     }
+    ((int64_t*)a.out_last)[row] = alive ? label : a.blank;
     ((double*)a.out_shift)[row] = alive ? ((const double*)a.shift)[parent] + best : 0.0;
   }
 
@@ -281,32 +280,34 @@ struct CtcLane {
 
 // WIDTH * N rows, one a lane.
 template <int N>
-void ctc_advance_rows(const CtcAdvanceArgs& a, int64_t first, int64_t count) {
+__attribute__((flatten)) void ctc_advance_rows(const CtcAdvanceArgs& a, int64_t first, int64_t count) {
   CtcLane lanes[N * WIDTH];
   vf before[N], n[N], b[N];
+  bool together[N];  // rows of one utterance, which have the blank's frames in common
   int64_t longest = 0;
   for (int64_t i = 0; i < count; i++) {
     lanes[i].set(a, first + i);
     if (lanes[i].alive && lanes[i].length > longest) longest = lanes[i].length;
   }
+  for (int64_t i = count; i < N * WIDTH; i++) lanes[i] = lanes[count - 1];
   for (int v = 0; v < N; v++) {
     n[v] = b[v] = before[v] = splat(kLogZero);
-    for (int i = 0; i < WIDTH && v * WIDTH + i < count; i++)
+    together[v] = lanes[v * WIDTH].blank == lanes[v * WIDTH + WIDTH - 1].blank;
+    for (int i = 0; i < WIDTH; i++)
       if (lanes[v * WIDTH + i].empty) before[v][i] = 0.0f;
   }
   for (int64_t t = 0; t < longest; t += WIDTH) {
     vf phi[N][WIDTH], x[N][WIDTH], blank[N][WIDTH];
     for (int v = 0; v < N; v++) {
       for (int i = 0; i < WIDTH; i++) {
-        const int64_t lane = v * WIDTH + i;
-        const bool used = lane < count;
-        phi[v][i] = used ? lanes[lane].phi(t) : vf{};
-        x[v][i] = used ? load(lanes[lane].x + t) : vf{};
-        blank[v][i] = used ? load(lanes[lane].blank + t) : vf{};
+        const CtcLane& lane = lanes[v * WIDTH + i];
+        phi[v][i] = lane.phi(t);
+        x[v][i] = load(lane.x + t);
+        blank[v][i] = together[v] ? splat(lane.blank[t + i]) : load(lane.blank + t);
       }
       transpose(phi[v]);
       transpose(x[v]);
-      transpose(blank[v]);
+      if (!together[v]) transpose(blank[v]);
     }
     for (int i = 0; i < WIDTH; i++)
       for (int v = 0; v < N; v++) {

@@ -18,14 +18,31 @@ static bool lengths_fit(const Args& a) {
   return true;
 }
 
+static bool lengths_fit(const SumArgs&) { return true; }
+static bool lengths_fit(const ProductArgs&) { return true; }
+
+static bool within(int64_t index, int64_t count, int64_t low, int64_t high) {
+  for (int64_t i = 0; index && i < count; i++)
+    if (((const int64_t*)index)[i] < low || ((const int64_t*)index)[i] >= high) return false;
+  return true;
+}
+template <class Args>
+static bool indices_fit(const Args&) { return true; }
+static bool indices_fit(const CtcScoresArgs& a) {
+  return within(a.candidates, a.batch * a.hypotheses * a.count, 0, a.tokens);
+}
+static bool indices_fit(const CtcAdvanceArgs& a) {
+  return within(a.parents, a.batch * a.rows, 0, a.hypotheses) &&
+         within(a.labels, a.batch * a.rows, -1, a.tokens);
+}
+
 // Whether the record has the fields that were compiled here, and the lengths lie within its frames.
 template <class Args>
 static int check(const Args& a) {
   if (a.size * sizeof(int64_t) != sizeof(Args)) return kBadSize;
-  return lengths_fit(a) ? kDone : kBadLength;
+  if (!lengths_fit(a)) return kBadLength;
+  return indices_fit(a) ? kDone : kBadIndex;
 }
-static bool lengths_fit(const SumArgs&) { return true; }
-static bool lengths_fit(const ProductArgs&) { return true; }
 
 #define EXPORT __attribute__((visibility("default")))
 

@@ -2,7 +2,7 @@
 #pragma once
 #include "args.h"
 
-enum { kDone = 0, kNoMemory = 1, kBadLength = 2, kBadIsa = 3, kBadSize = 4 };
+enum { kDone = 0, kNoMemory = 1, kBadLength = 2, kBadIsa = 3, kBadSize = 4, kBadIndex = 5 };
 
 struct Kernels {
   int (*scan_forward)(const ScanArgs&);

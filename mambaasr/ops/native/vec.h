@@ -38,6 +38,19 @@ struct FlushDenormals {
 };
 
 inline vf splat(float x) { return vf{} + x; }
+
+// The larger and the smaller of two; b where one of them is NaN.
+#if defined(__AVX512F__)
+inline vf maximum(vf a, vf b) { return (vf)_mm512_max_ps((__m512)a, (__m512)b); }
+inline vf minimum(vf a, vf b) { return (vf)_mm512_min_ps((__m512)a, (__m512)b); }
+#elif defined(__AVX2__)
+inline vf maximum(vf a, vf b) { return (vf)_mm256_max_ps((__m256)a, (__m256)b); }
+inline vf minimum(vf a, vf b) { return (vf)_mm256_min_ps((__m256)a, (__m256)b); }
+#else
+inline vf maximum(vf a, vf b) { return a > b ? a : b; }
+inline vf minimum(vf a, vf b) { return a < b ? a : b; }
+#endif
+
 inline int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
 
 // 2^x: 0 below the range of normal numbers; huge, or infinite, above it. Exactly 1 at 0 and most exact near it, where
@@ -68,8 +81,7 @@ inline vf exp2v(vf x) {
 #else
   // A polynomial over [-1/2, 1/2], minimax with relative error 9.1e-8. Clamped to where adding n to
   // the exponent bits stays inside them; at -127 exactly the sum is 0.
-  x = x < -127.0f ? splat(-127.0f) : x;
-  x = x > 127.0f ? splat(127.0f) : x;
+  x = minimum(splat(127.0f), maximum(splat(-127.0f), x));
   const float magic = 12582912.0f;  // 1.5 * 2^23: its low bits hold the rounded number
   vf t = x + magic, f = x - (t - magic);
   vf p = 1.3264727252587823e-3f * f + 9.671512785775785e-3f;
