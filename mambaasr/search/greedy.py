@@ -17,7 +17,7 @@ def ctc_greedy(encoded: Encoded, blank_id: int = 0) -> list[Found]:
 
     Returns:
         One hypothesis an utterance, in their order; its score is the log-probability of that one
-        path, less than that of the text.
+        path, less than that of the text. A path may have <sos/eos> in it, as any other label.
 
     Raises:
         ValueError: there are no log-probabilities.
