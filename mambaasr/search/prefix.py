@@ -25,6 +25,8 @@ DEAD = -math.inf
 HASH_BASE = 6364136223846793005
 # What stands for the last token of the empty text.
 NONE = -1
+# States of a language model that hypotheses may be spread over before they are copied into one.
+MOST_STATES = 8
 
 
 @dataclass(frozen=True)
@@ -106,64 +108,87 @@ def ctc_prefix_search(
 class _Reader:
     """What a language model gives for the next token of hypotheses, one a row.
 
-    In its states each hypothesis stands as an utterance of its own, since they differ in length.
+    In the states each hypothesis stands as an utterance of its own, since they differ in length.
+    Those that grow at one frame make a state; the others' are not copied.
 
     Args:
         name: for messages.
         speech: (u, time, width); only u is looked at.
         sos: id.
         tokens: of CTC, which must be as many.
+        rows: how many there may be; the first u are those before the first token.
 
     Attributes:
         scores: (row, v) log-probabilities.
-        states: all rows in one; or one for each number of tokens that were read, where a model
-            (``joins`` is false) takes only hypotheses that are equally long.
-        group, place: (row) the state that a row is in, and where.
+        states: by number.
+        state, place: (row) the number of the state that a row is in, and its place there.
+        length: (row) tokens that were read, where a model (``joins`` is false) takes only
+            hypotheses that are equally long; else 0.
     """
 
     def __init__(
-        self, name: str, model: StatefulScorer[Any], speech: Tensor, sos: int, tokens: int
+        self,
+        name: str,
+        model: StatefulScorer[Any],
+        speech: Tensor,
+        sos: int,
+        tokens: int,
+        rows: int,
     ) -> None:
         self.model, self.growth = model, 0 if getattr(model, "joins", True) else 1
         state = model.start(speech[:, :1], torch.ones(len(speech), dtype=torch.long))
         start = torch.full((len(speech), 1), sos, device=speech.device)
         logits, state = model.step(start, state)
-        self.states = {0: state}
-        self.group = torch.zeros_like(start[:, 0])
-        self.place = torch.arange(len(start), device=start.device)
-        self.scores = next_log_probs(model, logits)[:, 0]
-        if self.scores.shape[-1] != tokens:
+        scores = next_log_probs(model, logits)[:, 0]
+        if scores.shape[-1] != tokens:
             raise ValueError(
-                f"the {name} has {self.scores.shape[-1]} tokens and CTC {tokens};"
+                f"the {name} has {scores.shape[-1]} tokens and CTC {tokens};"
                 " they must have the same token list"
             )
+        self.scores = scores.new_zeros(rows, tokens)
+        self.scores[: len(scores)] = scores
+        self.states, self.next = {0: state}, 1
+        self.place = torch.arange(rows, device=scores.device)
+        self.state, self.length = torch.zeros_like(self.place), torch.zeros_like(self.place)
 
-    def read(self, kept: Tensor, parents: Tensor, tokens: Tensor) -> None:
-        """Keep some rows, and add those that continue ``parents`` with ``tokens`` (row)."""
-        group = torch.cat([self.group[kept], self.group[parents] + self.growth])
-        scores = self.scores.new_empty(len(group), self.scores.shape[1])
-        scores[: len(kept)] = self.scores[kept]
-        parts: dict[int, list[Any]] = {}
-        for key in self.group[kept].unique().tolist():
-            parts[key] = [self._rows(key, self.place[kept[self.group[kept] == key]])]
-        for key in self.group[parents].unique().tolist():
-            own = self.group[parents] == key
-            logits, new = self.model.step(
-                tokens[own, None], self._rows(key, self.place[parents[own]])
-            )
-            scores[len(kept) :][own] = next_log_probs(self.model, logits)[:, 0].to(scores.dtype)
-            parts.setdefault(key + self.growth, []).append(new)
-        self.states = {
-            key: each[0] if len(each) == 1 else self.model.join(each) for key, each in parts.items()
-        }
-        self.place = torch.empty_like(group)
-        for key in self.states:
-            self.place[group == key] = torch.arange(int((group == key).sum()), device=group.device)
-        self.group, self.scores = group, scores
+    def read(self, parents: Tensor, tokens: Tensor, free: Tensor, kept: Tensor) -> None:
+        """Put rows ``parents``, continued by ``tokens``, into the rows ``free``; keep others."""
+        new = []
+        for rows, state in self._gathered(parents):
+            logits, state = self.model.step(tokens[rows, None], state)
+            new.append((free[rows], self.length[parents[rows]] + self.growth, state))
+            # Of parents nothing but the states is asked for any more.
+            self.scores[free[rows]] = next_log_probs(self.model, logits)[:, 0]
+        for rows, length, state in new:
+            self._put(rows, length, state)
+        live = torch.cat([kept, free])
+        numbers = self.state[live].unique().tolist()
+        if len(numbers) > MOST_STATES:
+            for rows, state in self._gathered(live):
+                self._put(live[rows], self.length[live[rows]], state)
+            numbers = self.state[live].unique().tolist()
+        self.states = {number: self.states[number] for number in numbers}
 
-    def _rows(self, key: int, places: Tensor) -> Any:
-        """Return some rows of a state."""
-        return self.model.reorder(self.states[key], torch.zeros_like(places)[:, None], places)
+    def _gathered(self, rows: Tensor) -> list[tuple[Tensor, Any]]:
+        """Return the states of some rows that stand in one, with their places among them."""
+        found = []
+        for length in self.length[rows].unique().tolist():
+            own = (self.length[rows] == length).nonzero()[:, 0]
+            own = own[self.state[rows[own]].argsort(stable=True)]
+            parts = []
+            for number in self.state[rows[own]].unique().tolist():
+                place = self.place[rows[own]][self.state[rows[own]] == number]
+                index = torch.zeros_like(place)[:, None]
+                parts.append(self.model.reorder(self.states[number], index, place))
+            found.append((own, parts[0] if len(parts) == 1 else self.model.join(parts)))
+        return found
+
+    def _put(self, rows: Tensor, length: Tensor, state: Any) -> None:
+        """Take in a state, of these rows."""
+        self.states[self.next] = state
+        self.state[rows], self.length[rows] = self.next, length
+        self.place[rows] = torch.arange(len(rows), device=rows.device)
+        self.next += 1
 
 
 class _Search:
@@ -200,10 +225,10 @@ class _Search:
         self.keys = [encoded.keys[place] for place in self.order.tolist()]
         self.names = [name for name, (_, weight) in scorers.items() if weight]
         self.weights = [scorers[name][1] for name in self.names]
-        self.readers = [
-            _Reader(name, scorers[name][0], encoded.frames, sos, v) for name in self.names
-        ]
         k = options.beam_size
+        self.readers = [
+            _Reader(name, scorers[name][0], encoded.frames, sos, v, u * k) for name in self.names
+        ]
         self.label = torch.full((u, k), DEAD, dtype=torch.float64, device=device)
         self.blank = self.label.clone()
         self.blank[:, 0] = 0.0
@@ -344,14 +369,15 @@ class _Search:
         rows[: len(parents)] = rows[: len(parents)].gather(1, parents)
         grew = torch.zeros_like(rows, dtype=torch.bool)
         grew[: len(parents)] = alive & (appended != NONE)
-        count = int(grew.sum())
-        if count:
-            kept, where = rows[~grew].unique(return_inverse=True)
-            tokens = appended[grew[: len(parents)]]
+        before, tokens = rows[grew], appended[grew[: len(parents)]]
+        if len(tokens):
+            kept = rows[~grew].unique()
+            unused = torch.ones(rows.numel(), dtype=torch.bool, device=rows.device)
+            unused[kept] = False
+            free = unused.nonzero()[: len(tokens), 0]
             for reader in self.readers:
-                reader.read(kept, rows[grew], tokens)
-            rows[~grew] = where
-            rows[grew] = torch.arange(len(kept), len(kept) + count, device=rows.device)
+                reader.read(before, tokens, free, kept)
+            rows[grew] = free
         self.rows = rows
 
     def _found(self) -> list[Found]:
