@@ -1,6 +1,6 @@
 """What searches take and what they find."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Self
 
@@ -97,3 +97,43 @@ class Found:
     key: object
     hypotheses: list[Hypothesis]
     reason: str | None = None
+
+
+def of_usable(encoded: Encoded, search: Callable[[Encoded], list[Found]]) -> list[Found]:
+    """Search the utterances that can be searched; return all in their order, others by reason."""
+    bad = encoded.unusable()
+    good = [place for place in range(len(encoded.keys)) if place not in bad]
+    found = iter(search(encoded.select(good) if bad else encoded) if good else [])
+    return [
+        Found(key, [], bad[place]) if place in bad else next(found)
+        for place, key in enumerate(encoded.keys)
+    ]
+
+
+def ctc_log_probs(encoded: Encoded) -> Tensor:
+    """Return the log-probabilities of CTC.
+
+    Raises:
+        ValueError: the model has no CTC.
+    """
+    if encoded.log_probs is None:
+        raise ValueError("this search needs CTC, and the model has none (ctc_weight 0)")
+    return encoded.log_probs
+
+
+def prompt_tensor(prompts: Sequence[Sequence[int]], encoded: Encoded) -> Tensor:
+    """Return the tokens that the texts of utterances begin with (u, p); p is 0 without any.
+
+    Args:
+        prompts: one for each utterance, or nothing.
+        encoded: the utterances.
+
+    Raises:
+        ValueError: the prompts differ in length, or are not as many.
+    """
+    first = list(prompts) or [()] * len(encoded.keys)
+    if len(first) != len(encoded.keys) or len({len(prompt) for prompt in first}) > 1:
+        raise ValueError("prompts of one batch must be equally long, one for each utterance")
+    shape = len(first), len(first[0]) if first else 0
+    device = encoded.frames.device
+    return torch.tensor([list(each) for each in first], device=device).long().view(shape)

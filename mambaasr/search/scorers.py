@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -101,9 +102,23 @@ class BatchScorer:
         return BatchScorerState(prefixes, states, speech, lengths, expanded)
 
     def join(self, states: Sequence[BatchScorerState]) -> BatchScorerState:
-        """Not possible.
+        """See :meth:`mambaasr.layers.stateful.StatefulScorer.join`.
 
         Raises:
-            ValueError: always.
+            ValueError: the states have read different numbers of tokens.
         """
-        raise ValueError("hypotheses of ESPnet's scorers are equally long; start them together")
+        if len({state.prefixes.shape[2] for state in states}) > 1:
+            raise ValueError("hypotheses of ESPnet's scorers are equally long; start them together")
+        time = max(state.speech.shape[1] for state in states)
+        return BatchScorerState(
+            torch.cat([state.prefixes for state in states]),
+            [own for state in states for own in state.states],
+            torch.cat([F.pad(x.speech, (0, 0, 0, time - x.speech.shape[1])) for x in states]),
+            torch.cat([state.lengths for state in states]),
+        )
+
+
+def next_log_probs(model: Any, logits: Tensor) -> Tensor:
+    """Return log-probabilities by the model's own output layer, or by a softmax."""
+    output = getattr(model, "output", None)
+    return torch.log_softmax(logits, dim=-1) if output is None else output.log_probs(logits)
