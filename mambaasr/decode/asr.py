@@ -41,6 +41,7 @@ class Model(NamedTuple):
         batch_size: utterances decoded together, or "auto": no transcript depends on it.
         espnet_search: decode by ESPnet's own search, one utterance at a time.
         ngram_file: ARPA file of an n-gram model, or None; its weight is among the options.
+        search: see :class:`mambaasr.decode.recogniser.Recogniser`.
     """
 
     train_config: str
@@ -53,6 +54,7 @@ class Model(NamedTuple):
     batch_size: int | str = "auto"
     espnet_search: bool = False
     ngram_file: str | None = None
+    search: str = "joint"
 
 
 class Spoken(NamedTuple):
@@ -377,7 +379,7 @@ def _load(model: Model) -> tuple["Recogniser | ESPnetRecogniser", dict[str, Any]
     name = torch.cuda.get_device_name(device) if model.ngpu else provenance.cpu_model()
     recogniser: Recogniser | ESPnetRecogniser
     try:
-        recogniser = Recogniser(speech2text, model.batch_size)
+        recogniser = Recogniser(speech2text, model.batch_size, model.search)
         if model.espnet_search:
             recogniser = ESPnetRecogniser(speech2text)
     except NotSearchable as error:
@@ -432,7 +434,7 @@ def _fingerprint(model: Model) -> dict[str, Any]:
         "bpemodel": _bpemodel_sha256(model),
         "options": [list(pair) for pair in model.options if pair[0] != "bpemodel"],
         "seed": model.seed,
-        "espnet_search": model.espnet_search,
+        "search": "espnet" if model.espnet_search else model.search,
         "code": code_of([__name__], configs=[file for file in files[:4:2] if file]),
         "backend": os.environ.get("MAMBAASR_BACKEND") or "auto",
     }

@@ -28,6 +28,8 @@ SEARCH = (
     "quantize_asr_model",
     "quantize_lm",
 )
+# See mambaasr/decode/recogniser.py.
+SEARCHES = ("joint", "attention", "ctc_greedy", "ctc_prefix", "rescore")
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -103,6 +105,14 @@ def get_parser() -> argparse.ArgumentParser:
         default="auto",
         metavar="N",
         help="utterances decoded together in each process, changes no transcript; auto: by length",
+    )
+    add(
+        "--search",
+        default="joint",
+        choices=SEARCHES,
+        help="joint: decoder, CTC and language models token by token; attention: without CTC; "
+        "ctc_greedy: CTC's best path; ctc_prefix: CTC and language models frame by frame; rescore: "
+        "what that finds, put in order by the decoder",
     )
     add(
         "--espnet_search",

@@ -1,21 +1,27 @@
 """From waveforms to hypotheses: encode utterances together, search them together."""
 
+import dataclasses
 import logging
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from mambaasr.checks import check_choice
 from mambaasr.data.kaldi_file import parse_hypothesis
+from mambaasr.decode.options import SEARCHES
 from mambaasr.errors import UserError, lost_gpu, may_pass
 from mambaasr.espnet_compat import TooShortUttError, build_tokenizer, encoded_frames
 from mambaasr.layers.output import CTCOutput
 from mambaasr.search.beam import BeamSearch, Options
-from mambaasr.search.data import Encoded, Hypothesis
+from mambaasr.search.data import Encoded, Found, Hypothesis
+from mambaasr.search.greedy import collapse, ctc_greedy
+from mambaasr.search.prefix import PrefixOptions, ctc_prefix_search
+from mambaasr.search.rescore import rescore
 from mambaasr.search.scorers import BatchScorer
 
 if TYPE_CHECKING:
@@ -67,6 +73,23 @@ class Recognised:
     no_speech: bool = False
     language: str | None = None
     intermediate: Mapping[int, list[int]] = field(default_factory=dict)
+
+
+class AtOnce:
+    """A search that finds all hypotheses of a batch in one call, with :class:`BeamSearch`'s face.
+
+    Args:
+        search: of a batch and its prompts.
+    """
+
+    joins = True
+
+    def __init__(self, search: Callable[[Encoded, Sequence[Sequence[int]]], list[Found]]) -> None:
+        self.add = search
+
+    def step(self) -> list[Found]:
+        """Nothing is left to do."""
+        return []
 
 
 class NotSearchable(ValueError):
@@ -188,12 +211,19 @@ class Recogniser(_Opened):
         speech2text: of :func:`mambaasr.decode.load.load_speech2text`, whose weights of scorers and
             bounds are taken; its own search is not called.
         batch_size: utterances at once, or "auto".
+        search: one of :data:`mambaasr.decode.options.SEARCHES`; with "attention" CTC has no weight.
 
     Raises:
         NotSearchable: the model is a transducer, or its decoder cannot score hypotheses together.
     """
 
-    def __init__(self, speech2text: "Speech2Text", batch_size: int | str = "auto") -> None:
+    def __init__(
+        self,
+        speech2text: "Speech2Text",
+        batch_size: int | str = "auto",
+        search: str = "joint",
+    ) -> None:
+        check_choice("search", search, SEARCHES)
         espnet = speech2text.beam_search
         if espnet is None:
             raise NotSearchable("the model is a transducer or generates texts by itself")
@@ -217,7 +247,29 @@ class Recogniser(_Opened):
             nbest=speech2text.nbest,
             normalize_length=espnet.normalize_length,
         )
-        self._new = lambda: BeamSearch(scorers, espnet.sos, espnet.eos, self.options)
+        ids = espnet.sos, espnet.eos
+        self._new: Callable[[], BeamSearch | AtOnce] = {
+            "joint": lambda: BeamSearch(scorers, *ids, self.options),
+            "attention": lambda: BeamSearch(
+                scorers, *ids, dataclasses.replace(self.options, ctc_weight=0.0)
+            ),
+            "ctc_greedy": lambda: AtOnce(self._greedy),
+            "ctc_prefix": lambda: AtOnce(
+                lambda encoded, prompts: self._prefixes(
+                    encoded, prompts, scorers, *ids, self.options.nbest
+                )
+            ),
+            "rescore": lambda: AtOnce(
+                lambda encoded, prompts: rescore(
+                    encoded,
+                    self._prefixes(encoded, prompts, scorers, *ids, self.options.beam_size),
+                    scorers,
+                    *ids,
+                    self.options,
+                    prompts,
+                )
+            ),
+        }[search]
         parts = (self.model.frontend, self.model.encoder, getattr(self.model, "postencoder", None))
         self._exact = all(
             type(part).__module__.partition(".")[0] == "mambaasr"
@@ -320,21 +372,14 @@ class Recogniser(_Opened):
         if getattr(model, "ctc", None) is not None:
             output = CTCOutput(model.ctc)
             log_probs = output.log_probs(output.logits(frames))
-            for result, path in zip(results, _best_paths(log_probs, lengths), strict=True):
+            best = collapse(log_probs.argmax(-1), lengths)
+            for result, path in zip(results, best, strict=True):
                 result.no_speech = not path
             for block, hidden in inner:
-                paths = _best_paths(output.logits(hidden), lengths)
+                paths = collapse(output.logits(hidden).argmax(-1), lengths)
                 for result, path in zip(results, paths, strict=True):
                     result.intermediate = {**result.intermediate, block: path}
         return Encoded([each.key for each in batch], frames, lengths, log_probs), results
-
-
-def _best_paths(scores: Tensor, lengths: Tensor) -> list[list[int]]:
-    """Return the tokens of CTC's best path of each utterance: scores (u, time, v)."""
-    found = []
-    for path, length in zip(scores.argmax(-1).cpu(), lengths.tolist(), strict=True):
-        found.append([token for token in path[:length].unique_consecutive().tolist() if token])
-    return found
 
 
 def _scorer(name: str, scorer: Any) -> Any:
