@@ -327,6 +327,7 @@ def _decode_together(
     for each in recogniser([utterance for _, utterance in read if utterance is not None]):
         result = by_key[each.key]
         result["hypotheses"] = [recogniser.plain(found) for found in each.hypotheses]
+        result["words"] = each.words
         result["no_speech"] = each.no_speech
         if each.language is not None:
             result["lang"] = each.language
@@ -401,6 +402,7 @@ def _result(utt: str, path: str | None) -> dict[str, Any]:
         "again": False,
         "no_speech": False,
         "hypotheses": [],
+        "words": [],
         "audio_seconds": 0.0,
         "decoding_seconds": 0.0,
     }

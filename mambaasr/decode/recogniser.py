@@ -1,28 +1,27 @@
 """From waveforms to hypotheses: encode utterances together, search them together."""
 
-import dataclasses
+import functools
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from mambaasr.checks import check_choice
 from mambaasr.data.kaldi_file import parse_hypothesis
-from mambaasr.decode.options import SEARCHES
+from mambaasr.decode.align import align, words
 from mambaasr.errors import UserError, lost_gpu, may_pass
 from mambaasr.espnet_compat import TooShortUttError, build_tokenizer, encoded_frames
 from mambaasr.layers.output import CTCOutput
-from mambaasr.search.beam import BeamSearch, Options
-from mambaasr.search.data import Encoded, Found, Hypothesis
-from mambaasr.search.greedy import collapse, ctc_greedy
-from mambaasr.search.prefix import PrefixOptions, ctc_prefix_search
-from mambaasr.search.rescore import rescore
-from mambaasr.search.scorers import BatchScorer
+from mambaasr.search.beam import Options
+from mambaasr.search.data import Encoded, Hypothesis
+from mambaasr.search.greedy import collapse
+from mambaasr.search.scorers import NotSearchable, state_scorer
+from mambaasr.search.ways import WAYS, start_search
 
 if TYPE_CHECKING:
     from mambaasr.espnet_compat import Speech2Text
@@ -53,6 +52,15 @@ class Utterance:
     prompt: tuple[int, ...] = ()
 
 
+class Word(NamedTuple):
+    """A word of a text: its first moment and its duration [s], and CTC's confidence, 0 ... 1."""
+
+    text: str
+    start: float
+    duration: float
+    confidence: float
+
+
 @dataclass(slots=True)
 class Recognised:
     """What is recognised of an utterance.
@@ -64,6 +72,7 @@ class Recognised:
         no_speech: whether CTC finds nothing but blanks.
         language: found by a model with a head for it.
         intermediate: tokens by block, of an encoder with intermediate CTC, by its best path.
+        words: of the best hypothesis on CTC's path; empty where CTC has none.
     """
 
     key: object
@@ -73,27 +82,7 @@ class Recognised:
     no_speech: bool = False
     language: str | None = None
     intermediate: Mapping[int, list[int]] = field(default_factory=dict)
-
-
-class AtOnce:
-    """A search that finds all hypotheses of a batch in one call, with :class:`BeamSearch`'s face.
-
-    Args:
-        search: of a batch and its prompts.
-    """
-
-    joins = True
-
-    def __init__(self, search: Callable[[Encoded, Sequence[Sequence[int]]], list[Found]]) -> None:
-        self.add = search
-
-    def step(self) -> list[Found]:
-        """Nothing is left to do."""
-        return []
-
-
-class NotSearchable(ValueError):
-    """A model that only ESPnet's own search can decode."""
+    words: list[Word] = field(default_factory=list)
 
 
 class _Opened:
@@ -211,7 +200,7 @@ class Recogniser(_Opened):
         speech2text: of :func:`mambaasr.decode.load.load_speech2text`, whose weights of scorers and
             bounds are taken; its own search is not called.
         batch_size: utterances at once, or "auto".
-        search: one of :data:`mambaasr.decode.options.SEARCHES`; with "attention" CTC has no weight.
+        search: one of :data:`mambaasr.search.ways.WAYS`.
 
     Raises:
         NotSearchable: the model is a transducer, or its decoder cannot score hypotheses together.
@@ -223,7 +212,7 @@ class Recogniser(_Opened):
         batch_size: int | str = "auto",
         search: str = "joint",
     ) -> None:
-        check_choice("search", search, SEARCHES)
+        check_choice("search", search, WAYS)
         espnet = speech2text.beam_search
         if espnet is None:
             raise NotSearchable("the model is a transducer or generates texts by itself")
@@ -231,7 +220,7 @@ class Recogniser(_Opened):
         self.batch_size = batch_size
         weights = espnet.weights
         scorers = {
-            name: (_scorer(name, scorer), weights[name])
+            name: (state_scorer(name, scorer), weights[name])
             for name, scorer in espnet.full_scorers.items()
             if name != "length_bonus"
         }
@@ -248,28 +237,7 @@ class Recogniser(_Opened):
             normalize_length=espnet.normalize_length,
         )
         ids = espnet.sos, espnet.eos
-        self._new: Callable[[], BeamSearch | AtOnce] = {
-            "joint": lambda: BeamSearch(scorers, *ids, self.options),
-            "attention": lambda: BeamSearch(
-                scorers, *ids, dataclasses.replace(self.options, ctc_weight=0.0)
-            ),
-            "ctc_greedy": lambda: AtOnce(self._greedy),
-            "ctc_prefix": lambda: AtOnce(
-                lambda encoded, prompts: self._prefixes(
-                    encoded, prompts, scorers, *ids, self.options.nbest
-                )
-            ),
-            "rescore": lambda: AtOnce(
-                lambda encoded, prompts: rescore(
-                    encoded,
-                    self._prefixes(encoded, prompts, scorers, *ids, self.options.beam_size),
-                    scorers,
-                    *ids,
-                    self.options,
-                    prompts,
-                )
-            ),
-        }[search]
+        self._new = functools.partial(start_search, search, scorers, *ids, self.options)
         parts = (self.model.frontend, self.model.encoder, getattr(self.model, "postencoder", None))
         self._exact = all(
             type(part).__module__.partition(".")[0] == "mambaasr"
@@ -297,24 +265,23 @@ class Recogniser(_Opened):
     def _run(self, utterances: list[Utterance], limit: int) -> Iterator[Recognised]:
         """Recognise utterances, at most ``limit`` at once."""
         waiting = deque(sorted(utterances, key=lambda each: len(each.samples), reverse=True))
-        search, inside = self._new(), dict[object, tuple[Utterance, Recognised]]()
+        search = self._new()
+        inside: dict[object, tuple[Utterance, Recognised, Tensor | None]] = {}
         while waiting or inside:
             batch: list[Utterance] = []
             try:
-                room = self._room(limit, waiting, [each for each, _ in inside.values()])
+                room = self._room(limit, waiting, [each for each, *_ in inside.values()])
                 if room and (not inside or (search.joins and room >= REFILL * limit)):
                     batch = [waiting.popleft() for _ in range(room)]
                     encoded, results = self._encode(batch)
                     found = search.add(encoded, [each.prompt for each in batch])
-                    inside |= {
-                        each.key: (each, result)
-                        for each, result in zip(batch, results, strict=True)
-                    }
+                    for place, (each, result) in enumerate(zip(batch, results, strict=True)):
+                        inside[each.key] = each, result, encoded.log_probs_of(place)
                 else:
                     found = search.step()
             except Exception as error:
                 # Those inside the search know nothing of a batch that could not join them.
-                lost = batch or [each for each, _ in inside.values()]
+                lost = batch or [each for each, *_ in inside.values()]
                 if not batch:
                     search, inside = self._new(), {}
                 if len(lost) == 1 or lost_gpu(error):
@@ -331,9 +298,22 @@ class Recogniser(_Opened):
                     yield from self._run(part, limit)
                 continue
             for done in found:
-                _, result = inside.pop(done.key)
+                each, result, log_probs = inside.pop(done.key)
                 result.hypotheses, result.reason = done.hypotheses, done.reason
+                if done.hypotheses and log_probs is not None:
+                    seconds = len(each.samples) / self.rate
+                    result.words = self._words(done.hypotheses[0], log_probs, seconds)
                 yield result
+
+    def _words(self, hypothesis: Hypothesis, log_probs: Tensor, seconds: float) -> list[Word]:
+        """Return the words of a text with CTC's log-probabilities (frames, v) of so long speech."""
+        spans = align(log_probs, hypothesis.tokens)
+        spelled = self.speech2text.converter.ids2tokens(hypothesis.tokens)
+        kind, frame = self.speech2text.asr_train_args.token_type, seconds / len(log_probs)
+        return [
+            Word(each.text, each.start * frame, (each.end - each.start) * frame, each.confidence)
+            for each in words(spans or [], spelled if spans else [], kind)
+        ]
 
     def _room(self, limit: int, waiting: Sequence[Utterance], inside: Sequence[Utterance]) -> int:
         """Return how many of those that wait, longest first, there is room for."""
@@ -380,12 +360,3 @@ class Recogniser(_Opened):
                 for result, path in zip(results, paths, strict=True):
                     result.intermediate = {**result.intermediate, block: path}
         return Encoded([each.key for each in batch], frames, lengths, log_probs), results
-
-
-def _scorer(name: str, scorer: Any) -> Any:
-    """Return one of ESPnet's scorers as a scorer of hypothesis states."""
-    if all(hasattr(scorer, each) for each in ("start", "step", "reorder", "join")):
-        return scorer
-    if not hasattr(scorer, "batch_score"):
-        raise NotSearchable(f"the {name} cannot score several hypotheses at once")
-    return BatchScorer(scorer, hears_speech=name == "decoder")
