@@ -36,8 +36,8 @@ ABSENT = {
         ("use_k2", "k2_ctc_decoding", "k2_config", "num_paths", "nll_batch_size"), _NO_K2
     ),
     "use_nbest_rescoring": "the language model scores within the search: --use_lm true",
-    "batch_size": 'the training\'s is in its yaml, or --asr_args "--batch_size N"; the decoding '
-    "takes one utterance at a time, in --inference_nj processes",
+    "batch_size": "the training's is in its yaml, or --asr_args \"--batch_size N\"; the decoding's "
+    'is found by itself, or --inference_args "--batch_size N"',
     "score_opts": "sclite is not needed; mambaasr score has what there is",
     "local_score_opts": "there is no local/score.sh; mambaasr score scores what you like",
     **dict.fromkeys(
