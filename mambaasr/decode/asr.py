@@ -42,6 +42,7 @@ class Model(NamedTuple):
         espnet_search: decode by ESPnet's own search, one utterance at a time.
         ngram_file: ARPA file of an n-gram model, or None; its weight is among the options.
         search: see :class:`mambaasr.decode.recogniser.Recogniser`.
+        phrases, phrase_weight: file with phrases to prefer, and what each token of one adds.
     """
 
     train_config: str
@@ -55,6 +56,8 @@ class Model(NamedTuple):
     espnet_search: bool = False
     ngram_file: str | None = None
     search: str = "joint"
+    phrases: str | None = None
+    phrase_weight: float = 1.0
 
 
 class Spoken(NamedTuple):
@@ -375,6 +378,8 @@ def _load(model: Model) -> tuple["Recogniser | ESPnetRecogniser", dict[str, Any]
         model.lm_train_config,
         model.lm_file,
         model.ngram_file,
+        model.phrases,
+        model.phrase_weight,
         **dict(model.options),
     )
     name = torch.cuda.get_device_name(device) if model.ngpu else provenance.cpu_model()
@@ -430,12 +435,13 @@ def _fingerprint(model: Model) -> dict[str, Any]:
     The commit is left out: any commit between a kill and the rerun would throw all chunks away.
     """
     files = (model.train_config, model.model_file, model.lm_train_config, model.lm_file)
-    files += (model.ngram_file,)
+    files += (model.ngram_file, model.phrases)
     return {
         "files": [file and _sha256(file) for file in files],
         "bpemodel": _bpemodel_sha256(model),
         "options": [list(pair) for pair in model.options if pair[0] != "bpemodel"],
         "seed": model.seed,
+        "phrase_weight": model.phrase_weight if model.phrases else None,
         "search": "espnet" if model.espnet_search else model.search,
         "code": code_of([__name__], configs=[file for file in files[:4:2] if file]),
         "backend": os.environ.get("MAMBAASR_BACKEND") or "auto",
@@ -508,6 +514,7 @@ def summarise(
         "model_sha256": _sha256(model.model_file),
         "lm_file": model.lm_file,
         "ngram_file": model.ngram_file,
+        "phrases": model.phrases,
         "parameters": max((content["parameters"] or 0 for content in contents), default=0),
         "options": dict(model.options),
         "nj": nj,

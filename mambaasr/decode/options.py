@@ -80,6 +80,8 @@ def get_parser() -> argparse.ArgumentParser:
         default=0.9,
         help="of the n-gram model; ESPnet's scores are logarithms of base 10: its 0.9 is 0.39 here",
     )
+    add("--phrases", metavar="FILE", help="phrases to prefer, one a line")
+    add("--phrase_weight", type=float, default=1.0, help="added for each token of a whole phrase")
     add("--penalty", type=float, default=0.0, help="reward of each token")
     add(
         "--maxlenratio",

@@ -14,8 +14,9 @@ from torch import Tensor
 from mambaasr.checks import check_choice
 from mambaasr.data.kaldi_file import parse_hypothesis
 from mambaasr.decode.align import align, words
+from mambaasr.decode.load import spell
 from mambaasr.errors import UserError, lost_gpu, may_pass
-from mambaasr.espnet_compat import TooShortUttError, build_tokenizer, encoded_frames
+from mambaasr.espnet_compat import TooShortUttError, encoded_frames
 from mambaasr.layers.output import CTCOutput
 from mambaasr.search.beam import Options
 from mambaasr.search.data import Encoded, Hypothesis
@@ -129,18 +130,10 @@ class _Opened:
             UserError: the token list cannot spell it.
         """
         tokens = self.model.token_list
-        tokenizer = self.speech2text.tokenizer
-        if self.speech2text.asr_train_args.token_type == "char":
-            whole = [word for word in text.split() if word in tokens]
-            tokenizer = build_tokenizer("char", non_linguistic_symbols=whole)
         # What comes behind it decides where its last token ends.
-        letters = dict.fromkeys(
-            c for token in tokens if token[0] != "<" for c in token if c.isalpha()
-        )
-        spelled = [
-            self.speech2text.converter.tokens2ids(tokenizer.text2tokens(f"{text} {letter}"))
-            for letter in list(letters)[:2]
-        ]
+        text_tokens = [token for token in tokens if token[0] != "<"]
+        letters = dict.fromkeys(each for token in text_tokens for each in token if each.isalpha())
+        spelled = [spell(self.speech2text, f"{text} {letter}") for letter in list(letters)[:2]]
         ids = tuple(os.path.commonprefix(spelled))
         if not ids or tokens.index("<unk>") in ids:
             raise UserError(f"--prompt '{text}': the model's tokens cannot spell it")
