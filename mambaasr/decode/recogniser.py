@@ -353,3 +353,19 @@ class Recogniser(_Opened):
                 for result, path in zip(results, paths, strict=True):
                     result.intermediate = {**result.intermediate, block: path}
         return Encoded([each.key for each in batch], frames, lengths, log_probs), results
+
+
+def search(model: Recogniser | ESPnetRecogniser, batch: Sequence[Any]) -> list[Recognised]:
+    """Recognise waveforms together.
+
+    Args:
+        model: for example ``Recogniser(load_speech2text(config, weights))``.
+        batch: waveforms (samples) at ``model.rate``, torch's or numpy's.
+
+    Returns:
+        For each waveform, in their order, its hypotheses or the reason why there is none;
+        ``model.plain(hypothesis)`` has the text.
+    """
+    utterances = [Utterance(place, torch.as_tensor(wave)) for place, wave in enumerate(batch)]
+    found = {each.key: each for each in model(utterances)}
+    return [found[place] for place in range(len(utterances))]

@@ -1,8 +1,9 @@
 """A list of phrases that a search shall prefer: names, places, terms.
 
 Each token that goes on with a phrase adds 1 to the score. Where the text leaves it before its end,
-what was added is taken away again, so that only whole phrases gain, each of two that overlap. That is a back-off n-gram model
-whose n-grams are the beginnings of the phrases: its weights say how much is taken away.
+what was added is taken away again, so that only whole phrases gain, each of two that overlap. That
+is a back-off n-gram model whose n-grams are the beginnings of the phrases: its weights say how
+much is taken away.
 """
 
 import math
