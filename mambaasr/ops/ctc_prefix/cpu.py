@@ -39,7 +39,8 @@ def scores(frames: Frames, prefixes: Prefixes, candidates: Tensor | None) -> Ten
         try:
             _scores("ctc_scores", threads, frames, prefixes, candidates, count, out)
         except IndexError:
-            check_candidates(frames, candidates)
+            if candidates is not None:
+                check_candidates(frames, candidates)
             raise
     return out
 

@@ -82,12 +82,12 @@ class Prefixes:
 
     def reorder(self, index: Tensor | None = None, utterances: Tensor | None = None) -> "Prefixes":
         """Return the utterances (u') of an index, and of them the hypotheses index (u', k')."""
-        rows = (self.forward, self.shift, self.last)
+        rows = [self.forward, self.shift, self.last]
         if utterances is not None:
-            rows = tuple(x[utterances] for x in rows)
+            rows = [x[utterances] for x in rows]
         if index is not None:
             of = torch.arange(len(index), device=index.device)[:, None]
-            rows = tuple(x[of, index] for x in rows)
+            rows = [x[of, index] for x in rows]
         return Prefixes(*rows)
 
     @staticmethod
