@@ -24,7 +24,7 @@ SOURCES = Path(__file__).resolve().parent
 COMPILERS = ("c++", "g++", "clang++")
 FUNCTIONS = (
     *("scan_forward", "scan_backward", "conv_forward", "conv_backward", "sum", "product"),
-    *("ctc_scores", "ctc_end", "ctc_advance"),
+    *("ctc_scores", "ctc_end", "ctc_best", "ctc_advance"),
 )
 REMEDY = "install a C++ compiler (g++ or clang++), or name one in the environment variable CXX"
 FLAGS = (
