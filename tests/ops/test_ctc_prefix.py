@@ -300,6 +300,9 @@ def test_nan_stays_in_its_utterance(backend, value):
         assert torch.equal(got[[0, 2]], want[[0, 2]]) and want.isfinite().all()
         values = got[1, ..., 1:] if got.dim() == 3 else got[1]
         assert values.isnan().all() or backend == "naive"
+    values, tokens = best(frames, start(frames), 3, backend=backend)
+    assert values[1].isnan().all() and values[[0, 2]].isfinite().all()
+    assert tokens.min() >= 0 and tokens.max() < 5
     # Beyond the length there may be anything.
     clean = good.clone()
     good[1, 25:] = value
