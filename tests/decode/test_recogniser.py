@@ -116,7 +116,7 @@ def test_a_prompt_of_bpe_ends_where_the_text_begins(tmp_path):
     texts = tmp_path / "texts"
     texts.write_text("<|en|> <|transcribe|> hello world\n<|en|> <|transcribe|> how low\n" * 20)
     sentencepiece.SentencePieceTrainer.Train(
-        f"--input={texts} --model_prefix={tmp_path / 'bpe'} --vocab_size=24 "
+        f"--input={texts} --model_prefix={tmp_path / 'bpe'} --vocab_size=16 "
         "--user_defined_symbols=<|en|>,<|transcribe|>"
     )
     pieces = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "bpe.model"))
