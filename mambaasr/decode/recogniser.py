@@ -273,6 +273,11 @@ class Recogniser(_Opened):
                 else:
                     found = search.step()
             except Exception as error:
+                if batch and inside and may_pass(error) and not lost_gpu(error):
+                    # There may be room when some of those inside have left.
+                    waiting.extendleft(reversed(batch))
+                    limit = len(inside)
+                    continue
                 # Those inside the search know nothing of a batch that could not join them.
                 lost = batch or [each for each, *_ in inside.values()]
                 if not batch:

@@ -98,6 +98,7 @@ class _Utterance:
         steps: for each step (parents, tokens) of the hypotheses that lived on, lists (k).
         ended: hypotheses that have ended.
         best: score of the best one that ended at each step, where one did.
+        broken: whether a score was no number.
     """
 
     key: object
@@ -106,6 +107,7 @@ class _Utterance:
     steps: list[tuple[list[int], list[int]]] = field(default_factory=list)
     ended: list[_Ended] = field(default_factory=list)
     best: dict[int, float] = field(default_factory=dict)
+    broken: bool = False
 
     def end(self, score: float, parts: list[float], parent: int, token: int) -> None:
         """Note a hypothesis that ends with the present step, unless it is too short."""
@@ -349,7 +351,7 @@ class BeamSearch:
             score, parents, tokens: (u, k), by falling score.
             parts: (parts, u, k).
         """
-        alive = score > DEAD
+        alive, broken = score > DEAD, score.isnan().any(1)
         ended = alive & (tokens == self.eos)
         last = [len(each.steps) == each.longest - 1 for each in self.utterances]
         if any(last):
@@ -363,10 +365,10 @@ class BeamSearch:
         parents, tokens = parents.gather(1, order), tokens.gather(1, order)
         stay, found = [], []
         detect = self.options.maxlenratio == 0
-        for index, (utterance, chosen, read) in enumerate(
-            zip(self.utterances, parents.tolist(), tokens.tolist(), strict=True)
-        ):
-            done = not counts[index] or last[index] or (detect and utterance.end_detected())
+        rows = zip(self.utterances, parents.tolist(), tokens.tolist(), broken.tolist(), strict=True)
+        for index, (utterance, chosen, read, utterance.broken) in enumerate(rows):
+            done = not counts[index] or last[index] or utterance.broken
+            done = done or (detect and utterance.end_detected())
             utterance.steps.append((chosen, read))
             if done:
                 found.append(self._found(utterance))
@@ -429,7 +431,11 @@ class BeamSearch:
             if self.options.penalty:
                 parts["length_bonus"] = float(ended.step + 1)
             hypotheses.append(Hypothesis(tokens, ended.score, parts))
-        reason = None if hypotheses else "no hypothesis has ended: lower minlenratio"
+        reason = None
+        if utterance.broken:
+            reason, hypotheses = "the scores are not numbers: broken weights", []
+        elif not hypotheses:
+            reason = "no hypothesis has ended: lower minlenratio"
         return Found(utterance.key, hypotheses, reason)
 
 

@@ -232,6 +232,35 @@ def test_an_ngram_model_and_its_decoding(recipe):
     assert "--ngram_file" not in stage(12, "--use_ngram", "false")[0].command
 
 
+def test_task_tokens_of_the_training_are_read_in_decoding(recipe, tmp_path):
+    """With a language in them only where the test set knows its languages."""
+    symbols = tmp_path / "symbols"
+    symbols.write_text("<|en|>\n<|transcribe|>\n")
+
+    def decoding(prefix):
+        words = [*NEEDED, "--text_prefix", prefix, "--nlsyms_txt", str(symbols)]
+        o = check(parse(words)[0], TEMPLATE)
+        asr, lm = load_configs(o, False, False)
+        n = make_names(o, asr.model_file)
+        *notes, task = STAGES[12][1](o, n, Recipe(TEMPLATE, asr, lm))
+        return notes, task.command, n
+
+    def after(command, option):
+        return command[command.index(option) + 1]
+
+    notes, command, n = decoding("<|transcribe|>")
+    assert not notes and after(command, "--prompt") == "<|transcribe|>"
+    assert "--utt2lang" not in command
+    (note,), command, _ = decoding("<|{lang}|>")
+    assert "no utt2lang" in note and "--prompt" not in command
+    folder = Path(n.formatted(n.tests[0]))
+    folder.mkdir(parents=True)
+    (folder / "utt2lang").write_text("a en\n")
+    notes, command, _ = decoding("<|{lang}|>")
+    assert not notes and after(command, "--prompt") == "<|{lang}|>"
+    assert after(command, "--utt2lang") == f"{folder}/utt2lang"
+
+
 def test_statistics_follow_all_but_what_is_known_not_to_matter(recipe):
     (recipe / "conf/optim.yaml").write_text("optim: sgd\noptim_conf:\n  lr: 0.1\n")
     (recipe / "conf/lid.yaml").write_text("model: multilingual\nmodel_conf:\n  lid_weight: 0.3\n")

@@ -212,6 +212,31 @@ def test_what_cannot_be_searched_is_named_and_the_others_are_found():
         assert found[key].hypotheses == good[key].hypotheses and not found[key].reason
 
 
+def test_a_scorer_that_breaks_costs_its_utterance_alone():
+    class Broken(Fixed):
+        """Gives NaN for the second utterance from the third token on; its state counts."""
+
+        def start(self, speech, lengths=None):
+            return speech.new_zeros(len(speech), 1).index_fill_(0, torch.tensor([1]), 1.0)
+
+        def step(self, tokens, state):
+            state = torch.where(state > 0, state + 1, state)
+            scores = self.scores.expand(*tokens.shape, -1)
+            return torch.where((state > 3)[..., None], torch.nan, scores), state
+
+        def reorder(self, state, index=None, utterances=None, out=None):
+            state = state if utterances is None else state[utterances]
+            return state[:, :1].expand_as(index)
+
+    batch = encoded([6, 6, 5])
+    found = run(BeamSearch({"lm": (Broken(0.0, 1.0, 2.0, 1.0), 0.5)}, 3, 3, Options(3)), batch)
+    assert "not numbers" in found[1].reason and not found[1].hypotheses
+    fixed = {"lm": (Fixed(0.0, 1.0, 2.0, 1.0), 0.5)}
+    for key in (0, 2):
+        alone = run(BeamSearch(fixed, 3, 3, Options(3)), batch.select([key]))[key]
+        assert found[key].hypotheses == alone.hypotheses and alone.hypotheses
+
+
 def test_a_shortest_text_above_the_longest_has_no_hypothesis():
     found = run(BeamSearch({}, 3, 3, Options(3, 1.0, 0.0, -2.0, -4.0)), encoded([5]))
     assert "minlenratio" in found[0].reason and found[0].hypotheses == []
