@@ -47,9 +47,12 @@ def _is_x86():
 
 def _units():
     """(source, object, flags) of each translation unit."""
-    units = [("kernels.cpp", "scalar.o", ["-DISA=scalar"])]
-    if _is_x86():
-        units += [("kernels.cpp", f"{isa}.o", [f"-DISA={isa}", *X86[isa]]) for isa in X86]
+    flags = {"scalar": []} | (X86 if _is_x86() else {})
+    units = [
+        (f"{source}.cpp", f"{source}_{isa}.o", [f"-DISA={isa}", *flags[isa]])
+        for source in ("kernels", "ctc")
+        for isa in flags
+    ]
     units.append(("dispatch.cpp", "dispatch.o", ["-DX86_KERNELS"] if _is_x86() else []))
     return units
 

@@ -6,6 +6,7 @@
 //            b(t) = log(exp b(t - 1) + exp n(t - 1)) + x(t, blank)
 // Time is a multiple of 16, hence of WIDTH. A row's result does not depend on what else is computed.
 #pragma once
+#include "args.h"
 #include "vec.h"
 
 namespace {

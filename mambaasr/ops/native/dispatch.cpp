@@ -80,19 +80,21 @@ EXPORT int mambaasr_openmp() {
 }
 
 // The functions of args.h's records; each returns one of the codes of kernels.h.
-#define ENTRY(function, Args)                          \
-  EXPORT int mambaasr_##function(const Args* a) {      \
-    int code = check(*a);                              \
-    return code ? code : chosen.kernels->function(*a); \
+#define ENTRY_OF(table, function, Args)           \
+  EXPORT int mambaasr_##function(const Args* a) { \
+    int code = check(*a);                         \
+    return code ? code : table->function(*a);     \
   }
+#define ENTRY(function, Args) ENTRY_OF(chosen.kernels, function, Args)
+#define CTC_ENTRY(function, Args) ENTRY_OF(chosen.kernels->ctc, function, Args)
 ENTRY(scan_forward, ScanArgs)
 ENTRY(scan_backward, ScanArgs)
 ENTRY(conv_forward, ConvArgs)
 ENTRY(conv_backward, ConvArgs)
 ENTRY(sum, SumArgs)
 ENTRY(product, ProductArgs)
-ENTRY(ctc_scores, CtcScoresArgs)
-ENTRY(ctc_end, CtcScoresArgs)
-ENTRY(ctc_best, CtcBestArgs)
-ENTRY(ctc_advance, CtcAdvanceArgs)
+CTC_ENTRY(ctc_scores, CtcScoresArgs)
+CTC_ENTRY(ctc_end, CtcScoresArgs)
+CTC_ENTRY(ctc_best, CtcBestArgs)
+CTC_ENTRY(ctc_advance, CtcAdvanceArgs)
 }

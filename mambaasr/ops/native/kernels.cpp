@@ -2,33 +2,11 @@
 #include "kernels.h"
 
 #include "conv.h"
-#include "ctc.h"
-#include "ctc_best.h"
 #include "product.h"
+#include "run.h"
 #include "scan.h"
 
 namespace {
-
-// Runs task(args, index, workspace) for every index, each on whichever thread is free.
-template <class Args, class Task>
-int run(const Args& args, int64_t tasks, int64_t space, Task task) {
-  int failed = 0;
-  int threads = (int)min64(args.threads, tasks);
-  (void)threads;
-#pragma omp parallel num_threads(threads) if (threads > 1) reduction(| : failed)
-  {
-    FlushDenormals flush;
-    Workspace work(space);
-    failed = !work.memory;
-#pragma omp for schedule(dynamic)
-    for (int64_t i = 0; i < tasks; i++) {
-      if (failed) continue;
-      work.reset();
-      task(args, i, work);
-    }
-  }
-  return failed ? kNoMemory : kDone;
-}
 
 int scan_forward(const ScanArgs& a) {
   const int64_t count = ScanTask::count(a), space = scan_forward_space(a);
@@ -59,23 +37,10 @@ int sum(const SumArgs& a) { return run(a, a.outer, 1, sum_task); }
 int product(const ProductArgs& a) {
   return run(a, (a.outs + a.block - 1) / a.block, 1, product_task);
 }
-int ctc_scores(const CtcScoresArgs& a) {
-  return run(a, CtcScoresTask::count(a), CtcScoresTask::space(a), ctc_scores_task);
-}
-int ctc_end(const CtcScoresArgs& a) { return run(a, a.batch * a.hypotheses, 1, ctc_end_task); }
-int ctc_best(const CtcBestArgs& a) {
-  return run(a.rows, a.rows.batch * a.rows.hypotheses, ctc_best_space(a),
-             [&](const CtcScoresArgs&, int64_t row, Workspace& work) { ctc_best_task(a, row, work); });
-}
-int ctc_advance(const CtcAdvanceArgs& a) {
-  return run(a, (a.batch * a.rows + 2 * WIDTH - 1) / (2 * WIDTH), 1, ctc_advance_task);
-}
 
 }  // namespace
 
-#define NAME_(isa) kernels_##isa
-#define NAME(isa) NAME_(isa)
-extern const Kernels NAME(ISA) = {scan_forward,  scan_backward, conv_forward,
-                                  conv_backward, sum,           product,
-                                  ctc_scores,    ctc_end,       ctc_best,
-                                  ctc_advance};
+#define NAME_(prefix, isa) prefix##_##isa
+#define NAME(prefix, isa) NAME_(prefix, isa)
+extern const Kernels NAME(kernels, ISA) = {scan_forward, scan_backward, conv_forward, conv_backward,
+                                           sum,          product,       &NAME(ctc, ISA)};

@@ -4,6 +4,13 @@
 
 enum { kDone = 0, kNoMemory = 1, kBadLength = 2, kBadIsa = 3, kBadSize = 4, kBadIndex = 5 };
 
+struct CtcKernels {
+  int (*ctc_scores)(const CtcScoresArgs&);
+  int (*ctc_end)(const CtcScoresArgs&);
+  int (*ctc_best)(const CtcBestArgs&);
+  int (*ctc_advance)(const CtcAdvanceArgs&);
+};
+
 struct Kernels {
   int (*scan_forward)(const ScanArgs&);
   int (*scan_backward)(const ScanArgs&);
@@ -11,10 +18,8 @@ struct Kernels {
   int (*conv_backward)(const ConvArgs&);
   int (*sum)(const SumArgs&);
   int (*product)(const ProductArgs&);
-  int (*ctc_scores)(const CtcScoresArgs&);
-  int (*ctc_end)(const CtcScoresArgs&);
-  int (*ctc_best)(const CtcBestArgs&);
-  int (*ctc_advance)(const CtcAdvanceArgs&);
+  const CtcKernels* ctc;
 };
 
+extern const CtcKernels ctc_scalar, ctc_avx2, ctc_avx512;
 extern const Kernels kernels_scalar, kernels_avx2, kernels_avx512;
