@@ -319,19 +319,22 @@ class BeamSearch:
             # CTC scores whole prefixes: less that of the prompt, and of the hypothesis so far.
             before = (self._before + self._parts[-1])[..., None]
             ends = ctc_prefix.end(self._frames, self._prefixes)
-            if weighted is None or int(PRE_BEAM * beam) >= weighted.shape[-1]:
-                gained = ctc_prefix.scores(self._frames, self._prefixes, None) - before
+            frames, prefixes, size = self._frames, self._prefixes, int(PRE_BEAM * beam)
+            if weighted is not None and size >= weighted.shape[-1]:
+                gained = ctc_prefix.scores(frames, prefixes) - before
                 gained[..., self.eos] = ends - before[..., 0]
-                joint = weight * gained if weighted is None else weight * gained + weighted
-                chosen = joint.topk(min(beam, joint.shape[-1])).indices
+                chosen = (weight * gained + weighted).topk(min(beam, gained.shape[-1])).indices
                 gained = gained.gather(-1, chosen)
             else:
-                chosen = weighted.topk(int(PRE_BEAM * beam)).indices
-                # The end is always among them, once.
-                is_end = chosen == self.eos
+                if weighted is None:
+                    size = min(beam + 1, frames.log_probs.shape[1])
+                    scored, chosen = ctc_prefix.best(frames, prefixes, size)
+                else:
+                    chosen = weighted.topk(size).indices
+                    scored = ctc_prefix.scores(frames, prefixes, chosen)
+                # The end is always among them, once, and scored otherwise.
+                scored = scored.masked_fill(chosen == self.eos, DEAD)
                 chosen = torch.cat([chosen, torch.full_like(chosen[..., :1], self.eos)], dim=-1)
-                scored = ctc_prefix.scores(self._frames, self._prefixes, chosen[..., :-1])
-                scored = scored.masked_fill(is_end, DEAD)
                 gained = torch.cat([scored, ends[..., None]], dim=-1) - before
         parts = [full[name].gather(-1, chosen).double() for name in self.scorers]
         total = torch.full_like(chosen, self.options.penalty, dtype=torch.float64)
