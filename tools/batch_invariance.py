@@ -1,8 +1,8 @@
 """Measure whether a trained model's transcripts depend on the batch.
 
 Encodes each utterance of a data folder alone and in batches, from the waveform to the encoder's
-output, and compares the outputs and the greedy CTC transcripts; with --beam_size also what ESPnet's
-joint search finds for one utterance and for several at once:
+output, and compares the outputs and the greedy CTC transcripts; with --beam_size also what our
+joint search and ESPnet's find in batches with what ESPnet's finds for each utterance alone:
 
     python tools/batch_invariance.py exp/asr_mine/config.yaml exp/asr_mine/valid.acc.ave.pth \
         dump/raw/test --beam_size 10 --utterances 60
@@ -23,7 +23,10 @@ def get_parser():
     parser.add_argument("--utterances", type=int, help="only so many, the first ones")
     parser.add_argument("--beam_size", type=int, help="search, too, with so many hypotheses")
     parser.add_argument("--ctc_weight", type=float, default=0.3, help="in the search")
-    parser.add_argument("--ctc_window_margin", type=int, default=0, help="in the search; 0: exact")
+    parser.add_argument("--ctc_window_margin", type=int, default=0, help="of ESPnet's; 0: exact")
+    parser.add_argument("--lm_train_config", help="of a language model, for the searches")
+    parser.add_argument("--lm_file", help="its weights")
+    parser.add_argument("--lm_weight", type=float, default=0.3, help="its weight")
     return parser
 
 
@@ -37,12 +40,17 @@ def main(argv=None):
     from mambaasr.data.audio import read_audio
     from mambaasr.data.folder import DataFolder
     from mambaasr.decode.load import load_speech2text
+    from mambaasr.decode.recogniser import ESPnetRecogniser, Recogniser, search
+    from mambaasr.search.data import Hypothesis
 
     # ESPnet calls torch by names that are going away.
     warnings.filterwarnings("ignore", category=FutureWarning, module="espnet")
     speech2text = load_speech2text(
         args.config,
         args.model,
+        lm_train_config=args.lm_train_config,
+        lm_file=args.lm_file,
+        lm_weight=args.lm_weight if args.lm_file else 0.0,
         beam_size=args.beam_size or 1,
         ctc_weight=args.ctc_weight,
         ctc_window_margin=args.ctc_window_margin,
@@ -61,16 +69,20 @@ def main(argv=None):
         out, frames = model.encode(speech, lengths)
         return [x[:n] for x, n in zip(out, frames, strict=True)]
 
-    def search(batch):
+    def theirs(batch):
         if len(batch) == 1:
-            return [speech2text(batch[0])[0][0]]
-        return [nbest[0][0] for nbest in speech2text.batch_decode(batch)]
+            (found,) = search(ESPnetRecogniser(speech2text), batch)
+            return [found.hypotheses[0]]
+        return [
+            Hypothesis(nbest[0][2], float(nbest[0][3].score))
+            for nbest in speech2text.batch_decode(batch)
+        ]
 
     def in_batches(size, work):
         return [x for i in range(0, len(waves), size) for x in work(waves[i : i + size])]
 
     alone = in_batches(1, encode)
-    texts = in_batches(1, search) if args.beam_size else []
+    truth = in_batches(1, theirs) if args.beam_size else []
     for size in args.batch_sizes:
         together = in_batches(size, encode)
         largest, lengths, transcripts = 0.0, 0, 0
@@ -87,9 +99,23 @@ def main(argv=None):
             f"{lengths} of another length, {transcripts} greedy transcripts differ"
         )
         if args.beam_size:
-            pairs = zip(texts, in_batches(size, search), strict=True)
-            equal = sum(one == many for one, many in pairs)
-            print(f"batches of {size}: {equal} of {len(texts)} transcripts of the search are equal")
+            ours = [x.hypotheses[0] for x in search(Recogniser(speech2text, size), waves)]
+            for name, found in (("our search", ours), ("ESPnet's", in_batches(size, theirs))):
+                print(f"batches of {size}, {name}: {_compare(truth, found, {0, model.eos})}")
+
+
+def _compare(truth, found, left_out):
+    """Say how many texts are equal, some tokens left out, and how far their scores are apart."""
+    same = [
+        abs(one.score - other.score)
+        for one, other in zip(truth, found, strict=True)
+        if [t for t in one.tokens if t not in left_out]
+        == [t for t in other.tokens if t not in left_out]
+    ]
+    return (
+        f"{len(same)} of {len(truth)} texts are those of ESPnet's search alone, scores within "
+        f"{max(same, default=0.0):.1e}"
+    )
 
 
 if __name__ == "__main__":
