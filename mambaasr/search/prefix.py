@@ -21,8 +21,8 @@ from mambaasr.search.data import Encoded, Found, Hypothesis, ctc_log_probs, of_u
 from mambaasr.search.reader import Reader
 
 DEAD = -math.inf
-# The hash of a text is a polynomial in its tokens modulo 2**64, 1 for the empty one. Two texts share
-# one with a probability of about 2**-64.
+# The hash of a text is a polynomial in its tokens modulo 2**64, 1 for the empty one. Two texts
+# share one with a probability of about 2**-64.
 HASH_BASE = 6364136223846793005
 # No token: the last one of the empty text, what is appended to a hypothesis that stays.
 NONE = -1
