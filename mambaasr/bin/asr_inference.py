@@ -52,6 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         seed=args.seed,
         batch_size=args.batch_size,
         espnet_search=args.espnet_search,
+        search=args.search,
+        ngram_file=args.ngram_file and str(Path(args.ngram_file).absolute()),
+        phrases=args.phrases and str(Path(args.phrases).absolute()),
+        phrase_weight=args.phrase_weight,
     )
     summary = decode_set(
         *(model, wavs, keys, args.output_dir),

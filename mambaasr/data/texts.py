@@ -34,8 +34,8 @@ def join_texts(
     with atomic_write(out) as stream:
         for index, path in enumerate(paths):
             used = repeated = 0
-            for number, line in enumerate(_lines(path), 1):
-                key, text, reason = _parse(line, seen)
+            for number, line in enumerate(read_lines(path), 1):
+                key, text, reason = parse_line(line, seen)
                 if reason:
                     dropped.append(Dropped(key, f"{path}:{number}", reason))
                     repeated += seen.get(key or "") == index
@@ -58,7 +58,12 @@ def join_texts(
     return len(seen), len(dropped)
 
 
-def _lines(path: str | Path) -> Iterator[bytes]:
+def read_lines(path: str | Path) -> Iterator[bytes]:
+    """Yield the lines of a file, without a byte order mark.
+
+    Raises:
+        UserError: it cannot be read.
+    """
     try:
         with open(path, "rb") as stream:
             for number, line in enumerate(stream):
@@ -67,8 +72,15 @@ def _lines(path: str | Path) -> Iterator[bytes]:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
-def _parse(line: bytes, seen: Collection[str]) -> tuple[str | None, str | None, str | None]:
-    """Return (id, text, None), or (id or None, None, reason); all None for an empty line."""
+def parse_line(
+    line: bytes, seen: Collection[str] = ()
+) -> tuple[str | None, str | None, str | None]:
+    """Return (id, text, None), or (id or None, None, reason); all None for an empty line.
+
+    Args:
+        line: ``id text``.
+        seen: ids that are taken.
+    """
     try:
         words = line.decode("utf-8").rstrip("\r\n").split(maxsplit=1)
     except UnicodeDecodeError:

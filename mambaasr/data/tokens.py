@@ -14,7 +14,7 @@ again, so that what was trained with it stays right.
 import io
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from mambaasr.data.kaldi_file import parse_text, read_good_table
@@ -93,6 +93,55 @@ def split_characters(text: str, symbols: Iterable[str] = ()) -> list[str]:
     return [SPACE if piece == " " else piece for piece in pieces]
 
 
+def bpe_tokens(model_file: str | Path) -> Callable[[str], list[str]]:
+    """Return a function that splits a text into the tokens of a sentencepiece model.
+
+    Raises:
+        UserError: the model cannot be read.
+    """
+    import sentencepiece
+
+    try:
+        model = sentencepiece.SentencePieceProcessor(model_file=str(model_file))
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"{model_file}: cannot be read as a sentencepiece model") from error
+    return lambda text: model.encode(text, out_type=str)
+
+
+def tokenizer(
+    token_type: str, symbols: Iterable[str] = (), bpemodel: str | Path | None = None
+) -> Callable[[str], list[str]]:
+    """Return a function that splits a text into tokens, as a training does.
+
+    Args:
+        token_type: char, word or bpe.
+        symbols: non-linguistic symbols, for characters.
+        bpemodel: sentencepiece's model, for bpe.
+
+    Raises:
+        UserError: the model cannot be read.
+    """
+    if token_type == "bpe":
+        return bpe_tokens(str(bpemodel))
+    symbols = list(symbols)
+    return str.split if token_type == "word" else lambda text: split_characters(text, symbols)
+
+
+def read_tokens(path: str | Path) -> list[str]:
+    """Read a token list as :func:`make_tokens` writes it.
+
+    Raises:
+        UserError: it cannot be read, or lacks <unk>, or <sos/eos> at its end.
+    """
+    try:
+        tokens = Path(path).read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from error
+    if UNK not in tokens or tokens[-1] != SOS_EOS:
+        raise UserError(f"{path}: no list of tokens: {UNK} must be in it, and {SOS_EOS} at its end")
+    return tokens
+
+
 def count_tokens(
     transcripts: Iterable[str], token_type: str, symbols: Iterable[str] = ()
 ) -> list[str]:
@@ -103,7 +152,7 @@ def count_tokens(
         token_type: char or word.
         symbols: non-linguistic symbols.
     """
-    split = (lambda text: split_characters(text, symbols)) if token_type == "char" else str.split
+    split = tokenizer(token_type, symbols)
     counts = Counter(token for text in transcripts for token in split(text))
     for special in (BLANK, UNK, SOS_EOS):
         counts.pop(special, None)

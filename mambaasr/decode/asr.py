@@ -40,6 +40,9 @@ class Model(NamedTuple):
         seed: of torch, for models that draw numbers.
         batch_size: utterances decoded together, or "auto": no transcript depends on it.
         espnet_search: decode by ESPnet's own search, one utterance at a time.
+        ngram_file: ARPA file of an n-gram model, or None; its weight is among the options.
+        search: see :class:`mambaasr.decode.recogniser.Recogniser`.
+        phrases, phrase_weight: file with phrases to prefer, and what each token of one adds.
     """
 
     train_config: str
@@ -51,6 +54,10 @@ class Model(NamedTuple):
     seed: int = 0
     batch_size: int | str = "auto"
     espnet_search: bool = False
+    ngram_file: str | None = None
+    search: str = "joint"
+    phrases: str | None = None
+    phrase_weight: float = 1.0
 
 
 class Spoken(NamedTuple):
@@ -323,6 +330,7 @@ def _decode_together(
     for each in recogniser([utterance for _, utterance in read if utterance is not None]):
         result = by_key[each.key]
         result["hypotheses"] = [recogniser.plain(found) for found in each.hypotheses]
+        result["words"] = each.words
         result["no_speech"] = each.no_speech
         if each.language is not None:
             result["lang"] = each.language
@@ -369,12 +377,15 @@ def _load(model: Model) -> tuple["Recogniser | ESPnetRecogniser", dict[str, Any]
         device,
         model.lm_train_config,
         model.lm_file,
+        model.ngram_file,
+        model.phrases,
+        model.phrase_weight,
         **dict(model.options),
     )
     name = torch.cuda.get_device_name(device) if model.ngpu else provenance.cpu_model()
     recogniser: Recogniser | ESPnetRecogniser
     try:
-        recogniser = Recogniser(speech2text, model.batch_size)
+        recogniser = Recogniser(speech2text, model.batch_size, model.search)
         if model.espnet_search:
             recogniser = ESPnetRecogniser(speech2text)
     except NotSearchable as error:
@@ -396,6 +407,7 @@ def _result(utt: str, path: str | None) -> dict[str, Any]:
         "again": False,
         "no_speech": False,
         "hypotheses": [],
+        "words": [],
         "audio_seconds": 0.0,
         "decoding_seconds": 0.0,
     }
@@ -423,13 +435,15 @@ def _fingerprint(model: Model) -> dict[str, Any]:
     The commit is left out: any commit between a kill and the rerun would throw all chunks away.
     """
     files = (model.train_config, model.model_file, model.lm_train_config, model.lm_file)
+    files += (model.ngram_file, model.phrases)
     return {
         "files": [file and _sha256(file) for file in files],
         "bpemodel": _bpemodel_sha256(model),
         "options": [list(pair) for pair in model.options if pair[0] != "bpemodel"],
         "seed": model.seed,
-        "espnet_search": model.espnet_search,
-        "code": code_of([__name__], configs=[file for file in files[::2] if file]),
+        "phrase_weight": model.phrase_weight if model.phrases else None,
+        "search": "espnet" if model.espnet_search else model.search,
+        "code": code_of([__name__], configs=[file for file in files[:4:2] if file]),
         "backend": os.environ.get("MAMBAASR_BACKEND") or "auto",
     }
 
@@ -499,6 +513,8 @@ def summarise(
         "model_file": model.model_file,
         "model_sha256": _sha256(model.model_file),
         "lm_file": model.lm_file,
+        "ngram_file": model.ngram_file,
+        "phrases": model.phrases,
         "parameters": max((content["parameters"] or 0 for content in contents), default=0),
         "options": dict(model.options),
         "nj": nj,

@@ -1,5 +1,6 @@
 """Load a trained model; every mismatch of config and checkpoint is an error."""
 
+import functools
 import logging
 import warnings
 from collections.abc import Sequence
@@ -20,6 +21,9 @@ def load_speech2text(
     device: str = "cpu",
     lm_train_config: str | Path | None = None,
     lm_file: str | Path | None = None,
+    ngram_file: str | Path | None = None,
+    phrases: str | Path | None = None,
+    phrase_weight: float = 1.0,
     **options: Any,
 ) -> "Speech2Text":
     """Return ESPnet's ``Speech2Text`` with every weight checked and loaded.
@@ -35,6 +39,9 @@ def load_speech2text(
         model_file: the checkpoint: a state dict, such as valid.acc.ave.pth.
         device: "cpu", "cuda", "cuda:1".
         lm_train_config, lm_file: the same of a language model, or None.
+        ngram_file: ARPA file of an n-gram model of the tokens, or None; ``ngram_weight`` is its
+            weight.
+        phrases: file with phrases to prefer, or None; ``phrase_weight`` is added for each token.
         options: further arguments of ``Speech2Text``: beam_size, ctc_weight, ... Those of
             quantisation (``quantize_asr_model``, ``quantize_lm``, ...) mean what they mean there.
 
@@ -44,6 +51,8 @@ def load_speech2text(
     """
     from mambaasr.config import read
     from mambaasr.espnet_compat import Speech2Text
+    from mambaasr.lm.ngram import load as load_ngram
+    from mambaasr.lm.phrases import load_phrases
     from mambaasr.registry import register
 
     check_device(device)
@@ -80,6 +89,12 @@ def load_speech2text(
     lm = None
     if lm_weights is not None:
         lm = _fill_lm(speech2text, lm_weights, lm_file, lm_train_config)
+    if ngram_file is not None:
+        weight = speech2text.beam_search.weights["ngram"] if speech2text.beam_search else 0.0
+        _add_scorer(speech2text, "ngram", load_ngram(ngram_file, tokens[0]), weight)
+    if phrases is not None:
+        scorer = load_phrases(phrases, functools.partial(spell, speech2text), tokens[0])
+        _add_scorer(speech2text, "phrases", scorer, phrase_weight)
     speech2text.parameters = sum(each.numel() for each in speech2text.asr_model.parameters())
     for wanted, module in (("quantize_asr_model", speech2text.asr_model), ("quantize_lm", lm)):
         if kinds.get(wanted) and module is not None:
@@ -180,6 +195,30 @@ def _fill_lm(
     inner = {key.removeprefix("lm."): value for key, value in state.items()}
     fill(lm, inner, lm_file, lm_train_config)
     return lm
+
+
+def _add_scorer(
+    speech2text: "Speech2Text", name: str, scorer: "torch.nn.Module", weight: float
+) -> None:
+    """Add one of our scorers to the search; ESPnet's own n-gram model needs kenlm."""
+    search = speech2text.beam_search
+    if search is None:
+        raise UserError(f"a transducer's search takes no {name}")
+    if weight:
+        scorer = scorer.to(speech2text.device)
+        search.scorers[name] = search.full_scorers[name] = search.nn_dict[name] = scorer
+        search.weights[name] = weight
+
+
+def spell(speech2text: "Speech2Text", text: str) -> list[int]:
+    """Return the tokens of a text; words that are in the token list whole stay whole."""
+    from mambaasr.espnet_compat import build_tokenizer
+
+    tokens, tokenizer = speech2text.asr_model.token_list, speech2text.tokenizer
+    if speech2text.asr_train_args.token_type == "char":
+        whole = [word for word in text.split() if word in tokens]
+        tokenizer = build_tokenizer("char", non_linguistic_symbols=whole)
+    return speech2text.converter.tokens2ids(tokenizer.text2tokens(text))
 
 
 def check_device(device: str) -> None:

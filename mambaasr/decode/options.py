@@ -15,6 +15,7 @@ SEARCH = (
     "beam_size",
     "ctc_weight",
     "lm_weight",
+    "ngram_weight",
     "penalty",
     "maxlenratio",
     "minlenratio",
@@ -27,6 +28,8 @@ SEARCH = (
     "quantize_asr_model",
     "quantize_lm",
 )
+# See mambaasr/decode/recogniser.py.
+SEARCHES = ("joint", "attention", "ctc_greedy", "ctc_prefix", "rescore")
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -70,6 +73,15 @@ def get_parser() -> argparse.ArgumentParser:
     add("--beam_size", type=int, default=20, help="hypotheses kept at each step")
     add("--ctc_weight", type=float, default=0.5, help="always 1.0 for a model without a decoder")
     add("--lm_weight", type=float, default=1.0, help="of the language model")
+    add("--ngram_file", metavar="ARPA", help="n-gram model of the recogniser's tokens")
+    add(
+        "--ngram_weight",
+        type=float,
+        default=0.9,
+        help="of the n-gram model; ESPnet's scores are logarithms of base 10: its 0.9 is 0.39 here",
+    )
+    add("--phrases", metavar="FILE", help="phrases to prefer, one a line")
+    add("--phrase_weight", type=float, default=1.0, help="added for each token of a whole phrase")
     add("--penalty", type=float, default=0.0, help="reward of each token")
     add(
         "--maxlenratio",
@@ -95,6 +107,14 @@ def get_parser() -> argparse.ArgumentParser:
         default="auto",
         metavar="N",
         help="utterances decoded together in each process, changes no transcript; auto: by length",
+    )
+    add(
+        "--search",
+        default="joint",
+        choices=SEARCHES,
+        help="joint: decoder, CTC and language models token by token; attention: without CTC; "
+        "ctc_greedy: CTC's best path; ctc_prefix: CTC and language models frame by frame; rescore: "
+        "what that finds, put in order by the decoder",
     )
     add(
         "--espnet_search",

@@ -12,7 +12,9 @@ FILES = (*BEST, "score")
 
 
 def write_hypotheses(folder: Path, results: Sequence[dict[str, Any]], nbest: int) -> None:
-    """Write ESPnet's ``<n>best_recog`` folders, and beside them the best text and tokens.
+    """Write ESPnet's ``<n>best_recog`` folders, and beside them the best text, tokens and times.
+
+    The times are in NIST's ``ctm``: utterance, channel, start and duration [s], word, confidence.
 
     The best hypotheses' scores stay in ``1best_recog``: the folder ``score`` is for error rates.
     """
@@ -21,6 +23,12 @@ def write_hypotheses(folder: Path, results: Sequence[dict[str, Any]], nbest: int
             _write_column(folder / f"{rank + 1}best_recog" / name, results, rank, name)
     for name in BEST:
         _write_column(folder / name, results, 0, name)
+    with atomic_write(folder / "ctm") as stream:
+        for result in results:
+            for word, start, duration, confidence in result.get("words", ()):
+                stream.write(
+                    f"{result['utt']} 1 {start:.3f} {duration:.3f} {word} {confidence:.3f}\n"
+                )
     if any("lang" in result for result in results):
         with atomic_write(folder / "lang") as stream:
             stream.writelines(f"{r['utt']} {r.get('lang', '')}".rstrip() + "\n" for r in results)
@@ -55,7 +63,7 @@ def write_reports(folder: Path, results: Sequence[dict[str, Any]]) -> None:
 def remove_outputs(folder: Path) -> None:
     """Remove what an earlier decoding wrote, but for its chunks."""
     # decode.json first: without it the others do not count as a result.
-    for name in ("decode.json", *BEST, "lang", "failed.tsv", "no_speech.tsv"):
+    for name in ("decode.json", *BEST, "ctm", "lang", "failed.tsv", "no_speech.tsv"):
         (folder / name).unlink(missing_ok=True)
     for path in folder.glob("[1-9]*best_recog"):
         shutil.rmtree(path)

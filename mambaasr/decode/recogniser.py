@@ -1,22 +1,28 @@
 """From waveforms to hypotheses: encode utterances together, search them together."""
 
+import functools
 import logging
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from mambaasr.checks import check_choice
 from mambaasr.data.kaldi_file import parse_hypothesis
+from mambaasr.decode.align import align, words
+from mambaasr.decode.load import spell
 from mambaasr.errors import UserError, lost_gpu, may_pass
-from mambaasr.espnet_compat import TooShortUttError, build_tokenizer, encoded_frames
+from mambaasr.espnet_compat import TooShortUttError, encoded_frames
 from mambaasr.layers.output import CTCOutput
-from mambaasr.search.beam import BeamSearch, Options
+from mambaasr.search.beam import Options
 from mambaasr.search.data import Encoded, Hypothesis
-from mambaasr.search.scorers import BatchScorer
+from mambaasr.search.greedy import collapse
+from mambaasr.search.scorers import NotSearchable, state_scorer
+from mambaasr.search.ways import WAYS, start_search
 
 if TYPE_CHECKING:
     from mambaasr.espnet_compat import Speech2Text
@@ -47,6 +53,15 @@ class Utterance:
     prompt: tuple[int, ...] = ()
 
 
+class Word(NamedTuple):
+    """A word of a text: its first moment and its duration [s], and CTC's confidence, 0 ... 1."""
+
+    text: str
+    start: float
+    duration: float
+    confidence: float
+
+
 @dataclass(slots=True)
 class Recognised:
     """What is recognised of an utterance.
@@ -58,6 +73,7 @@ class Recognised:
         no_speech: whether CTC finds nothing but blanks.
         language: found by a model with a head for it.
         intermediate: tokens by block, of an encoder with intermediate CTC, by its best path.
+        words: of the best hypothesis on CTC's path; empty where CTC has none.
     """
 
     key: object
@@ -67,10 +83,7 @@ class Recognised:
     no_speech: bool = False
     language: str | None = None
     intermediate: Mapping[int, list[int]] = field(default_factory=dict)
-
-
-class NotSearchable(ValueError):
-    """A model that only ESPnet's own search can decode."""
+    words: list[Word] = field(default_factory=list)
 
 
 class _Opened:
@@ -117,18 +130,10 @@ class _Opened:
             UserError: the token list cannot spell it.
         """
         tokens = self.model.token_list
-        tokenizer = self.speech2text.tokenizer
-        if self.speech2text.asr_train_args.token_type == "char":
-            whole = [word for word in text.split() if word in tokens]
-            tokenizer = build_tokenizer("char", non_linguistic_symbols=whole)
         # What comes behind it decides where its last token ends.
-        letters = dict.fromkeys(
-            c for token in tokens if token[0] != "<" for c in token if c.isalpha()
-        )
-        spelled = [
-            self.speech2text.converter.tokens2ids(tokenizer.text2tokens(f"{text} {letter}"))
-            for letter in list(letters)[:2]
-        ]
+        text_tokens = [token for token in tokens if token[0] != "<"]
+        letters = dict.fromkeys(each for token in text_tokens for each in token if each.isalpha())
+        spelled = [spell(self.speech2text, f"{text} {letter}") for letter in list(letters)[:2]]
         ids = tuple(os.path.commonprefix(spelled))
         if not ids or tokens.index("<unk>") in ids:
             raise UserError(f"--prompt '{text}': the model's tokens cannot spell it")
@@ -188,12 +193,19 @@ class Recogniser(_Opened):
         speech2text: of :func:`mambaasr.decode.load.load_speech2text`, whose weights of scorers and
             bounds are taken; its own search is not called.
         batch_size: utterances at once, or "auto".
+        search: one of :data:`mambaasr.search.ways.WAYS`.
 
     Raises:
         NotSearchable: the model is a transducer, or its decoder cannot score hypotheses together.
     """
 
-    def __init__(self, speech2text: "Speech2Text", batch_size: int | str = "auto") -> None:
+    def __init__(
+        self,
+        speech2text: "Speech2Text",
+        batch_size: int | str = "auto",
+        search: str = "joint",
+    ) -> None:
+        check_choice("search", search, WAYS)
         espnet = speech2text.beam_search
         if espnet is None:
             raise NotSearchable("the model is a transducer or generates texts by itself")
@@ -201,7 +213,7 @@ class Recogniser(_Opened):
         self.batch_size = batch_size
         weights = espnet.weights
         scorers = {
-            name: (_scorer(name, scorer), weights[name])
+            name: (state_scorer(name, scorer), weights[name])
             for name, scorer in espnet.full_scorers.items()
             if name != "length_bonus"
         }
@@ -217,7 +229,8 @@ class Recogniser(_Opened):
             nbest=speech2text.nbest,
             normalize_length=espnet.normalize_length,
         )
-        self._new = lambda: BeamSearch(scorers, espnet.sos, espnet.eos, self.options)
+        ids = espnet.sos, espnet.eos
+        self._new = functools.partial(start_search, search, scorers, *ids, self.options)
         parts = (self.model.frontend, self.model.encoder, getattr(self.model, "postencoder", None))
         self._exact = all(
             type(part).__module__.partition(".")[0] == "mambaasr"
@@ -245,24 +258,23 @@ class Recogniser(_Opened):
     def _run(self, utterances: list[Utterance], limit: int) -> Iterator[Recognised]:
         """Recognise utterances, at most ``limit`` at once."""
         waiting = deque(sorted(utterances, key=lambda each: len(each.samples), reverse=True))
-        search, inside = self._new(), dict[object, tuple[Utterance, Recognised]]()
+        search = self._new()
+        inside: dict[object, tuple[Utterance, Recognised, Tensor | None]] = {}
         while waiting or inside:
             batch: list[Utterance] = []
             try:
-                room = self._room(limit, waiting, [each for each, _ in inside.values()])
+                room = self._room(limit, waiting, [each for each, *_ in inside.values()])
                 if room and (not inside or (search.joins and room >= REFILL * limit)):
                     batch = [waiting.popleft() for _ in range(room)]
                     encoded, results = self._encode(batch)
                     found = search.add(encoded, [each.prompt for each in batch])
-                    inside |= {
-                        each.key: (each, result)
-                        for each, result in zip(batch, results, strict=True)
-                    }
+                    for place, (each, result) in enumerate(zip(batch, results, strict=True)):
+                        inside[each.key] = each, result, encoded.log_probs_of(place)
                 else:
                     found = search.step()
             except Exception as error:
                 # Those inside the search know nothing of a batch that could not join them.
-                lost = batch or [each for each, _ in inside.values()]
+                lost = batch or [each for each, *_ in inside.values()]
                 if not batch:
                     search, inside = self._new(), {}
                 if len(lost) == 1 or lost_gpu(error):
@@ -279,9 +291,22 @@ class Recogniser(_Opened):
                     yield from self._run(part, limit)
                 continue
             for done in found:
-                _, result = inside.pop(done.key)
+                each, result, log_probs = inside.pop(done.key)
                 result.hypotheses, result.reason = done.hypotheses, done.reason
+                if done.hypotheses and log_probs is not None:
+                    seconds = len(each.samples) / self.rate
+                    result.words = self._words(done.hypotheses[0], log_probs, seconds)
                 yield result
+
+    def _words(self, hypothesis: Hypothesis, log_probs: Tensor, seconds: float) -> list[Word]:
+        """Return the words of a text with CTC's log-probabilities (frames, v) of so long speech."""
+        spans = align(log_probs, hypothesis.tokens)
+        spelled = self.speech2text.converter.ids2tokens(hypothesis.tokens)
+        kind, frame = self.speech2text.asr_train_args.token_type, seconds / len(log_probs)
+        return [
+            Word(each.text, each.start * frame, (each.end - each.start) * frame, each.confidence)
+            for each in words(spans or [], spelled if spans else [], kind)
+        ]
 
     def _room(self, limit: int, waiting: Sequence[Utterance], inside: Sequence[Utterance]) -> int:
         """Return how many of those that wait, longest first, there is room for."""
@@ -320,27 +345,27 @@ class Recogniser(_Opened):
         if getattr(model, "ctc", None) is not None:
             output = CTCOutput(model.ctc)
             log_probs = output.log_probs(output.logits(frames))
-            for result, path in zip(results, _best_paths(log_probs, lengths), strict=True):
+            best = collapse(log_probs.argmax(-1), lengths)
+            for result, path in zip(results, best, strict=True):
                 result.no_speech = not path
             for block, hidden in inner:
-                paths = _best_paths(output.logits(hidden), lengths)
+                paths = collapse(output.logits(hidden).argmax(-1), lengths)
                 for result, path in zip(results, paths, strict=True):
                     result.intermediate = {**result.intermediate, block: path}
         return Encoded([each.key for each in batch], frames, lengths, log_probs), results
 
 
-def _best_paths(scores: Tensor, lengths: Tensor) -> list[list[int]]:
-    """Return the tokens of CTC's best path of each utterance: scores (u, time, v)."""
-    found = []
-    for path, length in zip(scores.argmax(-1).cpu(), lengths.tolist(), strict=True):
-        found.append([token for token in path[:length].unique_consecutive().tolist() if token])
-    return found
+def search(model: Recogniser | ESPnetRecogniser, batch: Sequence[Any]) -> list[Recognised]:
+    """Recognise waveforms together.
 
+    Args:
+        model: for example ``Recogniser(load_speech2text(config, weights))``.
+        batch: waveforms (samples) at ``model.rate``, torch's or numpy's.
 
-def _scorer(name: str, scorer: Any) -> Any:
-    """Return one of ESPnet's scorers as a scorer of hypothesis states."""
-    if all(hasattr(scorer, each) for each in ("start", "step", "reorder", "join")):
-        return scorer
-    if not hasattr(scorer, "batch_score"):
-        raise NotSearchable(f"the {name} cannot score several hypotheses at once")
-    return BatchScorer(scorer, hears_speech=name == "decoder")
+    Returns:
+        For each waveform, in their order, its hypotheses or the reason why there is none;
+        ``model.plain(hypothesis)`` has the text.
+    """
+    utterances = [Utterance(place, torch.as_tensor(wave)) for place, wave in enumerate(batch)]
+    found = {each.key: each for each in model(utterances)}
+    return [found[place] for place in range(len(utterances))]

@@ -7,7 +7,6 @@ from mambaasr.config.schema import schema
 from mambaasr.decode.options import SEARCH
 
 _FROM_STAGE_3 = "stage 3 writes 16-bit audio and front ends read it"
-_NO_NGRAM = "n-gram models are not built yet; --use_lm true has a neural one"
 _NO_K2 = "there is no k2 decoder; --inference_args has the beam search's options"
 _NO_UPLOAD = "packing and uploading are not built yet"
 _FIXED = "its name is fixed, as models and decoders agree on it"
@@ -20,7 +19,6 @@ ABSENT = {
     "g2p": 'texts are trained on as they are: --asr_args "--g2p NAME"',
     "cleaner": "texts are trained on as they are; clean them in local/data.sh",
     "download_model": "decode with a trained model of yours: --asr_exp DIR",
-    **dict.fromkeys(("use_ngram", "ngram_num", "ngram_exp", "inference_ngram"), _NO_NGRAM),
     **dict.fromkeys(
         ("use_word_lm", "word_vocab_size"), "the language model has the tokens of the recognizer"
     ),
@@ -38,8 +36,8 @@ ABSENT = {
         ("use_k2", "k2_ctc_decoding", "k2_config", "num_paths", "nll_batch_size"), _NO_K2
     ),
     "use_nbest_rescoring": "the language model scores within the search: --use_lm true",
-    "batch_size": 'the training\'s is in its yaml, or --asr_args "--batch_size N"; the decoding '
-    "takes one utterance at a time, in --inference_nj processes",
+    "batch_size": "the training's is in its yaml, or --asr_args \"--batch_size N\"; the decoding's "
+    'is found by itself, or --inference_args "--batch_size N"',
     "score_opts": "sclite is not needed; mambaasr score has what there is",
     "local_score_opts": "there is no local/score.sh; mambaasr score scores what you like",
     **dict.fromkeys(

@@ -41,6 +41,7 @@ class Names:
         asr_model: the file to decode with.
         decode_dir: what is decoded, a folder a test set.
         lm_stats_dir, lm_exp, lm_model: the language model's.
+        ngram_exp, ngram_model: folder of the n-gram models, and the file to decode with.
         lm_text: for each of "train", "valid" and "test" the text files, quoted as in a shell.
         lm_id: tells these texts from others that another run of this recipe has joined.
         other_speeds: prefixes of utterances that repeat a transcript at another speed.
@@ -61,6 +62,8 @@ class Names:
     lm_stats_dir: str
     lm_exp: str
     lm_model: str
+    ngram_exp: str
+    ngram_model: str
     lm_text: dict[str, str]
     lm_id: str
     other_speeds: tuple[str, ...]
@@ -123,20 +126,6 @@ def make_names(o: Options, model_file: str) -> Names:
     )
     lm_exp = o.lm_exp or f"{o.expdir}/lm_{lm_tag}"
     asr_model = o.inference_asr_model or model_file
-    inference_tag = o.inference_tag
-    if not inference_tag:
-        inference_tag = stem(o.inference_config or "inference")
-        inference_tag += plain(o.inference_args.replace(" ", ""))
-        if o.use_lm:
-            inference_tag += f"_lm_{plain(Path(lm_exp).name)}_{stem(o.inference_lm)}"
-        inference_tag += f"_asr_model_{stem(asr_model)}"
-    made = {"asr_tag": asr_tag, "lm_tag": lm_tag, "inference_tag": inference_tag}
-    for option, value in made.items():
-        if len(value) >= 200:
-            raise UserError(f"--{option} is too long for a file name: give a shorter one")
-    # Another encoder may drop other utterances, so that two recipes at once must not share a
-    # folder.
-    asr_stats_dir = o.asr_stats_dir or f"{o.expdir}/asr_stats_raw_{suffix}{speeds}{encoder}"
     train, tests = f"{o.train_set}{speeds}", tuple(o.test_sets.split())
     test = next((name for name in tests if name != o.valid_set), tests[-1])
     lm_text = {
@@ -145,8 +134,27 @@ def make_names(o: Options, model_file: str) -> Names:
     }
     other_speeds = () if o.lm_train_text else _other_speeds(o.speed_perturb_factors.split())
     lm_id = _id_of_texts(o.dumpdir, lm_text, other_speeds, bool(o.lm_train_text or o.lm_dev_text))
+    ngram_exp = o.ngram_exp or f"{o.expdir}/ngram_{suffix}{lm_id}"
+    ngram = o.inference_ngram or f"{o.ngram_num}gram.arpa"
+    inference_tag = o.inference_tag
+    if not inference_tag:
+        inference_tag = stem(o.inference_config or "inference")
+        inference_tag += plain(o.inference_args.replace(" ", ""))
+        if o.use_lm:
+            inference_tag += f"_lm_{plain(Path(lm_exp).name)}_{stem(o.inference_lm)}"
+        if o.use_ngram:
+            inference_tag += f"_ngram_{plain(Path(ngram_exp).name)}_{stem(ngram)}"
+        inference_tag += f"_asr_model_{stem(asr_model)}"
+    made = {"asr_tag": asr_tag, "lm_tag": lm_tag, "inference_tag": inference_tag}
+    for option, value in made.items():
+        if len(value) >= 200:
+            raise UserError(f"--{option} is too long for a file name: give a shorter one")
+    # Another encoder may drop other utterances, so that two recipes at once must not share a
+    # folder.
+    asr_stats_dir = o.asr_stats_dir or f"{o.expdir}/asr_stats_raw_{suffix}{speeds}{encoder}"
     lm_stats_dir = o.lm_stats_dir or f"{o.expdir}/lm_stats_{suffix}{lm_id}"
     folders = {"asr_exp": asr_exp, "asr_stats_dir": asr_stats_dir, "lm_exp": lm_exp}
+    folders["ngram_exp"] = ngram_exp
     for option, value in (made | folders | {"lm_stats_dir": lm_stats_dir}).items():
         check_name(option, value)
     names = Names(
@@ -165,6 +173,8 @@ def make_names(o: Options, model_file: str) -> Names:
         lm_stats_dir=lm_stats_dir,
         lm_exp=lm_exp,
         lm_model=f"{lm_exp}/{o.inference_lm}",
+        ngram_exp=ngram_exp,
+        ngram_model=f"{ngram_exp}/{ngram}",
         lm_text=lm_text,
         lm_id=lm_id,
         other_speeds=other_speeds,

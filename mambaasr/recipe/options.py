@@ -87,8 +87,8 @@ def _table() -> Iterator[Option]:
         "stage",
         "1",
         "first stage: 1 data, 2 speed perturbation, 3 format audio, 4 filter, 5 token list, "
-        "6-8 language model, 10 statistics, 11 training, 12 decoding, 13 scoring (9 n-gram, "
-        "14 pack and 15 upload are not built yet)",
+        "6-8 language model, 9 n-gram model, 10 statistics, 11 training, 12 decoding, 13 scoring "
+        "(14 pack and 15 upload are not built yet)",
         "stage",
     )
     yield run("stop_stage", str(LAST_STAGE), "last stage", "stage")
@@ -233,6 +233,23 @@ def _table() -> Iterator[Option]:
         "validation set",
     )
     yield decoding("inference_lm", "valid.loss.ave.pth", "file in its folder to decode with")
+    yield decoding(
+        "use_ngram",
+        False,
+        "estimate an n-gram model of tokens on lm_train_text (stage 9) and decode with it, by the "
+        "decoding's ngram_weight",
+    )
+    yield decoding("ngram_num", "3", "tokens of its longest n-grams", **one)
+    yield decoding(
+        "ngram_exp", "", "its folder; default: <expdir>/ngram_<tokens>, one for each text", "name"
+    )
+    yield decoding(
+        "inference_ngram",
+        "",
+        "ARPA file in its folder to decode with, taken as it is; default: <ngram_num>gram.arpa of "
+        "stage 9",
+        "name",
+    )
 
     group = "Training"
     yield option(
@@ -414,16 +431,17 @@ def check(options: Options, template: Path = TEMPLATE) -> Options:
         raise UserError(f"--stage {first} comes after --stop_stage {last}")
     if last > LAST_STAGE:
         raise UserError("stages 14 and 15 (pack, upload) are not built yet: --stop_stage 13")
-    if 9 in (first, last):
-        raise UserError("stage 9 (n-gram) is not built yet: --stop_stage 8 or --stage 10")
     if not o.use_lm and first > 5 and last < 9:
         raise UserError("stages 6 to 8 are the language model's: --use_lm true")
-    # One of the user's own may come with the arguments.
-    weight = re.search(r"--lm_weight[\s=]+([0-9.]*[1-9])", o.inference_args)
-    if not o.use_lm and "--lm_file" not in o.inference_args and weight:
-        raise UserError(
-            f"--lm_weight {weight[1]} has no effect without a language model: --use_lm true"
-        )
+    if not o.use_ngram and first > 5 and last == 9 and (first == 9 or not o.use_lm):
+        raise UserError("stage 9 is the n-gram model's: --use_ngram true")
+    for kind, model in (("lm", "a language model"), ("ngram", "an n-gram model")):
+        # One of the user's own may come with the arguments.
+        weight = re.search(rf"--{kind}_weight[\s=]+([0-9.]*[1-9])", o.inference_args)
+        if not o[f"use_{kind}"] and f"--{kind}_file" not in o.inference_args and weight:
+            raise UserError(
+                f"--{kind}_weight {weight[1]} has no effect without {model}: --use_{kind} true"
+            )
     if o.use_lm and not o.lm_config and not o.lm_exp:
         raise UserError("--use_lm true needs --lm_config, or --lm_exp with a trained one")
     o["fs"] = re.sub("k$", "000", o.fs)

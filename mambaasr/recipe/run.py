@@ -80,7 +80,8 @@ def chosen_stages(o: Options) -> Iterator[int]:
     for number in STAGES:
         skip = o.skip_data_prep if number <= 5 else o.skip_train if number <= 11 else o.skip_eval
         wanted = int(o.stage) <= number <= int(o.stop_stage) and number not in skipped
-        if wanted and not skip and (o.use_lm or number not in LM_STAGES):
+        used = o.use_lm if number in LM_STAGES else o.use_ngram or number != 9
+        if wanted and not skip and used:
             yield number
 
 
@@ -90,7 +91,7 @@ def tasks(number: int, o: Options, names: Names, recipe: Recipe) -> Iterator[Tas
     print_line(f"\n== Stage {number}: {title}")
     for item in function(o, names, recipe):
         if isinstance(item, Task):
-            item.stage = number
+            item.stage = item.stage or number
             yield item
         else:
             print_line(item)
@@ -102,7 +103,9 @@ def _any_would_run(
     """Whether one of the tasks of some stages would run."""
     for number in sorted(numbers & set(chosen)):
         for item in STAGES[number][1](o, names, recipe):
-            if isinstance(item, Task) and (o.force or would_run(replace(item, stage=number))):
+            if isinstance(item, Task) and (
+                o.force or would_run(replace(item, stage=item.stage or number))
+            ):
                 return True
     return False
 

@@ -8,6 +8,7 @@ import hashlib
 import os
 import re
 import shlex
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -226,12 +227,8 @@ def lm_statistics(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
     if recipe.lm is None:
         yield _lm_as_it_is(n)
         return
-    copies = ["--leave_out", *n.other_speeds] if n.other_speeds else []
-    for kind, name, more in (("train", "training", copies), ("valid", "validation", [])):
-        out = _lm_text(n, kind)
-        words = command("join_texts", "--out", out, "--text", *shlex.split(n.lm_text[kind]), *more)
-        title = f"text for {name} {n.lm_id.strip('_')}".strip()
-        yield Task(title, words, n.dumpdir, outputs=[out])
+    for kind in ("train", "valid"):
+        yield _joined_text(n, kind)
     inputs = f"{n.lm_stats_dir}/.stages/inputs.yaml"
     words = ["python", "-m", *_lm_training(o, n), "--collect_stats", "true"]
     words += ["--output_dir", n.lm_stats_dir]
@@ -277,6 +274,26 @@ def perplexity(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
         needs={n.lm_model: no_model(n.lm_model, 7)},
         inputs=[n.bpemodel],
         outputs=in_folder(out, "ppl", "perplexity.json"),
+    )
+
+
+@stage(9, "n-gram model")
+def ngram(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
+    if o.inference_ngram:
+        yield f"--inference_ngram: {n.ngram_model} is taken as it is"
+        return
+    yield _joined_text(n, "train")
+    words = command("ngram_train", "--text", _lm_text(n, "train"), "--token_list", n.token_list)
+    words += ["--token_type", o.token_type, *_nlsyms(o), "--ngram_num", o.ngram_num]
+    words += ["--bpemodel", n.bpemodel] if o.token_type == "bpe" else []
+    yield Task(
+        f"{o.ngram_num}-gram model",
+        [*words, "--out", n.ngram_model],
+        n.ngram_exp,
+        # The command takes kenlm's program where there is one.
+        variables={"lmplz": shutil.which("lmplz") or ""},
+        outputs=[n.ngram_model],
+        needs=made_by(5, n.token_list),
     )
 
 
@@ -359,6 +376,9 @@ def decode(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
     if o.use_lm:
         needs[n.lm_model] = no_model(n.lm_model, 7)
         words += ["--lm_train_config", f"{n.lm_exp}/config.yaml", "--lm_file", n.lm_model]
+    if o.use_ngram:
+        needs |= made_by(9, n.ngram_model)
+        words += ["--ngram_file", n.ngram_model]
     if o.gpu_inference and (gpus := max(1, count_gpus())) < int(o.inference_nj):
         yield f"{o.inference_nj} jobs share {gpus} GPU(s), and each holds the model"
     for name in n.tests:
@@ -482,6 +502,15 @@ def _lm_training(o: Options, n: Names) -> list[str]:
 
 def _lm_text(n: Names, kind: str) -> str:
     return f"{n.raw}/lm_{'train' if kind == 'train' else 'dev'}{n.lm_id}.txt"
+
+
+def _joined_text(n: Names, kind: str) -> Task:
+    """What makes a text of the language model: a task of stage 6, whichever stage asks for it."""
+    out, name = _lm_text(n, kind), "training" if kind == "train" else "validation"
+    words = command("join_texts", "--out", out, "--text", *shlex.split(n.lm_text[kind]))
+    words += ["--leave_out", *n.other_speeds] if kind == "train" and n.other_speeds else []
+    title = f"text for {name} {n.lm_id.strip('_')}".strip()
+    return Task(title, words, n.dumpdir, outputs=[out], stage=6)
 
 
 def _lm_as_it_is(n: Names) -> str:

@@ -76,7 +76,7 @@ class Task:
         scratch: folders from which the command resumes, which --force removes first.
         recorded: how many of the command's words are compared; an input stands for the others.
             None: all of them.
-        stage: number of its stage.
+        stage: number of its stage; 0: that of the function that yields it.
     """
 
     title: str

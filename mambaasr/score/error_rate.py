@@ -3,7 +3,6 @@
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from mambaasr.errors import UserError
@@ -85,21 +84,6 @@ def words(text: str) -> list[str]:
 def characters(text: str) -> list[str]:
     """Split into characters; a stretch of white space counts as one character, ``<space>``."""
     return [SPACE if c == " " else c for c in " ".join(text.split())]
-
-
-def bpe_tokens(model_file: str | Path) -> Callable[[str], list[str]]:
-    """Return a function that splits a text into the tokens of a sentencepiece model.
-
-    Raises:
-        UserError: the model cannot be read.
-    """
-    import sentencepiece
-
-    try:
-        model = sentencepiece.SentencePieceProcessor(model_file=str(model_file))
-    except (OSError, RuntimeError) as error:
-        raise UserError(f"{model_file}: cannot be read as a sentencepiece model") from error
-    return lambda text: model.encode(text, out_type=str)
 
 
 def check_ids(

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from mambaasr.data.kaldi_file import parse_hypothesis, parse_text, read_good_table
-from mambaasr.data.tokens import read_symbols
+from mambaasr.data.tokens import bpe_tokens, read_symbols
 from mambaasr.errors import UserError
 from mambaasr.score import bootstrap, error_rate, score_files
 
@@ -49,7 +49,7 @@ def score(
     languages = _read(utt2lang) if utt2lang else None
     splits = {"wer": error_rate.words, "cer": error_rate.characters}
     if bpe_model:
-        splits["ter"] = error_rate.bpe_tokens(bpe_model)
+        splits["ter"] = bpe_tokens(bpe_model)
     scores = {
         name: error_rate.align(references, hypotheses, split) for name, split in splits.items()
     }

@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mambaasr.layers.stateful import StatefulScorer
 from mambaasr.ops import ctc_prefix
-from mambaasr.search.data import Encoded, Found, Hypothesis
+from mambaasr.search.data import Encoded, Found, Hypothesis, ctc_log_probs, prompt_tensor
+from mambaasr.search.scorers import next_log_probs
 
 # Candidates of a hypothesis that CTC scores, to the beam's size.
 PRE_BEAM = 1.5
@@ -193,22 +195,20 @@ class BeamSearch:
             ValueError: the prompts have different lengths; or others are in the search, and a
                 scorer's states cannot be joined (:attr:`joins`).
         """
-        first = [tuple(prompt) for prompt in prompts] or [()] * len(encoded.keys)
-        if len({len(prompt) for prompt in first}) > 1:
-            raise ValueError("prompts of one batch must be equally long")
+        first = prompt_tensor(prompts, encoded)
         bad = encoded.unusable()
+        failed = [Found(encoded.keys[place], [], reason) for place, reason in bad.items()]
         if bad:
             good = [place for place in range(len(encoded.keys)) if place not in bad]
-            failed = [Found(encoded.keys[place], [], reason) for place, reason in bad.items()]
-            encoded, first = encoded.select(good), [first[place] for place in good]
+            encoded, first = encoded.select(good), first[good]
         if encoded.keys:
             other = BeamSearch(self.scorers, self.sos, self.eos, self.options, self.blank_id)
-            other._start(encoded, first)
+            other._start(encoded, F.pad(first, (1, 0), value=self.sos))
             self._join(other)
-        return failed if bad else []
+        return failed
 
-    def _start(self, encoded: Encoded, prompts: Sequence[tuple[int, ...]]) -> None:
-        """Begin with one hypothesis an utterance, the prompt; all are equally long."""
+    def _start(self, encoded: Encoded, first: Tensor) -> None:
+        """Begin with one hypothesis an utterance, <sos> and its prompt: first (u, 1 + p)."""
         count, device = len(encoded.keys), encoded.frames.device
         self.utterances = [
             _Utterance(key, *self.options.bounds(frames))
@@ -216,16 +216,15 @@ class BeamSearch:
         ]
         for name, (model, _) in self.scorers.items():
             self._states[name] = model.start(encoded.frames, encoded.lengths)
-        first = [(self.sos, *prompt) for prompt in prompts]
-        *read, self._tokens = torch.tensor(first, device=device).unsqueeze(1).unbind(-1)
+        *read, self._tokens = first[:, None].unbind(-1)
         for token in read:
             for name, (model, _) in self.scorers.items():
                 _, self._states[name] = model.step(token, self._states[name])
         self._score = torch.zeros(count, 1, dtype=torch.float64, device=device)
         self._parts = self._score.expand(len(self.names), count, 1)
         if self.ctc:
-            assert encoded.log_probs is not None, "CTC has a weight and no log-probabilities"
-            self._frames = ctc_prefix.prepare(encoded.log_probs, encoded.lengths, self.blank_id)
+            log_probs = ctc_log_probs(encoded)
+            self._frames = ctc_prefix.prepare(log_probs, encoded.lengths, self.blank_id)
             self._prefixes = ctc_prefix.start(self._frames)
             self._before = torch.zeros_like(self._score)
             for token in [*read, self._tokens][1:]:
@@ -292,7 +291,7 @@ class BeamSearch:
         scores = {}
         for name, (model, _) in self.scorers.items():
             logits, self._states[name] = model.step(self._tokens, self._states[name])
-            scores[name] = _log_probs(model, logits)
+            scores[name] = next_log_probs(model, logits)
         return scores
 
     def _candidates(self, full: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -416,8 +415,13 @@ class BeamSearch:
 
     def _found(self, utterance: _Utterance) -> Found:
         """Return an utterance's best hypotheses."""
+
+        def value(ended: _Ended) -> float:
+            length = ended.step + (ended.token != self.eos) + 1
+            return ended.score / length if self.options.normalize_length else ended.score
+
         hypotheses = []
-        for ended in utterance.ended:
+        for ended in sorted(utterance.ended, key=value, reverse=True)[: self.options.nbest]:
             tokens = utterance.tokens(ended.step, ended.parent)
             if ended.token != self.eos:
                 tokens.append(ended.token)
@@ -425,21 +429,10 @@ class BeamSearch:
             if self.options.penalty:
                 parts["length_bonus"] = float(ended.step + 1)
             hypotheses.append(Hypothesis(tokens, ended.score, parts))
-
-        def value(each: Hypothesis) -> float:
-            return each.score / (len(each.tokens) + 1 if self.options.normalize_length else 1)
-
-        hypotheses.sort(key=value, reverse=True)
         reason = None if hypotheses else "no hypothesis has ended: lower minlenratio"
-        return Found(utterance.key, hypotheses[: self.options.nbest], reason)
+        return Found(utterance.key, hypotheses, reason)
 
 
 def _wide(x: Tensor, k: int, fill: float) -> Tensor:
     """Pad (..., hypothesis) to k hypotheses."""
-    return torch.nn.functional.pad(x, (0, k - x.shape[-1]), value=fill)
-
-
-def _log_probs(model: Any, logits: Tensor) -> Tensor:
-    """Return log-probabilities by the model's own output layer, or by a softmax."""
-    output = getattr(model, "output", None)
-    return torch.log_softmax(logits, dim=-1) if output is None else output.log_probs(logits)
+    return F.pad(x, (0, k - x.shape[-1]), value=fill)

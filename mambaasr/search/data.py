@@ -40,6 +40,12 @@ class Encoded:
             log_probs=None if self.log_probs is None else self.log_probs[where, :time],
         )
 
+    def log_probs_of(self, place: int) -> Tensor | None:
+        """Return the log-probabilities (frames, v) of an utterance, without padding, or None."""
+        if self.log_probs is None:
+            return None
+        return self.log_probs[place, : int(self.lengths[place])]
+
     @staticmethod
     def join(several: Sequence["Encoded"]) -> "Encoded":
         """Put the utterances of several side by side."""

@@ -8,6 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mambaasr.layers.stateful import StatefulScorer
+
+
+class NotSearchable(ValueError):
+    """What only ESPnet's own search can decode."""
+
 
 @dataclass(slots=True)
 class BatchScorerState:
@@ -122,3 +128,20 @@ def next_log_probs(model: Any, logits: Tensor) -> Tensor:
     """Return log-probabilities by the model's own output layer, or by a softmax."""
     output = getattr(model, "output", None)
     return torch.log_softmax(logits, dim=-1) if output is None else output.log_probs(logits)
+
+
+def state_scorer(name: str, scorer: Any) -> StatefulScorer[Any]:
+    """Return a scorer as one of hypothesis states.
+
+    Args:
+        name: "decoder", or another of which ESPnet's scorers do not look at the speech.
+        scorer: of hypothesis states already, or with ESPnet's ``batch_score``.
+
+    Raises:
+        NotSearchable: it is neither.
+    """
+    if all(hasattr(scorer, each) for each in ("start", "step", "reorder", "join")):
+        return scorer
+    if not hasattr(scorer, "batch_score"):
+        raise NotSearchable(f"the {name} cannot score several hypotheses at once")
+    return BatchScorer(scorer, hears_speech=name == "decoder")

@@ -1,7 +1,13 @@
 import pytest
 import sentencepiece
 
-from mambaasr.data.tokens import make_tokens, split_characters, train_sentencepiece
+from mambaasr.data.tokens import (
+    make_tokens,
+    read_tokens,
+    split_characters,
+    tokenizer,
+    train_sentencepiece,
+)
 from mambaasr.errors import UserError
 
 TEXT = """u1 ONE TWO THREE FOUR FIVE
@@ -149,3 +155,29 @@ def test_new_models_take_texts_as_they_are_and_old_ones_stay(tmp_path):
     make_tokens([tmp_path / "text"], tmp_path / "old", "bpe", 23)
     assert (tmp_path / "old/bpe.model").read_bytes() == old
     assert again(tmp_path / "old")[0] == "1\u20442 CUP"
+
+
+def test_tokenizer_gives_what_the_list_has(text, symbols, tmp_path):
+    """Of each type: the tokens of a text, and the list that is read again."""
+    transcript = "ONE <noise> TWO"
+    for kind in ("char", "word", "bpe"):
+        folder = tmp_path / kind
+        make_tokens([text], folder, kind, nbpe=30, nlsyms_txt=symbols)
+        split = tokenizer(kind, ["<noise>"], folder / "bpe.model")
+        assert set(split(transcript)) <= set(read_tokens(folder / "tokens.txt")), kind
+        assert "".join(split(transcript)).replace("<space>", " ").replace(
+            "\u2581", " "
+        ).split() in (
+            transcript.split(),
+            [transcript.replace(" ", "")],
+        )
+    assert tokenizer("char", ["<noise>"])("A <noise>") == ["A", "<space>", "<noise>"]
+    with pytest.raises(UserError, match="none.model: cannot be read as a sentencepiece model"):
+        tokenizer("bpe", (), tmp_path / "none.model")
+
+
+@pytest.mark.parametrize("content", ["<blank>\n<unk>\na\n", "<blank>\na\n<sos/eos>\n"])
+def test_a_list_that_is_none(tmp_path, content):
+    (tmp_path / "tokens.txt").write_text(content)
+    with pytest.raises(UserError, match="tokens.txt: no list of tokens"):
+        read_tokens(tmp_path / "tokens.txt")

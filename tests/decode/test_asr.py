@@ -14,8 +14,10 @@ from weak import Weakness, decode_weakly
 
 from mambaasr.decode import asr
 from mambaasr.decode import outputs as outputs_of
+from mambaasr.decode.options import SEARCHES
 from mambaasr.decode.recogniser import Recogniser
 from mambaasr.errors import TransientError, UserError, may_pass
+from mambaasr.search.ways import WAYS
 
 OPTIONS = {"beam_size": 2, "ctc_weight": 0.5, "maxlenratio": 0.1, "nbest": 1}
 HYPOTHESES = ("text", "token", "token_int", "score")
@@ -285,12 +287,20 @@ def test_silence_without_any_hypothesis_is_a_failure_alone(tmp_path):
     assert (tmp_path / "failed.tsv").read_text().endswith("a\ta.wav\tno hypothesis\n")
 
 
-OUTPUTS = ["1best_recog", "chunks", "decode.json", "failed.tsv", "no_speech.tsv"]
+OUTPUTS = ["1best_recog", "chunks", "ctm", "decode.json", "failed.tsv", "no_speech.tsv"]
 OUTPUTS += ["text", "token", "token_int"]
 
 
 def outputs(folder):
     return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+def test_every_way_to_search(search, model, speech, tmp_path):
+    summary = asr.decode_set(model._replace(search=search), speech, speech, tmp_path)
+    assert summary["failed"] == 0
+    assert len((tmp_path / "text").read_text().splitlines()) == len(speech)
+    assert SEARCHES == WAYS
 
 
 def test_no_results_of_before_beside_a_failure(model, speech, tmp_path):
@@ -331,6 +341,21 @@ def test_other_rates_and_channels(model, speech, tmp_path):
     one, two, _ = (tmp_path / "out" / "text").read_text().splitlines()
     assert one.removeprefix("a") == two.removeprefix("b")
     assert summary["audio_seconds"] == pytest.approx(3 * len(samples) / rate, abs=0.01)
+
+
+def test_times_of_words(model, speech, tmp_path):
+    """Each word of the text, in order, within its utterance; nothing of it changes the text."""
+    summary = asr.decode_set(model, speech, speech, tmp_path)
+    said = dict(line.split(" ", 1) for line in (tmp_path / "text").read_text().splitlines())
+    rows = [line.split() for line in (tmp_path / "ctm").read_text().splitlines()]
+    assert rows and summary["failed"] == 0
+    for utt in {row[0] for row in rows}:
+        own = [row for row in rows if row[0] == utt]
+        assert " ".join(word for *_, word, _ in own) == said[utt]
+        starts = [float(row[2]) for row in own]
+        assert starts == sorted(starts)
+        assert starts[-1] + float(own[-1][3]) <= soundfile.info(speech[utt]).duration + 1e-3
+        assert all(0 <= float(row[-1]) <= 1 for row in own)
 
 
 def test_nbest(model, speech, tmp_path):

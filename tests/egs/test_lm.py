@@ -78,6 +78,21 @@ def test_texts_of_ones_own(prepared):
         assert f"{more}:{line}\t" in report and reason in report
 
 
+def test_an_ngram_model(prepared):
+    """Its text is that of stage 6; what is right is not made again."""
+    options = [*NEEDED, "--use_ngram", "true", "--stage", "9", "--stop_stage", "9"]
+    first = steps_of(call(prepared, *options))
+    assert first == dict.fromkeys(
+        ("6: text for training", "9: 3-gram model"), "it was not done yet"
+    )
+    lines = (prepared / "exp/ngram_char/3gram.arpa").read_text().splitlines()
+    assert lines[0] == "\\data\\" and lines[-1] == "\\end\\"
+    assert any(line.partition("\t")[2] == "O N E" for line in lines)
+    again = steps_of(call(prepared, *options, "--ngram_num", "2"))
+    assert again["6: text for training"] == "done already" and "9: 2-gram model" in again
+    assert set(steps_of(call(prepared, *options)).values()) == {"done already"}
+
+
 @pytest.mark.slow
 def test_decoding_with_it(prepared):
     from tiny_asr import OURS, make_experiment

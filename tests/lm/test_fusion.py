@@ -1,5 +1,8 @@
 """Language models in ESPnet's joint search over speech: ours and ESPnet's Transformer."""
 
+import random
+from itertools import pairwise
+
 import pytest
 import tiny_asr
 import torch
@@ -10,6 +13,8 @@ from tiny_lm import ESPNETS, OURS, make_lm_experiment
 from mambaasr.decode.load import load_speech2text
 from mambaasr.errors import UserError
 from mambaasr.espnet_compat import BatchScorerInterface
+from mambaasr.lm.kneser_ney import estimate
+from mambaasr.lm.ngram import NGram
 
 
 class WholePrefix(torch.nn.Module, BatchScorerInterface):
@@ -114,6 +119,28 @@ def test_incremental_search_finds_what_rescoring_every_prefix_finds(asr, lms):
         for fast, slow in zip(*results, strict=True):
             assert torch.equal(fast.yseq, slow.yseq)
             assert float(fast.score) == pytest.approx(float(slow.score), rel=1e-4)
+
+
+@torch.no_grad()
+def test_an_ngram_model_in_espnets_search(asr):
+    """By its stateless interface, with the scores that it gives token by token."""
+    speech2text = load(asr)
+    search, frames = speech2text.beam_search, encoded(speech2text)
+    plain = search(frames, maxlenratio=0.8)[:5]
+    size, draw = len(tiny_asr.TOKENS), random.Random(0)
+    texts = [draw.choices(range(1, size - 1), k=6) for _ in range(40)]
+    ngram = NGram(estimate(texts, 3, size), tiny_asr.TOKENS)
+    search.scorers["ngram"] = search.full_scorers["ngram"] = ngram
+    search.weights["ngram"] = 2.0
+    found = search(frames, maxlenratio=0.8)[:5]
+    for hypothesis in found:
+        tokens = hypothesis.yseq[: int(0.8 * len(frames)) + 1]
+        state, want = ngram.start(1), 0.0
+        for token, following in pairwise(tokens.tolist()):
+            scores, state = ngram.step(torch.tensor([[token]]), state)
+            want += float(scores[0, 0, following])
+        assert float(hypothesis.scores["ngram"]) == pytest.approx(want, rel=1e-4)
+    assert [h.yseq.tolist() for h in plain] != [h.yseq.tolist() for h in found]
 
 
 def test_tokens_of_another_model_are_refused(asr, tmp_path):

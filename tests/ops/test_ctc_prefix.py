@@ -17,6 +17,7 @@ from mambaasr.ops.ctc_prefix import (
     Frames,
     Prefixes,
     advance,
+    best,
     end,
     prepare,
     scores,
@@ -219,6 +220,28 @@ def test_alone_as_in_any_batch(candidates, monkeypatch):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("peaky", [False, True])
+def test_best_of_all_tokens(backend, peaky):
+    """The same scores, bit for bit, as of all; also where bounds are too small for float32."""
+    lengths = torch.tensor([2060, 16, 0, 70])
+    x = outputs(4, 2060, 60, peaky)
+    x[:, :, 40:] -= 100.0
+    x[1, :, 20:] -= 1000.0
+    frames = prepare(x, lengths)
+    prefixes = start(frames)
+    for step in range(4):
+        every = scores(frames, prefixes, backend=backend)
+        for count in (0, 1, 7, 45, 60):
+            values, tokens = best(frames, prefixes, count, backend=backend)
+            assert torch.equal(values, every.topk(count, 2).values)
+            assert torch.equal(every.gather(2, tokens), values)
+            assert all(len(set(row)) == len(row) for row in tokens[0, :, :45].tolist())
+        parents = torch.tensor([[0, 0, prefixes.last.shape[1] - 1]] * 4)
+        labels = torch.tensor([[1, 59, 3], [5, 5, -1], [1, 2, 3], [7, 9 + step, 7]])
+        prefixes = advance(frames, prefixes, parents, labels, backend=backend)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_utterances_leave_and_others_come(backend):
     x, lengths = outputs(4, 60, 6), torch.tensor([60, 20, 33, 8])
     old, new = prepare(x[:2], lengths[:2]), prepare(x[2:, :33], lengths[2:])
@@ -228,6 +251,14 @@ def test_utterances_leave_and_others_come(backend):
     frames = Frames.join([old.select(stay), new])
     prefixes = Prefixes.join([rows.reorder(utterances=stay), start(new)])
     assert frames.log_probs.shape == (3, 6, 48) and frames.lengths.tolist() == [20, 33, 8]
+    best(old, rows, 2, backend=backend)
+    again = Frames.join([old.select(stay), new])
+    for one, other in zip(
+        best(again, prefixes, 3, backend=backend),
+        best(frames, prefixes, 3, backend=backend),
+        strict=True,
+    ):
+        assert torch.equal(one, other)
     got = scores(frames, prefixes, backend=backend)
     want = [scores(old, rows, backend=backend)[stay], scores(new, start(new), backend=backend)]
     assert torch.equal(got, torch.cat(want))
@@ -269,6 +300,9 @@ def test_nan_stays_in_its_utterance(backend, value):
         assert torch.equal(got[[0, 2]], want[[0, 2]]) and want.isfinite().all()
         values = got[1, ..., 1:] if got.dim() == 3 else got[1]
         assert values.isnan().all() or backend == "naive"
+    values, tokens = best(frames, start(frames), 3, backend=backend)
+    assert values[1].isnan().all() and values[[0, 2]].isfinite().all()
+    assert tokens.min() >= 0 and tokens.max() < 5
     # Beyond the length there may be anything.
     clean = good.clone()
     good[1, 25:] = value
@@ -338,6 +372,8 @@ def test_bad_arguments_are_named():
         end(frames.select(torch.tensor([0])), at)
     with pytest.raises(ValueError, match="prefixes reach over 16 frames of 48"):
         scores(Frames.join([frames, prepare(outputs(2, 40, 5))]).select(torch.tensor([0, 2])), at)
+    with pytest.raises(ValueError, match="count is 6, there are 5 tokens"):
+        best(frames, at, 6)
     with pytest.raises(ValueError, match="differ"):
         Frames.join([frames, prepare(x, blank_id=1)])
     with pytest.raises(ValueError, match="backend is 'fast'"):

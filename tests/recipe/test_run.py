@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,8 +57,10 @@ def test_help_lists_every_option_with_its_value(capsys):
         (["--stage", "14"], "not built yet"),
         (["--stop_stage", "15"], "not built yet"),
         (["--stage", "6", "--stop_stage", "8"], "stages 6 to 8 are the language model's: --use_lm"),
-        (["--stage", "9"], "stage 9 (n-gram) is not built yet"),
-        (["--stop_stage", "9", "--use_lm", "true"], "stage 9 (n-gram) is not built yet"),
+        (["--stage", "9", "--stop_stage", "9"], "stage 9 is the n-gram model's: --use_ngram true"),
+        (["--stage", "6", "--stop_stage", "9"], "stage 9 is the n-gram model's"),
+        (["--ngram_num", "0"], "--ngram_num 0: must be at least 1"),
+        (["--inference_args", "--ngram_weight 0.3"], "--ngram_weight 0.3 has no effect without an"),
         (["--use_lm", "true"], "--use_lm true needs --lm_config, or --lm_exp"),
         (["--lm_config", "conf/x.yaml"], "--lm_config conf/x.yaml: no such file"),
         ([*LM, "--lm_args", "--lm transformr"], "lm `transformr` is unknown; did you mean `tran"),
@@ -163,6 +166,8 @@ def test_print_options_gives_every_value(capsys):
         ([], [1, 2, 3, 4, 5, 10, 11, 12, 13]),
         (["--use_lm", "true", "--lm_exp", "exp/x"], [*range(1, 9), 10, 11, 12, 13]),
         (["--stage", "4", "--stop_stage", "10"], [4, 5, 10]),
+        (["--use_ngram", "true", "--stage", "5"], [5, 9, 10, 11, 12, 13]),
+        ([*LM, "--use_ngram", "true", "--skip_eval", "true"], list(range(1, 12))),
         (["--skip_data_prep", "true", "--skip_eval", "true"], [10, 11]),
         (["--skip_train", "true", "--skip_stages", "2 13"], [1, 3, 4, 5, 12]),
     ],
@@ -196,6 +201,35 @@ def test_dry_run_touches_nothing(recipe, capsys):
 def test_what_is_missing_names_the_stage_that_makes_it(stage, message):
     with pytest.raises(UserError, match=re.escape(message)):
         main([str(TEMPLATE), *NEEDED, "--stage", stage, "--stop_stage", stage])
+
+
+def test_an_ngram_model_and_its_decoding(recipe):
+    def stage(number, *more):
+        o = check(parse([*NEEDED, "--use_ngram", "true", *more])[0], TEMPLATE)
+        asr, lm = load_configs(o, False, False)
+        n = make_names(o, asr.model_file)
+        return list(STAGES[number][1](o, n, Recipe(TEMPLATE, asr, lm)))
+
+    text, task = stage(9)
+    # The text is that of stage 6, with its marker: neither stage makes it twice.
+    assert text == stage(6, *LM)[0] and text.stage == 6
+    assert task.outputs == ["exp/ngram_char/3gram.arpa"]
+    assert shlex.join(task.command[3:]) == (
+        "--text dump/raw/lm_train.txt --token_list data/token_list/char/tokens.txt "
+        "--token_type char --ngram_num 3 --out exp/ngram_char/3gram.arpa"
+    )
+    (decoding,) = stage(12)
+    assert decoding.command[decoding.command.index("--ngram_file") + 1] == task.outputs[0]
+    assert "inference_ngram_ngram_char_3gram_asr_model" in decoding.outputs[0]
+    assert "--bpemodel" in stage(9, "--token_type", "bpe")[1].command
+    # Other texts are another model's; a model of one's own is taken as it is.
+    other = stage(9, "--ngram_num", "4", "--lm_train_text", "other")[1].outputs[0]
+    assert re.fullmatch(r"exp/ngram_char_\w{8}/4gram.arpa", other)
+    own = ["--ngram_exp", "exp/own", "--inference_ngram", "big.arpa"]
+    assert stage(9, *own) == ["--inference_ngram: exp/own/big.arpa is taken as it is"]
+    assert stage(12, *own)[0].needs.keys() >= {"exp/own/big.arpa"}
+    assert "_ngram_own_big_asr_model" in stage(12, *own)[0].outputs[0]
+    assert "--ngram_file" not in stage(12, "--use_ngram", "false")[0].command
 
 
 def test_statistics_follow_all_but_what_is_known_not_to_matter(recipe):

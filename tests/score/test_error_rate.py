@@ -8,7 +8,6 @@ from mambaasr.errors import UserError
 from mambaasr.score.error_rate import (
     Counts,
     align,
-    bpe_tokens,
     by_group,
     characters,
     confusions,
@@ -112,17 +111,3 @@ def test_confusions_are_sorted_by_count():
     refs = {"u": "a a b", "v": "a c"}
     utterances = align(refs, {"u": "x x y", "v": "x c"}, words)
     assert confusions(utterances, "S") == [(("a", "x"), 3), (("b", "y"), 1)]
-
-
-def test_bpe_tokens(tmp_path):
-    import sentencepiece
-
-    prefix = tmp_path / "bpe"
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(["one two three four five six seven"] * 20),
-        model_prefix=str(prefix),
-        vocab_size=20,
-        minloglevel=2,
-    )
-    split = bpe_tokens(f"{prefix}.model")
-    assert "".join(split("one two")).replace("\u2581", " ").strip() == "one two"

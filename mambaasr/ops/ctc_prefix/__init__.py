@@ -12,7 +12,7 @@ from mambaasr.ops.ctc_prefix import cpu, naive, triton
 from mambaasr.ops.ctc_prefix.state import LOG_ZERO, TILE, Frames, Prefixes, prepare, start
 from mambaasr.ops.dispatch import check_shape, choose
 
-__all__ = ["LOG_ZERO", "Frames", "Prefixes", "advance", "end", "prepare", "scores", "start"]
+__all__ = ["LOG_ZERO", "Frames", "Prefixes", "advance", "best", "end", "prepare", "scores", "start"]
 
 IMPLEMENTATIONS = {"cpu": cpu, "triton": triton, "naive": naive}
 
@@ -78,6 +78,37 @@ def scores(
         candidates = _index(op, "candidates", candidates, shape, x.device)
     implementation = choose(op, x, IMPLEMENTATIONS, backend)
     return implementation.scores(frames, prefixes, candidates)
+
+
+def best(
+    frames: Frames, prefixes: Prefixes, count: int, *, backend: str | None = None
+) -> tuple[Tensor, Tensor]:
+    """Find the best candidates of each prefix among all tokens, as :func:`scores` scores them.
+
+    With thousands of tokens this takes a fraction of the time of scoring them all.
+
+    Args:
+        frames: of u utterances.
+        prefixes: k of each.
+        count: candidates of a prefix, s.
+        backend: see :func:`mambaasr.ops.dispatch.choose`.
+
+    Returns:
+        scores (u, k, s) float64, the best first, and tokens (u, k, s). Where fewer have a path,
+        LOG_ZERO and the blank follow.
+
+    Raises:
+        ValueError, RuntimeError: as :func:`scores`.
+    """
+    op = "ctc_prefix.best"
+    prefixes, tokens = _fit(op, frames, prefixes), frames.log_probs.shape[1]
+    if not 0 <= count <= tokens:
+        raise ValueError(f"{op}: count is {count}, there are {tokens} tokens")
+    implementation = choose(op, frames.log_probs, IMPLEMENTATIONS, backend)
+    if hasattr(implementation, "best"):
+        return implementation.best(frames, prefixes, count)
+    values, found = implementation.scores(frames, prefixes, None).topk(count, dim=2)
+    return values, found.masked_fill(values == LOG_ZERO, frames.blank_id)
 
 
 def end(frames: Frames, prefixes: Prefixes, *, backend: str | None = None) -> Tensor:

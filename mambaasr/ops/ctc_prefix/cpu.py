@@ -15,7 +15,7 @@ def unavailable(tensor: Tensor) -> str | None:
     return call.unavailable(tensor)
 
 
-def _scores(function, threads, frames, prefixes, candidates, count, out):
+def _scores(function, threads, frames, prefixes, candidates, count, out, *more):
     batch, tokens, time = frames.log_probs.shape
     # Tasks enough for the threads where all tokens are candidates.
     slices = -(-2 * threads // max(batch, 1)) if threads > 1 else 1
@@ -24,7 +24,7 @@ def _scores(function, threads, frames, prefixes, candidates, count, out):
         *(threads, batch, prefixes.last.shape[1], tokens, time, frames.blank_id),
         *(pointer(frames.lengths), pointer(frames.log_probs), pointer(frames.base)),
         *(pointer(prefixes.forward), pointer(prefixes.shift), pointer(prefixes.last)),
-        *(pointer(candidates), count, slices, pointer(out)),
+        *(pointer(candidates), count, slices, pointer(out), *map(pointer, more)),
     )
     return out
 
@@ -39,9 +39,21 @@ def scores(frames: Frames, prefixes: Prefixes, candidates: Tensor | None) -> Ten
         try:
             _scores("ctc_scores", threads, frames, prefixes, candidates, count, out)
         except IndexError:
-            check_candidates(frames, candidates)
+            if candidates is not None:
+                check_candidates(frames, candidates)
             raise
     return out
+
+
+def best(frames: Frames, prefixes: Prefixes, count: int) -> tuple[Tensor, Tensor]:
+    """See :func:`mambaasr.ops.ctc_prefix.best`; arguments are checked there."""
+    peaks = frames.find_peaks()
+    out = torch.empty(*prefixes.last.shape, count, dtype=torch.float64)
+    tokens = torch.empty_like(out, dtype=torch.int64)
+    if out.numel():
+        threads = call.threads(prefixes.last.numel() * peaks[0].numel())
+        _scores("ctc_best", threads, frames, prefixes, None, count, out, peaks, tokens)
+    return out, tokens
 
 
 def end(frames: Frames, prefixes: Prefixes) -> Tensor:

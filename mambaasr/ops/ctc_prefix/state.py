@@ -28,12 +28,15 @@ class Frames:
         base: (u, time) float64, the cumulated sum of what was taken off.
         lengths: (u) int64, valid frames.
         blank_id: the token that stands for no label.
+        peaks: (u, v, time / TILE) float32, the largest probability of each tile, or None where
+            nobody has asked for it yet.
     """
 
     log_probs: Tensor
     base: Tensor
     lengths: Tensor
     blank_id: int
+    peaks: Tensor | None = None
 
     def select(self, utterances: Tensor) -> "Frames":
         """Return the utterances of an index (u'), cut to the longest of them."""
@@ -44,7 +47,16 @@ class Frames:
             self.base[:, :time][utterances].contiguous(),
             lengths,
             self.blank_id,
+            None
+            if self.peaks is None
+            else self.peaks[..., : time // TILE][utterances].contiguous(),
         )
+
+    def find_peaks(self) -> Tensor:
+        """Return peaks, computed once."""
+        if self.peaks is None:
+            self.peaks = self.log_probs.unflatten(2, (-1, TILE)).amax(3).exp_()
+        return self.peaks
 
     @staticmethod
     def join(frames: Sequence["Frames"]) -> "Frames":
@@ -53,11 +65,15 @@ class Frames:
         if len(kinds) != 1:
             raise ValueError(f"Frames.join: (tokens, blank_id) differ: {sorted(kinds)}")
         time = max(x.log_probs.shape[2] for x in frames)
+        peaks = None
+        if any(x.peaks is not None for x in frames):
+            peaks = torch.cat([_pad(x.find_peaks(), time // TILE, 0.0) for x in frames])
         return Frames(
             torch.cat([_pad(x.log_probs, time, 0.0) for x in frames]),
             torch.cat([_pad(x.base, time, 0.0) for x in frames]),
             torch.cat([x.lengths for x in frames]),
             frames[0].blank_id,
+            peaks,
         )
 
 
@@ -82,12 +98,12 @@ class Prefixes:
 
     def reorder(self, index: Tensor | None = None, utterances: Tensor | None = None) -> "Prefixes":
         """Return the utterances (u') of an index, and of them the hypotheses index (u', k')."""
-        rows = (self.forward, self.shift, self.last)
+        rows = [self.forward, self.shift, self.last]
         if utterances is not None:
-            rows = tuple(x[utterances] for x in rows)
+            rows = [x[utterances] for x in rows]
         if index is not None:
             of = torch.arange(len(index), device=index.device)[:, None]
-            rows = tuple(x[of, index] for x in rows)
+            rows = [x[of, index] for x in rows]
         return Prefixes(*rows)
 
     @staticmethod

@@ -59,6 +59,12 @@ struct CtcScoresArgs {  // ctc_scores and, with neither candidates nor count, ct
   int64_t out;                   // double (batch, hypothesis, count), or (batch, hypothesis)
 };
 
+struct CtcBestArgs {  // the `count` best of all tokens for each row
+  CtcScoresArgs rows;  // without candidates; out: double (batch, hypothesis, count), best first
+  int64_t peaks;       // float (batch, token, time / 16): the largest probability of each 16 frames
+  int64_t out_tokens;  // int64 (batch, hypothesis, count)
+};
+
 struct CtcAdvanceArgs {
   int64_t size, threads, batch, hypotheses, rows, tokens, time, blank;
   int64_t lengths, log_probs, forward, shift, last;  // as above

@@ -22,8 +22,10 @@ from pathlib import Path
 
 SOURCES = Path(__file__).resolve().parent
 COMPILERS = ("c++", "g++", "clang++")
-FUNCTIONS = ("scan_forward", "scan_backward", "conv_forward", "conv_backward", "sum", "product")
-FUNCTIONS += ("ctc_scores", "ctc_end", "ctc_advance")
+FUNCTIONS = (
+    *("scan_forward", "scan_backward", "conv_forward", "conv_backward", "sum", "product"),
+    *("ctc_scores", "ctc_end", "ctc_best", "ctc_advance"),
+)
 REMEDY = "install a C++ compiler (g++ or clang++), or name one in the environment variable CXX"
 FLAGS = (
     "-std=c++17 -O3 -fPIC -fvisibility=hidden -fno-exceptions -fno-rtti "

@@ -14,8 +14,8 @@ typedef double vd __attribute__((vector_size(8 * WIDTH), aligned(8), may_alias))
 
 constexpr float kLogZero = -1e10f;
 constexpr double kDead = -5e9;       // below, there is no path
-constexpr int64_t kCtcBlock = 1024;  // frames summed in one go: what four rows need stays in a cache
-constexpr int kCtcRows = 4;          // rows that share the exp of a token's frames
+constexpr int64_t kCtcBlock = 1024;  // frames summed in one go: what the rows of a group need stays in a cache
+constexpr int kCtcRows = 8;          // rows that share the exp of a token's frames
 constexpr float kTiny = 1e-27f;      // below, terms that were rounded to 0 might be missed
 constexpr double kNegligible = 45;   // e^-45 of a sum does not change a double
 
@@ -151,6 +151,13 @@ void ctc_score(const CtcPhi* const* rows, const float* x, double* const* out) {
   }
 }
 
+inline void ctc_scores_of(Constant<0>, int, const CtcPhi* const*, const float*, double* const*) {}
+template <int N>
+void ctc_scores_of(Constant<N>, int n, const CtcPhi* const* rows, const float* x, double* const* out) {
+  if (n == N) ctc_score<N>(rows, x, out);
+  else ctc_scores_of(Constant<N - 1>(), n, rows, x, out);
+}
+
 // A task is a row with its candidates or, where all tokens are candidates, all rows of an utterance
 // with one of `slices` parts of the tokens.
 struct CtcScoresTask {
@@ -217,10 +224,7 @@ void ctc_scores_task(const CtcScoresArgs& a, int64_t index, Workspace& work) {
         else if (n && phi->best != group[0]->best) break;
         else group[n] = phi, to[n++] = out(r, i);
       }
-      if (n == 4) ctc_score<4>(group, x, to);
-      else if (n == 3) ctc_score<3>(group, x, to);
-      else if (n == 2) ctc_score<2>(group, x, to);
-      else if (n == 1) ctc_score<1>(group, x, to);
+      ctc_scores_of(Constant<kCtcRows>(), n, group, x, to);
     }
   }
 }

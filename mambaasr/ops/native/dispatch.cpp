@@ -20,6 +20,7 @@ static bool lengths_fit(const Args& a) {
 
 static bool lengths_fit(const SumArgs&) { return true; }
 static bool lengths_fit(const ProductArgs&) { return true; }
+static bool lengths_fit(const CtcBestArgs& a) { return lengths_fit(a.rows); }
 
 static bool within(int64_t index, int64_t count, int64_t low, int64_t high) {
   for (int64_t i = 0; index && i < count; i++)
@@ -39,7 +40,7 @@ static bool indices_fit(const CtcAdvanceArgs& a) {
 // Whether the record has the fields that were compiled here, and the lengths lie within its frames.
 template <class Args>
 static int check(const Args& a) {
-  if (a.size * sizeof(int64_t) != sizeof(Args)) return kBadSize;
+  if (*(const int64_t*)&a * sizeof(int64_t) != sizeof(Args)) return kBadSize;
   if (!lengths_fit(a)) return kBadLength;
   return indices_fit(a) ? kDone : kBadIndex;
 }
@@ -92,5 +93,6 @@ ENTRY(sum, SumArgs)
 ENTRY(product, ProductArgs)
 ENTRY(ctc_scores, CtcScoresArgs)
 ENTRY(ctc_end, CtcScoresArgs)
+ENTRY(ctc_best, CtcBestArgs)
 ENTRY(ctc_advance, CtcAdvanceArgs)
 }

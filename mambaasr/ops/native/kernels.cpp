@@ -3,6 +3,7 @@
 
 #include "conv.h"
 #include "ctc.h"
+#include "ctc_best.h"
 #include "product.h"
 #include "scan.h"
 
@@ -62,6 +63,10 @@ int ctc_scores(const CtcScoresArgs& a) {
   return run(a, CtcScoresTask::count(a), CtcScoresTask::space(a), ctc_scores_task);
 }
 int ctc_end(const CtcScoresArgs& a) { return run(a, a.batch * a.hypotheses, 1, ctc_end_task); }
+int ctc_best(const CtcBestArgs& a) {
+  return run(a.rows, a.rows.batch * a.rows.hypotheses, ctc_best_space(a),
+             [&](const CtcScoresArgs&, int64_t row, Workspace& work) { ctc_best_task(a, row, work); });
+}
 int ctc_advance(const CtcAdvanceArgs& a) {
   return run(a, (a.batch * a.rows + 2 * WIDTH - 1) / (2 * WIDTH), 1, ctc_advance_task);
 }
@@ -72,4 +77,5 @@ int ctc_advance(const CtcAdvanceArgs& a) {
 #define NAME(isa) NAME_(isa)
 extern const Kernels NAME(ISA) = {scan_forward,  scan_backward, conv_forward,
                                   conv_backward, sum,           product,
-                                  ctc_scores,    ctc_end,       ctc_advance};
+                                  ctc_scores,    ctc_end,       ctc_best,
+                                  ctc_advance};

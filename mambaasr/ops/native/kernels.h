@@ -13,6 +13,7 @@ struct Kernels {
   int (*product)(const ProductArgs&);
   int (*ctc_scores)(const CtcScoresArgs&);
   int (*ctc_end)(const CtcScoresArgs&);
+  int (*ctc_best)(const CtcBestArgs&);
   int (*ctc_advance)(const CtcAdvanceArgs&);
 };
 

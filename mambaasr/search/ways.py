@@ -1,0 +1,75 @@
+"""The ways to search, by name."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from mambaasr.layers.stateful import StatefulScorer
+from mambaasr.search.beam import BeamSearch, Options
+from mambaasr.search.data import Encoded, Found
+from mambaasr.search.greedy import ctc_greedy
+from mambaasr.search.prefix import PrefixOptions, ctc_prefix_search
+from mambaasr.search.rescore import rescore
+
+# Decoder, CTC and language models token by token; the same without CTC; CTC's best path; CTC and
+# language models frame by frame; what that finds, put in order by the decoder.
+WAYS = ("joint", "attention", "ctc_greedy", "ctc_prefix", "rescore")
+
+
+class AtOnce:
+    """A search that finds all hypotheses of a batch in one call, with :class:`BeamSearch`'s face.
+
+    Args:
+        add: a function of a batch and its prompts that returns what it finds.
+    """
+
+    joins = True
+
+    def __init__(self, add: Callable[[Encoded, Sequence[Sequence[int]]], list[Found]]) -> None:
+        self.add = add
+
+    def step(self) -> list[Found]:
+        """Nothing is left to do."""
+        return []
+
+
+def start_search(
+    way: str,
+    scorers: Mapping[str, tuple[StatefulScorer[Any], float]],
+    sos: int,
+    eos: int,
+    options: Options,
+) -> BeamSearch | AtOnce:
+    """Return a search without utterances.
+
+    Args:
+        way: one of :data:`WAYS`.
+        scorers: name -> (scorer, weight); the one named "decoder" is left out where CTC goes first.
+        sos, eos: ids.
+        options: see :class:`Options`; CTC alone scores fully, whatever its weight.
+    """
+    if way in ("joint", "attention"):
+        weight = options.ctc_weight if way == "joint" else 0.0
+        return BeamSearch(scorers, sos, eos, replace(options, ctc_weight=weight))
+    if way == "ctc_greedy":
+        return AtOnce(lambda encoded, prompts: _without(ctc_greedy(encoded), prompts))
+    models = {name: pair for name, pair in scorers.items() if name != "decoder"}
+    nbest = options.beam_size if way == "rescore" else options.nbest
+    prefix = PrefixOptions(options.beam_size, penalty=options.penalty, nbest=nbest)
+
+    def search(encoded: Encoded, prompts: Sequence[Sequence[int]]) -> list[Found]:
+        found = ctc_prefix_search(encoded, models, sos, eos, prefix, prompts)
+        if way == "ctc_prefix":
+            return found
+        return rescore(encoded, found, scorers, sos, eos, options, prompts)
+
+    return AtOnce(search)
+
+
+def _without(found: list[Found], prompts: Sequence[Sequence[int]]) -> list[Found]:
+    """Take prompts off the texts that have them."""
+    for each, prompt in zip(found, prompts, strict=True):
+        for hypothesis in each.hypotheses:
+            if hypothesis.tokens[: len(prompt)] == list(prompt):
+                del hypothesis.tokens[: len(prompt)]
+    return found
