@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mambaasr.layers.stateful import StatefulScorer
+from mambaasr.ops import ctc_prefix
 from mambaasr.ops.lengths import valid_mask
 from mambaasr.search.data import Encoded, Found, Hypothesis, ctc_log_probs, of_usable, prompt_tensor
 from mambaasr.search.reader import Reader
@@ -83,8 +84,8 @@ def ctc_prefix_search(
         sos, eos: ids; no text has them.
         options: see :class:`PrefixOptions`.
         prompts: for each utterance the tokens that its text begins with, equally many, or nothing
-            for all. They are no part of what is found; language models read them unscored. CTC's
-            part has their probability in it.
+            for all. They are no part of what is found and not scored: language models only read
+            them, and CTC's part is that of the text given the prompt.
         blank_id: of CTC.
 
     Returns:
@@ -147,6 +148,7 @@ class _Search:
         device = log_probs.device
         self._set_frames(log_probs, encoded.lengths.to(device))
         self._set_tokens(prompts[self.order])
+        self.before = _prefix_scores(log_probs, encoded.lengths.to(device), prompts, blank_id)
         u, _, v = self.frames.shape
         k, c = options.beam_size, self.tokens.shape[2] - 1
         self.keys = [encoded.keys[place] for place in self.order.tolist()]
@@ -325,7 +327,7 @@ class _Search:
         """Return the best hypotheses, the ends of their sentences scored, in the search's order."""
         beams = zip(self.beam, *reversed(self.ended), strict=True)
         beam = _Beam(*(torch.cat(parts, dim=-2) for parts in beams))
-        ctc = torch.logaddexp(beam.blank, beam.label) + self.after
+        ctc = torch.logaddexp(beam.blank, beam.label) + self.after - self.before[self.order]
         score, parts = ctc + beam.added[0] + self.options.penalty, []
         for part, weight, reader in zip(beam.added[1:], self.weights, self.readers, strict=True):
             end = reader.scores[beam.rows, self.eos]
@@ -364,3 +366,15 @@ class _Search:
             [[token for token in text if token != NONE] for text in texts]
             for texts in tokens.permute(1, 2, 0).tolist()
         ]
+
+
+def _prefix_scores(log_probs: Tensor, lengths: Tensor, prompts: Tensor, blank_id: int) -> Tensor:
+    """Return log p(the text begins with the prompt | speech) (u, 1); 0 for prompts of no token."""
+    score = log_probs.new_zeros(len(prompts), 1, dtype=torch.float64)
+    if prompts.shape[1]:
+        frames = ctc_prefix.prepare(log_probs, lengths, blank_id)
+        prefixes = ctc_prefix.start(frames)
+        for token in prompts.split(1, dim=1):
+            score = ctc_prefix.scores(frames, prefixes, token[..., None])[..., 0]
+            prefixes = ctc_prefix.advance(frames, prefixes, torch.zeros_like(token), token)
+    return score
