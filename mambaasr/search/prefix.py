@@ -9,21 +9,23 @@ that a frame may append, v tokens in all.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mambaasr.layers.stateful import StatefulScorer
+from mambaasr.ops import ctc_prefix
 from mambaasr.ops.lengths import valid_mask
 from mambaasr.search.data import Encoded, Found, Hypothesis, ctc_log_probs, of_usable, prompt_tensor
 from mambaasr.search.reader import Reader
 
 DEAD = -math.inf
-# The hash of a text is a polynomial in its tokens modulo 2**64; of the empty text it is 1, of a
-# hypothesis that is dead 0. Two texts share one with a probability of about 2**-64.
+# The hash of a text is a polynomial in its tokens modulo 2**64, 1 for the empty one. Two texts
+# share one with a probability of about 2**-64.
 HASH_BASE = 6364136223846793005
-# What stands for the last token of the empty text.
+# No token: the last one of the empty text, what is appended to a hypothesis that stays.
 NONE = -1
 
 
@@ -82,8 +84,8 @@ def ctc_prefix_search(
         sos, eos: ids; no text has them.
         options: see :class:`PrefixOptions`.
         prompts: for each utterance the tokens that its text begins with, equally many, or nothing
-            for all. They are no part of what is found; language models read them unscored. CTC's
-            part has their probability in it.
+            for all. They are no part of what is found and not scored: language models only read
+            them, and CTC's part is that of the text given the prompt.
         blank_id: of CTC.
 
     Returns:
@@ -103,19 +105,32 @@ def ctc_prefix_search(
     return of_usable(encoded, search)
 
 
-class _Search:
-    """The search over the frames; its tensors are of all utterances, those with most frames first.
+class _Beam(NamedTuple):
+    """The hypotheses of n utterances.
 
     Attributes:
-        blank, label: (u, k) log-probabilities of the paths of each hypothesis that end in blank,
+        blank, label: (n, k) log-probabilities of the paths of each hypothesis that end in blank,
             and of those that end in its last token; float64.
-        last: (u, k) the last token.
-        hash, parent_hash: (u, k) of the tokens, and of the tokens but the last.
-        parts: (scorer, u, k) log-probabilities of the language models.
-        extra: (u, k) what is added to CTC's: the weighted parts and the penalty.
-        rows: (u, k) the row of each hypothesis in the states of the language models.
-        length: (u, k) tokens so far.
-        steps: for each frame (parents, tokens), (n, k), the token NONE where none is appended.
+        texts: (3, n, k) the last token, the hash of the tokens, and that of the tokens but the
+            last; -1 for all of them where a hypothesis is dead, which meets none that lives.
+        added: (1 + scorers, n, k) what comes to the score beside CTC's, the weighted sum and the
+            penalty; and the log-probabilities of each language model.
+        rows: (n, k) the row of each hypothesis before the language models.
+        length: (n, k) tokens so far.
+    """
+
+    blank: Tensor
+    label: Tensor
+    texts: Tensor
+    added: Tensor
+    rows: Tensor
+    length: Tensor
+
+
+class _Search:
+    """The search over the frames.
+
+    The utterances with most frames come first, and those without further frames leave the beam.
     """
 
     def __init__(
@@ -132,38 +147,40 @@ class _Search:
         log_probs = ctc_log_probs(encoded)
         device = log_probs.device
         self._set_frames(log_probs, encoded.lengths.to(device))
-        self._set_prompts(prompts[self.order])
+        self._set_tokens(prompts[self.order])
+        self.before = _prefix_scores(log_probs, encoded.lengths.to(device), prompts, blank_id)
         u, _, v = self.frames.shape
+        k, c = options.beam_size, self.tokens.shape[2] - 1
         self.keys = [encoded.keys[place] for place in self.order.tolist()]
         self.names = [name for name, (_, weight) in scorers.items() if weight]
         self.weights = [scorers[name][1] for name in self.names]
-        k = options.beam_size
         self.readers = [
             Reader(name, scorers[name][0], encoded.frames, sos, v, u * k) for name in self.names
         ]
-        self.label = torch.full((u, k), DEAD, dtype=torch.float64, device=device)
-        self.blank = self.label.clone()
-        self.blank[:, 0] = 0.0
-        self.extra = torch.zeros_like(self.blank)
-        self.parts = self.extra.expand(len(self.names), u, k).clone()
-        self.last = torch.full((u, k), NONE, device=device)
-        self.hash = torch.zeros_like(self.last)
-        self.hash[:, 0] = 1
-        self.parent_hash = torch.full_like(self.last, -1)
-        self.rows = torch.arange(u, device=device)[:, None].repeat(1, k)
-        self.length = torch.zeros_like(self.last)
+        dead = torch.full((u, k), DEAD, dtype=torch.float64, device=device)
+        blank, texts = dead.clone(), torch.full((3, u, k), NONE, device=device)
+        blank[:, 0], texts[1, :, 0] = 0.0, 1
+        rows = torch.arange(u, device=device)[:, None].repeat(1, k)
+        added = torch.zeros(1 + len(self.names), u, k, dtype=torch.float64, device=device)
+        self.beam = _Beam(blank, dead, texts, added, rows, torch.zeros_like(rows))
+        self.ended: list[_Beam] = []
+        # For each frame (parents, tokens), (n, k), the token NONE where none is appended.
         self.steps: list[tuple[Tensor, Tensor]] = []
+        # Of k hypotheses that stay and k * c that grow: the parent, and which token of the frame's.
+        own = torch.arange(k, device=device)
+        self.parent = torch.cat([own, own.repeat_interleave(c)])
+        self.column = torch.cat([torch.full_like(own, c), torch.arange(c, device=device).repeat(k)])
 
     def _set_frames(self, log_probs: Tensor, lengths: Tensor) -> None:
         """Leave out the frames of blank alone, and order the utterances by the rest.
 
         Sets ``order`` (u), the places where the utterances were; ``frames`` (u, time, v), with
-        nothing for the blank and <eos>, and ``blanks`` (u, time); ``tokens`` (u, time, c);
-        ``counts``, the utterances of each frame; ``skipped`` (u, time + 1), the log-probability of
-        the blanks that were left out before each frame and after the last one; and ``gaps``
-        (u, time), whether there were any.
+        nothing for the blank and <eos>, and ``blanks`` (u, time, 1); ``counts``, the utterances of
+        each frame; ``skipped`` (u, time + 1, 1), the log-probability of the blanks that were left
+        out before each frame and after the last one; ``after`` (u, 1), the latter; and ``gaps``
+        (u, time, 1), whether there were any.
         """
-        time, v = log_probs.shape[1:]
+        time = log_probs.shape[1]
         valid = valid_mask(lengths, time)
         blank = log_probs[..., self.blank_id].double()
         skip = valid & (blank >= math.log(self.options.blank_skip))
@@ -174,144 +191,160 @@ class _Search:
         index = (~valid | skip).byte().argsort(dim=1, stable=True)[:, : int(counts.max())]
         self.frames = log_probs[self.order[:, None], index]
         self.frames[..., [self.blank_id, self.eos]] = DEAD
-        self.blanks = blank.gather(1, index)
-        self.tokens = self.frames.topk(min(self.options.frame_tokens, v - 1)).indices
+        self.blanks = blank.gather(1, index)[..., None]
         own = valid_mask(counts, index.shape[1] + 1)
         self.counts = own[:, :-1].sum(0).tolist()
-        self.gaps = own[:, :-1] & (index.diff(prepend=torch.full_like(index[:, :1], -1)) > 1)
-        self.any_gap = self.gaps.any(0).tolist()
+        gaps = own[:, :-1] & (index.diff(prepend=torch.full_like(index[:, :1], -1)) > 1)
+        self.gaps, self.any_gap = gaps[..., None], gaps.any(0).tolist()
         total = blank.masked_fill(~skip, 0.0).cumsum(1)
         before = torch.cat([total.gather(1, index), total[:, -1:]], dim=1)
         before = torch.where(own, before, total[:, -1:])
-        self.skipped = before.diff(prepend=torch.zeros_like(before[:, :1]))
-        self.after = self.skipped.gather(1, counts[:, None])
+        skipped = before.diff(prepend=torch.zeros_like(before[:, :1]))
+        self.skipped, self.after = skipped[..., None], skipped.gather(1, counts[:, None])
 
-    def _set_prompts(self, prompts: Tensor) -> None:
-        """Let every frame append the tokens of the prompts (u, p) too.
+    def _set_tokens(self, prompts: Tensor) -> None:
+        """Choose the tokens that each frame may append: its best, and those of the prompts (u, p).
 
-        Sets ``prompts`` (u, p + 1), with NONE at the end, and ``double`` (u, time, c), where a
-        token stands among those of a frame already.
+        Sets ``tokens`` (u, time, c + 1), with NONE at the end; ``token_scores`` (u, time, c), DEAD
+        where a token stands there already; and ``prompts`` (u, p + 1), with NONE at the end.
         """
-        self.prompts = torch.nn.functional.pad(prompts, (0, 1), value=NONE)
-        count, more = self.tokens.shape[2], prompts[:, None].expand(-1, self.tokens.shape[1], -1)
-        self.tokens = torch.cat([self.tokens, more], dim=2)
-        self.double = torch.zeros_like(self.tokens, dtype=torch.bool)
-        for c in range(count, self.tokens.shape[2]):
-            self.double[..., c] = (self.tokens[..., :c] == self.tokens[..., c, None]).any(2)
+        time, v = self.frames.shape[1:]
+        best = self.frames.topk(min(self.options.frame_tokens, v - 1)).indices
+        tokens = torch.cat([best, prompts[:, None].expand(-1, time, -1)], dim=2)
+        self.token_scores = self.frames.gather(2, tokens).double()
+        for c in range(best.shape[2], tokens.shape[2]):
+            double = (tokens[..., :c] == tokens[..., c, None]).any(2)
+            self.token_scores[..., c].masked_fill_(double, DEAD)
+        self.tokens, self.prompts = (F.pad(x, (0, 1), value=NONE) for x in (tokens, prompts))
 
     def run(self) -> list[Found]:
         """Search all frames; return the utterances in the order that they came in."""
-        for frame, n in enumerate(self.counts):
+        frames = zip(
+            *(x.unbind(1) for x in (self.frames, self.blanks, self.tokens, self.token_scores)),
+            strict=True,
+        )
+        for frame, (n, each) in enumerate(zip(self.counts, frames, strict=True)):
+            if n < len(self.beam.rows):
+                self.ended.append(_Beam(*(x[..., n:, :] for x in self.beam)))
+                self.beam = _Beam(*(x[..., :n, :] for x in self.beam))
             if self.any_gap[frame]:
-                self._skip(n, frame)
-            self._step(n, frame)
+                self._skip(self.gaps[:n, frame], self.skipped[:n, frame])
+            self._step(*(x if n == len(x) else x[:n] for x in each))
         found = self._found()
         return [found[place] for place in self.order.argsort().tolist()]
 
-    def _skip(self, n: int, frame: int) -> None:
-        """Let all paths go through the blanks that were left out before a frame."""
-        gap, skipped = self.gaps[:n, frame, None], self.skipped[:n, frame, None]
-        blank, label = self.blank[:n], self.label[:n]
-        total = torch.logaddexp(blank, label) + skipped
-        self.blank[:n] = torch.where(gap, total, blank)
-        self.label[:n] = torch.where(gap, DEAD, label)
+    def _skip(self, gap: Tensor, skipped: Tensor) -> None:
+        """Let all paths go through the blanks that were left out before a frame, (n, 1)."""
+        blank, label = self.beam.blank, self.beam.label
+        blank = torch.where(gap, torch.logaddexp(blank, label) + skipped, blank)
+        self.beam = self.beam._replace(blank=blank, label=label.masked_fill(gap, DEAD))
 
-    def _step(self, n: int, frame: int) -> None:
-        """Let all hypotheses of the first n utterances stay or grow by a token."""
-        x, tokens = self.frames[:n, frame], self.tokens[:n, frame]  # (n, v), (n, c)
-        blank, label, last, extra = self.blank[:n], self.label[:n], self.last[:n], self.extra[:n]
-        hashes, parent_hash, parts = self.hash[:n], self.parent_hash[:n], self.parts[:, :n]
-        k, c = self.options.beam_size, tokens.shape[1]
+    def _step(self, x: Tensor, x_blank: Tensor, tokens: Tensor, x_tokens: Tensor) -> None:
+        """Let all hypotheses stay or grow by a token.
+
+        Args:
+            x: (n, v) log-probabilities of the frame.
+            x_blank: (n, 1) that of the blank.
+            tokens: (n, c + 1) that may be appended, and NONE.
+            x_tokens: (n, c) their log-probabilities.
+        """
+        blank, label, texts, added, rows, length = self.beam
+        last, hashes, parent_hash = texts
         total = torch.logaddexp(blank, label)
         # Where one grows into another one of the beam, its paths are added to those of the other.
         meets = parent_hash[:, :, None] == hashes[:, None, :]  # (n, k, parent)
         met, parent = meets.max(2)
         repeated = last.gather(1, parent) == last
         arriving = torch.where(repeated, blank.gather(1, parent), total.gather(1, parent))
-        label = torch.logaddexp(label, arriving.masked_fill(~met, DEAD))
+        label = torch.logaddexp(label, torch.where(met, arriving, DEAD))
         label = label + x.gather(1, last.clamp(min=0))
-        stayed = total + self.blanks[:n, frame, None]
+        stayed = total + x_blank
         # A repeated token needs a blank between.
-        repeats = tokens[:, None, :] == last[:, :, None]  # (n, k, c)
-        grown = torch.where(repeats, blank[..., None], total[..., None])
-        grown = grown + x.gather(1, tokens)[:, None]
-        there = torch.bmm(meets.mT.float(), repeats.float()) > 0
-        grown = grown.masked_fill(there | self.double[:n, frame, None], DEAD)
-        penalty, length = extra.new_tensor(self.options.penalty), self.length[:n]
-        rows = self.rows[:n, :, None]
-        gains = [each.scores[rows, tokens[:, None]].double() for each in self.readers]
-        if self.prompts.shape[1] > 1:
-            forced = self.prompts[:n].gather(1, length.clamp(max=self.prompts.shape[1] - 1))
-            forced = forced[..., None]
-            grown = grown.masked_fill((forced != NONE) & (tokens[:, None] != forced), DEAD)
-            penalty = torch.where(forced == NONE, penalty, 0.0)
-            gains = [torch.where(forced == NONE, gain, 0.0) for gain in gains]
-        more = extra[..., None] + penalty
-        for weight, gain in zip(self.weights, gains, strict=True):
-            more = more + weight * gain
-        ranked = torch.cat(
-            [torch.logaddexp(stayed, label) + extra, (grown + more).flatten(1)], dim=1
-        )
-        score, best = ranked.topk(k)
-        stays, place = best < k, (best - k).clamp(min=0)
-        parents = torch.where(stays, best, place // c)
-        appended = torch.where(stays, NONE, tokens.gather(1, place % c))
-        if self.readers:
-            rises = torch.stack([(parts[i][..., None] + x).flatten(1) for i, x in enumerate(gains)])
-            self.parts[:, :n] = torch.cat([parts, rises], dim=2).gather(
-                2, best.expand(len(parts), n, k)
-            )
-            self._read(parents, appended, score > DEAD)
-        more = more.expand_as(grown).flatten(1)
-        self.extra[:n] = torch.cat([extra, more], dim=1).gather(1, best)
-        self.label[:n] = torch.cat([label, grown.flatten(1)], dim=1).gather(1, best)
-        self.blank[:n] = torch.where(stays, stayed.gather(1, parents), DEAD)
-        self.last[:n] = torch.where(stays, last.gather(1, parents), appended)
-        self.length[:n] = length.gather(1, parents) + ~stays
-        # What is dead meets nobody.
-        dead, grew_from = score == DEAD, hashes.gather(1, parents)
-        parent_hash = torch.where(stays, parent_hash.gather(1, parents), grew_from)
-        hashes = torch.where(stays, grew_from, grew_from * HASH_BASE + appended + 1)
-        self.hash[:n] = hashes.masked_fill(dead, 0)
-        self.parent_hash[:n] = parent_hash.masked_fill(dead, -1)
+        repeats = tokens[:, None, :-1] == last[:, :, None]  # (n, k, c)
+        grown = torch.where(repeats, blank[..., None], total[..., None]) + x_tokens[:, None]
+        there = torch.bmm(meets.mT.float(), repeats.float()).bool()
+        grown = grown.masked_fill_(there, DEAD)
+        wide: Tensor | None = None
+        if self.readers or self.options.penalty or self.prompts.shape[1] > 1:
+            wide = torch.cat([added, self._added(tokens[:, None, :-1], grown).flatten(2)], dim=2)
+        ranked = torch.cat([torch.logaddexp(stayed, label), grown.flatten(1)], dim=1)
+        score, best = (ranked if wide is None else ranked + wide[0]).topk(self.options.beam_size)
+        parents, appended = self.parent[best], tokens.gather(1, self.column[best])
+        stays = appended == NONE
         self.steps.append((parents, appended))
+        if wide is not None:
+            added = wide.gather(2, best.expand(len(added), *best.shape))
+            rows, length = rows.gather(1, parents), length.gather(1, parents) + ~stays
+        old = texts.gather(2, parents.expand(3, *best.shape))
+        grew = torch.stack([appended, torch.add(appended, old[1], alpha=HASH_BASE), old[1]])
+        dead = score == DEAD
+        self.beam = _Beam(
+            torch.where(stays, stayed.gather(1, parents), DEAD),
+            torch.cat([label, ranked[:, label.shape[1] :]], dim=1).gather(1, best),
+            torch.where(stays, old, grew).masked_fill_(dead, NONE),
+            added,
+            rows,
+            length,
+        )
+        if self.readers:
+            self._read(appended, ~stays & ~dead)
 
-    def _read(self, parents: Tensor, appended: Tensor, alive: Tensor) -> None:
-        """Let the language models read what was appended to the first n utterances."""
-        rows = self.rows.clone()
-        rows[: len(parents)] = rows[: len(parents)].gather(1, parents)
-        grew = torch.zeros_like(rows, dtype=torch.bool)
-        grew[: len(parents)] = alive & (appended != NONE)
-        before, tokens = rows[grew], appended[grew[: len(parents)]]
-        if len(tokens):
-            kept = rows[~grew].unique()
-            unused = torch.ones(rows.numel(), dtype=torch.bool, device=rows.device)
-            unused[kept] = False
-            free = unused.nonzero()[: len(tokens), 0]
-            for reader in self.readers:
-                reader.read(before, tokens, free, kept)
-            rows[grew] = free
-        self.rows = rows
+    def _added(self, tokens: Tensor, grown: Tensor) -> Tensor:
+        """Return what comes to the score of hypotheses that grow (1 + scorers, n, k, c).
+
+        Args:
+            tokens: (n, 1, c).
+            grown: (n, k, c) their CTC scores; DEAD is put in where the prompt has another token.
+        """
+        added, rows, length = self.beam.added, self.beam.rows[..., None], self.beam.length
+        gains = [reader.scores[rows, tokens].double() for reader in self.readers]
+        weighted = torch.full_like(grown, self.options.penalty)
+        for weight, gain in zip(self.weights, gains, strict=True):
+            weighted += weight * gain
+        rises = torch.stack([weighted, *gains])
+        last = self.prompts.shape[1] - 1
+        if last:
+            forced = self.prompts[: len(length)].gather(1, length.clamp(max=last))[..., None]
+            grown.masked_fill_((forced != NONE) & (tokens != forced), DEAD)
+            rises = torch.where(forced == NONE, rises, 0.0)
+        return added[..., None] + rises
+
+    def _read(self, appended: Tensor, grew: Tensor) -> None:
+        """Let the language models read what was appended (n, k) to some hypotheses (n, k)."""
+        rows = self.beam.rows
+        before, tokens = rows[grew], appended[grew]
+        if not len(tokens):
+            return
+        kept = torch.cat([rows[~grew], *(each.rows.flatten() for each in self.ended)]).unique()
+        unused = torch.ones(len(self.readers[0].scores), dtype=torch.bool, device=rows.device)
+        unused[kept] = False
+        free = unused.nonzero()[: len(tokens), 0]
+        for reader in self.readers:
+            reader.read(before, tokens, free, kept)
+        self.beam = self.beam._replace(rows=rows.masked_scatter(grew, free))
 
     def _found(self) -> list[Found]:
         """Return the best hypotheses, the ends of their sentences scored, in the search's order."""
-        ctc = torch.logaddexp(self.blank, self.label) + self.after
-        score = ctc + self.extra + self.options.penalty
+        beams = zip(self.beam, *reversed(self.ended), strict=True)
+        beam = _Beam(*(torch.cat(parts, dim=-2) for parts in beams))
+        ctc = torch.logaddexp(beam.blank, beam.label) + self.after - self.before[self.order]
+        score, parts = ctc + beam.added[0] + self.options.penalty, []
+        for part, weight, reader in zip(beam.added[1:], self.weights, self.readers, strict=True):
+            end = reader.scores[beam.rows, self.eos]
+            parts.append(part + end)
+            score = score + weight * end
         first = self.prompts.shape[1] - 1
-        score = score.masked_fill(self.length < first, DEAD)
-        for part, weight, reader in zip(self.parts, self.weights, self.readers, strict=True):
-            end = reader.scores[self.rows, self.eos]
-            part += end
-            score += weight * end
+        if first:
+            score = score.masked_fill(beam.length < first, DEAD)
         score, best = score.topk(self.options.nbest)
-        parts = [x.gather(1, best).tolist() for x in (*self.parts, ctc)]
+        columns = [x.gather(1, best).tolist() for x in (*parts, ctc)]
         names = [*self.names, "ctc"]
         found = []
         for u, (key, texts) in enumerate(zip(self.keys, self._texts(best), strict=True)):
             hypotheses = []
             for i, text in enumerate(texts):
                 tokens = text[first:]
-                own = {name: part[u][i] for name, part in zip(names, parts, strict=True)}
+                own = {name: column[u][i] for name, column in zip(names, columns, strict=True)}
                 if self.options.penalty:
                     own["length_bonus"] = len(tokens) + 1.0
                 if (value := float(score[u, i])) > DEAD:
@@ -333,3 +366,15 @@ class _Search:
             [[token for token in text if token != NONE] for text in texts]
             for texts in tokens.permute(1, 2, 0).tolist()
         ]
+
+
+def _prefix_scores(log_probs: Tensor, lengths: Tensor, prompts: Tensor, blank_id: int) -> Tensor:
+    """Return log p(the text begins with the prompt | speech) (u, 1); 0 for prompts of no token."""
+    score = log_probs.new_zeros(len(prompts), 1, dtype=torch.float64)
+    if prompts.shape[1]:
+        frames = ctc_prefix.prepare(log_probs, lengths, blank_id)
+        prefixes = ctc_prefix.start(frames)
+        for token in prompts.split(1, dim=1):
+            score = ctc_prefix.scores(frames, prefixes, token[..., None])[..., 0]
+            prefixes = ctc_prefix.advance(frames, prefixes, torch.zeros_like(token), token)
+    return score

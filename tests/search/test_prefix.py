@@ -218,10 +218,15 @@ def test_texts_that_begin_with_a_prompt(frame_tokens, make_lm):
     found = search(encoded, options, {"lm": (lm, 0.5)}, prompts)
     assert found[2].hypotheses == found[3].hypotheses == []  # too short for it
     for u, length in enumerate([5, 3]):
-        scores = {
-            text[2:]: value + 0.5 * lm_score(lm, text[2:], prompts[u]) + 0.3 * (len(text) - 1)
+        ctc = {
+            text[2:]: value
             for text, value in every_text(encoded.log_probs[u, :length]).items()
             if text[:2] == prompts[u]
+        }
+        prompt = float(torch.tensor([*ctc.values()]).logsumexp(0))
+        scores = {
+            text: value - prompt + 0.5 * lm_score(lm, text, prompts[u]) + 0.3 * (len(text) + 1)
+            for text, value in ctc.items()
         }
         texts = [tuple(h.tokens) for h in found[u].hypotheses]
         if frame_tokens == 40:
@@ -253,11 +258,12 @@ def test_espnets_language_model():
             assert hypothesis.score == pytest.approx(scores[tuple(hypothesis.tokens)], rel=1e-5)
 
 
-def test_the_joint_search_with_ctc_alone_finds_the_same(make_lm):
+@pytest.mark.parametrize("prompts", [(), ((2,), (1,))])
+def test_the_joint_search_with_ctc_alone_finds_the_same(prompts, make_lm):
     encoded, lm = encode([5, 4], seed=11), make_lm()
-    found = search(encoded, WIDE, {"lm": (lm, 0.5)})
+    found = search(encoded, WIDE, {"lm": (lm, 0.5)}, prompts)
     joint = BeamSearch({"lm": (lm, 0.5)}, SOS, EOS, Options(beam_size=300, ctc_weight=1.0, nbest=5))
-    assert not joint.add(encoded)
+    assert not joint.add(encoded, prompts)
     ended = []
     while joint:
         ended += joint.step()
@@ -323,6 +329,6 @@ def test_hashes_of_texts_that_are_much_alike():
         value = torch.ones(3**length, dtype=torch.long)
         texts = torch.tensor(list(itertools.product([1, 2, 5000], repeat=length)))
         for token in texts.T:
-            value = value * HASH_BASE + token + 1
+            value = value * HASH_BASE + token
         hashes += value.tolist()
     assert len(set(hashes)) == len(hashes) == sum(3**length for length in range(8))
