@@ -299,18 +299,22 @@ class Recogniser(_Opened):
                 each, result, log_probs = inside.pop(done.key)
                 result.hypotheses, result.reason = done.hypotheses, done.reason
                 if done.hypotheses and log_probs is not None:
-                    seconds = len(each.samples) / self.rate
-                    result.words = self._words(done.hypotheses[0], log_probs, seconds)
+                    result.words = self._words(each, done.hypotheses[0], log_probs)
                 yield result
 
-    def _words(self, hypothesis: Hypothesis, log_probs: Tensor, seconds: float) -> list[Word]:
-        """Return the words of a text with CTC's log-probabilities (frames, v) of so long speech."""
-        spans = align(log_probs, hypothesis.tokens)
+    def _words(self, utterance: Utterance, hypothesis: Hypothesis, log_probs: Tensor) -> list[Word]:
+        """Return the words of a text, by CTC's log-probabilities (frames, v)."""
+        # CTC was trained on the prompt, so its path begins with it.
+        before = len(utterance.prompt)
+        spans = align(log_probs, [*utterance.prompt, *hypothesis.tokens])
+        if spans is None:
+            return []
         spelled = self.speech2text.converter.ids2tokens(hypothesis.tokens)
-        kind, frame = self.speech2text.asr_train_args.token_type, seconds / len(log_probs)
+        kind = self.speech2text.asr_train_args.token_type
+        frame = len(utterance.samples) / self.rate / len(log_probs)
         return [
             Word(each.text, each.start * frame, (each.end - each.start) * frame, each.confidence)
-            for each in words(spans or [], spelled if spans else [], kind)
+            for each in words(spans[before:], spelled, kind)
         ]
 
     def _room(self, limit: int, waiting: Sequence[Utterance], inside: Sequence[Utterance]) -> int:

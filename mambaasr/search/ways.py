@@ -52,7 +52,7 @@ def start_search(
         weight = options.ctc_weight if way == "joint" else 0.0
         return BeamSearch(scorers, sos, eos, replace(options, ctc_weight=weight))
     if way == "ctc_greedy":
-        return AtOnce(lambda encoded, prompts: _without(ctc_greedy(encoded), prompts))
+        return AtOnce(lambda encoded, prompts: _texts(ctc_greedy(encoded), prompts, eos))
     models = {name: pair for name, pair in scorers.items() if name != "decoder"}
     nbest = options.beam_size if way == "rescore" else options.nbest
     prefix = PrefixOptions(options.beam_size, penalty=options.penalty, nbest=nbest)
@@ -66,10 +66,11 @@ def start_search(
     return AtOnce(search)
 
 
-def _without(found: list[Found], prompts: Sequence[Sequence[int]]) -> list[Found]:
-    """Take prompts off the texts that have them."""
+def _texts(found: list[Found], prompts: Sequence[Sequence[int]], eos: int) -> list[Found]:
+    """Take <sos/eos> out of the texts of paths, and prompts off those that have them."""
     for each, prompt in zip(found, prompts, strict=True):
         for hypothesis in each.hypotheses:
-            if hypothesis.tokens[: len(prompt)] == list(prompt):
-                del hypothesis.tokens[: len(prompt)]
+            tokens = [token for token in hypothesis.tokens if token != eos]
+            has = tokens[: len(prompt)] == list(prompt)
+            hypothesis.tokens = tokens[len(prompt) :] if has else tokens
     return found
