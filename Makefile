@@ -18,7 +18,8 @@ help:
 	@echo "make demo   the same, then the recipe $(DEMO) from corpus to error rates, on the CPU"
 	@echo "make test   the same, then the tests that prove it correct, in two processes"
 	@echo "make test_slow  the same, then the rest of the tests: whole recipes, long sweeps"
-	@echo "make bench  the same, then kernels and encoders beside their peers"
+	@echo "make bench  the same, then kernels and encoders beside their peers; PART=scan: of that alone"
+	@echo "make bench PART=decode ARGS=...  searches over a trained model; ARGS=--help"
 	@echo "make lint   ruff, shellcheck, mypy, and the commands that the documents name"
 	@echo "make lock   pin the dependencies of setup.py anew into tools/requirements.lock"
 	@echo "make clean  remove what was built; corpora, experiments and .venv stay"
@@ -40,7 +41,7 @@ test_slow: env
 	$(PYTEST) -m slow
 
 bench: env
-	python tools/bench/run.py
+	python tools/bench/$(if $(filter decode,$(PART)),decode.py,run.py $(PART)) $(ARGS)
 
 lint: env
 	ci/lint.sh

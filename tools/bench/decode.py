@@ -39,6 +39,13 @@ def get_parser() -> argparse.ArgumentParser:
     add("--ctc_weight", type=float, default=0.3)
     add("--threads", type=int, default=1)
     add("--rounds", type=int, default=2, help="the best of so many counts")
+    add(
+        "--steps",
+        type=int,
+        nargs="*",
+        default=[],
+        help="time a decoder's step behind so many tokens",
+    )
     add("--json", type=Path, help="file to write the figures to")
     return parser
 
@@ -122,9 +129,45 @@ def main(argv: Sequence[str] | None = None) -> None:
             )
         print(tabulate(rows[-len(times) :], headers="keys", tablefmt="github", floatfmt=".3g"))
         print()
+    steps = {length: step_time(model, length, args.beam_size) for length in args.steps}
+    if steps:
+        table = [
+            {"tokens read": length, "ms a step": 1e3 * spent} for length, spent in steps.items()
+        ]
+        print(tabulate(table, headers="keys", tablefmt="github", floatfmt=".3g"))
     if args.json:
         facts = provenance.environment() | {"threads": args.threads, "options": options}
-        args.json.write_text(json.dumps(facts | {"rows": rows}, indent=1, default=str) + "\n")
+        args.json.write_text(
+            json.dumps(facts | {"rows": rows, "steps": steps}, indent=1, default=str) + "\n"
+        )
+
+
+def step_time(model, length: int, hypotheses: int, count: int = 20) -> float:
+    """Return the process time [s] of the decoder's step for an utterance's hypotheses.
+
+    Args:
+        model: ESPnet's ``Speech2Text``.
+        length: tokens that were read before.
+        hypotheses: of one utterance of 250 frames.
+        count: steps that are timed.
+    """
+    import torch
+
+    from mambaasr.search.scorers import state_scorer
+
+    decoder = state_scorer("decoder", model.asr_model.decoder)
+    width = model.asr_model.ctc.ctc_lo.in_features
+    vocab_size = len(model.asr_model.token_list)
+    with torch.no_grad():
+        state = decoder.start(torch.randn(1, 250, width), torch.tensor([250]))
+        state = decoder.reorder(state, torch.zeros(1, hypotheses, dtype=torch.long))
+        tokens = torch.randint(1, vocab_size - 1, (length + count, 1, hypotheses))
+        for token in tokens[:length]:
+            _, state = decoder.step(token, state)
+        started = time.process_time()
+        for token in tokens[length:]:
+            _, state = decoder.step(token, state)
+    return (time.process_time() - started) / count
 
 
 def join(samples: Sequence, length: int) -> Iterator:
