@@ -2,6 +2,7 @@
 
 import pytest
 
+from mambaasr.decode.inputs import read_prompts
 from mambaasr.decode.options import check_decoding, parse
 from mambaasr.errors import UserError
 
@@ -37,3 +38,24 @@ def test_the_command_line_goes_over_the_config(tmp_path):
     args = parse([*words, str(tmp_path / "decode.yaml"), "--output_dir", "x"])
     assert (args.beam_size, args.output_dir, args.log_level) == (3, "x", "DEBUG")
     assert args.normalize_length is True and isinstance(args.minlenratio, float)
+
+
+def test_prompts_need_languages_only_where_they_name_them(tmp_path):
+    keys, path = ["a", "b"], tmp_path / "utt2lang"
+    assert read_prompts("", None, keys) is None
+    assert read_prompts("<|transcribe|>", None, keys) == dict.fromkeys(keys, "<|transcribe|>")
+    with pytest.raises(UserError, match="give --utt2lang FILE"):
+        read_prompts("<|{lang}|>", None, keys)
+    path.write_text("a en\nb de\n")
+    assert read_prompts("<|{lang}|>", path, keys) == {"a": "<|en|>", "b": "<|de|>"}
+    path.write_text("a en\n")
+    with pytest.raises(UserError, match="'b' has no language"):
+        read_prompts("<|{lang}|>", path, keys)
+
+
+def test_batch_sizes():
+    words = ["--data_path_and_name_and_type=-", "--asr_model_file=-", "--output_dir=-"]
+    assert parse(words).batch_size == "auto"
+    assert parse([*words, "--batch_size", "8"]).batch_size == 8
+    with pytest.raises(SystemExit):
+        parse([*words, "--batch_size", "0"])
