@@ -2,96 +2,37 @@
 
 import functools
 import gc
-import hashlib
 import json
 import logging
-import math
 import os
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from mambaasr import provenance
 from mambaasr.decode import outputs
+from mambaasr.decode.chunks import (
+    Chunk,
+    Model,
+    Spoken,
+    add_results,
+    missing,
+    plan,
+    read_chunk,
+    remove_others,
+    sha256,
+)
 from mambaasr.errors import TransientError, UserError, lost_gpu, may_pass
 from mambaasr.files import atomic_write
 from mambaasr.parallel import map_items, worker_index
-from mambaasr.source import code_of
 
 if TYPE_CHECKING:
     from mambaasr.decode.recogniser import ESPnetRecogniser, Recogniser, Utterance
 
-# Utterances in a chunk: few enough that a kill costs little, as many as a batch at least.
-MIN_CHUNK, MAX_CHUNK = 16, 64
 # Audio that is read before it is decoded [s].
 READ_SECONDS = 1200.0
-
-
-class Model(NamedTuple):
-    """A model and its search options.
-
-    Attributes:
-        train_config, model_file: of the model.
-        lm_train_config, lm_file: of the language model, or None.
-        options: further arguments of ``Speech2Text``, plain values, sorted pairs.
-        ngpu: whether workers use a GPU; several GPUs are shared among the workers.
-        seed: of torch, for models that draw numbers.
-        batch_size: utterances decoded together, or "auto": no transcript depends on it.
-        espnet_search: decode by ESPnet's own search, one utterance at a time.
-        ngram_file: ARPA file of an n-gram model, or None; its weight is among the options.
-        search: see :class:`mambaasr.decode.recogniser.Recogniser`.
-        phrases, phrase_weight: file with phrases to prefer, and what each token of one adds.
-    """
-
-    train_config: str
-    model_file: str
-    lm_train_config: str | None = None
-    lm_file: str | None = None
-    options: tuple[tuple[str, Any], ...] = ()
-    ngpu: int = 0
-    seed: int = 0
-    batch_size: int | str = "auto"
-    espnet_search: bool = False
-    ngram_file: str | None = None
-    search: str = "joint"
-    phrases: str | None = None
-    phrase_weight: float = 1.0
-
-
-class Spoken(NamedTuple):
-    """An utterance that is to be decoded.
-
-    Attributes:
-        utt: its id.
-        path: absolute path of its audio, or None.
-        language: for a model that is given one, else None.
-        prompt: what its text begins with, or nothing.
-    """
-
-    utt: str
-    path: str | None
-    language: str | None = None
-    prompt: str = ""
-
-
-class Chunk(NamedTuple):
-    """Utterances that one task decodes and writes into one file.
-
-    Attributes:
-        file: where the results go, beside those of other utterances that are there already.
-        utterances: what is decoded.
-        model: a :class:`Model`.
-    """
-
-    file: str
-    utterances: tuple[Spoken, ...]
-    model: Model
-
-    def __str__(self) -> str:
-        first, last = self.utterances[0].utt, self.utterances[-1].utt
-        return f"utterance {first}" if first == last else f"utterances {first} to {last}"
 
 
 def decode_set(
@@ -142,13 +83,13 @@ def decode_set(
     """
     output_dir = Path(output_dir).absolute()
     chunks = plan(model, wavs, keys, output_dir / "chunks", chunk_size, languages, prompts)
-    pending = [chunk for chunk in chunks if _missing(chunk)]
+    pending = [chunk for chunk in chunks if missing(chunk)]
     if len(pending) < len(chunks):
         done = len(chunks) - len(pending)
         logging.info(f"{output_dir}: {done} of {len(chunks)} chunks are decoded already")
     outputs.remove_outputs(output_dir)
     _decode(pending, nj, cluster)
-    contents = [_read_chunk(chunk) for chunk in chunks]
+    contents = [read_chunk(chunk) for chunk in chunks]
     results = [
         content["results"][utt]
         for chunk, content in zip(chunks, contents, strict=True)
@@ -167,7 +108,7 @@ def decode_set(
     with atomic_write(output_dir / "decode.json") as stream:
         json.dump(summary, stream, ensure_ascii=False, indent=1)
         stream.write("\n")
-    _remove_others(output_dir / "chunks", chunks)
+    remove_others(output_dir / "chunks", chunks)
     return summary
 
 
@@ -178,7 +119,7 @@ def _decode(chunks: Sequence[Chunk], nj: int, cluster: str | None) -> None:
     work: tuple[Any, ...] = (decode_chunk, chunks, nj, "Decode", cluster, alone)
     for failed in map_items(*work, lost=lambda _: []):
         _report(result for result in failed if not result["again"])
-    left = [chunk._replace(utterances=(one,)) for chunk in chunks for one in _missing(chunk)]
+    left = [chunk._replace(utterances=(one,)) for chunk in chunks for one in missing(chunk)]
     if left:
         logging.warning(
             f"{len(left)} utterances were stopped, by full memory, a GPU's error or a worker "
@@ -199,56 +140,14 @@ def _give_up(chunk: Chunk) -> list[dict[str, Any]]:
     """Write down that a worker process died on a chunk's utterances, or ended over its GPU."""
     reason = "the worker process died on it, by itself too: killed, crashed or out of memory"
     died = {"reason": reason, "again": True}
-    known = _read_chunk(chunk)["results"]
-    return _add(
+    known = read_chunk(chunk)["results"]
+    return add_results(
         chunk,
         [
             known[utt] if utt in known and _lost_gpu(known[utt]) else _result(utt, path) | died
             for utt, path, *_ in chunk.utterances
         ],
     )
-
-
-def plan(
-    model: Model,
-    wavs: Mapping[str, str],
-    keys: Iterable[str],
-    folder: Path,
-    chunk_size: int | None = None,
-    languages: Mapping[str, str] | None = None,
-    prompts: Mapping[str, str] | None = None,
-) -> list[Chunk]:
-    """Split the utterances into chunks, each file named by a hash of all its result depends on.
-
-    Raises:
-        UserError: there is nothing to decode, or a file of the model is missing.
-    """
-    keys = list(keys)
-    if not keys:
-        raise UserError("there are no utterances to decode")
-    if not any(key in wavs for key in keys):
-        raise UserError(
-            f"none of the {len(keys)} utterances has audio, the first is {keys[0]!r}; do the key "
-            "file and wav.scp belong to the same set?"
-        )
-    # Independent of nj: a run with another number of workers can resume.
-    size = chunk_size or min(MAX_CHUNK, max(MIN_CHUNK, math.ceil(len(keys) / 8)))
-    fingerprint = _fingerprint(model)
-    chunks = []
-    for start in range(0, len(keys), size):
-        spoken = tuple(
-            Spoken(
-                key,
-                os.path.abspath(wavs[key]) if key in wavs else None,
-                (languages or {}).get(key),
-                (prompts or {}).get(key, ""),
-            )
-            for key in keys[start : start + size]
-        )
-        stamps = [[*each._replace(path=None), *_stamp(each.path)] for each in spoken]
-        name = hashlib.sha256(json.dumps([fingerprint, stamps]).encode()).hexdigest()[:32]
-        chunks.append(Chunk(str(folder / f"{name}.json"), spoken, model))
-    return chunks
 
 
 def decode_chunk(chunk: Chunk) -> list[dict[str, Any]]:
@@ -266,23 +165,23 @@ def decode_chunk(chunk: Chunk) -> list[dict[str, Any]]:
 
 
 def _decode_missing(chunk: Chunk) -> list[dict[str, Any]]:
-    missing = _missing(chunk)
+    left = missing(chunk)
     try:
         recogniser, facts = _load(chunk.model)
     except Exception as error:
         if not may_pass(error):
             raise
-        results = [_stopped(_result(utt, path), error) for utt, path, *_ in missing]
-        return _add(chunk, results)
+        results = [_stopped(_result(utt, path), error) for utt, path, *_ in left]
+        return add_results(chunk, results)
     results = []
     with warnings.catch_warnings():
         # ESPnet uses deprecated names of torch.
         warnings.filterwarnings("ignore", category=FutureWarning, module="espnet")
-        for read in _read(missing, recogniser):
+        for read in _read(left, recogniser):
             results += _decode_together(recogniser, read)
             if any(map(_lost_gpu, results)):
                 break
-    return _add(chunk, results, **facts)
+    return add_results(chunk, results, **facts)
 
 
 def _read(
@@ -345,15 +244,6 @@ def _decode_together(
         # Each has its share of what was spent on all together.
         result["decoding_seconds"] = spent * result["audio_seconds"] / audio
     return reached
-
-
-def _add(chunk: Chunk, results: Sequence[dict[str, Any]], **facts: Any) -> list[dict[str, Any]]:
-    """Add results to a chunk's file; return those that failed."""
-    content = _read_chunk(chunk) | facts
-    content["results"] |= {result["utt"]: result for result in results}
-    with atomic_write(chunk.file) as stream:
-        json.dump(content, stream, ensure_ascii=False)
-    return [result for result in results if result["reason"]]
 
 
 @functools.lru_cache(maxsize=1)
@@ -429,71 +319,6 @@ def _lost_gpu(result: Mapping[str, Any]) -> bool:
     return result["again"] and lost_gpu(RuntimeError(result["reason"]))
 
 
-def _fingerprint(model: Model) -> dict[str, Any]:
-    """Return what every hypothesis depends on, as plain values: contents, options, code.
-
-    The commit is left out: any commit between a kill and the rerun would throw all chunks away.
-    """
-    files = (model.train_config, model.model_file, model.lm_train_config, model.lm_file)
-    files += (model.ngram_file, model.phrases)
-    return {
-        "files": [file and _sha256(file) for file in files],
-        "bpemodel": _bpemodel_sha256(model),
-        "options": [list(pair) for pair in model.options if pair[0] != "bpemodel"],
-        "seed": model.seed,
-        "phrase_weight": model.phrase_weight if model.phrases else None,
-        "search": "espnet" if model.espnet_search else model.search,
-        "code": code_of([__name__], configs=[file for file in files[:4:2] if file]),
-        "backend": os.environ.get("MAMBAASR_BACKEND") or "auto",
-    }
-
-
-def _bpemodel_sha256(model: Model) -> str | None:
-    """Return the digest of the option's sentencepiece model, or else of the config's."""
-    from mambaasr.beside import resolve
-    from mambaasr.config import read
-
-    given, trained = dict(model.options), read(model.train_config)
-    resolve(trained, Path(model.train_config).parent)
-    kind, path = (given.get(key) or trained.get(key) for key in ("token_type", "bpemodel"))
-    return _sha256(path) if kind == "bpe" and path else None
-
-
-def _sha256(path: str) -> str:
-    try:
-        with open(path, "rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
-
-
-def _stamp(path: str | None) -> tuple[int, int]:
-    """Return size and modification time [ns] of an audio file; zeros where it is missing."""
-    try:
-        status = os.stat(path) if path is not None else None
-    except OSError:
-        status = None
-    return (status.st_size, status.st_mtime_ns) if status else (0, 0)
-
-
-def _missing(chunk: Chunk) -> list[Spoken]:
-    """Return a chunk's utterances without a result, or with a failure that may be transient."""
-    known = _read_chunk(chunk)["results"]
-    missing = [each for each in chunk.utterances if known.get(each.utt, {"again": True})["again"]]
-    # First what was not reached for another.
-    return sorted(missing, key=lambda each: each.utt in known)
-
-
-def _read_chunk(chunk: Chunk) -> dict[str, Any]:
-    """Return a chunk's results by utterance, and on what they were made; empty at first."""
-    if not os.path.exists(chunk.file):
-        return {"device": None, "parameters": None, "results": {}}
-    try:
-        return json.loads(Path(chunk.file).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{chunk.file}: cannot be read, remove it: {error}") from error
-
-
 def summarise(
     model: Model,
     contents: Sequence[dict[str, Any]],
@@ -511,7 +336,7 @@ def summarise(
         "device": ", ".join(sorted({content["device"] for content in contents} - {None})),
         "train_config": model.train_config,
         "model_file": model.model_file,
-        "model_sha256": _sha256(model.model_file),
+        "model_sha256": sha256(model.model_file),
         "lm_file": model.lm_file,
         "ngram_file": model.ngram_file,
         "phrases": model.phrases,
@@ -526,11 +351,3 @@ def summarise(
         "decoding_seconds": round(decoding, 3),
         "rtf": decoding / audio if audio else None,
     }
-
-
-def _remove_others(folder: Path, chunks: Sequence[Chunk]) -> None:
-    """Remove chunks of other models and options, and half-written files of a killed run."""
-    wanted = {os.path.basename(chunk.file) for chunk in chunks}
-    for path in folder.iterdir():
-        if path.name not in wanted:
-            path.unlink()

@@ -13,6 +13,7 @@ import yaml
 from weak import Weakness, decode_weakly
 
 from mambaasr.decode import asr
+from mambaasr.decode import chunks as chunks_of
 from mambaasr.decode import outputs as outputs_of
 from mambaasr.decode.options import SEARCHES
 from mambaasr.decode.recogniser import Recogniser
@@ -379,7 +380,7 @@ def test_what_names_a_chunk(model, speech, tmp_path, monkeypatch):
     model = model._replace(train_config=str(train_config))
 
     def name(model=model):
-        return asr.plan(model, speech, list(speech)[:1], tmp_path)[0].file
+        return chunks_of.plan(model, speech, list(speech)[:1], tmp_path)[0].file
 
     def of_bpe(**options):
         return model._replace(options=tuple(sorted({"token_type": "bpe", **options}.items())))
@@ -388,10 +389,12 @@ def test_what_names_a_chunk(model, speech, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(asr.provenance, "git_commit", lambda: "another")
         assert [name(), name(of_bpe())] == names
-    for part in ("torch", "mambaasr/decode/asr.py", "mambaasr/encoder/conmamba.py"):
+    for part in ("torch", "mambaasr/search/beam.py", "mambaasr/encoder/conmamba.py"):
         with monkeypatch.context() as patch:
-            of_before = asr.code_of([asr.__name__], configs=[train_config]) | {part: "changed"}
-            patch.setattr(asr, "code_of", lambda *_, made=of_before, **__: made)
+            of_before = chunks_of.code_of([asr.__name__], configs=[train_config]) | {
+                part: "changed"
+            }
+            patch.setattr(chunks_of, "code_of", lambda *_, made=of_before, **__: made)
             names.append(name())
     with monkeypatch.context() as patch:
         patch.setenv("MAMBAASR_BACKEND", "naive")
