@@ -299,7 +299,12 @@ class Recogniser(_Opened):
                 each, result, log_probs = inside.pop(done.key)
                 result.hypotheses, result.reason = done.hypotheses, done.reason
                 if done.hypotheses and log_probs is not None:
-                    result.words = self._words(each, done.hypotheses[0], log_probs)
+                    try:
+                        result.words = self._words(each, done.hypotheses[0], log_probs)
+                    except Exception as error:
+                        logging.warning(
+                            f"{each.key}: the times of its words are not known: {error}"
+                        )
                 yield result
 
     def _words(self, utterance: Utterance, hypothesis: Hypothesis, log_probs: Tensor) -> list[Word]:

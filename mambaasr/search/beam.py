@@ -230,11 +230,9 @@ class BeamSearch:
             self._prefixes = ctc_prefix.start(self._frames)
             self._before = torch.zeros_like(self._score)
             for token in [*read, self._tokens][1:]:
-                self._before = ctc_prefix.scores(self._frames, self._prefixes, token[..., None])[
-                    ..., 0
-                ]
-                parents = torch.zeros_like(token)
-                self._prefixes = ctc_prefix.advance(self._frames, self._prefixes, parents, token)
+                at = self._frames, self._prefixes
+                self._before = ctc_prefix.scores(*at, token[..., None]).squeeze(-1)
+                self._prefixes = ctc_prefix.advance(*at, torch.zeros_like(token), token)
 
     def _join(self, other: "BeamSearch") -> None:
         """Take in the utterances of another search with these scorers."""
