@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # What is imported of others -> the package whose release may change a result.
 OTHERS = {
     "torch": "torch",
+    "torchaudio": "torchaudio",
     "espnet2": "espnet",
     "sentencepiece": "sentencepiece",
     "lhotse": "lhotse",

@@ -8,7 +8,7 @@ from typing import Any
 
 from mambaasr.command import run_main
 from mambaasr.decode.inputs import read_keys, read_languages, read_prompts, read_wavs
-from mambaasr.decode.options import SEARCH, get_parser, parse
+from mambaasr.decode.options import SEARCH, check_search, get_parser, parse
 from mambaasr.errors import TRY_AGAIN, UserError
 
 __all__ = ["get_parser", "main"]
@@ -21,16 +21,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(
         level=args.log_level, format="%(asctime)s %(levelname)s: %(message)s", stream=sys.stderr
     )
-    for name in ("nj", "beam_size", "nbest", "chunk_size"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise UserError(f"--{name} must be at least 1, not {value}")
-    if args.ctc_window_margin and not args.espnet_search:
-        raise UserError("--ctc_window_margin: our search is exact; give --espnet_search true too")
+    check_search(args)
     if args.ngpu and (args.quantize_asr_model or args.quantize_lm):
         raise UserError("--quantize_asr_model, --quantize_lm: for the CPU; decode with --ngpu 0")
-    if args.nbest > args.beam_size:
-        raise UserError(f"--nbest {args.nbest} needs a --beam_size of at least {args.nbest}")
 
     from mambaasr.config import has_decoder, read
     from mambaasr.decode.asr import Model, decode_set
@@ -40,6 +33,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = args.asr_train_config or Path(args.asr_model_file).with_name("config.yaml")
     paths = (config, args.asr_model_file, args.lm_train_config, args.lm_file)
     trained = read(config)
+    if not has_decoder(trained) and args.search in ("attention", "rescore"):
+        raise UserError(
+            f"--search {args.search}: {config} has no decoder; choose joint, ctc_prefix"
+        )
     if not has_decoder(trained) and args.ctc_weight != 1.0:
         logging.info(f"the model has no decoder: ctc_weight is 1.0, not {args.ctc_weight}")
         args.ctc_weight = 1.0

@@ -1,5 +1,6 @@
 """When the tokens and words of a hypothesis are said, and how sure CTC is of them."""
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -84,7 +85,18 @@ def words(
         text, own = groups[-1]
         groups[-1] = (text + token, [*own, span])
     return [
-        Span(own[0].start, own[-1].end, min(each.confidence for each in own), text)
+        Span(own[0].start, own[-1].end, min(each.confidence for each in own), _spelled(text))
         for text, own in groups
         if text
     ]
+
+
+def _spelled(text: str) -> str:
+    """Return a word, of which sentencepiece may have spelled some in bytes: ``<0xC3><0xA9>``."""
+
+    def decode(found: re.Match[str]) -> str:
+        return bytes.fromhex(re.sub("[^0-9A-F]", "", found[0].replace("0x", ""))).decode(
+            "utf-8", "replace"
+        )
+
+    return re.sub(r"(?:<0x[0-9A-F]{2}>)+", decode, text)

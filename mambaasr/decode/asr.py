@@ -46,7 +46,7 @@ def decode_set(
     languages: Mapping[str, str] | None = None,
     prompts: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Decode utterances; write text, token, token_int, <n>best_recog, decode.json, two reports.
+    """Decode utterances; write text, token, token_int, ctm, <n>best_recog, decode.json, reports.
 
     ``failed.tsv`` names what could not be decoded, ``no_speech.tsv`` hypotheses with a text for
     which the model's own CTC has found nothing but blanks: a decoder's invention, most likely.
@@ -273,16 +273,14 @@ def _load(model: Model) -> tuple["Recogniser | ESPnetRecogniser", dict[str, Any]
         **dict(model.options),
     )
     name = torch.cuda.get_device_name(device) if model.ngpu else provenance.cpu_model()
-    recogniser: Recogniser | ESPnetRecogniser
+    facts = {"device": name, "parameters": speech2text.parameters}
+    if model.espnet_search:
+        return ESPnetRecogniser(speech2text), facts
     try:
-        recogniser = Recogniser(speech2text, model.batch_size, model.search)
-        if model.espnet_search:
-            recogniser = ESPnetRecogniser(speech2text)
+        return Recogniser(speech2text, model.batch_size, model.search), facts
     except NotSearchable as error:
-        if not model.espnet_search:
-            logging.warning(f"decoding by ESPnet's own search, one utterance at a time: {error}")
-        recogniser = ESPnetRecogniser(speech2text)
-    return recogniser, {"device": name, "parameters": speech2text.parameters}
+        logging.warning(f"decoding by ESPnet's own search, one utterance at a time: {error}")
+        return ESPnetRecogniser(speech2text), facts
 
 
 def _result(utt: str, path: str | None) -> dict[str, Any]:

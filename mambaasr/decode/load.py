@@ -29,7 +29,7 @@ def load_speech2text(
     """Return ESPnet's ``Speech2Text`` with every weight checked and loaded.
 
     Its further attribute ``parameters`` is their number in the ASR model: quantised layers, whose
-    weights are no parameters, count too.
+    weights are no parameters, count too. Another one, ``quantised``, says whether there are some.
 
     ESPnet itself loads with ``strict=False``: missing weights silently keep their random values.
     So the model is built without its weights here, and filled afterwards.
@@ -96,6 +96,7 @@ def load_speech2text(
         scorer = load_phrases(phrases, functools.partial(spell, speech2text), tokens[0])
         _add_scorer(speech2text, "phrases", scorer, phrase_weight)
     speech2text.parameters = sum(each.numel() for each in speech2text.asr_model.parameters())
+    speech2text.quantised = any(kinds.get(f"quantize_{name}") for name in ("asr_model", "lm"))
     for wanted, module in (("quantize_asr_model", speech2text.asr_model), ("quantize_lm", lm)):
         if kinds.get(wanted) and module is not None:
             _quantize(module, **kinds)

@@ -28,7 +28,7 @@ SEARCH = (
     "quantize_asr_model",
     "quantize_lm",
 )
-# See mambaasr/decode/recogniser.py.
+# Those of mambaasr/search/ways.py, which imports torch.
 SEARCHES = ("joint", "attention", "ctc_greedy", "ctc_prefix", "rescore")
 
 
@@ -37,7 +37,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mambaasr asr_inference",
         description="Decode a set with a trained model, under the names of ESPnet's options. "
-        "Writes text, token, token_int, 1best_recog/, failed.tsv, no_speech.tsv and decode.json. "
+        "Writes text, token, token_int, ctm, 1best_recog/, failed.tsv, no_speech.tsv, decode.json. "
         "Resumable.",
         allow_abbrev=False,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -171,13 +171,15 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def check_decoding(path: str | Path | None, words: Sequence[str], lm: bool = False) -> None:
+def check_decoding(
+    path: str | Path | None, words: Sequence[str], lm: bool = False, ngram: bool = False
+) -> None:
     """Check the options of a decoding and its config.
 
     Args:
         path: yaml file, or None.
         words: of the command line, over the config.
-        lm: whether there is a language model, which a weight of 0 would leave unused.
+        lm, ngram: whether there is such a model, which a weight of 0 would leave unused.
 
     Raises:
         UserError: names the file or the option, and what is allowed.
@@ -191,11 +193,43 @@ def check_decoding(path: str | Path | None, words: Sequence[str], lm: bool = Fal
     except SystemExit:
         message = said.getvalue().rpartition("error: ")[2].strip()
         raise UserError(f"decoding: {message or f'{words}: no decoding'}") from None
-    if lm and args.lm_weight == 0:
+    for name, there in (("lm", lm), ("ngram", ngram)):
+        if there and getattr(args, f"{name}_weight") == 0:
+            raise UserError(
+                f"{path or 'decoding'}: {name}_weight is 0, so the model would not be used: "
+                f"give --inference_args '--{name}_weight 0.3', or --use_{name} false"
+            )
+    check_search(args)
+
+
+def check_search(args: argparse.Namespace) -> None:
+    """Refuse options that the chosen search would leave unused, or that contradict each other.
+
+    Raises:
+        UserError: names them.
+    """
+    for name in ("nj", "beam_size", "nbest", "chunk_size"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise UserError(f"--{name} must be at least 1, not {value}")
+    if args.nbest > args.beam_size:
+        raise UserError(f"--nbest {args.nbest} needs a --beam_size of at least {args.nbest}")
+    if -1 < args.maxlenratio < 0:
         raise UserError(
-            f"{path or 'decoding'}: lm_weight is 0, so the language model would not be used: "
-            "give --inference_args '--lm_weight 0.3', or --use_lm false"
+            f"--maxlenratio {args.maxlenratio}: below 0 it is a number of tokens: -1, -2, ..."
         )
+    if args.espnet_search:
+        if args.search != "joint":
+            raise UserError(f"--espnet_search true: it has no --search {args.search}")
+        if args.batch_size not in ("auto", 1):
+            raise UserError("--espnet_search true: it takes one utterance at a time, no batches")
+    elif args.ctc_window_margin:
+        raise UserError("--ctc_window_margin: our search is exact; give --espnet_search true too")
+    if args.search == "ctc_greedy":
+        used = [name for name in ("lm_file", "ngram_file", "phrases") if getattr(args, name)]
+        used += ["nbest"] if args.nbest > 1 else []
+        if used:
+            raise UserError(f"--search ctc_greedy: there is no use for --{used[0]}")
 
 
 def batch_size(text: str) -> int | str:

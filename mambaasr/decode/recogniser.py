@@ -1,6 +1,7 @@
 """From waveforms to hypotheses: encode utterances together, search them together."""
 
 import functools
+import itertools
 import logging
 import os
 from collections import deque
@@ -18,11 +19,11 @@ from mambaasr.decode.load import spell
 from mambaasr.errors import UserError, lost_gpu, may_pass
 from mambaasr.espnet_compat import TooShortUttError, encoded_frames
 from mambaasr.layers.output import CTCOutput
-from mambaasr.search.beam import Options
-from mambaasr.search.data import Encoded, Hypothesis
+from mambaasr.search.beam import BeamSearch, Options
+from mambaasr.search.data import Encoded, Found, Hypothesis
 from mambaasr.search.greedy import collapse
 from mambaasr.search.scorers import NotSearchable, state_scorer
-from mambaasr.search.ways import WAYS, start_search
+from mambaasr.search.ways import WAYS, AtOnce, start_search
 
 if TYPE_CHECKING:
     from mambaasr.espnet_compat import Speech2Text
@@ -86,6 +87,14 @@ class Recognised:
     words: list[Word] = field(default_factory=list)
 
 
+class _Inside(NamedTuple):
+    """An utterance in a search, and CTC's log-probabilities of it (frames, v), or None."""
+
+    utterance: Utterance
+    result: Recognised
+    log_probs: Tensor | None
+
+
 class _Opened:
     """What the two kinds of recogniser share.
 
@@ -129,13 +138,15 @@ class _Opened:
         Raises:
             UserError: the token list cannot spell it.
         """
-        tokens = self.model.token_list
+        tokens, ids = self.model.token_list, tuple(spell(self.speech2text, text))
+        unknown = tokens.index("<unk>")
         # What comes behind it decides where its last token ends.
-        text_tokens = [token for token in tokens if token[0] != "<"]
-        letters = dict.fromkeys(each for token in text_tokens for each in token if each.isalpha())
-        spelled = [spell(self.speech2text, f"{text} {letter}") for letter in list(letters)[:2]]
-        ids = tuple(os.path.commonprefix(spelled))
-        if not ids or tokens.index("<unk>") in ids:
+        letters = dict.fromkeys(c for token in tokens if token[0] != "<" for c in token)
+        known = (c for c in letters if c.isalnum() and unknown not in spell(self.speech2text, c))
+        spelled = [spell(self.speech2text, f"{text} {c}") for c in itertools.islice(known, 2)]
+        if len(spelled) == 2:
+            ids = tuple(os.path.commonprefix(spelled))
+        if not ids or unknown in ids:
             raise UserError(f"--prompt '{text}': the model's tokens cannot spell it")
         return ids
 
@@ -155,17 +166,17 @@ class _Opened:
 
 
 class ESPnetRecogniser(_Opened):
-    """A trained model with ESPnet's own search, one utterance after the other."""
+    """A trained model with ESPnet's own search, one utterance after the other.
+
+    Prompts are found by the model instead of read, and words have no times.
+    """
 
     def __call__(self, utterances: Iterable[Utterance]) -> Iterator[Recognised]:
         """Recognise utterances, in their order; a failure is of its utterance alone."""
         for each in utterances:
             result = Recognised(each.key)
             self.set_languages([each])
-            search = self.speech2text.beam_search
             try:
-                if search is not None:
-                    search.set_hyp_primer([search.sos, *each.prompt] if each.prompt else None)
                 with encoded_frames(self.model) as frames:
                     found = self.speech2text(each.samples)
             except Exception as error:
@@ -177,7 +188,9 @@ class ESPnetRecogniser(_Opened):
             hypotheses = found[0] if isinstance(found, tuple) else found
             for _, _, tokens, hypothesis in hypotheses:
                 parts = {name: float(x) for name, x in getattr(hypothesis, "scores", {}).items()}
-                tokens = tokens[len(each.prompt) :]
+                # ESPnet's primers hide from CTC, which was trained on the prompt.
+                if tuple(tokens[: len(each.prompt)]) == each.prompt:
+                    tokens = tokens[len(each.prompt) :]
                 result.hypotheses.append(Hypothesis(tokens, float(hypothesis.score), parts))
             if getattr(self.model, "ctc", None) is not None:
                 result.no_speech = not self.model.ctc.argmax(frames[-1]).any()
@@ -229,15 +242,28 @@ class Recogniser(_Opened):
             nbest=speech2text.nbest,
             normalize_length=espnet.normalize_length,
         )
+        if search in ("attention", "rescore") and "decoder" not in espnet.scorers:
+            raise UserError(f"--search {search}: the model has no decoder, or ctc_weight is 1")
+        needs_ctc = self.options.ctc_weight if search == "joint" else search != "attention"
+        if needs_ctc and getattr(self.model, "ctc", None) is None:
+            raise UserError(f"--search {search}: the model has no CTC: attention, or ctc_weight 0")
         ids = espnet.sos, espnet.eos
         self._new = functools.partial(start_search, search, scorers, *ids, self.options)
-        parts = (self.model.frontend, self.model.encoder, getattr(self.model, "postencoder", None))
+        parts = [
+            getattr(self.model, name, None)
+            for name in ("frontend", "preencoder", "encoder", "postencoder")
+        ]
         self._exact = all(
             type(part).__module__.partition(".")[0] == "mambaasr"
             for part in parts
             if part is not None
         )
         self._most = AUTO_MOST["cuda" if "cuda" in speech2text.device else "cpu"]
+        if speech2text.quantised or not all(
+            getattr(model, "batches", True) for model, _ in scorers.values()
+        ):
+            logging.info("one utterance at a time: what the model gives depends on the batch")
+            self._most = self.batch_size = 1
 
     def __call__(self, utterances: Iterable[Utterance]) -> Iterator[Recognised]:
         """Recognise utterances; yield each as soon as it is done, in any order.
@@ -258,54 +284,65 @@ class Recogniser(_Opened):
     def _run(self, utterances: list[Utterance], limit: int) -> Iterator[Recognised]:
         """Recognise utterances, at most ``limit`` at once."""
         waiting = deque(sorted(utterances, key=lambda each: len(each.samples), reverse=True))
-        search = self._new()
-        inside: dict[object, tuple[Utterance, Recognised, Tensor | None]] = {}
+        search, inside = self._new(), dict[object, _Inside]()
+        most = limit
         while waiting or inside:
-            batch: list[Utterance] = []
+            most = most if inside else limit
+            room = self._room(most, waiting, inside) if search.joins or not inside else 0
+            batch = [waiting.popleft() for _ in range(room)]
+            failure: Exception | None = None
             try:
-                room = self._room(limit, waiting, [each for each, *_ in inside.values()])
-                if room and (not inside or (search.joins and room >= REFILL * limit)):
-                    batch = [waiting.popleft() for _ in range(room)]
-                    encoded, results = self._encode(batch)
-                    found = search.add(encoded, [each.prompt for each in batch])
-                    for place, (each, result) in enumerate(zip(batch, results, strict=True)):
-                        inside[each.key] = each, result, encoded.log_probs_of(place)
-                else:
-                    found = search.step()
+                found = self._add(search, inside, batch) if batch else search.step()
             except Exception as error:
-                if batch and inside and may_pass(error) and not lost_gpu(error):
-                    # There may be room when some of those inside have left.
-                    waiting.extendleft(reversed(batch))
-                    limit = len(inside)
-                    continue
+                failure, found = error, []
+            if failure is None:
+                for done in found:
+                    yield self._done(done, inside.pop(done.key))
+            elif batch and inside and may_pass(failure) and not lost_gpu(failure):
+                # There may be room when some of those inside have left.
+                waiting.extendleft(reversed(batch))
+                most = len(inside)
+            else:
                 # Those inside the search know nothing of a batch that could not join them.
-                lost = batch or [each for each, *_ in inside.values()]
+                lost = batch or [each.utterance for each in inside.values()]
                 if not batch:
                     search, inside = self._new(), {}
-                if len(lost) == 1 or lost_gpu(error):
+                if len(lost) == 1 or lost_gpu(failure):
                     for each in lost:
-                        yield self.failed(each, error)
-                    if lost_gpu(error):
+                        yield self.failed(each, failure)
+                    if lost_gpu(failure):
                         return
                     continue
-                logging.debug(f"{len(lost)} utterances are tried again in halves: {error}")
+                logging.debug(f"{len(lost)} utterances are tried again in halves: {failure}")
                 half = len(lost) // 2
-                if may_pass(error):
+                if may_pass(failure):
                     limit = half
+                # What it refers to, all that was computed, would take the memory of the halves.
+                failure.__traceback__ = failure.__context__ = None
+                del failure
                 for part in (lost[:half], lost[half:]):
                     yield from self._run(part, limit)
-                continue
-            for done in found:
-                each, result, log_probs = inside.pop(done.key)
-                result.hypotheses, result.reason = done.hypotheses, done.reason
-                if done.hypotheses and log_probs is not None:
-                    try:
-                        result.words = self._words(each, done.hypotheses[0], log_probs)
-                    except Exception as error:
-                        logging.warning(
-                            f"{each.key}: the times of its words are not known: {error}"
-                        )
-                yield result
+
+    def _add(
+        self, search: BeamSearch | AtOnce, inside: dict[object, _Inside], batch: list[Utterance]
+    ) -> list[Found]:
+        """Encode utterances and put them into a search."""
+        encoded, results = self._encode(batch)
+        found = search.add(encoded, [each.prompt for each in batch])
+        for place, (each, result) in enumerate(zip(batch, results, strict=True)):
+            inside[each.key] = _Inside(each, result, encoded.log_probs_of(place))
+        return found
+
+    def _done(self, found: Found, inside: _Inside) -> Recognised:
+        """Return the result of an utterance that has left the search."""
+        utterance, result, log_probs = inside
+        result.hypotheses, result.reason = found.hypotheses, found.reason
+        if found.hypotheses and log_probs is not None:
+            try:
+                result.words = self._words(utterance, found.hypotheses[0], log_probs)
+            except Exception as error:
+                logging.warning(f"{utterance.key}: there are no times of its words: {error}")
+        return result
 
     def _words(self, utterance: Utterance, hypothesis: Hypothesis, log_probs: Tensor) -> list[Word]:
         """Return the words of a text, by CTC's log-probabilities (frames, v)."""
@@ -322,14 +359,19 @@ class Recogniser(_Opened):
             for each in words(spans[before:], spelled, kind)
         ]
 
-    def _room(self, limit: int, waiting: Sequence[Utterance], inside: Sequence[Utterance]) -> int:
-        """Return how many of those that wait, longest first, there is room for."""
+    def _room(
+        self, limit: int, waiting: Sequence[Utterance], inside: Mapping[object, _Inside]
+    ) -> int:
+        """Return how many of those that wait, longest first, are to be added now."""
         if not waiting:
             return 0
-        longest = max(len(each.samples) for each in (waiting[0], *inside)) / self.rate
+        others = (each.utterance for each in inside.values())
+        longest = max(len(each.samples) for each in (waiting[0], *others)) / self.rate
         if self.batch_size == "auto":
             limit = min(limit, max(1, int(AUTO_SECONDS / max(longest, 1e-3))))
-        return max(0, min(len(waiting), limit - len(inside)))
+        room = min(len(waiting), limit - len(inside))
+        enough = not inside or room == len(waiting) or room >= REFILL * limit
+        return room if room > 0 and enough else 0
 
     def _encode(self, batch: Sequence[Utterance]) -> tuple[Encoded, list[Recognised]]:
         """Encode utterances; return beside what is known of each before any search."""
@@ -360,8 +402,8 @@ class Recogniser(_Opened):
             output = CTCOutput(model.ctc)
             log_probs = output.log_probs(output.logits(frames))
             best = collapse(log_probs.argmax(-1), lengths)
-            for result, path in zip(results, best, strict=True):
-                result.no_speech = not path
+            for each, result, path in zip(batch, results, best, strict=True):
+                result.no_speech = set(path) <= set(each.prompt)
             for block, hidden in inner:
                 paths = collapse(output.logits(hidden).argmax(-1), lengths)
                 for result, path in zip(results, paths, strict=True):
@@ -382,4 +424,7 @@ def search(model: Recogniser | ESPnetRecogniser, batch: Sequence[Any]) -> list[R
     """
     utterances = [Utterance(place, torch.as_tensor(wave)) for place, wave in enumerate(batch)]
     found = {each.key: each for each in model(utterances)}
-    return [found[place] for place in range(len(utterances))]
+    missed = "not reached: the GPU was lost on another"
+    return [
+        found.get(place) or Recognised(place, reason=missed) for place in range(len(utterances))
+    ]

@@ -1,9 +1,9 @@
 """A list of phrases that a search shall prefer: names, places, terms.
 
 Each token that goes on with a phrase adds 1 to the score. Where the text leaves it before its end,
-what was added is taken away again, so that only whole phrases gain, each of two that overlap. That
-is a back-off n-gram model whose n-grams are the beginnings of the phrases: its weights say how
-much is taken away.
+what was added is taken away again, so that in the end each whole phrase has gained its tokens, also
+where phrases overlap. That is a back-off n-gram model whose n-grams are the beginnings of the
+phrases: its weights say how much is taken away.
 """
 
 import math
@@ -57,29 +57,28 @@ def phrase_scorer(phrases: Iterable[Sequence[int]], token_list: Sequence[str]) -
         token_list: the recogniser's tokens by number.
     """
     whole = {tuple(phrase) for phrase in phrases if len(phrase)}
-    nodes = sorted({phrase[:n] for phrase in whole for n in range(1, len(phrase) + 1)})
-    known = set(nodes)
-    # What each beginning has gained that it will lose unless a phrase ends.
+    nodes = sorted({phrase[:n] for phrase in whole for n in range(1, len(phrase) + 1)}, key=len)
+    # Of each beginning: the tokens behind the last phrase that ends within it, which will be taken
+    # away unless it goes on; and the tokens of all phrases that end with it.
     at_risk: dict[tuple[int, ...], int] = {(): 0}
-    for node in sorted(nodes, key=len):
-        at_risk[node] = 0 if node in whole else at_risk[node[:-1]] + 1
+    ends: dict[tuple[int, ...], int] = {(): 0}
+    for node in nodes:
+        ends[node] = sum(len(node) - i for i in range(len(node)) if node[i:] in whole)
+        at_risk[node] = 0 if ends[node] else at_risk[node[:-1]] + 1
     size = len(token_list)
-    single = Grams(np.arange(size)[:, None], np.zeros(size), np.zeros(size))
-    orders = [single]
+    orders = [Grams(np.arange(size)[:, None], np.zeros(size), np.zeros(size))]
     for n in range(1, max(map(len, nodes)) + 1):
         own = [node for node in nodes if len(node) == n]
-        back = []
-        for node in own:
-            shorter = next(node[i:] for i in range(1, n + 1) if i == n or node[i:] in known)
-            back.append(at_risk[shorter] - at_risk[node])
+        gains = [at_risk[node] - at_risk[node[:-1]] + ends[node] for node in own]
+        shorter = [next(node[i:] for i in range(1, n + 1) if node[i:] in at_risk) for node in own]
+        losses = [at_risk[end] - at_risk[node] for node, end in zip(own, shorter, strict=True)]
         # In natural logarithms a token counts 1.
-        values = np.array(back) / math.log(10)
-        if n == 1:
-            for node, value in zip(own, values, strict=True):
-                single.log_prob[node[0]], single.backoff[node[0]] = 1 / math.log(10), value
+        values = (np.array(each) / math.log(10) for each in (gains, losses))
+        if n > 1:
+            orders.append(Grams(np.array(own), *values))
         else:
-            ones = np.full(len(own), 1 / math.log(10))
-            orders.append(Grams(np.array(own), ones, values))
+            first = [node[0] for node in own]
+            orders[0].log_prob[first], orders[0].backoff[first] = values
     # Whole phrases are contexts too: the longest ones have to be shorter than the longest n-grams.
     nothing = np.zeros(0)
     orders.append(Grams(np.zeros((0, len(orders) + 1), dtype=np.int64), nothing, nothing))

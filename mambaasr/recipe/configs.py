@@ -90,7 +90,8 @@ def load_configs(
     """
     blocks = [o[name] for name in BLOCKS if o[name]]
     asr = _load([o.asr_config, *blocks], o.asr_args, "asr", build)
-    check_decoding(o.inference_config, shlex.split(o.inference_args), o.use_lm and decodes)
+    models = o.use_lm and decodes, o.use_ngram and decodes
+    check_decoding(o.inference_config, shlex.split(o.inference_args), *models)
     has_lm = o.use_lm and o.lm_config
     return asr, _load([o.lm_config], o.lm_args, "lm", build) if has_lm else None
 

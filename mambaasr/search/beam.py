@@ -43,7 +43,7 @@ class Options:
         normalize_length: order them by the score for each token.
 
     Raises:
-        ValueError: a size is below 1, or ``nbest`` above the beam.
+        ValueError: a size is below 1, ``nbest`` above the beam, or ``maxlenratio`` no bound.
     """
 
     beam_size: int = 20
@@ -61,6 +61,10 @@ class Options:
             )
         if self.nbest > self.beam_size:
             raise ValueError(f"nbest is {self.nbest}, more than the beam_size {self.beam_size}")
+        if -1 < self.maxlenratio < 0:
+            raise ValueError(
+                f"maxlenratio is {self.maxlenratio}; below 0 it is a number of tokens: -1, -2, ..."
+            )
 
     def bounds(self, frames: int) -> tuple[int, int]:
         """Return the smallest and the largest number of tokens for so many frames."""
@@ -253,16 +257,17 @@ class BeamSearch:
             name: model.join([side._wide_state(name, k) for side in sides])
             for name, (model, _) in self.scorers.items()
         }
+        tokens = torch.cat([_wide(side._tokens, k, 0) for side in sides])
+        score = torch.cat([_wide(side._score, k, DEAD) for side in sides])
+        parts = torch.cat([_wide(side._parts, k, 0.0) for side in sides], dim=1)
         if self.ctc:
             prefixes = ctc_prefix.Prefixes.join([side._prefixes for side in sides])
             frames = ctc_prefix.Frames.join([side._frames for side in sides])
-            self._prefixes, self._frames = prefixes, frames
-            self._before = torch.cat([side._before for side in sides])
+            before = torch.cat([side._before for side in sides])
+            self._prefixes, self._frames, self._before = prefixes, frames, before
         self._states, self._spare = states, {}
+        self._tokens, self._score, self._parts = tokens, score, parts
         self.utterances = self.utterances + other.utterances
-        self._tokens = torch.cat([_wide(side._tokens, k, 0) for side in sides])
-        self._score = torch.cat([_wide(side._score, k, DEAD) for side in sides])
-        self._parts = torch.cat([_wide(side._parts, k, 0.0) for side in sides], dim=1)
 
     def _wide_state(self, name: str, k: int) -> Any:
         """Return a scorer's state of k hypotheses an utterance: the first one stands for more."""
@@ -318,7 +323,9 @@ class BeamSearch:
             before = (self._before + self._parts[-1])[..., None]
             ends = ctc_prefix.end(self._frames, self._prefixes)
             frames, prefixes, size = self._frames, self._prefixes, int(PRE_BEAM * beam)
-            if weighted is not None and size >= weighted.shape[-1]:
+            # Where CTC alone decides, other scorers choose no candidates for it, as in ESPnet.
+            every = weighted is not None and (weight == 1.0 or size >= weighted.shape[-1])
+            if weighted is not None and every:
                 gained = ctc_prefix.scores(frames, prefixes) - before
                 gained[..., self.eos] = ends - before[..., 0]
                 chosen = (weight * gained + weighted).topk(min(beam, gained.shape[-1])).indices

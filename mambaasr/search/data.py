@@ -44,7 +44,8 @@ class Encoded:
         """Return the log-probabilities (frames, v) of an utterance, without padding, or None."""
         if self.log_probs is None:
             return None
-        return self.log_probs[place, : int(self.lengths[place])]
+        # A copy: a view would hold those of the whole batch.
+        return self.log_probs[place, : int(self.lengths[place])].clone()
 
     @staticmethod
     def join(several: Sequence["Encoded"]) -> "Encoded":

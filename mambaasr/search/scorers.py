@@ -1,5 +1,6 @@
 """Scorers of ESPnet's ``BatchScorerInterface`` as scorers of hypothesis states."""
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -44,12 +45,18 @@ class BatchScorer:
     Args:
         scorer: with ESPnet's ``batch_init_state`` and ``batch_score``.
         hears_speech: whether it looks at the speech: a decoder, not a language model.
+
+    Attributes:
+        batches: whether several utterances may be scored together: ESPnet's S4 and Whisper
+            decoders would attend to the padding.
     """
 
     joins = False
 
     def __init__(self, scorer: Any, hears_speech: bool = True) -> None:
         self.scorer, self.hears_speech = scorer, hears_speech
+        takes = inspect.signature(scorer.batch_score).parameters
+        self.batches = not hears_speech or "xs_mask" in takes
 
     def start(self, speech: Tensor, lengths: Tensor | None = None) -> BatchScorerState:
         """See :meth:`mambaasr.layers.stateful.StatefulScorer.start`."""

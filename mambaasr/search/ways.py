@@ -20,13 +20,21 @@ class AtOnce:
     """A search that finds all hypotheses of a batch in one call, with :class:`BeamSearch`'s face.
 
     Args:
-        add: a function of a batch and its prompts that returns what it finds.
+        find: a function of a batch and its prompts that returns what it finds.
     """
 
     joins = True
 
-    def __init__(self, add: Callable[[Encoded, Sequence[Sequence[int]]], list[Found]]) -> None:
-        self.add = add
+    def __init__(self, find: Callable[[Encoded, Sequence[Sequence[int]]], list[Found]]) -> None:
+        self._find = find
+
+    def __len__(self) -> int:
+        """Return how many utterances are in the search: none ever stays."""
+        return 0
+
+    def add(self, encoded: Encoded, prompts: Sequence[Sequence[int]] = ()) -> list[Found]:
+        """Find the texts of utterances; see :meth:`BeamSearch.add`."""
+        return self._find(encoded, list(prompts) or [()] * len(encoded.keys))
 
     def step(self) -> list[Found]:
         """Nothing is left to do."""
@@ -44,13 +52,16 @@ def start_search(
 
     Args:
         way: one of :data:`WAYS`.
-        scorers: name -> (scorer, weight); the one named "decoder" is left out where CTC goes first.
+        scorers: name -> (scorer, weight); the one named "decoder" is left out where CTC goes first,
+            and has the weight 1 where CTC is left out.
         sos, eos: ids.
         options: see :class:`Options`; CTC alone scores fully, whatever its weight.
     """
-    if way in ("joint", "attention"):
-        weight = options.ctc_weight if way == "joint" else 0.0
-        return BeamSearch(scorers, sos, eos, replace(options, ctc_weight=weight))
+    if way == "joint":
+        return BeamSearch(scorers, sos, eos, options)
+    if way == "attention":
+        alone = {name: (model, 1.0) for name, (model, _) in scorers.items() if name == "decoder"}
+        return BeamSearch({**scorers, **alone}, sos, eos, replace(options, ctc_weight=0.0))
     if way == "ctc_greedy":
         return AtOnce(lambda encoded, prompts: _texts(ctc_greedy(encoded), prompts, eos))
     models = {name: pair for name, pair in scorers.items() if name != "decoder"}

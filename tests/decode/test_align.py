@@ -89,3 +89,9 @@ def test_they_are_the_words_of_the_text(token_type):
     for tokens in itertools.product([space, "A", "B" if token_type == "char" else "▁B"], repeat=5):
         text = "".join(tokens).replace(space, " ")
         assert [w.text for w in words(spans(*[1.0] * 5), tokens, token_type)] == text.split()
+
+
+def test_characters_spelled_in_bytes():
+    spans = [Span(i, i + 1, 0.5) for i in range(5)]
+    tokens = ["\u2581ca", "f", "<0xC3>", "<0xA9>", "\u2581x"]
+    assert [word.text for word in words(spans, tokens, "bpe")] == ["caf\u00e9", "x"]

@@ -1,10 +1,13 @@
 """Recognising waveforms: failures, memory, prompts, languages of what is found."""
 
+import weakref
+
 import pytest
 import torch
 from tiny_asr import OURS, TOKENS, make_experiment
 
 from mambaasr.data.audio import read_audio
+from mambaasr.decode import recogniser
 from mambaasr.decode.load import load_speech2text
 from mambaasr.decode.recogniser import ESPnetRecogniser, Recogniser, Utterance, search
 from mambaasr.errors import UserError
@@ -72,6 +75,26 @@ def test_what_does_not_fit_into_memory_is_tried_in_halves(where, speech2text, wa
     assert texts(found) == good and max(sizes) > 2
 
 
+def test_halves_have_the_memory_of_what_failed(speech2text, waves, monkeypatch):
+    """Nothing of a failed search is alive while its utterances are encoded again."""
+    step, encode, failed, alive = BeamSearch.step, Recogniser._encode_together, [], []
+
+    def full(self):
+        if len(self) > 2:
+            failed.append(weakref.ref(self._parts))
+            raise MemoryError("no room")
+        return step(self)
+
+    def spy(self, batch):
+        alive.append(sum(each() is not None for each in failed))
+        return encode(self, batch)
+
+    monkeypatch.setattr(BeamSearch, "step", full)
+    monkeypatch.setattr(Recogniser, "_encode_together", spy)
+    assert not any(each.reason for each in search(Recogniser(speech2text, 6), waves))
+    assert failed and sum(alive) == 0
+
+
 def test_what_does_not_fit_alone_is_named(speech2text, waves, monkeypatch):
     encode = Recogniser._encode_together
 
@@ -129,6 +152,57 @@ def test_a_prompt_of_bpe_ends_where_the_text_begins(tmp_path):
     whole = [tokens.index(piece) for piece in pieces.EncodeAsPieces("<|en|> <|transcribe|> hello")]
     assert list(ids) == whole[: len(ids)]
     assert tokens[ids[-1]] in ("<|transcribe|>", "\u2581")
+
+
+def test_a_prompt_of_words(tmp_path):
+    tokens = ["<blank>", "<unk>", "<|en|>", "THE", "CAT", "<sos/eos>"]
+    own = dict(token_list=tokens, token_type="word")
+    files = make_experiment(tmp_path, **OURS, **own)
+    model = Recogniser(load_speech2text(*files, beam_size=2, ctc_weight=0.3))
+    assert model.prompt("<|en|>") == (2,)
+
+
+def test_the_time_of_a_batch_is_bounded_and_others_join(speech2text, waves, monkeypatch):
+    """With room for two of the longest, no more than two are ever in the search."""
+    sizes, joined = [], []
+    step, add = BeamSearch.step, BeamSearch.add
+    monkeypatch.setattr(recogniser, "AUTO_SECONDS", 2 * len(waves[-1]) / 16000)
+    monkeypatch.setattr(BeamSearch, "step", lambda self: (sizes.append(len(self)), step(self))[1])
+    monkeypatch.setattr(
+        BeamSearch, "add", lambda self, *new: (joined.append(len(self)), add(self, *new))[1]
+    )
+    assert not any(each.reason for each in search(Recogniser(speech2text), waves))
+    assert max(sizes) in (2, 3) and sizes[0] == 2 and max(joined) > 0
+
+
+def test_a_quantised_model_takes_one_at_a_time(files, waves, monkeypatch):
+    """Its activations have one scale for a whole batch."""
+    model = load_speech2text(*files, beam_size=2, ctc_weight=0.3, quantize_asr_model=True)
+    alone = texts(search(Recogniser(model, 1), waves))
+    assert texts(search(Recogniser(model, 6), waves)) == alone
+
+
+def test_attention_is_the_joint_search_without_ctc(files, waves):
+    models = [
+        Recogniser(load_speech2text(*files, beam_size=3, ctc_weight=weight, penalty=0.5), 6, way)
+        for weight, way in ((0.3, "attention"), (0.0, "joint"))
+    ]
+    one, other = (search(model, waves) for model in models)
+    assert texts(one) == texts(other)
+    assert [x.hypotheses[0].score for x in one] == [x.hypotheses[0].score for x in other]
+
+
+def test_what_a_way_needs(files):
+    alone = load_speech2text(*files, beam_size=2, ctc_weight=1.0)
+    for way in ("attention", "rescore"):
+        with pytest.raises(UserError, match="no decoder"):
+            Recogniser(alone, search=way)
+    speech2text = load_speech2text(*files, beam_size=2, ctc_weight=0.3)
+    speech2text.asr_model.ctc = None
+    for way in ("joint", "ctc_greedy", "ctc_prefix", "rescore"):
+        with pytest.raises(UserError, match="no CTC"):
+            Recogniser(speech2text, search=way)
+    Recogniser(speech2text, search="attention")
 
 
 def test_phrases_are_preferred(files, speech2text, waves, tmp_path):

@@ -48,6 +48,7 @@ WAYS = [
     dict(),
     dict(ctc_weight=0.0, penalty=2.0),
     dict(ctc_weight=1.0),
+    dict(ctc_weight=1.0, lm="mamba", lm_weight=0.3),
     dict(lm="mamba", lm_weight=0.4, penalty=0.7),
     dict(lm="transformer", lm_weight=0.4),
     dict(beam_size=25),  # no pre-beam: more candidates than tokens
@@ -106,6 +107,7 @@ def test_a_prompt_is_read_and_not_scored(opened, utterances):
     speech2text = opened("mamba", ctc_weight=0.0)
     prompt = (7, 3)
     some = [Utterance(each.key, each.samples, prompt=prompt) for each in utterances[:3]]
+    speech2text.beam_search.set_hyp_primer([speech2text.beam_search.sos, *prompt])
     theirs = found_by(ESPnetRecogniser(speech2text), some)
     assert_same(found_by(Recogniser(speech2text, 3), some), theirs)
 
@@ -247,6 +249,7 @@ def test_a_shortest_text_above_the_longest_has_no_hypothesis():
     [
         (dict(beam_size=2, nbest=3), "nbest is 3, more than the beam_size 2"),
         (dict(beam_size=0), "beam_size is 0"),
+        (dict(maxlenratio=-0.5), "a number of tokens"),
     ],
 )
 def test_impossible_options(options, message):
