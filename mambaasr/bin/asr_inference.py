@@ -28,6 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mambaasr.config import has_decoder, read
     from mambaasr.decode.asr import Model, decode_set
 
+    if Path(args.output_dir).exists() and not Path(args.output_dir).is_dir():
+        raise UserError(f"--output_dir {args.output_dir}: a file of that name is there")
     wavs = read_wavs(args.data_path_and_name_and_type)
     keys = read_keys(args.key_file) if args.key_file else list(wavs)
     config = args.asr_train_config or Path(args.asr_model_file).with_name("config.yaml")
@@ -62,6 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"{args.output_dir}: {summary['utterances']} utterances, {summary['failed']} failed, "
         f"{summary['audio_seconds']:.0f} s of audio, RTF {summary['rtf']:.3f}"
     )
+    if summary["failed"]:
+        print(f"what failed, and why: {args.output_dir}/failed.tsv")
     if summary["no_speech"]:
         print(
             f"{summary['no_speech']} hypotheses have a text where CTC finds no speech: "

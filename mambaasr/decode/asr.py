@@ -339,7 +339,13 @@ def summarise(
         "ngram_file": model.ngram_file,
         "phrases": model.phrases,
         "parameters": max((content["parameters"] or 0 for content in contents), default=0),
-        "options": dict(model.options),
+        "options": dict(model.options)
+        | {
+            "search": model.search,
+            "espnet_search": model.espnet_search,
+            "batch_size": model.batch_size,
+            "phrase_weight": model.phrase_weight,
+        },
         "nj": nj,
         "utterances": len(results),
         "failed": sum(bool(result["reason"]) for result in results),

@@ -214,6 +214,8 @@ def check_search(args: argparse.Namespace) -> None:
             raise UserError(f"--{name} must be at least 1, not {value}")
     if args.nbest > args.beam_size:
         raise UserError(f"--nbest {args.nbest} needs a --beam_size of at least {args.nbest}")
+    if not 0 <= args.ctc_weight <= 1:
+        raise UserError(f"--ctc_weight {args.ctc_weight}: it lies from 0 to 1")
     if -1 < args.maxlenratio < 0:
         raise UserError(
             f"--maxlenratio {args.maxlenratio}: below 0 it is a number of tokens: -1, -2, ..."

@@ -59,3 +59,26 @@ def test_batch_sizes():
     assert parse([*words, "--batch_size", "8"]).batch_size == 8
     with pytest.raises(SystemExit):
         parse([*words, "--batch_size", "0"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--search", "ctc_greedy", "--nbest", "2"], "no use for --nbest"),
+        (["--search", "ctc_greedy", "--phrases", "x"], "no use for --phrases"),
+        (["--espnet_search", "true", "--search", "rescore"], "it has no --search rescore"),
+        (["--espnet_search", "true", "--batch_size", "4"], "no batches"),
+        (["--ctc_window_margin", "100"], "give --espnet_search true too"),
+        (["--ctc_weight", "2"], "from 0 to 1"),
+        (["--maxlenratio=-0.5"], "a number of tokens"),
+        (["--nbest", "30"], "needs a --beam_size of at least 30"),
+    ],
+)
+def test_what_a_search_would_not_use_is_refused(words, message):
+    with pytest.raises(UserError, match=message):
+        check_decoding(None, words)
+
+
+def test_an_ngram_model_that_is_not_used():
+    with pytest.raises(UserError, match="ngram_weight is 0"):
+        check_decoding(None, ["--ngram_weight", "0"], ngram=True)
