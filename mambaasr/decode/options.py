@@ -193,10 +193,10 @@ def check_decoding(
     except SystemExit:
         message = said.getvalue().rpartition("error: ")[2].strip()
         raise UserError(f"decoding: {message or f'{words}: no decoding'}") from None
-    for name, there in (("lm", lm), ("ngram", ngram)):
+    for name, there, what in (("lm", lm, "language"), ("ngram", ngram, "n-gram")):
         if there and getattr(args, f"{name}_weight") == 0:
             raise UserError(
-                f"{path or 'decoding'}: {name}_weight is 0, so the model would not be used: "
+                f"{path or 'decoding'}: {name}_weight is 0, so the {what} model would not be used: "
                 f"give --inference_args '--{name}_weight 0.3', or --use_{name} false"
             )
     check_search(args)
