@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     trained = read(config)
     if not has_decoder(trained) and args.search in ("attention", "rescore"):
         raise UserError(
-            f"--search {args.search}: {config} has no decoder; choose joint, ctc_prefix"
+            f"--search {args.search}: {config} has no decoder; choose ctc_prefix or joint"
         )
     if not has_decoder(trained) and args.ctc_weight != 1.0:
         logging.info(f"the model has no decoder: ctc_weight is 1.0, not {args.ctc_weight}")

@@ -96,6 +96,7 @@ def decode_set(
         for utt, *_ in chunk.utterances
     ]
     summary = summarise(model, contents, results, nj)
+    summary["prompts"] = sorted(set((prompts or {}).values()))
     outputs.write_reports(output_dir, results)
     failed = [result for result in results if result["reason"]]
     if len(failed) == len(results):
@@ -197,6 +198,7 @@ def _read(
     from mambaasr.decode.recogniser import Utterance
 
     found: list[tuple[dict[str, Any], Utterance | None]] = []
+    spelled: dict[str, tuple[int, ...]] = {"": ()}
     seconds, rate = 0.0, recogniser.rate
     for utt, path, language, prompt in utterances:
         result, utterance = _result(utt, path), None
@@ -205,8 +207,9 @@ def _read(
                 raise UserError("there is no audio for it in wav.scp")
             samples, _ = read_audio(path, rate=rate)
             result["audio_seconds"] = len(samples) / rate
-            tokens = recogniser.prompt(prompt) if prompt else ()
-            utterance = Utterance(utt, torch.as_tensor(samples), language, tokens)
+            if prompt not in spelled:
+                spelled[prompt] = recogniser.prompt(prompt)
+            utterance = Utterance(utt, torch.as_tensor(samples), language, spelled[prompt])
         except Exception as error:
             _stopped(result, error)
         found.append((result, utterance))
@@ -228,7 +231,6 @@ def _decode_together(
     started = time.perf_counter()
     for each in recogniser([utterance for _, utterance in read if utterance is not None]):
         result = by_key[each.key]
-        result["hypotheses"] = [recogniser.plain(found) for found in each.hypotheses]
         result["words"] = each.words
         result["no_speech"] = each.no_speech
         if each.language is not None:
@@ -237,6 +239,10 @@ def _decode_together(
             _stopped(result, each.error)
         elif each.reason or not each.hypotheses:
             result["reason"] = each.reason or "the search found no hypothesis"
+        try:
+            result["hypotheses"] = [recogniser.plain(found) for found in each.hypotheses]
+        except Exception as error:
+            _stopped(result, error)
         reached.append(result)
     spent = time.perf_counter() - started
     audio = sum(result["audio_seconds"] for result in reached) or 1.0
@@ -286,7 +292,7 @@ def _load(model: Model) -> tuple["Recogniser | ESPnetRecogniser", dict[str, Any]
 def _result(utt: str, path: str | None) -> dict[str, Any]:
     """Return the result of an utterance that is still to be decoded.
 
-    ``again`` marks a failure that may be transient, ``no_speech`` that :func:`hears_nothing`.
+    ``again`` marks a failure that may be transient, ``no_speech`` that CTC finds blanks alone.
     """
     return {
         "utt": utt,

@@ -25,7 +25,8 @@ def write_hypotheses(folder: Path, results: Sequence[dict[str, Any]], nbest: int
         _write_column(folder / name, results, 0, name)
     with atomic_write(folder / "ctm") as stream:
         for result in results:
-            for word, start, duration, confidence in result.get("words", ()):
+            words = () if result["reason"] else result["words"]
+            for word, start, duration, confidence in words:
                 stream.write(
                     f"{result['utt']} 1 {start:.3f} {duration:.3f} {word} {confidence:.3f}\n"
                 )

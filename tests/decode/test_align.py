@@ -16,7 +16,10 @@ def brute_force(log_probs, tokens):
         for path in itertools.product(range(vocabulary), repeat=time)
         if [label for label, _ in itertools.groupby(path) if label] == list(tokens)
     ]
-    score = lambda path: sum(float(log_probs[t, label]) for t, label in enumerate(path))  # noqa: E731
+
+    def score(path):
+        return sum(float(log_probs[t, label]) for t, label in enumerate(path))
+
     return max(paths, key=score, default=None)
 
 

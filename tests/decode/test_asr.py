@@ -344,6 +344,26 @@ def test_other_rates_and_channels(model, speech, tmp_path):
     assert summary["audio_seconds"] == pytest.approx(3 * len(samples) / rate, abs=0.01)
 
 
+def test_a_hypothesis_that_cannot_be_written_costs_itself_alone(
+    model, speech, tmp_path, monkeypatch
+):
+    plain, spelled = Recogniser.plain, []
+
+    def stumble(self, hypothesis):
+        spelled.append(hypothesis)
+        if len(spelled) == 1:
+            raise IndexError("list index out of range")
+        return plain(self, hypothesis)
+
+    monkeypatch.setattr(Recogniser, "plain", stumble)
+    summary = asr.decode_set(model, speech, speech, tmp_path)
+    assert (summary["failed"], summary["again"]) == (1, 0)
+    (row,) = (tmp_path / "failed.tsv").read_text().splitlines()[1:]
+    assert "IndexError: list index" in row
+    timed = {line.split()[0] for line in (tmp_path / "ctm").read_text().splitlines()}
+    assert row.split("\t")[0] not in timed and timed
+
+
 def test_times_of_words(model, speech, tmp_path):
     """Each word of the text, in order, within its utterance; nothing of it changes the text."""
     summary = asr.decode_set(model, speech, speech, tmp_path)
