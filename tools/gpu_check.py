@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Check and time the GPU backends of the scan and the convolution on the machine at hand.
+"""Check and time the GPU backends of scan, convolution and CTC prefix scores on this machine.
 
     python tools/gpu_check.py --output gpu_check            # writes gpu_check.json, gpu_check.md
     TRITON_INTERPRET=1 python tools/gpu_check.py --small    # Triton's interpreter, no GPU
@@ -8,10 +8,12 @@ Each backend (`triton`, and `cuda` where mamba_ssm and causal_conv1d are importa
 shape, with padded sequences in both directions and with whole ones in mamba_ssm's own layout.
 Output and every gradient are compared with `naive` in fp64, which keeps every state: on all frames
 of a few channels, and on few frames of many channels. Then time and peak memory of the whole shape.
+CTC prefix scores are compared and timed as a search asks for them, after some of its steps.
 Exits with 1 where something disagrees.
 """
 
 import argparse
+import dataclasses
 import json
 import statistics
 import sys
@@ -20,7 +22,13 @@ from pathlib import Path
 
 import torch
 
-from mambaasr.ops import causal_conv1d, causal_conv1d_fn, selective_scan, selective_scan_fn
+from mambaasr.ops import (
+    causal_conv1d,
+    causal_conv1d_fn,
+    ctc_prefix,
+    selective_scan,
+    selective_scan_fn,
+)
 
 SHAPES = [
     (batch, frames, channels, states)
@@ -29,6 +37,10 @@ SHAPES = [
     for states in (16, 256)
 ]
 SMALL = [(2, 9, 3, 2)]
+# (utterances, frames, hypotheses of each, tokens)
+CTC_SHAPES = [(16, 400, 10, 32), (16, 750, 10, 5000), (64, 250, 10, 5000)]
+CTC_SMALL = [(2, 20, 2, 8)]
+CTC_STEPS, CTC_CANDIDATES = 5, 15
 BACKENDS = ("triton", "cuda")
 # Of the largest value of each tensor. fp32 sums of a million terms in other orders differ so much.
 TOLERANCE = 1e-4
@@ -84,6 +96,21 @@ def errors(got, want):
     return result
 
 
+def median_ms(body, repeats, gpu):
+    """Median milliseconds of a call."""
+    times = []
+    for i in range(repeats + 1):  # the first run compiles
+        if gpu:
+            torch.cuda.synchronize()
+        start = time.perf_counter()
+        body()
+        if gpu:
+            torch.cuda.synchronize()
+        if i or repeats == 0:
+            times.append((time.perf_counter() - start) * 1e3)
+    return statistics.median(times)
+
+
 def measure(function, inputs, repeats):
     """Median milliseconds of forward, of forward and backward, and peak memory in MiB."""
     leaves = {k: v.detach().requires_grad_() for k, v in inputs.items()}
@@ -96,19 +123,8 @@ def measure(function, inputs, repeats):
     def both():
         torch.autograd.grad(function(**leaves).sum(), list(leaves.values()))
 
-    result = {}
-    for name, body in (("forward_ms", forward), ("both_ms", both)):
-        times = []
-        for i in range(repeats + 1):  # the first run compiles
-            if gpu:
-                torch.cuda.synchronize()
-            start = time.perf_counter()
-            body()
-            if gpu:
-                torch.cuda.synchronize()
-            if i or repeats == 0:
-                times.append((time.perf_counter() - start) * 1e3)
-        result[name] = statistics.median(times)
+    bodies = (("forward_ms", forward), ("both_ms", both))
+    result = {name: median_ms(body, repeats, gpu) for name, body in bodies}
     if gpu:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
@@ -168,21 +184,69 @@ def check(op, shape, checked, whole, backend, repeats):
         }
 
 
+def check_ctc(shape, backend, device, repeats):
+    """One row: the scores of candidates and ends after some steps of a search; a step's time."""
+    utterances, frames, hypotheses, tokens = shape
+    g = torch.Generator().manual_seed(0)
+    log_probs = (3 * torch.randn(utterances, frames, tokens, generator=g)).log_softmax(-1)
+    lengths = torch.linspace(frames, frames // 2, utterances).long()
+    prepared = ctc_prefix.prepare(log_probs.to(device), lengths.to(device))
+    doubled = dataclasses.replace(prepared, log_probs=prepared.log_probs.double())
+    chosen = torch.randint(1, tokens, (CTC_STEPS, utterances, hypotheses), generator=g).to(device)
+    parents = torch.randint(hypotheses, chosen.shape, generator=g).to(device)
+    parents[0] = 0  # at first there is one
+    candidates = torch.randint(1, tokens, (utterances, hypotheses, CTC_CANDIDATES), generator=g).to(
+        device
+    )
+
+    def search(of, backend):
+        prefixes = ctc_prefix.start(of)
+        for parent, token in zip(parents, chosen, strict=True):
+            prefixes = ctc_prefix.advance(of, prefixes, parent, token, backend=backend)
+        scores = ctc_prefix.scores(of, prefixes, candidates, backend=backend)
+        return prefixes, {"scores": scores, "end": ctc_prefix.end(of, prefixes, backend=backend)}
+
+    prefixes, got = search(prepared, backend)
+    found = errors(got, search(doubled, "naive")[1])
+    every = None
+    if 2 * hypotheses < tokens:  # a few among all must be what they are by themselves
+        every = ctc_prefix.scores(prepared, prefixes, backend=backend).gather(2, candidates)
+        found["scores of all"] = errors({"x": every}, {"x": got["scores"]})["x"]
+
+    def step():
+        ctc_prefix.scores(prepared, prefixes, candidates, backend=backend)
+        ctc_prefix.end(prepared, prefixes, backend=backend)
+        ctc_prefix.advance(prepared, prefixes, parents[1], chosen[1], backend=backend)
+
+    worst = max(found, key=found.get)
+    return {
+        "op": "ctc_prefix",
+        "backend": backend,
+        "shape": list(shape),
+        "way": f"a step, {CTC_CANDIDATES} candidates",
+        "agrees": found[worst] <= TOLERANCE,
+        "worst": worst,
+        "errors": found,
+        "forward_ms": median_ms(step, repeats, device == "cuda"),
+    }
+
+
 def table(rows, machine):
     lines = [
         machine,
         "",
-        "| op | backend | batch, frames, channels, states or width | way | largest error | of "
-        "| agrees | forward ms | with backward ms | peak MiB |",
+        "| op | backend | batch, frames, channels or hypotheses, states, width or tokens | way "
+        "| largest error | of | agrees | forward ms | with backward ms | peak MiB |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for r in rows:
         peak = f"{r['peak_mib']:.0f}" if "peak_mib" in r else "-"
+        both = f"{r['both_ms']:.3f}" if "both_ms" in r else "-"
         shape = ", ".join(str(n) for n in r["shape"])
         lines.append(
             f"| {r['op']} | {r['backend']} | {shape} | {r['way']} "
             f"| {r['errors'][r['worst']]:.1e} | {r['worst']} | {'yes' if r['agrees'] else 'NO'} "
-            f"| {r['forward_ms']:.3f} | {r['both_ms']:.3f} | {peak} |"
+            f"| {r['forward_ms']:.3f} | {both} | {peak} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -195,11 +259,13 @@ def main(arguments=None):
     args = parser.parse_args(arguments)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     probe = torch.zeros(1, device=device)
-    modules = {"scan": selective_scan, "conv": causal_conv1d}
+    modules = {"scan": selective_scan, "conv": causal_conv1d, "ctc_prefix": ctc_prefix}
     missing = {
-        (op, b): m.IMPLEMENTATIONS[b].unavailable(probe) for op, m in modules.items()
+        (op, b): module.IMPLEMENTATIONS[b].unavailable(probe)
+        for op, module in modules.items()
         for b in BACKENDS
-    }  # fmt: skip
+        if b in module.IMPLEMENTATIONS
+    }
     if all(missing.values()):
         print(f"gpu_check: nothing to check here: {missing['scan', 'triton']}", file=sys.stderr)
         return 2
@@ -214,6 +280,9 @@ def main(arguments=None):
         for backend in BACKENDS:
             if missing[op, backend] is None:
                 rows.extend(check(op, shape, checked, whole, backend, repeats))
+    if missing["ctc_prefix", "triton"] is None:
+        for shape in CTC_SMALL if args.small else CTC_SHAPES:
+            rows.append(check_ctc(shape, "triton", device, repeats))
     text = table(rows, machine)
     print(text, end="")
     if args.output:

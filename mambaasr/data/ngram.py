@@ -2,7 +2,7 @@
 
 import shutil
 import subprocess
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from mambaasr.data.texts import parse_line, read_lines
@@ -12,28 +12,36 @@ from mambaasr.files import atomic_write
 
 # Stands in kenlm's text for what has no token; kenlm's <unk> is what its text does not have.
 _OTHER = "<other>"
+# The part of the tokens that may be <unk>: with more it is a model of nothing.
+MOST_UNKNOWN = 0.5
 
 
 class _Texts:
     """The tokens of texts as numbers.
 
     Attributes:
+        names: the token list.
         texts, tokens, unknown: how many there were, after they were read.
+
+    Raises:
+        UserError: while they are read: a line is bad, there is no text, or most tokens are not in
+            the list.
     """
 
     def __init__(
         self,
         path: str | Path,
-        token_list: Sequence[str],
+        token_list: str | Path,
         token_type: str,
         symbols: Iterable[str],
         bpemodel: str | Path | None,
     ) -> None:
-        self.path = path
+        self.path, self.token_list, self.token_type = path, token_list, token_type
+        self.names = read_tokens(token_list)
         self.texts = self.tokens = self.unknown = 0
         self._split = tokenizer(token_type, symbols, bpemodel)
         # The blank and <sos/eos> are no text.
-        self._numbers = {token: i for i, token in enumerate(token_list[1:-1], 1)}
+        self._numbers = {token: i for i, token in enumerate(self.names[1:-1], 1)}
 
     def __iter__(self) -> Iterator[list[int]]:
         unk = self._numbers[UNK]
@@ -50,6 +58,12 @@ class _Texts:
             yield tokens
         if not self.texts:
             raise UserError(f"{self.path}: no text to estimate an n-gram model on")
+        if self.unknown > MOST_UNKNOWN * self.tokens:
+            raise UserError(
+                f"{self.path}: {self.unknown} of {self.tokens} tokens of --token_type "
+                f"{self.token_type} are not in {self.token_list}: is it the list's type, and are "
+                "the texts of its language and case?"
+            )
 
 
 def train_ngram(
@@ -83,33 +97,31 @@ def train_ngram(
         A one-line summary.
 
     Raises:
-        UserError: a file is bad, there is no text, the order is impossible, or ``lmplz`` fails.
+        UserError: a file is bad, there is no text, most of its tokens are not in the list, the
+            order is impossible, or ``lmplz`` fails.
     """
     from mambaasr.lm.arpa import write_arpa
     from mambaasr.lm.kneser_ney import estimate
 
-    names = read_tokens(token_list)
-    texts = _Texts(text, names, token_type, read_symbols(nlsyms_txt), bpemodel)
+    texts = _Texts(text, token_list, token_type, read_symbols(nlsyms_txt), bpemodel)
     if lmplz is None:
         lmplz = shutil.which("lmplz")
     if lmplz:
-        _run(lmplz, texts, names, order, Path(out))
+        _run(lmplz, texts, order, Path(out))
     else:
-        write_arpa(out, estimate(texts, order, len(names)), names)
+        write_arpa(out, estimate(texts, order, len(texts.names)), texts.names)
     return (
         f"{out}: order {order}, of {texts.tokens} tokens ({texts.unknown} of them {UNK}) in "
         f"{texts.texts} texts, by {lmplz or 'mambaasr'}"
     )
 
 
-def _run(
-    lmplz: str, texts: Iterable[Sequence[int]], names: Sequence[str], order: int, out: Path
-) -> None:
+def _run(lmplz: str, texts: _Texts, order: int, out: Path) -> None:
     """Give a text to kenlm's program."""
-    words = [_OTHER if name == UNK else name for name in names]
+    words = [_OTHER if name == UNK else name for name in texts.names]
     command = [lmplz, "--order", str(order), "--discount_fallback", "--memory", "20%"]
     # Of its vocabulary <unk> is what is left of the list, as in our own estimate.
-    command += ["--vocab_pad", str(len(names) - 1), "--temp_prefix", f"{out.parent}/"]
+    command += ["--vocab_pad", str(len(words) - 1), "--temp_prefix", f"{out.parent}/"]
     with atomic_write(out, "wb") as stream:
         try:
             with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=stream) as process:

@@ -16,7 +16,7 @@ class Span(NamedTuple):
         start, end: frames of the encoder's output, the end not counted.
         confidence: 0 ... 1. Of a token the mean of its posteriors in the frames that the path
             gives to it; of a word the lowest of its tokens'.
-        text: of a word; "" of a token.
+        text: of a word; :func:`align` leaves a token's empty.
     """
 
     start: int

@@ -46,13 +46,10 @@ def decode_set(
     languages: Mapping[str, str] | None = None,
     prompts: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Decode utterances; write text, token, token_int, ctm, <n>best_recog, decode.json, reports.
+    """Decode utterances; write what :mod:`mambaasr.decode.outputs` tells, and decode.json.
 
     ``failed.tsv`` names what could not be decoded, ``no_speech.tsv`` hypotheses with a text for
     which the model's own CTC has found nothing but blanks: a decoder's invention, most likely.
-
-    A model that finds the language too (``model: multilingual`` with a ``lid_weight``) gives a
-    further file, lang.
 
     Finished chunks stay in ``output_dir/chunks``, each under a fingerprint of model, options,
     ids and audio files: a rerun decodes only what is missing. An utterance that cannot be decoded
@@ -231,7 +228,11 @@ def _decode_together(
     started = time.perf_counter()
     for each in recogniser([utterance for _, utterance in read if utterance is not None]):
         result = by_key[each.key]
-        result["words"] = each.words
+        result["words"], result["tokens"] = each.words, each.tokens
+        result["intermediate"] = {
+            block: " ".join(recogniser.speech2text.converter.ids2tokens(tokens))
+            for block, tokens in each.intermediate.items()
+        }
         result["no_speech"] = each.no_speech
         if each.language is not None:
             result["lang"] = each.language
@@ -302,6 +303,8 @@ def _result(utt: str, path: str | None) -> dict[str, Any]:
         "no_speech": False,
         "hypotheses": [],
         "words": [],
+        "tokens": [],
+        "intermediate": {},
         "audio_seconds": 0.0,
         "decoding_seconds": 0.0,
     }

@@ -65,6 +65,8 @@ def load_speech2text(
     tokens = [read(config).get("token_list") for config in configs]
     if tokens[-1] != tokens[0]:
         raise UserError(f"{configs[1]}: its token_list is not that of {configs[0]}")
+    # What can be wrong with it shows before the models are built.
+    ngram = load_ngram(ngram_file, tokens[0]) if ngram_file is not None else None
     register()
     try:
         speech2text = Speech2Text(
@@ -89,9 +91,9 @@ def load_speech2text(
     lm = None
     if lm_weights is not None:
         lm = _fill_lm(speech2text, lm_weights, lm_file, lm_train_config)
-    if ngram_file is not None:
+    if ngram is not None:
         weight = speech2text.beam_search.weights["ngram"] if speech2text.beam_search else 0.0
-        _add_scorer(speech2text, "ngram", load_ngram(ngram_file, tokens[0]), weight)
+        _add_scorer(speech2text, "ngram", ngram, weight)
     if phrases is not None:
         scorer = load_phrases(phrases, functools.partial(spell, speech2text), tokens[0])
         _add_scorer(speech2text, "phrases", scorer, phrase_weight)

@@ -37,8 +37,8 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mambaasr asr_inference",
         description="Decode a set with a trained model, under the names of ESPnet's options. "
-        "Writes text, token, token_int, ctm, 1best_recog/, failed.tsv, no_speech.tsv, decode.json. "
-        "Resumable.",
+        "Writes text, token, token_int, ctm, token_ctm, 1best_recog/, failed.tsv, no_speech.tsv, "
+        "decode.json. Resumable.",
         allow_abbrev=False,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )

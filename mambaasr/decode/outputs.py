@@ -14,7 +14,9 @@ FILES = (*BEST, "score")
 def write_hypotheses(folder: Path, results: Sequence[dict[str, Any]], nbest: int) -> None:
     """Write ESPnet's ``<n>best_recog`` folders, and beside them the best text, tokens and times.
 
-    The times are in NIST's ``ctm``: utterance, channel, start and duration [s], word, confidence.
+    The times are in NIST's ``ctm``: utterance, channel, start and duration [s], word, confidence;
+    those of tokens in ``token_ctm``. What intermediate CTC has found is in ``1best_recog``, the
+    language found by a model with a head for it in ``lang``.
 
     The best hypotheses' scores stay in ``1best_recog``: the folder ``score`` is for error rates.
     """
@@ -23,13 +25,18 @@ def write_hypotheses(folder: Path, results: Sequence[dict[str, Any]], nbest: int
             _write_column(folder / f"{rank + 1}best_recog" / name, results, rank, name)
     for name in BEST:
         _write_column(folder / name, results, 0, name)
-    with atomic_write(folder / "ctm") as stream:
-        for result in results:
-            words = () if result["reason"] else result["words"]
-            for word, start, duration, confidence in words:
-                stream.write(
-                    f"{result['utt']} 1 {start:.3f} {duration:.3f} {word} {confidence:.3f}\n"
-                )
+    for name, timed in (("ctm", "words"), ("token_ctm", "tokens")):
+        with atomic_write(folder / name) as stream:
+            for result in results:
+                for text, start, duration, confidence in () if result["reason"] else result[timed]:
+                    stream.write(
+                        f"{result['utt']} 1 {start:.3f} {duration:.3f} {text} {confidence:.3f}\n"
+                    )
+    for block in sorted({block for result in results for block in result["intermediate"]}):
+        with atomic_write(folder / "1best_recog" / f"encoder_interctc_layer{block}.txt") as stream:
+            for result in results:
+                tokens = result["intermediate"].get(block, "")
+                stream.write(f"{result['utt']} {tokens}".rstrip() + "\n")
     if any("lang" in result for result in results):
         with atomic_write(folder / "lang") as stream:
             stream.writelines(f"{r['utt']} {r.get('lang', '')}".rstrip() + "\n" for r in results)
@@ -64,7 +71,7 @@ def write_reports(folder: Path, results: Sequence[dict[str, Any]]) -> None:
 def remove_outputs(folder: Path) -> None:
     """Remove what an earlier decoding wrote, but for its chunks."""
     # decode.json first: without it the others do not count as a result.
-    for name in ("decode.json", *BEST, "ctm", "lang", "failed.tsv", "no_speech.tsv"):
+    for name in ("decode.json", *BEST, "ctm", "token_ctm", "lang", "failed.tsv", "no_speech.tsv"):
         (folder / name).unlink(missing_ok=True)
     for path in folder.glob("[1-9]*best_recog"):
         shutil.rmtree(path)

@@ -54,8 +54,8 @@ class Utterance:
     prompt: tuple[int, ...] = ()
 
 
-class Word(NamedTuple):
-    """A word of a text: its first moment and its duration [s], and CTC's confidence, 0 ... 1."""
+class Timed(NamedTuple):
+    """A word or a token: its first moment and its duration [s], and CTC's confidence, 0 ... 1."""
 
     text: str
     start: float
@@ -74,7 +74,7 @@ class Recognised:
         no_speech: whether CTC finds nothing but blanks.
         language: found by a model with a head for it.
         intermediate: tokens by block, of an encoder with intermediate CTC, by its best path.
-        words: of the best hypothesis on CTC's path; empty where CTC has none.
+        words, tokens: of the best hypothesis on CTC's path; empty where CTC has none.
     """
 
     key: object
@@ -84,7 +84,8 @@ class Recognised:
     no_speech: bool = False
     language: str | None = None
     intermediate: Mapping[int, list[int]] = field(default_factory=dict)
-    words: list[Word] = field(default_factory=list)
+    words: list[Timed] = field(default_factory=list)
+    tokens: list[Timed] = field(default_factory=list)
 
 
 class _Inside(NamedTuple):
@@ -184,8 +185,12 @@ class ESPnetRecogniser(_Opened):
                 if lost_gpu(error):
                     return
                 continue
-            # With intermediate CTC, ESPnet returns the layers' outputs as well.
-            hypotheses = found[0] if isinstance(found, tuple) else found
+            # With intermediate CTC, ESPnet returns what the layers have found as well.
+            hypotheses, inner = found if isinstance(found, tuple) else (found, {})
+            result.intermediate = {
+                block: self.speech2text.converter.tokens2ids(tokens)
+                for block, tokens in (inner or {}).items()
+            }
             for _, _, tokens, hypothesis in hypotheses:
                 parts = {name: float(x) for name, x in getattr(hypothesis, "scores", {}).items()}
                 # ESPnet's primers hide from CTC, which was trained on the prompt.
@@ -339,25 +344,28 @@ class Recogniser(_Opened):
         result.hypotheses, result.reason = found.hypotheses, found.reason
         if found.hypotheses and log_probs is not None:
             try:
-                result.words = self._words(utterance, found.hypotheses[0], log_probs)
+                self._set_times(utterance, result, log_probs)
             except Exception as error:
                 logging.warning(f"{utterance.key}: there are no times of its words: {error}")
         return result
 
-    def _words(self, utterance: Utterance, hypothesis: Hypothesis, log_probs: Tensor) -> list[Word]:
-        """Return the words of a text, by CTC's log-probabilities (frames, v)."""
+    def _set_times(self, utterance: Utterance, result: Recognised, log_probs: Tensor) -> None:
+        """Find the best text's words and tokens in time, by CTC's log-probabilities (frames, v)."""
         # CTC was trained on the prompt, so its path begins with it.
-        before = len(utterance.prompt)
-        spans = align(log_probs, [*utterance.prompt, *hypothesis.tokens])
+        before, found = len(utterance.prompt), result.hypotheses[0].tokens
+        spans = align(log_probs, [*utterance.prompt, *found])
         if spans is None:
-            return []
-        spelled = self.speech2text.converter.ids2tokens(hypothesis.tokens)
+            return
+        spelled = self.speech2text.converter.ids2tokens(found)
         kind = self.speech2text.asr_train_args.token_type
         frame = len(utterance.samples) / self.rate / len(log_probs)
-        return [
-            Word(each.text, each.start * frame, (each.end - each.start) * frame, each.confidence)
-            for each in words(spans[before:], spelled, kind)
+        tokens = [
+            each._replace(text=text) for each, text in zip(spans[before:], spelled, strict=True)
         ]
+        result.words, result.tokens = (
+            [Timed(x.text, x.start * frame, (x.end - x.start) * frame, x.confidence) for x in timed]
+            for timed in (words(tokens, spelled, kind), tokens)
+        )
 
     def _room(
         self, limit: int, waiting: Sequence[Utterance], inside: Mapping[object, _Inside]
@@ -407,7 +415,8 @@ class Recogniser(_Opened):
             for block, hidden in inner:
                 paths = collapse(output.logits(hidden).argmax(-1), lengths)
                 for result, path in zip(results, paths, strict=True):
-                    result.intermediate = {**result.intermediate, block: path}
+                    said = [token for token in path if token not in (model.sos, model.eos)]
+                    result.intermediate = {**result.intermediate, block: said}
         return Encoded([each.key for each in batch], frames, lengths, log_probs), results
 
 

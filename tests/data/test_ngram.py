@@ -42,6 +42,28 @@ def ngrams(recipe, kind="char"):
     return {" ".join(tokens[i] for i in words) for grams in orders[1:] for words in grams.words}
 
 
+LMPLZ = f"""#!{sys.executable}
+import sys
+from pathlib import Path
+text = sys.stdin.read()
+if "FAIL" in text:
+    sys.exit(3)
+Path({{place!r}}, "said").write_text(" ".join(sys.argv[1:]) + "\\n" + text)
+print("the model")
+"""
+
+
+@pytest.fixture
+def lmplz(recipe, monkeypatch):
+    """A program of that name on the PATH, which writes down what it is given."""
+    program = recipe / "programs/lmplz"
+    program.parent.mkdir()
+    program.write_text(LMPLZ.format(place=str(recipe)))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent))
+    return program
+
+
 @pytest.mark.parametrize(
     ("kind", "there", "tokens"),
     [
@@ -65,6 +87,15 @@ def test_texts_of_other_tokens(recipe):
     assert {"ONE <unk> TWO", "<sos/eos> <unk> ONE"} <= found and "ONE TWO <sos/eos>" in found
 
 
+@pytest.mark.parametrize("program", [False, True])
+def test_texts_of_another_type_of_token(program, recipe, lmplz):
+    """A model of nothing but <unk> is refused, and nothing is left of it."""
+    tokens = recipe / "char/tokens.txt"
+    with pytest.raises(UserError, match=r"5 of 6 tokens of --token_type word are not in .*char"):
+        train(recipe, "word", token_list=tokens, lmplz=str(lmplz) if program else "")
+    assert not list((recipe / "exp").glob("*") if (recipe / "exp").exists() else ())
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -77,28 +108,6 @@ def test_bad_texts(recipe, text, message):
     with pytest.raises(UserError, match=message):
         train(recipe)
     assert not list((recipe / "exp").glob("*") if (recipe / "exp").exists() else ())
-
-
-LMPLZ = f"""#!{sys.executable}
-import sys
-from pathlib import Path
-text = sys.stdin.read()
-if "FAIL" in text:
-    sys.exit(3)
-Path({{place!r}}, "said").write_text(" ".join(sys.argv[1:]) + "\\n" + text)
-print("the model")
-"""
-
-
-@pytest.fixture
-def lmplz(recipe, monkeypatch):
-    """A program of that name on the PATH, which writes down what it is given."""
-    program = recipe / "programs/lmplz"
-    program.parent.mkdir()
-    program.write_text(LMPLZ.format(place=str(recipe)))
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(program.parent))
-    return program
 
 
 def test_kenlms_program_is_taken_where_it_is(recipe, lmplz):

@@ -10,6 +10,7 @@ import pytest
 import soundfile
 import torch
 import yaml
+from tiny_asr import TOKENS, make_experiment
 from weak import Weakness, decode_weakly
 
 from mambaasr.decode import asr
@@ -289,7 +290,7 @@ def test_silence_without_any_hypothesis_is_a_failure_alone(tmp_path):
 
 
 OUTPUTS = ["1best_recog", "chunks", "ctm", "decode.json", "failed.tsv", "no_speech.tsv"]
-OUTPUTS += ["text", "token", "token_int"]
+OUTPUTS += ["text", "token", "token_ctm", "token_int"]
 
 
 def outputs(folder):
@@ -377,6 +378,40 @@ def test_times_of_words(model, speech, tmp_path):
         assert starts == sorted(starts)
         assert starts[-1] + float(own[-1][3]) <= soundfile.info(speech[utt]).duration + 1e-3
         assert all(0 <= float(row[-1]) <= 1 for row in own)
+
+
+def test_times_of_tokens(model, speech, tmp_path):
+    """Each token of the text, <space> too, and the words begin with theirs."""
+    asr.decode_set(model, speech, speech, tmp_path)
+    tokens = dict(line.split(" ", 1) for line in (tmp_path / "token").read_text().splitlines())
+    rows = [line.split() for line in (tmp_path / "token_ctm").read_text().splitlines()]
+    words = [line.split() for line in (tmp_path / "ctm").read_text().splitlines()]
+    assert rows and {row[0] for row in rows} == {word[0] for word in words}
+    for utt in {row[0] for row in rows}:
+        own = [row for row in rows if row[0] == utt]
+        assert " ".join(token for *_, token, _ in own) == tokens[utt]
+        assert {word[2] for word in words if word[0] == utt} <= {row[2] for row in own}
+
+
+@pytest.mark.parametrize("encoder", ["conformer", "conmamba"])
+def test_what_intermediate_ctc_finds(encoder, speech, tmp_path):
+    """The file that ESPnet's own decoding writes, by our search and by ESPnet's."""
+    options = dict(output_size=16, num_blocks=2, linear_units=16, interctc_layer_idx=[1])
+    options |= {"interctc_use_conditioning": True}
+    config, weights = make_experiment(
+        tmp_path / "exp", encoder=encoder, encoder_conf=options, model_conf={"interctc_weight": 0.3}
+    )
+    model = asr.Model(str(config), str(weights), options=tuple(sorted(OPTIONS.items())))
+    found = []
+    for name in ("ours", "espnet"):
+        asr.decode_set(
+            model._replace(espnet_search=name == "espnet"), speech, speech, tmp_path / name
+        )
+        found.append((tmp_path / name / "1best_recog/encoder_interctc_layer1.txt").read_text())
+    assert found[0] == found[1]
+    lines = dict(line.partition(" ")[::2] for line in found[0].splitlines())
+    assert list(lines) == list(speech) and any(lines.values())
+    assert set(" ".join(lines.values()).split()) <= set(TOKENS)
 
 
 def test_nbest(model, speech, tmp_path):

@@ -297,8 +297,10 @@ def test_gpu_check(tiles, monkeypatch, tmp_path, capsys):
     assert check.main(["--small", "--output", str(tmp_path / "out")]) == 0
     rows = json.loads((tmp_path / "out.json").read_text())["rows"]
     assert {(r["op"], r["way"]) for r in rows} == {
-        (op, way) for op in ("scan", "conv") for way, *_ in check.WAYS
+        ("ctc_prefix", "a step, 15 candidates"),
+        *((op, way) for op in ("scan", "conv") for way, *_ in check.WAYS),
     }
+    assert set(rows[-1]["errors"]) == {"scores", "end", "scores of all"}
     assert "| scan | triton | 1, 5, 1, 1 | padded |" in (tmp_path / "out.md").read_text()
     monkeypatch.setattr(check, "TOLERANCE", 0.0)
     assert check.main(["--small"]) == 1

@@ -4,9 +4,9 @@
         --wav_scp dump/raw/test/wav.scp --utterances 60 --seconds 0 5 30
 
 Prints a table for each duration: seconds of computing a second of audio, as a ratio to the encoder
-alone and to ESPnet's best, and whether the texts are those of ESPnet's exact search one by one.
-All sides take turns over the same audio; times are of the process, so that other work on the
-machine shows less.
+alone and to ESPnet's best, whether the texts are those of ESPnet's exact search one by one, and how
+much memory came on top of the model's (of the process, or of the GPU). All sides take turns over
+the same audio. On a CPU times are of the process, so that other work on the machine shows less.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 if __name__ == "__main__":
-    sys.path[:1] = [str(ROOT)]
+    sys.path[:1] = [str(ROOT), str(ROOT / "tools")]
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -38,6 +38,7 @@ def get_parser() -> argparse.ArgumentParser:
     add("--beam_size", type=int, default=10)
     add("--ctc_weight", type=float, default=0.3)
     add("--threads", type=int, default=1)
+    add("--device", default="cpu", help="cpu, or cuda: then times are by the clock")
     add("--rounds", type=int, default=2, help="the best of so many counts")
     add(
         "--steps",
@@ -46,6 +47,8 @@ def get_parser() -> argparse.ArgumentParser:
         default=[],
         help="time a decoder's step behind so many tokens",
     )
+    add("--steps_of", type=Path, nargs="*", default=[], help="models whose decoders are timed too")
+    add("--plot", type=Path, help="picture of the steps' times, .png, .svg or .pdf")
     add("--json", type=Path, help="file to write the figures to")
     return parser
 
@@ -66,8 +69,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name in ("espnet", "espnet2"):
         logging.getLogger(name).setLevel(logging.ERROR)
     options = dict(beam_size=args.beam_size, ctc_weight=args.ctc_weight, ctc_window_margin=0)
-    config = args.asr_model_file.with_name("config.yaml")
-    model = load_speech2text(config, args.asr_model_file, **options)
+
+    def load(file):
+        return load_speech2text(file.with_name("config.yaml"), file, args.device, **options)
+
+    model = load(args.asr_model_file)
     rate = Recogniser(model).rate
     wavs = list(read_wavs([f"{args.wav_scp},speech,sound"]).items())
     samples = [
@@ -101,7 +107,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         def encoder(waves=waves):
             with torch.no_grad():
                 for wave in waves:
-                    model.asr_model.encode(wave[None], torch.tensor([len(wave)]))
+                    length = torch.tensor([len(wave)], device=args.device)
+                    model.asr_model.encode(wave[None].to(args.device), length)
             return []
 
         sides: dict[str, Callable[[], list[list[int]]]] = {"encoder alone": encoder}
@@ -112,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 )
         for size in args.batch_sizes:
             sides[f"ours, batch {size}"] = lambda size=size: ours(size)
-        times, texts = measure(sides, args.rounds)
+        times, texts, sizes = measure(sides, args.rounds, args.device)
         truth = texts.get(f"ESPnet, batch 1, margin {args.margins[0]}")
         best = min((t for name, t in times.items() if name.startswith("ESPnet")), default=None)
         for name, spent in times.items():
@@ -125,16 +132,27 @@ def main(argv: Sequence[str] | None = None) -> None:
                     "to the encoder": spent / times["encoder alone"],
                     "faster than ESPnet's best": best and best / spent,
                     "texts": f"{same} of {len(waves)}" if texts[name] else "-",
+                    "MB": sizes[name] and sizes[name] / 1e6,
                 }
             )
         print(tabulate(rows[-len(times) :], headers="keys", tablefmt="github", floatfmt=".3g"))
         print()
-    steps = {length: step_time(model, length, args.beam_size) for length in args.steps}
+    steps = {}
+    for file in [args.asr_model_file, *args.steps_of] if args.steps else []:
+        speech2text = model if file == args.asr_model_file else load(file)
+        decoder = type(speech2text.asr_model.decoder).__name__
+        steps[f"{decoder} ({file.parent.name})"] = {
+            length: 1e3 * step_time(speech2text, length, args.beam_size, device=args.device)
+            for length in args.steps
+        }
     if steps:
         table = [
-            {"tokens read": length, "ms a step": 1e3 * spent} for length, spent in steps.items()
+            {"tokens read": n, **{f"{name}, ms a step": of[n] for name, of in steps.items()}}
+            for n in args.steps
         ]
         print(tabulate(table, headers="keys", tablefmt="github", floatfmt=".3g"))
+    if args.plot and steps:
+        plot(steps, args.beam_size, args.plot)
     if args.json:
         facts = provenance.environment() | {"threads": args.threads, "options": options}
         args.json.write_text(
@@ -142,14 +160,39 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
 
 
-def step_time(model, length: int, hypotheses: int, count: int = 20) -> float:
-    """Return the process time [s] of the decoder's step for an utterance's hypotheses.
+def clock(device: str) -> float:
+    """Return the process time, or with a GPU the time when all its work is done [s]."""
+    if device == "cpu":
+        return time.process_time()
+    import torch
+
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def plot(steps: dict[str, dict[int, float]], hypotheses: int, path: Path) -> None:
+    """Draw the time of a decoder's step over the tokens that it has read."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 3.2), layout="constrained")
+    axes = figure.subplots()
+    for name, of in steps.items():
+        axes.plot(list(of), list(of.values()), marker="o", label=name)
+    axes.set(xlabel="tokens read", ylabel=f"ms a step of {hypotheses} hypotheses", xscale="log")
+    axes.set_ylim(bottom=0)
+    axes.legend()
+    figure.savefig(path, dpi=150)
+
+
+def step_time(model, length: int, hypotheses: int, count: int = 20, device: str = "cpu") -> float:
+    """Return the time [s] of the decoder's step for an utterance's hypotheses, see :func:`clock`.
 
     Args:
         model: ESPnet's ``Speech2Text``.
         length: tokens that were read before.
         hypotheses: of one utterance of 250 frames.
         count: steps that are timed.
+        device: of the model.
     """
     import torch
 
@@ -159,15 +202,17 @@ def step_time(model, length: int, hypotheses: int, count: int = 20) -> float:
     width = model.asr_model.ctc.ctc_lo.in_features
     vocab_size = len(model.asr_model.token_list)
     with torch.no_grad():
-        state = decoder.start(torch.randn(1, 250, width), torch.tensor([250]))
-        state = decoder.reorder(state, torch.zeros(1, hypotheses, dtype=torch.long))
-        tokens = torch.randint(1, vocab_size - 1, (length + count, 1, hypotheses))
+        speech, lengths = torch.randn(1, 250, width), torch.tensor([250])
+        state = decoder.start(speech.to(device), lengths.to(device))
+        first = torch.zeros(1, hypotheses, dtype=torch.long, device=device)
+        state = decoder.reorder(state, first)
+        tokens = torch.randint(1, vocab_size - 1, (length + count, 1, hypotheses)).to(device)
         for token in tokens[:length]:
             _, state = decoder.step(token, state)
-        started = time.process_time()
+        started = clock(device)
         for token in tokens[length:]:
             _, state = decoder.step(token, state)
-    return (time.process_time() - started) / count
+    return (clock(device) - started) / count
 
 
 def join(samples: Sequence, length: int) -> Iterator:
@@ -180,17 +225,33 @@ def join(samples: Sequence, length: int) -> Iterator:
 
 
 def measure(
-    sides: dict[str, Callable[[], list[list[int]]]], rounds: int
-) -> tuple[dict[str, float], dict[str, list[list[int]]]]:
-    """Return the least process time of each side, and what it found; the sides take turns."""
+    sides: dict[str, Callable[[], list[list[int]]]], rounds: int, device: str = "cpu"
+) -> tuple[dict[str, float], dict[str, list[list[int]]], dict[str, int | None]]:
+    """Return of each side the least time, what it found, and bytes on top of the model's.
+
+    The sides take turns. On a CPU the bytes are None where the system does not tell them.
+    """
+    import torch
+
+    from bench.compare import peak_memory, resident
+
     times, texts = dict.fromkeys(sides, float("inf")), {}
+    sizes: dict[str, int | None] = dict.fromkeys(sides)
     for _ in range(rounds):
         for name, run in sides.items():
-            started = time.process_time()
+            if device == "cpu":
+                before = resident()
+            else:
+                torch.cuda.reset_peak_memory_stats()
+                before = torch.cuda.memory_allocated()
+            started = clock(device)
             with contextlib.redirect_stdout(sys.stderr):
                 texts[name] = run()
-            times[name] = min(times[name], time.process_time() - started)
-    return times, texts
+            times[name] = min(times[name], clock(device) - started)
+            if before is not None:
+                peak = peak_memory() if device == "cpu" else torch.cuda.max_memory_allocated()
+                sizes[name] = max(0, peak - before)
+    return times, texts, sizes
 
 
 if __name__ == "__main__":
