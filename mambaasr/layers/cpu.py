@@ -9,11 +9,16 @@ Parameters are torch's in either case; values differ by rounding, and dropout dr
 - With few rows, as in short utterances and streams, a product takes as long as its weight takes to
   come from memory. Without gradients a kernel of ours reads it as it lies, and ahead of its use.
 - Dropout draws one random number of 64 bits for four elements.
-- oneDNN takes four times as long for the gradient of a convolution's weight as for itself.
+- oneDNN takes two to four times as long for the gradient of a convolution's weight as for itself.
+- MKL takes five times as long for the weight's gradient of a layer with few inputs as for that
+  gradient transposed.
+- What a training step frees is kept for the next one, which :func:`keep_freed_memory` asks for.
 - Our convolution of each channel over time takes half of the time of torch's, with its gradient.
 """
 
+import ctypes
 import os
+import sys
 from typing import Any, TypeGuard
 
 import torch
@@ -33,8 +38,12 @@ _enabled = os.environ.get("MAMBAASR_CPU_TUNING", "1") != "0"
 SMALL = 1 << 21
 # Up to so many rows, where the weight is large, its way from memory takes longer than the product.
 FEW, LEAST = 64, 1 << 14
+# Up to so many inputs a layer's gradient is computed the other way round.
+THIN = 16
 # Rates of dropout are multiples of one over this.
 LEVELS = 1 << 16
+# Options of glibc's mallopt.
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
 
 def set_cpu_tuning(enabled: bool) -> None:
@@ -48,6 +57,18 @@ def tuned(x: Tensor) -> bool:
     return _enabled and x.device.type == "cpu"
 
 
+def keep_freed_memory() -> None:
+    """Let this process keep the memory that it frees; for a training, which needs it again.
+
+    Otherwise glibc hands large tensors back to the system, and each page of the next one costs a
+    fault: a fifth of the time of a step. Without glibc nothing changes.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if _enabled and mallopt is not None:
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, -1)
+
+
 def _onednn_is_faster() -> bool:
     return (
         torch.backends.mkldnn.is_available()
@@ -59,11 +80,10 @@ def _onednn_is_faster() -> bool:
 ONEDNN = _onednn_is_faster()
 
 
-def _onednn_serves(x: Tensor, weight: Tensor) -> bool:
-    """Whether products of ``x`` with ``weight`` are to run on oneDNN, by kind; sizes aside."""
+def _serves(x: Tensor, weight: Tensor) -> bool:
+    """Whether products of ``x`` with ``weight`` may take another way than torch's, by kind."""
     return bool(
-        ONEDNN
-        and tuned(x)
+        tuned(x)
         and weight.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and torch.backends.mkldnn.enabled
@@ -126,6 +146,27 @@ class _Product(torch.autograd.Function):
         return dx, dweight, dbias
 
 
+class _Thin(torch.autograd.Function):
+    """:func:`torch.nn.functional.linear`, the gradient of whose weight is computed transposed."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return F.linear(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        dx = dweight = dbias = None
+        if ctx.needs_input_grad[0]:
+            dx = grad @ weight
+        if ctx.needs_input_grad[1]:
+            dweight = (x.flatten(0, -2).t() @ grad.flatten(0, -2)).t()
+        if ctx.needs_input_grad[2]:
+            dbias = grad.flatten(0, -2).sum(0)
+        return dx, dweight, dbias
+
+
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Compute what :func:`torch.nn.functional.linear` does, by the faster library.
 
@@ -140,8 +181,11 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if _few_rows(x, weight, bias):
         rows = product(x.reshape(-1, x.shape[-1]), weight, floats(bias))
         return rows.view(*x.shape[:-1], len(weight))
-    if not _onednn_serves(x, weight) or x.numel() * weight.shape[0] < SMALL:
+    if not _serves(x, weight) or x.numel() * weight.shape[0] < SMALL:
         return F.linear(x, weight, bias)
+    if not ONEDNN:
+        thin = 1 < x.dim() and x.shape[-1] <= THIN and torch.is_grad_enabled()
+        return _Thin.apply(x, weight, bias) if thin else F.linear(x, weight, bias)
     rows = x.reshape(-1, x.shape[-1]).contiguous()
     return _Product.apply(rows, weight.contiguous(), bias).view(*x.shape[:-1], len(weight))
 
@@ -207,7 +251,7 @@ class _Convolution(torch.autograd.Function):
                 for j in range(weight.shape[3]):
                     seen = x[:, :, i : i + height : down, j : j + width : across]
                     seen = seen.permute(0, 2, 3, 1).flatten(0, 2)
-                    dweight[:, :, i, j] = _product(turned, seen.t())
+                    dweight[:, :, i, j] = _product(turned, seen.t()) if ONEDNN else turned @ seen
         if ctx.needs_input_grad[2]:
             dbias = rows.sum(0)
         return dx, dweight, dbias, None
@@ -226,7 +270,7 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, in
         (batch, channel', height', width').
     """
     weight = weight.contiguous(memory_format=torch.channels_last)
-    if _onednn_serves(x, weight):
+    if _serves(x, weight):
         return _Convolution.apply(x, weight, bias, stride)
     return F.conv2d(x, weight, bias, stride)
 

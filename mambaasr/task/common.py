@@ -18,6 +18,7 @@ from mambaasr import espnet_compat
 from mambaasr.beside import keep_beside, resolve
 from mambaasr.config.read import Config
 from mambaasr.errors import UserError
+from mambaasr.layers.cpu import keep_freed_memory
 from mambaasr.task import checkpoints, optim
 from mambaasr.task.build import reason
 from mambaasr.task.log import write_log
@@ -110,6 +111,8 @@ class SafeTask:
             else:
                 stack.enter_context(espnet_compat.writing_config_by(keep_beside))
             stack.enter_context(_named_losses_of_workers(args))
+            if not args.ngpu:
+                keep_freed_memory()
             super().main_worker(args)
 
     @classmethod

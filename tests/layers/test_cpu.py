@@ -1,6 +1,10 @@
 """The CPU's own forms compute what torch's do, and one switch turns them off."""
 
+import ctypes
 import importlib.util
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -46,6 +50,63 @@ def test_values_and_gradients_equal_torchs(sizes, batch, time, k, n, bias):
     check(torch.randn(batch, k, time, requires_grad=True).transpose(1, 2), weight, bias)
     check(torch.randn(time, k, requires_grad=True), weight, bias)
     check(whole[..., :k], torch.randn(k, n, requires_grad=True).t(), bias)
+
+
+def test_few_inputs(sizes):
+    """The gradient of their weight goes another way, wherever it is wanted."""
+    torch.manual_seed(0)
+    x = torch.randn(2, 999, 7, requires_grad=True)
+    weight, bias = torch.randn(224, 7, requires_grad=True), torch.randn(224, requires_grad=True)
+    check(x, weight, bias)
+    with torch.no_grad():
+        assert not linear(x, weight, bias).requires_grad
+    linear(x.detach(), weight.detach(), bias).sum().backward()
+    assert torch.equal(bias.grad, torch.full((224,), 2.0 * 999))
+
+
+@pytest.mark.parametrize("stride", [(2, 2), (1, 3)])
+@pytest.mark.parametrize("bias", [False, True])
+def test_gradients_of_a_convolution(stride, bias):
+    torch.manual_seed(0)
+    x = torch.randn(2, 5, 19, 11, requires_grad=True)
+    weight = torch.randn(6, 5, 3, 3, requires_grad=True)
+    tensors = [x, weight, *([torch.randn(6, requires_grad=True)] if bias else [])]
+    ours = conv2d(
+        x.contiguous(memory_format=torch.channels_last), *(tensors[1:] + [None])[:2], stride
+    )
+    want = F.conv2d(*(t.double() for t in tensors), stride=stride)
+    assert torch.allclose(ours.double(), want, atol=1e-4)
+    grad = torch.randn_like(ours)
+    pairs = zip(
+        torch.autograd.grad(ours, tensors, grad),
+        torch.autograd.grad(want, tensors, grad.double()),
+        strict=True,
+    )
+    assert all(torch.allclose(a.double(), b.double(), atol=1e-3) for a, b in pairs)
+
+
+# The second half of a process's large tensors come from what the first has freed.
+REUSE = """
+import resource, torch
+from mambaasr.layers.cpu import keep_freed_memory
+keep_freed_memory()
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.zeros(10_000_000).add_(1)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(faults(), faults())
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="no glibc")
+@pytest.mark.parametrize("tuning", ["1", "0"])
+def test_freed_memory_is_kept(tuning):
+    environment = os.environ | {"MAMBAASR_CPU_TUNING": tuning, "OMP_NUM_THREADS": "1"}
+    said = subprocess.run(
+        [sys.executable, "-c", REUSE], env=environment, capture_output=True, text=True, check=True
+    )
+    first, second = map(int, said.stdout.split())
+    assert first > 5000 and (second < 500) == (tuning == "1")
 
 
 def test_no_frames_other_dtypes_and_autocast(sizes):
