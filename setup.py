@@ -90,12 +90,14 @@ setup(
         # Number words of the recipe egs/spoken_numbers.
         "num2words",
         "packaging",
-        # Downloads of corpora: checked, and whole or not there.
+        # Sums of downloads.
         "pooch",
         # What a command has started, to end it with the command.
         "psutil",
         "pyyaml",
         "rapidfuzz",
+        # Downloads that go on where they broke off, which pooch's do not.
+        "requests",
         "sentencepiece",
         "soundfile>=0.12",
         "soxr",

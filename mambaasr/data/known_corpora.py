@@ -46,7 +46,8 @@ def _librispeech(corpus_dir: Path, parts: list[str], work: Path, nj: int) -> dic
 
     for part in parts:
         if not (corpus_dir / part).is_dir():
-            raise UserError(f"{corpus_dir / part}: no such folder; {CORPORA['librispeech'].get}")
+            known = CORPORA["librispeech" if part in CORPORA["librispeech"].parts else _MINI]
+            raise UserError(f"{corpus_dir / part}: no such folder; {known.get}")
     return prepare_librispeech(corpus_dir, dataset_parts=parts, num_jobs=nj)
 
 
@@ -181,6 +182,7 @@ _MLS = {
     "portuguese": "pt",
     "spanish": "es",
 }
+_MINI = "mini_librispeech"
 _OPENSLR = functools.partial("lhotse download {} DIR downloads it".format)
 CORPORA = {
     "librispeech": Corpus(
@@ -196,6 +198,13 @@ CORPORA = {
         _librispeech,
         "train-clean-100, dev-clean, test-clean and the like (the folder LibriSpeech itself)",
         _OPENSLR("librispeech --full"),
+        _librispeech_listed,
+    ),
+    _MINI: Corpus(
+        {"train-clean-5": 1519, "dev-clean-2": 1089, "test-clean": 2620},
+        _librispeech,
+        "train-clean-5 and test-clean (a folder LibriSpeech)",
+        _OPENSLR("librispeech"),
         _librispeech_listed,
     ),
     "aishell": Corpus(

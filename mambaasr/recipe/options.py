@@ -529,7 +529,7 @@ def check_name(option: str, text: str) -> None:
 
 
 def find_yaml(option: str, value: str, template: Path = TEMPLATE, recipe: Path = Path(".")) -> str:
-    """Return the path of a yaml; a name alone is looked for in ``conf``, then in the template's.
+    """Return the path of a yaml: a name, or a path in ``conf``, may be the template's too.
 
     Args:
         option: such as "encoder", whose blocks lie in ``conf/encoder``.
@@ -548,6 +548,9 @@ def find_yaml(option: str, value: str, template: Path = TEMPLATE, recipe: Path =
     tried = [value, named]
     if "/" in value:
         places.append(Path(value).parent)
+        if value.startswith("conf/"):
+            tried += [f"{template}/{path}" for path in tried]
+            places.append(template / places[-1])
     else:
         tried = [value, *(f"{place}/{named}" for place in places)]
     for path in tried:

@@ -1,17 +1,13 @@
 """The preparation of AN4: the real corpus, hostile archives, damaged and wrong folders."""
 
-import functools
-import http.server
-import io
 import os
 import shutil
 import subprocess
 import sys
-import tarfile
-import threading
 from pathlib import Path
 
 import pytest
+from served import make_tar, serve
 
 from mambaasr.data.folder import DataFolder
 from mambaasr.errors import UserError
@@ -32,13 +28,6 @@ def an4(local):
 
 
 @pytest.fixture
-def download(local):
-    import download
-
-    return download
-
-
-@pytest.fixture
 def corpus(test_data):
     folder = test_data / "an4"
     if not folder.is_dir():
@@ -48,48 +37,9 @@ def corpus(test_data):
 
 @pytest.fixture
 def server(tmp_path):
-    """Serve a folder over HTTP; yields (folder, address)."""
-    folder = tmp_path / "served"
-    folder.mkdir()
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *args):
-            pass
-
-        def do_GET(self):
-            if self.path != "/short.tar.gz":
-                return super().do_GET()
-            self.send_response(200)
-            self.send_header("Content-Length", "1000")
-            self.end_headers()
-            self.wfile.write(b"x" * 10)
-
-    handler = functools.partial(Quiet, directory=folder)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
-        thread = threading.Thread(target=httpd.serve_forever)
-        thread.start()
-        yield folder, f"http://127.0.0.1:{httpd.server_port}"
-        httpd.shutdown()
-        thread.join()
-
-
-def make_tar(path, members, top="an4-1234"):
-    """Write a tar.gz; members: name -> bytes, or a prepared TarInfo."""
-    with tarfile.open(path, "w:gz") as tar:
-        for name, content in members.items():
-            if isinstance(content, tarfile.TarInfo):
-                tar.addfile(content)
-                continue
-            info = tarfile.TarInfo(f"{top}/{name}" if top else name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-    return path
-
-
-def special(name, kind, target=""):
-    info = tarfile.TarInfo(name)
-    info.type, info.linkname = kind, str(target)
-    return info
+    """A folder that is served over HTTP, and its address."""
+    with serve(tmp_path / "served") as (address, _):
+        yield tmp_path / "served", address
 
 
 def small_corpus(corpus, root, split="train", lines=3):
@@ -227,59 +177,6 @@ def test_data_sh_reads_AN4_from_the_environment(corpus, tmp_path):
     done = run(corpus)
     assert done.returncode == 0, done.stderr
     assert len((tmp_path / "data/test/wav.scp").read_text().splitlines()) == 130
-
-
-@pytest.mark.parametrize(
-    "hostile",
-    [
-        {"../../escaped": b"x"},
-        {"/tmp/mambaasr-escaped": b"x"},
-        {"link": special("an4-1234/link", tarfile.SYMTYPE, "../../escaped")},
-        {"link": special("an4-1234/link", tarfile.LNKTYPE, "/etc/passwd")},
-        {"fifo": special("an4-1234/fifo", tarfile.FIFOTYPE)},
-        {"device": special("an4-1234/device", tarfile.CHRTYPE)},
-    ],
-    ids=["dotdot", "absolute", "symlink out", "hard link out", "fifo", "device"],
-)
-def test_a_hostile_archive_is_refused_and_leaves_nothing(download, tmp_path, hostile):
-    name = next(iter(hostile))
-    top = "" if name.startswith("/") else "an4-1234"
-    first = {"etc/a" if top else "an4-1234/etc/a": b"good"}
-    archive = make_tar(tmp_path / "an4.tar.gz", first | hostile, top)
-    if name.startswith("/"):
-        # "data" strips the leading slash, which leaves two top folders.
-        expected = "one top folder was expected"
-    else:
-        expected = "cannot be unpacked"
-    with pytest.raises(UserError, match=expected):
-        download.unpack(archive, tmp_path / "inside" / "an4")
-    assert list((tmp_path / "inside").iterdir()) == []
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["an4.tar.gz", "inside"]
-    assert not Path("/tmp/mambaasr-escaped").exists()
-
-
-def test_a_damaged_archive_leaves_nothing(download, tmp_path):
-    archive = make_tar(tmp_path / "an4.tar.gz", {"etc/a": os.urandom(100_000)})
-    content = archive.read_bytes()
-    for damaged in (content[:-20_000], content[:50_000] + b"\0" * 100 + content[50_100:], b"no"):
-        archive.write_bytes(damaged)
-        with pytest.raises(UserError, match="cannot be unpacked"):
-            download.unpack(archive, tmp_path / "inside" / "an4")
-        assert list((tmp_path / "inside").iterdir()) == []
-
-
-def test_a_download_is_whole_or_absent(download, server, tmp_path):
-    served, address = server
-    (served / "good.tar.gz").write_bytes(b"0123456789" * 50_000)
-    target = tmp_path / "got" / "an4.tar.gz"
-    with pytest.raises(UserError, match=r"short\.tar\.gz: .*(10 of 1000|IncompleteRead)"):
-        download.download(f"{address}/short.tar.gz", target)
-    with pytest.raises(UserError, match=r"none\.tar\.gz: .*404"):
-        download.download(f"{address}/none.tar.gz", target)
-    assert not target.parent.exists() or list(target.parent.iterdir()) == []
-    download.download(f"{address}/good.tar.gz", target)
-    assert target.read_bytes() == (served / "good.tar.gz").read_bytes()
-    download.download(f"{address}/none.tar.gz", target)  # already there: nothing is asked
 
 
 def test_downloads_fetches_unpacks_and_asks_once(an4, corpus, server, tmp_path, monkeypatch):

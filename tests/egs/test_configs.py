@@ -22,7 +22,7 @@ from mambaasr.tables.read import read_table, run_options
 EGS = Path(__file__).resolve().parents[2] / "egs"
 TEMPLATE = EGS / "TEMPLATE/asr1/conf"
 AN4 = EGS / "an4/asr1/conf"
-SMALL = ("an4", "spoken_numbers")
+SMALL = ("an4", "mini_librispeech", "spoken_numbers")
 TOKENS = ["<blank>", "<unk>", "<space>", *"ABCDEFGHIJKLMNOPQRSTUVWXYZ", "<sos/eos>"]
 BLOCKS = ("encoder", "decoder", "optim", "model")
 SLOTS = ("asr_config", *BLOCKS)
@@ -97,8 +97,9 @@ def from_files():
             folder = "asr_config"
         if folder == "model":
             options |= {"asr_config": str(conf / "train_mlma.yaml"), "decoder": ""}
-        if "small" in str(path.parent.name):
-            options["asr_config"] = str(conf / "train_small.yaml")
+        if path.parent.name.endswith("_small"):  # small systems, those of AN4's tables
+            home = AN4.parent
+            options = {"asr_config": str(AN4 / "train_small.yaml")}
         if path.stem.endswith("_small") and home != recipe:
             options["asr_config"] = str(TEMPLATE.parent / "skeleton/conf/train_small.yaml")
         options[folder] = str(path)

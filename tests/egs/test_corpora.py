@@ -1,14 +1,18 @@
 """Stage 1 of the big recipes, on small trees with their corpora's layouts."""
 
+import hashlib
 import importlib.util
 import subprocess
+import tarfile
 from pathlib import Path
 
 import corpora
 import pytest
 from recipes import environment
+from served import serve
 
 from mambaasr.data.folder import DataFolder
+from mambaasr.errors import UserError
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("lhotse") is None, reason="lhotse is not installed"
@@ -27,6 +31,14 @@ RECIPES = {
         "LIBRISPEECH",
         lambda root: corpora.librispeech(root, ALL.split()),
         dict(train_clean_100=2, dev=4, dev_clean=2, dev_other=2, test_clean=2, test_other=2),
+    ),
+    "mini_librispeech": (
+        "MINI_LIBRISPEECH",
+        # 226 and 1737 are speakers of the development set.
+        lambda root: corpora.librispeech(
+            root, ["train-clean-5"] * 3 + ["test-clean"], numbers=[225, 226, 1737, 19]
+        ),
+        dict(train=2, dev=4, test_clean=2),
     ),
     "aishell": ("AISHELL", corpora.aishell, dict(train=2, dev=2, test=2)),
     "tedlium3": ("TEDLIUM3", corpora.tedlium, dict(train=2, dev=2, test=2)),
@@ -60,3 +72,45 @@ def test_without_the_corpus_it_says_how_to_get_it(recipe, variable, tmp_path):
     done = prepare(recipe, tmp_path, **{variable: str(tmp_path / "nowhere")})
     assert done.returncode == 2 and done.stderr.startswith("error: ")
     assert f"{variable}=FOLDER ./run.sh" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_mini_librispeech_is_downloaded(tmp_path, monkeypatch):
+    """What is missing, whole and with the promised sum; what is there is not asked for again."""
+    recipe = EGS / "mini_librispeech/asr1"
+    monkeypatch.syspath_prepend(recipe / "local")
+    spec = importlib.util.spec_from_file_location("mini_librispeech", recipe / "local/data.py")
+    data = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(data)
+    parts = ["train-clean-5", "test-clean"]
+    root = corpora.librispeech(tmp_path / "made/LibriSpeech", parts, numbers=[226, 19])
+    monkeypatch.chdir(tmp_path)
+    with serve(tmp_path / "served") as (address, asked):
+        archives = {}
+        for part in parts:
+            path = tmp_path / "served" / f"{part}.tar.gz"
+            with tarfile.open(path, "w:gz") as tar:
+                tar.add(root / part, f"LibriSpeech/{part}")
+                tar.add(root / part, "LibriSpeech/README.TXT", recursive=False)
+            archives[part] = address, f"md5:{hashlib.md5(path.read_bytes()).hexdigest()}"
+        monkeypatch.setattr(data, "ARCHIVES", archives | {"test-clean": (address, "md5:0")})
+        with pytest.raises(UserError, match="test-clean.tar.gz: its md5 is .*MINI_LIBRISPEECH"):
+            data.fetch(Path("downloads"))
+        monkeypatch.setattr(data, "ARCHIVES", archives)
+        assert data.fetch(Path("downloads")) == Path("downloads/LibriSpeech")
+        assert [path for path, _ in asked] == [
+            "/train-clean-5.tar.gz",
+            "/test-clean.tar.gz",
+            "/test-clean.tar.gz",
+        ]
+        data.fetch(Path("downloads"))
+        assert len(asked) == 3
+    names = sorted(path.name for path in Path("downloads").rglob("*.flac"))
+    assert names == sorted(path.name for path in root.rglob("*.flac"))
+    assert [path.name for path in Path("downloads").iterdir()] == ["LibriSpeech"]
+
+
+def test_a_part_that_is_missing(tmp_path):
+    root = corpora.librispeech(tmp_path / "LibriSpeech", ["train-clean-5"])
+    done = prepare("mini_librispeech", tmp_path, MINI_LIBRISPEECH=str(root))
+    assert done.returncode == 2
+    assert "test-clean: no such folder; lhotse download librispeech" in done.stderr

@@ -1,5 +1,7 @@
 """Small trees with the layouts of corpora, full of noise."""
 
+import itertools
+
 import numpy as np
 import soundfile
 
@@ -10,9 +12,12 @@ def write_audio(path, seconds=0.3, seed=0):
     soundfile.write(path, noise, 16000)
 
 
-def librispeech(root, parts, utterances=2):
-    """Write ``PART/SPEAKER/CHAPTER/SPEAKER-CHAPTER-NNNN.flac`` and the chapter's transcripts."""
-    for number, part in enumerate(parts, start=19):
+def librispeech(root, parts, utterances=2, numbers=None):
+    """Write ``PART/SPEAKER/CHAPTER/SPEAKER-CHAPTER-NNNN.flac`` and the chapter's transcripts.
+
+    Each part has a speaker, 19 and following ones or those of ``numbers``.
+    """
+    for number, part in zip(numbers or itertools.count(19), parts, strict=False):
         chapter = root / part / str(number) / "198"
         chapter.mkdir(parents=True)
         names = [f"{number}-198-{index:04d}" for index in range(utterances)]

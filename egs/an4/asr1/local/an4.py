@@ -5,8 +5,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from download import download, unpack
-
+from mambaasr.data.download import download, unpack
 from mambaasr.data.folder import DataFolder
 from mambaasr.errors import UserError
 
@@ -38,7 +37,7 @@ def find_corpus(name: str, check: bool = True) -> Path:
         root = root / "an4"
         if not root.exists():
             archive = Path(name) / f"an4-{COMMIT[:8]}.tar.gz"
-            download(URL, archive, HOW_TO)
+            download(URL, archive, remedy=HOW_TO)
             try:
                 unpack(archive, root, _verify_download if check else None)
             finally:
