@@ -59,6 +59,9 @@ __all__ = [
 
 # name -> the module that it is imported from when it is first asked for
 _LATER = {
+    "AbsSampler": "espnet2.samplers.abs_sampler",
+    "SequenceIterFactory": "espnet2.iterators.sequence_iter_factory",
+    "build_batch_sampler": "espnet2.samplers.build_batch_sampler",
     "ASRTask": "espnet2.tasks.asr",
     "ESPnetASRModel": "espnet2.asr.espnet_model",
     "JointNetwork": "espnet2.asr_transducer.joint_network",

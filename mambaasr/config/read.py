@@ -152,3 +152,11 @@ def _walk(config, node, keys):
             written = f"{found[1]}{found[2] or '.0'}e{int(found[3]):+}" if found[1] else "null"
             place = _at(config, node.start_mark)
             raise UserError(f"{place}: yaml reads {node.value} as text; write {written}")
+
+
+def sampling_rate(frontend_conf: Mapping[str, Any] | None) -> int:
+    """Return the sampling rate that a front end's options say or mean [Hz]."""
+    from humanfriendly import parse_size  # ESPnet may write 16k
+
+    value = (frontend_conf or {}).get("fs") or 16000
+    return parse_size(value) if isinstance(value, str) else int(value)

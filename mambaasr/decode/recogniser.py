@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from mambaasr.checks import check_choice
+from mambaasr.config.read import sampling_rate
 from mambaasr.data.kaldi_file import parse_hypothesis
 from mambaasr.decode.align import align, words
 from mambaasr.decode.load import spell
@@ -109,11 +110,7 @@ class _Opened:
     @property
     def rate(self) -> int:
         """Sampling rate of the audio that the model was trained on [Hz]."""
-        from humanfriendly import parse_size  # ESPnet may write 16k
-
-        conf = getattr(self.speech2text.asr_train_args, "frontend_conf", None) or {}
-        value = conf.get("fs") or 16000
-        return parse_size(value) if isinstance(value, str) else int(value)
+        return sampling_rate(getattr(self.speech2text.asr_train_args, "frontend_conf", None))
 
     def plain(self, hypothesis: Hypothesis) -> dict[str, Any]:
         """Return a hypothesis as texts and numbers: text, token, token_int, score, parts."""

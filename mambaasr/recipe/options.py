@@ -282,6 +282,13 @@ def _table() -> Iterator[Option]:
     yield run("asr_exp", "", "folder of the experiment; default: <expdir>/asr_<asr_tag>", "name")
     yield run("asr_stats_dir", "", "folder of the statistics", "name")
     yield option(
+        "join_utterances",
+        "0",
+        "join utterances of a speaker in training, anew in each epoch, to up to so many seconds; "
+        "0: not",
+        "number",
+    )
+    yield option(
         "feats_normalize",
         "global_mvn",
         "global_mvn, utterance_mvn or none",

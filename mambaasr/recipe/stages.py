@@ -359,6 +359,13 @@ def train(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
     if recipe.asr.model == "multilingual":
         for kind, name in _sets(n):
             words += _data(kind, f"{n.filtered(name)}/utt2lang,lang,text")
+    if float(o.join_utterances):
+        words += ["--join_utterances", o.join_utterances]
+        words += ["--join_utt2spk", f"{n.filtered(n.train)}/utt2spk"]
+        segments = f"{n.data(o.train_set)}/segments"
+        words += ["--join_segments", segments] if os.path.isfile(segments) else []
+        prefix = len(o.text_prefix.split())
+        words += ["--join_prefix", str(prefix)] if prefix else []
     task = _training("training", [*words, *o.words("asr_args")], n.asr_exp, recipe.asr)
     task.generated[config] = recipe.asr.text
     task.needs |= _for_training(n) | made_by(10, f"{stats}/train/speech_shape")

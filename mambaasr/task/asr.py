@@ -6,6 +6,7 @@ GPUs, and which import afresh, know them too.
 
 import argparse
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -13,7 +14,7 @@ from mambaasr import register
 from mambaasr.config.criteria import drop_unreported
 from mambaasr.errors import UserError
 from mambaasr.espnet_compat import ASRTask as EspnetASRTask
-from mambaasr.task import languages
+from mambaasr.task import joined, languages
 from mambaasr.task.common import SafeTask, device_count
 from mambaasr.task.error_rates import ErrorRates
 
@@ -24,11 +25,32 @@ class ASRTask(SafeTask, EspnetASRTask):
     """ESPnet's ASR task; options, config files and experiment folder stay its own."""
 
     @classmethod
+    def get_parser(cls) -> argparse.ArgumentParser:
+        """Return the parser, with the options of what is joined in training."""
+        parser = super().get_parser()
+        joined.add_options(parser)
+        return parser
+
+    @classmethod
+    def build_sequence_iter_factory(
+        cls, args: argparse.Namespace, iter_options: Any, mode: str
+    ) -> Any:
+        """Return what gives batches: ESPnet's, or in training that of joined utterances."""
+        if mode != "train" or not args.join_utterances:
+            return super().build_sequence_iter_factory(args, iter_options, mode)
+        shard = slice(None)
+        if iter_options.distributed:
+            rank, size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+            shard = slice(rank, None, size)
+        return joined.join(args, iter_options, cls.build_dataset(args, iter_options), shard)
+
+    @classmethod
     def prepare(cls, args: argparse.Namespace) -> None:
         """Check and name the languages of the training data; leave out what chooses no epoch."""
         drop_unreported(args)
         _check_aggregation(args)
         _check_depth(args)
+        joined.check(args)
         if not args.dry_run:
             languages.prepare(args)
 

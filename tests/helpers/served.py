@@ -11,8 +11,8 @@ import threading
 class Handler(http.server.SimpleHTTPRequestHandler):
     """Serves files, parts of them too.
 
-    ``/short/NAME`` breaks off after 100,000 bytes, ``/whole/NAME`` knows no parts; ``asked`` lists what
-    was asked for: (path, Range or None).
+    ``/short/NAME`` breaks off after 100,000 bytes, ``/whole/NAME`` knows no parts; ``asked`` lists
+    what was asked for: (path, Range or None).
     """
 
     def __init__(self, asked, *args, **kwargs):

@@ -119,6 +119,7 @@ def test_help_lists_every_option_with_its_value(capsys):
         (["--text_prefix", "<|en|>"], "its words must be in a file --nlsyms_txt"),
         (["--bpe_char_cover", "all"], "--bpe_char_cover 'all' is not a number"),
         (["--bpe_char_cover", "1.5"], "--bpe_char_cover 1.5: give 0 to 1"),
+        (["--join_utterances", "long"], "--join_utterances 'long' is not a number"),
         (["--non_speech_ratio", "2"], "--non_speech_ratio 2: give 0 to 1"),
         (["--bpe_input_sentence_size", "1e6"], "--bpe_input_sentence_size '1e6' is not a whole"),
         (["--asr_args", "--max_epoch '3"], "a quotation mark is not closed"),
@@ -230,6 +231,26 @@ def test_an_ngram_model_and_its_decoding(recipe):
     assert stage(12, *own)[0].needs.keys() >= {"exp/own/big.arpa"}
     assert "_ngram_own_big_asr_model" in stage(12, *own)[0].outputs[0]
     assert "--ngram_file" not in stage(12, "--use_ngram", "false")[0].command
+
+
+def test_joining_is_an_experiment_of_its_own(recipe):
+    def training(*more):
+        o = check(parse([*NEEDED, *more])[0], TEMPLATE)
+        asr, lm = load_configs(o, False, False)
+        n = make_names(o, asr.model_file)
+        return [x for x in STAGES[11][1](o, n, Recipe(TEMPLATE, asr, lm)) if not isinstance(x, str)]
+
+    (plain,) = training()
+    assert not any(word.startswith("--join") for word in plain.command)
+    folder = recipe / "data/train"
+    folder.mkdir(parents=True)
+    (folder / "segments").touch()
+    (task,) = training("--join_utterances", "20")
+    said = shlex.join(task.command)
+    assert "--join_utterances 20 --join_utt2spk dump/raw/train/utt2spk" in said
+    assert "--join_segments data/train/segments" in said and "--join_prefix" not in said
+    where = {x.command[x.command.index("--output_dir") + 1] for x in (plain, task)}
+    assert sorted(where) == sorted([min(where), f"{min(where)}_join20"])
 
 
 def test_task_tokens_of_the_training_are_read_in_decoding(recipe, tmp_path):

@@ -1,0 +1,302 @@
+"""Training utterances joined to longer ones, drawn anew for each epoch.
+
+A model reads well what is as long as what it was trained on. Utterances of a speaker that follow
+each other become one, up to a length that is drawn for each; the batches keep their size.
+"""
+
+import argparse
+import logging
+import tempfile
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mambaasr.config.read import sampling_rate
+from mambaasr.data.folder import Segment, parse_segment
+from mambaasr.data.kaldi_file import parse_name, read_good_table
+from mambaasr.data.speed import speed_of
+from mambaasr.errors import UserError
+from mambaasr.espnet_compat import AbsSampler, SequenceIterFactory, build_batch_sampler
+
+# Between the ids of utterances that are one, and the samples of pause between them: no id has it.
+BETWEEN = "\t"
+# A pause that is not known: none, or up to so many seconds; a known one is cut to PAUSE_MOST.
+PAUSE, PAUSE_MOST = 0.5, 2.0
+# What the noise in a pause is as loud as: the softest of the pieces of so many seconds.
+PIECE = 0.02
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add our options to a task's parser."""
+    add = parser.add_argument_group(description="Utterances joined in training").add_argument
+    add(
+        "--join_utterances",
+        type=float,
+        default=0.0,
+        help="join utterances of a speaker to up to so many seconds, anew in each epoch; 0: not",
+    )
+    add("--join_utt2spk", help="utt2spk of the training data; needed for it")
+    add("--join_segments", help="segments of the training data, where the true pauses come from")
+    add("--join_prefix", type=int, default=0, help="words that every transcript begins with")
+
+
+def check(args: argparse.Namespace) -> None:
+    """Check the options.
+
+    Raises:
+        UserError: one is impossible, or something is missing.
+    """
+    if not args.join_utterances:
+        return
+    if args.join_utterances < 0:
+        raise UserError(f"--join_utterances {args.join_utterances}: give seconds, or 0")
+    if not args.join_utt2spk:
+        raise UserError("--join_utterances needs --join_utt2spk")
+    for name in ("join_utt2spk", "join_segments"):
+        path = getattr(args, name)
+        if path and not Path(path).is_file():
+            raise UserError(f"--{name} {path}: no such file")
+    if args.iterator_type != "sequence":
+        raise UserError(f"--join_utterances: not with iterator_type: {args.iterator_type}")
+    kinds = {name: kind for _, name, kind in args.train_data_path_and_name_and_type}
+    if kinds.get("speech") != "sound":
+        raise UserError(f"--join_utterances: it joins audio, and speech is {kinds.get('speech')}")
+
+
+def chains(
+    speakers: Mapping[str, str], segments: Mapping[str, Segment], rate: int
+) -> list[list[tuple[str, int | None]]]:
+    """Put the utterances of each speaker in their order.
+
+    Args:
+        speakers: utterance -> speaker.
+        segments: utterance -> its place in a recording, or nothing; of a faster copy (``sp1.1-``)
+            that of the utterance itself.
+        rate: sampling rate [Hz].
+
+    Returns:
+        For each speaker its utterances, by recording and time, else by their ids; and beside each
+        the samples of pause before it, None where they are not known.
+    """
+    of_speaker = defaultdict(list)
+    for utt, speaker in speakers.items():
+        speed, bare = speed_of(utt)
+        segment = segments.get(bare)
+        place = (segment.recording, segment.start) if segment else (utt, 0.0)
+        of_speaker[speaker].append((*place, utt, segment, speed))
+    found = []
+    for rows in of_speaker.values():
+        chain, before = [], None
+        for _, _, utt, segment, speed in sorted(rows, key=lambda row: row[:3]):
+            pause = None
+            if segment and before and before.recording == segment.recording and before.end:
+                seconds = min(max(segment.start - before.end, 0.0), PAUSE_MOST)
+                pause = round(seconds / speed * rate)
+            chain.append((utt, pause))
+            before = segment
+        found.append(chain)
+    return found
+
+
+class JoiningSampler(AbsSampler):
+    """Draws which utterances are one, and puts them into batches by ESPnet's own samplers.
+
+    Args:
+        chains: of :func:`chains`.
+        shapes: for each kind of data utterance -> its shape, as ESPnet's files of shapes have it;
+            the first kind is the audio [samples].
+        limit: of what is joined [samples].
+        rate: sampling rate [Hz].
+        batches_of: from the paths of files of shapes to batches of ids.
+    """
+
+    def __init__(
+        self,
+        chains: Sequence[Sequence[tuple[str, int | None]]],
+        shapes: Sequence[Mapping[str, str]],
+        limit: int,
+        rate: int,
+        batches_of: Callable[[list[str]], list[Sequence[str]]],
+    ) -> None:
+        self.limit, self.rate, self.batches_of = limit, rate, batches_of
+        # Utterance -> its length in each kind of data, and what follows the length: (500,80).
+        self.sizes = [{utt: int(text.partition(",")[0]) for utt, text in x.items()} for x in shapes]
+        self.widths = [next(iter(x.values())).partition(",")[2] for x in shapes]
+        # What has no shape is not trained on.
+        self.chains = [[pair for pair in chain if pair[0] in shapes[0]] for chain in chains]
+        self.count = len(self.generate(0))
+
+    def __len__(self) -> int:
+        """Return the number of batches of some epoch; others have about as many."""
+        return self.count
+
+    def __iter__(self) -> Iterator[Sequence[str]]:
+        """Iterate over the batches of some epoch."""
+        return iter(self.generate(0))
+
+    def generate(self, seed: int) -> list[list[str]]:
+        """Return the batches of an epoch, of ids that a :class:`JoiningLoader` understands."""
+        keys = list(self.draw(np.random.default_rng(seed)))
+        with tempfile.TemporaryDirectory() as folder:
+            paths = []
+            for number, (sizes, width) in enumerate(zip(self.sizes, self.widths, strict=True)):
+                paths.append(f"{folder}/{number}")
+                with open(paths[-1], "w", encoding="utf-8") as stream:
+                    for name, key in enumerate(keys):
+                        utts, pauses = split(key)
+                        size = sum(sizes[utt] for utt in utts)
+                        # A pause is in the audio; in a text of characters it is a <space>.
+                        size += len(pauses) if number else sum(pauses)
+                        stream.write(f"{name:09d} {size}{',' if width else ''}{width}\n")
+            return [[keys[int(name)] for name in batch] for batch in self.batches_of(paths)]
+
+    def draw(self, random: np.random.Generator) -> Iterator[str]:
+        """Yield ids that name every utterance once, joined to lengths up to the limit."""
+        sizes = self.sizes[0]
+        for chain in self.chains:
+            if not chain:
+                continue
+            first = int(random.integers(len(chain)))
+            parts: list[str] = []
+            length, wanted = 0, 0.0
+            for place in range(first, first + len(chain)):
+                utt, pause = chain[place % len(chain)]
+                if pause is None:
+                    short = PAUSE * self.rate * random.random()
+                    pause = round(short) if random.random() < 0.5 else 0
+                # The end of the chain is not followed by its beginning.
+                if parts and (place == len(chain) or length + pause + sizes[utt] > wanted):
+                    yield BETWEEN.join(parts)
+                    parts = []
+                if not parts:
+                    wanted, length = self.limit * random.random(), 0
+                    pause = 0
+                else:
+                    parts.append(str(pause))
+                parts.append(utt)
+                length += pause + sizes[utt]
+            yield BETWEEN.join(parts)
+
+
+def split(key: str) -> tuple[list[str], list[int]]:
+    """Return the utterances of an id, and the samples of pause between them."""
+    parts = key.split(BETWEEN)
+    return parts[::2], [int(pause) for pause in parts[1::2]]
+
+
+class JoiningLoader(Mapping[str, Any]):
+    """One of an ESPnet dataset's loaders, for ids of joined utterances too.
+
+    Args:
+        loader: from the id of an utterance to its audio (samples), its text, or its language.
+        name: of the data: a language is that of the first utterance.
+        rate: sampling rate [Hz].
+        prefix: words that every text begins with: a joined one has them once.
+    """
+
+    def __init__(self, loader: Mapping[str, Any], name: str, rate: int, prefix: int) -> None:
+        self.loader, self.name, self.rate, self.prefix = loader, name, rate, prefix
+
+    def __getitem__(self, key: str) -> Any:
+        """Return what belongs to an id.
+
+        Raises:
+            UserError: the audio of the utterances has not one channel.
+        """
+        utts, pauses = split(key)
+        first, *rest = (self.loader[utt] for utt in utts)
+        if not rest or self.name == "lang":
+            return first
+        if isinstance(first, str):
+            return " ".join([first, *(" ".join(text.split()[self.prefix :]) for text in rest)])
+        random = np.random.default_rng(zlib.crc32(key.encode()))
+        parts = [first]
+        for utt, audio, pause in zip(utts[1:], rest, pauses, strict=True):
+            if audio.ndim != 1 or first.ndim != 1:
+                raise UserError(f"--join_utterances: {utt} has several channels")
+            noise = random.standard_normal(pause) * softest(parts[-1], round(PIECE * self.rate))
+            parts += [noise.astype(audio.dtype), audio]
+        return np.concatenate(parts)
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the utterances."""
+        return iter(self.loader)
+
+    def __len__(self) -> int:
+        """Return the number of utterances."""
+        return len(self.loader)
+
+
+def softest(audio: np.ndarray, piece: int) -> float:
+    """Return the root mean square of the softest piece (samples) of audio (samples)."""
+    count = len(audio) // piece
+    if not count:
+        return 0.0
+    squares = np.square(audio[: count * piece].astype(np.float64)).reshape(count, piece)
+    return float(np.sqrt(squares.mean(1).min()))
+
+
+def join(
+    args: argparse.Namespace, iter_options: Any, dataset: Any, shard: slice
+) -> SequenceIterFactory:
+    """Return what gives a training its batches of joined utterances.
+
+    Args:
+        args: the task's options.
+        iter_options: ESPnet's, of the training data.
+        dataset: ESPnet's, of all utterances; its loaders are replaced.
+        shard: of each batch, what this process trains on.
+    """
+    rate = sampling_rate(args.frontend_conf)
+    speakers = read_good_table(args.join_utt2spk, parse_name)
+    segments = {}
+    if args.join_segments:
+        segments = read_good_table(args.join_segments, parse_segment)
+    shapes = [dict(_pairs(path)) for path in iter_options.shape_files]
+    dataset.loader_dict = {
+        name: JoiningLoader(loader, name, rate, args.join_prefix)
+        for name, loader in dataset.loader_dict.items()
+    }
+
+    def batches_of(paths: list[str]) -> list[Sequence[str]]:
+        sampler = build_batch_sampler(
+            type=iter_options.batch_type,
+            shape_files=paths,
+            fold_lengths=args.fold_length,
+            batch_size=iter_options.batch_size,
+            batch_bins=iter_options.batch_bins,
+            sort_in_batch=args.sort_in_batch,
+            sort_batch=args.sort_batch,
+            drop_last=args.drop_last_iter,
+            min_batch_size=args.min_batch_size,
+        )
+        return [batch[shard] for batch in sampler]
+
+    limit = round(args.join_utterances * rate)
+    sampler = JoiningSampler(chains(speakers, segments, rate), shapes, limit, rate, batches_of)
+    logging.info(
+        f"[train] joined to at most {args.join_utterances:g} s: {len(shapes[0])} utterances, "
+        f"{len(sampler)} batches"
+    )
+    return SequenceIterFactory(
+        dataset=dataset,
+        batches=sampler,
+        seed=args.seed,
+        num_iters_per_epoch=iter_options.num_iters_per_epoch,
+        shuffle=iter_options.train,
+        shuffle_within_batch=args.shuffle_within_batch,
+        num_workers=args.num_workers,
+        collate_fn=iter_options.collate_fn,
+        pin_memory=args.ngpu > 0,
+    )
+
+
+def _pairs(path: str | Path) -> Iterator[tuple[str, str]]:
+    with open(path, encoding="utf-8") as stream:
+        for line in stream:
+            utt, shape = line.split(maxsplit=1)
+            yield utt, shape.strip()
