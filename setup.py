@@ -90,13 +90,11 @@ setup(
         # Number words of the recipe egs/spoken_numbers.
         "num2words",
         "packaging",
-        # Sums of downloads.
-        "pooch",
         # What a command has started, to end it with the command.
         "psutil",
         "pyyaml",
         "rapidfuzz",
-        # Downloads that go on where they broke off, which pooch's do not.
+        # Downloads that go on where they broke off, and are whole or not there.
         "requests",
         "sentencepiece",
         "soundfile>=0.12",

@@ -1,5 +1,6 @@
 """Download an archive and unpack it, whole or not at all."""
 
+import hashlib
 import os
 import tarfile
 import tempfile
@@ -7,7 +8,6 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-import pooch
 import requests
 from tqdm import tqdm
 
@@ -24,14 +24,14 @@ def download(
     """Download ``url`` to ``path`` unless the file is already there.
 
     What has arrived lies in ``<path>.part`` until it is all there; the next call goes on from it
-    where the server can. pooch would begin anew.
+    where the server can. (pooch would begin anew.)
 
     Args:
         url: the address.
         path: the file to make.
-        checksum: "md5:..." or "sha256:..." of the whole file. None where none is promised, as for
-            archives that are made on the fly: then what they unpack to is what to check, and
-            nothing is gone on with.
+        checksum: "md5:..." or "sha256:..." of the whole file, compared when it arrives. None where
+            none is promised, as for archives that are made on the fly: then what they unpack to is
+            what to check, and nothing is gone on with.
         remedy: what the user can do where it fails.
         timeout: seconds that the server may be silent.
 
@@ -55,7 +55,8 @@ def download(
         raise UserError(f"{url}: cannot be downloaded: {error}; {remedy}") from error
     if checksum is not None:
         kind, _, expected = checksum.partition(":")
-        found = pooch.file_hash(str(part), alg=kind)
+        with open(part, "rb") as stream:
+            found = hashlib.file_digest(stream, kind).hexdigest()
         if found != expected:
             part.unlink()
             raise UserError(f"{url}: its {kind} is {found}, not {expected}; {remedy}")
@@ -65,7 +66,10 @@ def download(
 def _fetch(url: str, part: Path, timeout: float) -> None:
     """Append to a file what it lacks of what a server has."""
     there = part.stat().st_size if part.exists() else 0
-    headers = {"Range": f"bytes={there}-"} if there else {}
+    # Some servers call an archive's own compression an encoding, which requests would undo.
+    headers = {"Accept-Encoding": "identity"}
+    if there:
+        headers["Range"] = f"bytes={there}-"
     with requests.get(url, headers=headers, stream=True, timeout=timeout) as response:
         if there and response.status_code == requests.codes.range_not_satisfiable:
             return  # it was all there

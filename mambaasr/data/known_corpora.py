@@ -41,13 +41,14 @@ class Corpus:
     languages: dict[str, str] | None = None
 
 
-def _librispeech(corpus_dir: Path, parts: list[str], work: Path, nj: int) -> dict[str, Manifests]:
+def _librispeech(
+    corpus_dir: Path, parts: list[str], work: Path, nj: int, name: str = "librispeech"
+) -> dict[str, Manifests]:
     from lhotse.recipes import prepare_librispeech
 
     for part in parts:
         if not (corpus_dir / part).is_dir():
-            known = CORPORA["librispeech" if part in CORPORA["librispeech"].parts else _MINI]
-            raise UserError(f"{corpus_dir / part}: no such folder; {known.get}")
+            raise UserError(f"{corpus_dir / part}: no such folder; {CORPORA[name].get}")
     return prepare_librispeech(corpus_dir, dataset_parts=parts, num_jobs=nj)
 
 
@@ -202,9 +203,9 @@ CORPORA = {
     ),
     _MINI: Corpus(
         {"train-clean-5": 1519, "dev-clean-2": 1089, "test-clean": 2620},
-        _librispeech,
+        functools.partial(_librispeech, name=_MINI),
         "train-clean-5 and test-clean (a folder LibriSpeech)",
-        _OPENSLR("librispeech"),
+        "MINI_LIBRISPEECH=downloads ./run.sh downloads it",
         _librispeech_listed,
     ),
     "aishell": Corpus(

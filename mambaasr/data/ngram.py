@@ -12,6 +12,7 @@ from mambaasr.files import atomic_write
 
 # Stands in kenlm's text for what has no token; kenlm's <unk> is what its text does not have.
 _OTHER = "<other>"
+SPACE = "<space>"
 # The part of the tokens that may be <unk>: with more it is a model of nothing.
 MOST_UNKNOWN = 0.5
 
@@ -24,8 +25,8 @@ class _Texts:
         texts, tokens, unknown: how many there were, after they were read.
 
     Raises:
-        UserError: while they are read: a line is bad, there is no text, or most tokens are not in
-            the list.
+        UserError: the list is of another type of token; or, while they are read, a line is bad,
+            there is no text, or most tokens are not in the list.
     """
 
     def __init__(
@@ -39,6 +40,9 @@ class _Texts:
         self.path, self.token_list, self.token_type = path, token_list, token_type
         self.names = read_tokens(token_list)
         self.texts = self.tokens = self.unknown = 0
+        if token_type == "bpe" and not any("\u2581" in name for name in self.names):
+            raise UserError(f"{token_list}: no token begins with '\u2581': it is no list of bpe")
+        self._no_space = token_type == "char" and SPACE not in self.names
         self._split = tokenizer(token_type, symbols, bpemodel)
         # The blank and <sos/eos> are no text.
         self._numbers = {token: i for i, token in enumerate(self.names[1:-1], 1)}
@@ -51,7 +55,13 @@ class _Texts:
                 raise UserError(f"{self.path}:{number}: {reason}")
             if text is None:
                 continue
-            tokens = [self._numbers.get(token, unk) for token in self._split(text)]
+            spelled = self._split(text)
+            if self._no_space and SPACE in spelled:
+                raise UserError(
+                    f"{self.path}:{number}: {self.token_list} has no {SPACE}, so it is no list of "
+                    "--token_type char, or of texts without spaces"
+                )
+            tokens = [self._numbers.get(token, unk) for token in spelled]
             self.texts += 1
             self.tokens += len(tokens)
             self.unknown += tokens.count(unk)
@@ -126,9 +136,13 @@ def _run(lmplz: str, texts: _Texts, order: int, out: Path) -> None:
         try:
             with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=stream) as process:
                 assert process.stdin is not None
-                for text in texts:
-                    line = " ".join([words[token] for token in text])
-                    process.stdin.write(f"{line}\n".encode())
+                try:
+                    for text in texts:
+                        line = " ".join([words[token] for token in text])
+                        process.stdin.write(f"{line}\n".encode())
+                except UserError:
+                    process.kill()  # it would estimate what it has
+                    raise
         except BrokenPipeError:
             pass  # its status says more
         except OSError as error:

@@ -67,7 +67,8 @@ def words(
 
     Returns:
         One span a word: from the start of its first token to the end of its last one. ``<space>``
-        counts neither for its times nor for its confidence.
+        counts neither for its times nor for its confidence. What is spelled in bytes may hold
+        spaces; the words around them share one time.
     """
     groups: list[tuple[str, list[Span]]] = []
     new = True
@@ -85,9 +86,9 @@ def words(
         text, own = groups[-1]
         groups[-1] = (text + token, [*own, span])
     return [
-        Span(own[0].start, own[-1].end, min(each.confidence for each in own), _spelled(text))
+        Span(own[0].start, own[-1].end, min(each.confidence for each in own), word)
         for text, own in groups
-        if text
+        for word in _spelled(text).split()
     ]
 
 

@@ -50,6 +50,7 @@ def load_speech2text(
             checkpoint's keys or shapes are not the model's.
     """
     from mambaasr.config import read
+    from mambaasr.data.tokens import read_tokens
     from mambaasr.espnet_compat import Speech2Text
     from mambaasr.lm.ngram import load as load_ngram
     from mambaasr.lm.phrases import load_phrases
@@ -63,10 +64,17 @@ def load_speech2text(
     configs = [str(config) for config in (train_config, lm_train_config) if config is not None]
     kinds = {name: options.pop(name) for name in list(options) if name.startswith("quantize_")}
     tokens = [read(config).get("token_list") for config in configs]
+    if not tokens[0]:
+        raise UserError(
+            f"{train_config}: it has no token_list: give the config.yaml that lies beside the model"
+        )
     if tokens[-1] != tokens[0]:
         raise UserError(f"{configs[1]}: its token_list is not that of {configs[0]}")
     # What can be wrong with it shows before the models are built.
-    ngram = load_ngram(ngram_file, tokens[0]) if ngram_file is not None else None
+    ngram = None
+    if ngram_file is not None:
+        names = tokens[0] if isinstance(tokens[0], list) else read_tokens(tokens[0])
+        ngram = load_ngram(ngram_file, names)
     register()
     try:
         speech2text = Speech2Text(
@@ -95,7 +103,8 @@ def load_speech2text(
         weight = speech2text.beam_search.weights["ngram"] if speech2text.beam_search else 0.0
         _add_scorer(speech2text, "ngram", ngram, weight)
     if phrases is not None:
-        scorer = load_phrases(phrases, functools.partial(spell, speech2text), tokens[0])
+        names = speech2text.asr_model.token_list
+        scorer = load_phrases(phrases, functools.partial(spell, speech2text), names)
         _add_scorer(speech2text, "phrases", scorer, phrase_weight)
     speech2text.parameters = sum(each.numel() for each in speech2text.asr_model.parameters())
     speech2text.quantised = any(kinds.get(f"quantize_{name}") for name in ("asr_model", "lm"))

@@ -203,7 +203,9 @@ def check_decoding(
 
 
 def check_search(args: argparse.Namespace) -> None:
-    """Refuse options that the chosen search would leave unused, or that contradict each other.
+    """Refuse options that contradict each other, and files that the search would leave unread.
+
+    Numbers that the chosen way has no use for are allowed: a config may serve several ways.
 
     Raises:
         UserError: names them.

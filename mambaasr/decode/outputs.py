@@ -1,14 +1,15 @@
 """Write a decoded set: hypotheses as ESPnet does, and what is to be reported of it."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mambaasr.data.kaldi_file import parse_hypothesis
 from mambaasr.files import atomic_write
 
 BEST = ("text", "token", "token_int")
-FILES = (*BEST, "score")
+FILES = (*BEST, "score", "score_parts")
 
 
 def write_hypotheses(folder: Path, results: Sequence[dict[str, Any]], nbest: int) -> None:
@@ -18,7 +19,8 @@ def write_hypotheses(folder: Path, results: Sequence[dict[str, Any]], nbest: int
     those of tokens in ``token_ctm``. What intermediate CTC has found is in ``1best_recog``, the
     language found by a model with a head for it in ``lang``.
 
-    The best hypotheses' scores stay in ``1best_recog``: the folder ``score`` is for error rates.
+    The best hypotheses' scores, and of each scorer's part (``ctc=-1.5 decoder=-0.7``), stay in
+    ``1best_recog``: the folder ``score`` is for error rates.
     """
     for rank in range(nbest):
         for name in FILES:
@@ -29,8 +31,9 @@ def write_hypotheses(folder: Path, results: Sequence[dict[str, Any]], nbest: int
         with atomic_write(folder / name) as stream:
             for result in results:
                 for text, start, duration, confidence in () if result["reason"] else result[timed]:
+                    word = parse_hypothesis(text)  # as in the text
                     stream.write(
-                        f"{result['utt']} 1 {start:.3f} {duration:.3f} {text} {confidence:.3f}\n"
+                        f"{result['utt']} 1 {start:.3f} {duration:.3f} {word} {confidence:.3f}\n"
                     )
     for block in sorted({block for result in results for block in result["intermediate"]}):
         with atomic_write(folder / "1best_recog" / f"encoder_interctc_layer{block}.txt") as stream:
@@ -46,8 +49,15 @@ def _write_column(path: Path, results: Sequence[dict[str, Any]], rank: int, name
     with atomic_write(path) as stream:
         for result in results:
             there = result["hypotheses"][rank : rank + 1]
-            value = str(there[0][name]) if there and not result["reason"] else ""
+            value = ""
+            if there and not result["reason"]:
+                best = there[0]
+                value = str(best[name]) if name != "score_parts" else _parts(best["parts"])
             stream.write(f"{result['utt']} {value}".rstrip(" ") + "\n")
+
+
+def _parts(parts: Mapping[str, float]) -> str:
+    return " ".join(f"{name}={value:.4f}" for name, value in sorted(parts.items()))
 
 
 def without_speech(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

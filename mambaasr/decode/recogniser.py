@@ -330,9 +330,13 @@ class Recogniser(_Opened):
     ) -> list[Found]:
         """Encode utterances and put them into a search."""
         encoded, results = self._encode(batch)
+        # All that takes memory comes first: who is in the search is in `inside` too.
+        joining = {
+            each.key: _Inside(each, result, encoded.log_probs_of(place))
+            for place, (each, result) in enumerate(zip(batch, results, strict=True))
+        }
         found = search.add(encoded, [each.prompt for each in batch])
-        for place, (each, result) in enumerate(zip(batch, results, strict=True)):
-            inside[each.key] = _Inside(each, result, encoded.log_probs_of(place))
+        inside |= joining
         return found
 
     def _done(self, found: Found, inside: _Inside) -> Recognised:
@@ -417,18 +421,31 @@ class Recogniser(_Opened):
         return Encoded([each.key for each in batch], frames, lengths, log_probs), results
 
 
-def search(model: Recogniser | ESPnetRecogniser, batch: Sequence[Any]) -> list[Recognised]:
+def search(
+    model: Recogniser | ESPnetRecogniser,
+    batch: Sequence[Any],
+    language: str | None = None,
+    prompt: str = "",
+) -> list[Recognised]:
     """Recognise waveforms together.
 
     Args:
         model: for example ``Recogniser(load_speech2text(config, weights))``.
         batch: waveforms (samples) at ``model.rate``, torch's or numpy's.
+        language: of all of them, for a model that is given it.
+        prompt: words that every text began with in training, such as ``<|en|> <|transcribe|>``.
 
     Returns:
         For each waveform, in their order, its hypotheses or the reason why there is none;
         ``model.plain(hypothesis)`` has the text.
+
+    Raises:
+        UserError: the tokens cannot spell the prompt.
     """
-    utterances = [Utterance(place, torch.as_tensor(wave)) for place, wave in enumerate(batch)]
+    first = model.prompt(prompt) if prompt else ()
+    utterances = [
+        Utterance(place, torch.as_tensor(wave), language, first) for place, wave in enumerate(batch)
+    ]
     found = {each.key: each for each in model(utterances)}
     missed = "not reached: the GPU was lost on another"
     return [

@@ -17,7 +17,14 @@ from torch import Tensor
 
 from mambaasr.layers.stateful import StatefulScorer
 from mambaasr.ops import ctc_prefix
-from mambaasr.search.data import Encoded, Found, Hypothesis, ctc_log_probs, prompt_tensor
+from mambaasr.search.data import (
+    NOT_NUMBERS,
+    Encoded,
+    Found,
+    Hypothesis,
+    ctc_log_probs,
+    prompt_tensor,
+)
 from mambaasr.search.scorers import next_log_probs
 
 # Candidates of a hypothesis that CTC scores, to the beam's size.
@@ -441,7 +448,7 @@ class BeamSearch:
             hypotheses.append(Hypothesis(tokens, ended.score, parts))
         reason = None
         if utterance.broken:
-            reason, hypotheses = "the scores are not numbers: broken weights", []
+            reason, hypotheses = NOT_NUMBERS, []
         elif not hypotheses:
             reason = "no hypothesis has ended: lower minlenratio"
         return Found(utterance.key, hypotheses, reason)

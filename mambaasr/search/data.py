@@ -10,6 +10,9 @@ from torch import Tensor
 
 from mambaasr.ops.lengths import valid_mask
 
+# Why an utterance has no hypotheses although it could be searched.
+NOT_NUMBERS = "the scores are not numbers: broken weights"
+
 
 @dataclass(slots=True)
 class Encoded:

@@ -18,7 +18,15 @@ from torch import Tensor
 from mambaasr.layers.stateful import StatefulScorer
 from mambaasr.ops import ctc_prefix
 from mambaasr.ops.lengths import valid_mask
-from mambaasr.search.data import Encoded, Found, Hypothesis, ctc_log_probs, of_usable, prompt_tensor
+from mambaasr.search.data import (
+    NOT_NUMBERS,
+    Encoded,
+    Found,
+    Hypothesis,
+    ctc_log_probs,
+    of_usable,
+    prompt_tensor,
+)
 from mambaasr.search.reader import Reader
 
 DEAD = -math.inf
@@ -338,6 +346,7 @@ class _Search:
             score = score.masked_fill(beam.length < first, DEAD)
         score, best = score.topk(self.options.nbest)
         columns = [x.gather(1, best).tolist() for x in (*parts, ctc)]
+        broken = score.isnan().any(1).tolist()
         names = [*self.names, "ctc"]
         found = []
         for u, (key, texts) in enumerate(zip(self.keys, self._texts(best), strict=True)):
@@ -350,6 +359,8 @@ class _Search:
                 if (value := float(score[u, i])) > DEAD:
                     hypotheses.append(Hypothesis(tokens, value, own))
             reason = None if hypotheses else "no text has a probability above 0"
+            if broken[u]:
+                hypotheses, reason = [], NOT_NUMBERS
             found.append(Found(key, hypotheses, reason))
         return found
 

@@ -3,6 +3,7 @@
 Axes: u utterances, k hypotheses of each, v tokens.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from mambaasr.layers.stateful import StatefulScorer
 from mambaasr.ops.lengths import valid_mask, zero_padding
 from mambaasr.search.beam import Options
-from mambaasr.search.data import Encoded, Found, Hypothesis, prompt_tensor
+from mambaasr.search.data import NOT_NUMBERS, Encoded, Found, Hypothesis, prompt_tensor
 from mambaasr.search.scorers import BatchScorer, next_log_probs
 
 # Numbers (256 MiB of them) that a pass of an ESPnet model may hold: of each hypothesis, so many
@@ -94,6 +95,8 @@ def _ordered(
         parts = {name: parts[name] for name in weights}
         score = sum(weight * parts[name] for name, weight in weights.items())
         hypotheses.append(Hypothesis(old.tokens, score, parts))
+    if any(math.isnan(each.score) for each in hypotheses):
+        return Found(found.key, [], NOT_NUMBERS)
 
     def value(each: Hypothesis) -> float:
         return each.score / (len(each.tokens) + 1 if options.normalize_length else 1)

@@ -88,11 +88,19 @@ def test_texts_of_other_tokens(recipe):
 
 
 @pytest.mark.parametrize("program", [False, True])
-def test_texts_of_another_type_of_token(program, recipe, lmplz):
-    """A model of nothing but <unk> is refused, and nothing is left of it."""
-    tokens = recipe / "char/tokens.txt"
-    with pytest.raises(UserError, match=r"5 of 6 tokens of --token_type word are not in .*char"):
-        train(recipe, "word", token_list=tokens, lmplz=str(lmplz) if program else "")
+@pytest.mark.parametrize(
+    ("kind", "of", "message"),
+    [
+        ("word", "char", r"5 of 6 tokens of --token_type word are not in .*char"),
+        ("char", "bpe", r"text:1: .*bpe/tokens.txt has no <space>"),
+        ("bpe", "char", r"char/tokens.txt: no token begins with"),
+    ],
+)
+def test_texts_of_another_type_of_token(kind, of, message, program, recipe, lmplz):
+    """A model that the recogniser could not use is refused, and nothing is left of it."""
+    tokens = recipe / of / "tokens.txt"
+    with pytest.raises(UserError, match=message):
+        train(recipe, kind, token_list=tokens, lmplz=str(lmplz) if program else "")
     assert not list((recipe / "exp").glob("*") if (recipe / "exp").exists() else ())
 
 

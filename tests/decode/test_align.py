@@ -98,3 +98,10 @@ def test_characters_spelled_in_bytes():
     spans = [Span(i, i + 1, 0.5) for i in range(5)]
     tokens = ["\u2581ca", "f", "<0xC3>", "<0xA9>", "\u2581x"]
     assert [word.text for word in words(spans, tokens, "bpe")] == ["caf\u00e9", "x"]
+
+
+def test_spaces_spelled_in_bytes_part_words():
+    spans = [Span(i, i + 1, 0.5) for i in range(6)]
+    tokens = ["\u2581hi", "<0x0A>", "x", "<0x20>", "\u2581", "<0x09>"]
+    found = words(spans, tokens, "bpe")
+    assert [word[:2] + (word.text,) for word in found] == [(0, 4, "hi"), (0, 4, "x")]

@@ -422,6 +422,12 @@ def test_nbest(model, speech, tmp_path):
         for path in (tmp_path / "1best_recog" / "score", tmp_path / "2best_recog" / "score")
     ]
     assert all(first >= second for first, second in zip(*scores, strict=True))
+    lines = (tmp_path / "1best_recog/score_parts").read_text().splitlines()
+    for line, score in zip(lines, scores[0], strict=True):
+        parts = dict(word.split("=") for word in line.split()[1:])
+        assert 0.5 * float(parts["ctc"]) + 0.5 * float(parts["decoder"]) == pytest.approx(
+            score, abs=1e-3
+        )
     asr.decode_set(model, speech, list(speech)[:1], tmp_path)
     assert outputs(tmp_path) == OUTPUTS, "2best_recog is not of this run"
 

@@ -105,6 +105,15 @@ def test_bad_config(experiment, tmp_path, change, message):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_config_of_no_model_is_refused_with_an_ngram_model_too(experiment, tmp_path):
+    config = yaml.safe_load(experiment[0].read_text())
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({**config, "token_list": None}))
+    (tmp_path / "1gram.arpa").write_text("")
+    for ngram in (None, tmp_path / "1gram.arpa"):
+        with pytest.raises(UserError, match="config.yaml: it has no token_list: give the config"):
+            load_speech2text(tmp_path / "config.yaml", experiment[1], ngram_file=ngram)
+
+
 def test_no_gpu(experiment):
     with pytest.raises(UserError, match="--ngpu 0"):
         load_speech2text(*experiment, device="cuda:0")

@@ -11,8 +11,11 @@ from mambaasr.decode import recogniser
 from mambaasr.decode.load import load_speech2text
 from mambaasr.decode.recogniser import ESPnetRecogniser, Recogniser, Utterance, search
 from mambaasr.errors import UserError
+from mambaasr.lm.phrases import load_phrases
 from mambaasr.search.beam import BeamSearch
+from mambaasr.search.data import NOT_NUMBERS, Encoded
 from mambaasr.search.scorers import NotSearchable
+from mambaasr.search.ways import WAYS
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +96,45 @@ def test_halves_have_the_memory_of_what_failed(speech2text, waves, monkeypatch):
     monkeypatch.setattr(Recogniser, "_encode_together", spy)
     assert not any(each.reason for each in search(Recogniser(speech2text, 6), waves))
     assert failed and sum(alive) == 0
+
+
+def test_memory_is_full_beside_the_search(speech2text, waves, monkeypatch):
+    """Where what is kept of each utterance does not fit, nobody is lost in the search."""
+    good, ours, calls = texts(search(Recogniser(speech2text), waves)), Encoded.log_probs_of, []
+
+    def full(self, place):
+        calls.append(place)
+        if len(calls) == 2:
+            raise MemoryError("no room")
+        return ours(self, place)
+
+    monkeypatch.setattr(Encoded, "log_probs_of", full)
+    found = search(Recogniser(speech2text, 4), waves)
+    assert [each.reason for each in found] == [None] * len(waves) and texts(found) == good
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_broken_weights_are_named(way, files, waves):
+    """Whichever way meets them; one that does not ask the decoder finds its text."""
+    model = load_speech2text(*files, beam_size=3, ctc_weight=0.3, ctc_window_margin=0)
+    with torch.no_grad():
+        model.asr_model.decoder.after_norm.weight.fill_(torch.nan)
+    found = search(Recogniser(model, 2, way), waves[:2])
+    asked = way in ("joint", "attention", "rescore")
+    assert [each.reason == NOT_NUMBERS for each in found] == [asked] * 2
+    assert [bool(each.hypotheses) for each in found] == [not asked] * 2
+
+
+def test_a_broken_language_model_is_named_frame_by_frame_too(files, waves, tmp_path):
+    model = load_speech2text(*files, beam_size=3, ctc_weight=0.3, ctc_window_margin=0)
+    (tmp_path / "phrases").write_text("AB\n")
+    scorer = load_phrases(tmp_path / "phrases", lambda text: [3, 4], TOKENS)
+    scorer.log_prob.fill_(torch.nan)
+    model.beam_search.full_scorers["phrases"] = scorer
+    model.beam_search.weights["phrases"] = 1.0
+    for way in ("joint", "ctc_prefix"):
+        found = search(Recogniser(model, 2, way), waves[:2])
+        assert [each.reason for each in found] == [NOT_NUMBERS] * 2
 
 
 def test_what_does_not_fit_alone_is_named(speech2text, waves, monkeypatch):

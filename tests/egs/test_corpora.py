@@ -113,4 +113,4 @@ def test_a_part_that_is_missing(tmp_path):
     root = corpora.librispeech(tmp_path / "LibriSpeech", ["train-clean-5"])
     done = prepare("mini_librispeech", tmp_path, MINI_LIBRISPEECH=str(root))
     assert done.returncode == 2
-    assert "test-clean: no such folder; lhotse download librispeech" in done.stderr
+    assert "test-clean: no such folder; MINI_LIBRISPEECH=downloads ./run.sh" in done.stderr

@@ -302,6 +302,9 @@ def test_gpu_check(tiles, monkeypatch, tmp_path, capsys):
     }
     assert set(rows[-1]["errors"]) == {"scores", "end", "scores of all"}
     assert "| scan | triton | 1, 5, 1, 1 | padded |" in (tmp_path / "out.md").read_text()
+    monkeypatch.setattr(check, "LOG_TOLERANCE", -1.0)
+    assert check.main(["--small"]) == 1
+    assert capsys.readouterr().out.count("| NO |") == 1
     monkeypatch.setattr(check, "TOLERANCE", 0.0)
     assert check.main(["--small"]) == 1
     assert "| NO |" in capsys.readouterr().out
