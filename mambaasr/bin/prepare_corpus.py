@@ -21,6 +21,12 @@ def get_parser() -> argparse.ArgumentParser:
         "--sets", nargs="+", required=True, metavar="SET=PART[+PART...]", help="what to write"
     )
     parser.add_argument("--data_dir", type=Path, default=Path("data"), help="output (%(default)s)")
+    parser.add_argument(
+        "--text_rules",
+        metavar="YAML",
+        help="how each language writes its transcripts (case, punctuation); what they were before "
+        "stays in text.raw",
+    )
     parser.add_argument("--nj", type=int, default=1, help="parallel jobs (%(default)s)")
     return parser
 
@@ -40,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mambaasr.data.corpora import prepare_sets
 
     for name, count in prepare_sets(
-        args.corpus, args.corpus_dir, sets, args.data_dir, args.nj
+        args.corpus, args.corpus_dir, sets, args.data_dir, args.nj, args.text_rules
     ).items():
         print(f"{args.data_dir / name}: {count} utterances")
     return 0

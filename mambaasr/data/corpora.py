@@ -6,6 +6,8 @@ whose audio is missing and only logs it; where the corpus lists its utterances, 
 put back, so that formatting reports them and a test set loses none. So is what cannot be read,
 at which lhotse would give up.
 
+Common Voice needs no lhotse: its lists say all, and no clip is opened before stage 3.
+
 lhotse takes manifests that it finds for whole and right. So its folder is new each time, and gets
 its name when all sets are written.
 """
@@ -17,15 +19,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mambaasr.data.folder import DataFolder, Segment
+from mambaasr.data.kaldi_file import write_table
 from mambaasr.data.known_corpora import CORPORA, Corpus, Manifests
 from mambaasr.data.lhotse_mended import UNREADABLE, threads_errors_raised, unreadable_files_pass
+from mambaasr.data.text_rules import read_rules, rules_of
 from mambaasr.errors import UserError
 
 REMEDY = "make env (or, in an environment of your own: pip install lhotse)"
 
 
 def prepare_sets(
-    name: str, corpus_dir: str | Path, sets: dict[str, list[str]], data_dir: str | Path, nj: int = 1
+    name: str,
+    corpus_dir: str | Path,
+    sets: dict[str, list[str]],
+    data_dir: str | Path,
+    nj: int = 1,
+    text_rules: str | Path | None = None,
 ) -> dict[str, int]:
     """Write a data folder for each set of a corpus.
 
@@ -35,6 +44,7 @@ def prepare_sets(
         sets: set -> list of the corpus's parts, which are put together.
         data_dir: where the folders go; lhotse's own files go to ``<data_dir>/.lhotse/<name>``.
         nj: parallel jobs.
+        text_rules: see :func:`write_set`.
 
     Returns:
         set -> number of utterances.
@@ -48,22 +58,26 @@ def prepare_sets(
     for parts in sets.values():
         for part in parts:
             if part not in corpus.parts:
-                known = ", ".join(corpus.parts)
-                raise UserError(f"{name} has no part {part!r}; it has: {known}")
+                known = list(corpus.parts)
+                shown = ", ".join(known[:30]) + (", ..." if len(known) > 30 else "")
+                raise UserError(f"{name} has no part {part!r}; it has: {shown}")
     corpus_dir = Path(corpus_dir)
     if not str(corpus_dir) or not corpus_dir.is_dir():
         raise UserError(
             f"{corpus_dir}: no such folder: it should hold {corpus.layout}. {corpus.get}; name "
             f"the folder that holds all this: {name.upper()}=FOLDER ./run.sh"
         )
-    _require_lhotse()
+    if corpus.prepare:
+        _require_lhotse()
     needed = list(dict.fromkeys(part for parts in sets.values() for part in parts))
     whole = Path(data_dir, ".lhotse", name)
     work = whole.with_name(f"{name}.new")
     shutil.rmtree(work, ignore_errors=True)
     try:
-        with unreadable_files_pass(), threads_errors_raised():
-            manifests = corpus.prepare(corpus_dir, needed, work, nj)
+        manifests = {}
+        if corpus.prepare:
+            with unreadable_files_pass(), threads_errors_raised():
+                manifests = corpus.prepare(corpus_dir, needed, work, nj)
     except UserError:
         raise
     # Whatever lhotse raises about a corpus (assertions, KeyError, soundfile's errors).
@@ -76,13 +90,35 @@ def prepare_sets(
     counts = {}
     for each, parts in sets.items():
         folder = joined([folders[part] for part in parts])
-        folder.write(Path(data_dir, each))
+        write_set(folder, Path(data_dir, each), text_rules)
         counts[each] = len(folder.utterances)
         logging.info(f"{data_dir}/{each}: {counts[each]} utterances")
     shutil.rmtree(whole, ignore_errors=True)
     if work.is_dir():
         work.rename(whole)
     return counts
+
+
+def write_set(folder: DataFolder, path: Path, text_rules: str | Path | None = None) -> None:
+    """Write a data folder; by rules of the languages, its transcripts as they were stay beside it.
+
+    Args:
+        folder: what to write; its texts are changed.
+        path: where to.
+        text_rules: file of :func:`mambaasr.data.text_rules.read_rules`, or None. With it the
+            texts of before are ``text.raw``.
+
+    Raises:
+        UserError: the rules are wrong, or something cannot be written.
+    """
+    if text_rules is not None:
+        rules, raw = read_rules(text_rules), dict(folder.text)
+        for utt, text in raw.items():
+            language = folder.utt2lang[utt] if folder.utt2lang else None
+            folder.text[utt] = rules_of(rules, language).apply(text)
+        path.mkdir(parents=True, exist_ok=True)
+        write_table(path / "text.raw", raw)
+    folder.write(path)
 
 
 def _require_lhotse() -> None:
@@ -100,7 +136,7 @@ def _folder(name: str, part: str, corpus_dir: Path, manifests: Manifests | None)
     folder, spans = DataFolder(segments={}), {}
     if corpus.languages:
         folder.utt2lang = {}
-        code = corpus.languages[part.partition("-")[0]]
+        code = corpus.languages[part.rpartition("-")[0]]
     for recording in (manifests or {}).get("recordings", ()):
         sources = recording.sources
         if len(sources) != 1 or sources[0].type != "file":
@@ -149,12 +185,13 @@ def _absent(corpus: Corpus, corpus_dir: Path, part: str, folder: DataFolder) -> 
     if corpus.listed is None or folder.segments is not None:
         return 0
     absent = 0
-    code = corpus.languages[part.partition("-")[0]] if corpus.languages else None
+    code = corpus.languages[part.rpartition("-")[0]] if corpus.languages else None
     for utt, (path, speaker, text) in corpus.listed(corpus_dir, part).items():
         if code is not None:
             utt, speaker = f"{code}-{utt}", f"{code}-{speaker}"
         if utt not in folder.text:
-            absent += 1
+            # What lhotse leaves out has no audio.
+            absent += bool(corpus.prepare) or not path.is_file()
             folder.wav[utt], folder.utt2spk[utt] = str(path), speaker
             folder.text[utt] = " ".join(text.split())
             if folder.utt2lang is not None:

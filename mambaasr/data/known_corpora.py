@@ -1,5 +1,6 @@
 """The corpora that lhotse prepares: how they are called, what lies where, how texts are cleaned."""
 
+import csv
 import functools
 import re
 from collections.abc import Callable
@@ -22,18 +23,19 @@ class Corpus:
     Attributes:
         parts: the parts' names, as lhotse has them, and how many utterances each one has (None:
             not known here).
-        prepare: ``(corpus_dir, parts, work_dir, nj) -> {part: manifests}``.
+        prepare: ``(corpus_dir, parts, work_dir, nj) -> {part: manifests}``; None where the list
+            of a part says all, and no audio needs to be opened.
         layout: what lies in the corpus's folder, for the message when it does not.
         get: how to get the corpus.
         listed: ``(corpus_dir, part) -> {utterance: (path, speaker, text)}``, or None where the
             corpus has no list that names files.
         text: cleans a transcript; None as a result drops the utterance, which is no speech.
-        languages: lhotse's names of languages -> codes, for a corpus of several: ``utt2lang`` is
-            written, and ids begin with the code.
+        languages: lhotse's names of languages -> codes, for a corpus of several, whose parts are
+            called ``<name>-<split>``: ``utt2lang`` is written, and ids begin with the code.
     """
 
     parts: dict[str, int | None]
-    prepare: Callable[[Path, list[str], Path, int], dict[str, Manifests]]
+    prepare: Callable[[Path, list[str], Path, int], dict[str, Manifests]] | None
     layout: str
     get: str
     listed: Callable[[Path, str], Listed] | None = None
@@ -169,6 +171,32 @@ def _mls_listed(corpus_dir: Path, part: str) -> Listed:
     return found
 
 
+def _commonvoice_listed(corpus_dir: Path, part: str) -> Listed:
+    """Return the clips of a split: sentences are quoted as they come, and one may be empty."""
+    language, _, split = part.rpartition("-")
+    path = corpus_dir / language / f"{split}.tsv"
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; {CORPORA['commonvoice'].get}")
+    found = {}
+    with open(path, encoding="utf-8", newline="") as stream:
+        rows = csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)
+        lacking = {"client_id", "path", "sentence"} - set(rows.fieldnames or ())
+        if lacking:
+            raise UserError(f"{path}:1: no column {', '.join(sorted(lacking))}")
+        for row in rows:
+            name = row["path"]
+            if not name or not row["client_id"] or "/" in name:
+                raise UserError(f"{path}:{rows.line_num}: no clip or no speaker: {name!r}")
+            # Older releases leave the suffix out.
+            clip = name if Path(name).suffix else f"{name}.mp3"
+            utt = Path(clip).stem
+            if utt in found:
+                raise UserError(f"{path}:{rows.line_num}: {utt} is there twice")
+            clip_path = corpus_dir / language / "clips" / clip
+            found[utt] = (clip_path, row["client_id"], row["sentence"] or "")
+    return found
+
+
 def _without_spaces(text: str) -> str:
     return re.sub(r"\s", "", text)
 
@@ -184,6 +212,12 @@ _MLS = {
     "spanish": "es",
 }
 _MINI = "mini_librispeech"
+# The languages of Common Voice 6.1 and some of those that came later; a code is the folder's name.
+_COMMONVOICE = (
+    "ab ar as be bg bn br ca cs cv cy da de dv el en eo es et eu fa fi fr fy-NL ga-IE gl ha hi hsb "
+    "hu ia id it ja ka kab kk ky lg lt lv mk ml mn mr mt nl or pa-IN pl pt rm-sursilv rm-vallader "
+    "ro ru rw sah sk sl sr sv-SE sw ta th tr tt ug uk ur uz vi vot zh-CN zh-HK zh-TW"
+).split()
 _OPENSLR = functools.partial("lhotse download {} DIR downloads it".format)
 CORPORA = {
     "librispeech": Corpus(
@@ -242,6 +276,18 @@ CORPORA = {
         "the corpus as its publisher sells it, with MORPH/SDB and WAV",
         "https://clrd.ninjal.ac.jp/csj tells how to get it",
         text=_without_spaces,
+    ),
+    "commonvoice": Corpus(
+        {
+            f"{code}-{split}": None
+            for code in _COMMONVOICE
+            for split in ("train", "dev", "test", "validated", "invalidated", "other")
+        },
+        None,
+        "a folder a language (cy, de, zh-CN, ...) with train.tsv, dev.tsv, test.tsv and clips/",
+        "https://commonvoice.mozilla.org/datasets has it, an archive a language",
+        _commonvoice_listed,
+        languages={code: code for code in _COMMONVOICE},
     ),
     "mls": Corpus(
         {f"{name}-{split}": None for name in _MLS for split in ("train", "dev", "test")},

@@ -85,6 +85,48 @@ def test_spgispeech(tmp_path):
     assert dict(DataFolder.read(tmp_path / "data/val").text) == {"07a785_1": "we're up 3 tom"}
 
 
+def test_common_voice(tmp_path, caplog, monkeypatch):
+    """Without lhotse; clips that are not there stay in the set, sentences are by rules."""
+    monkeypatch.setitem(sys.modules, "lhotse", None)
+    root = corpora.commonvoice(tmp_path / "cv", ["de", "zh-CN"])
+    gone = root / "zh-CN/clips/common_voice_zh-CN_test_10.mp3"
+    gone.unlink()
+    rules = tmp_path / "rules.yaml"
+    rules.write_text("default: {}\nzh-CN: {spaces: false}\n")
+    sets = {"test": ["de-test", "zh-CN-test"]}
+    assert prepare_sets("commonvoice", root, sets, tmp_path / "data", text_rules=rules)
+    folder = DataFolder.read(tmp_path / "data/test")
+    texts = {"de": "wie geht's gut", "zh-CN": "wiegeht'sgut"}
+    assert len(folder.utterances) == 4
+    for utt, text in folder.text.items():
+        assert text == texts[folder.utt2lang[utt]]
+    assert "zh-CN-test: 2 utterances, 1 of them without audio" in caplog.text
+    (problem,) = folder.missing_audio()
+    assert gone.stem in str(problem)
+    raw = (tmp_path / "data/test/text.raw").read_text(encoding="utf-8").splitlines()
+    assert len(raw) == 4 and raw[0].endswith('"Wie geht’s?" – gut')
+    assert len(set(folder.utt2spk.values())) == 4 and "de-test" + 125 * "0" + "1" in set(
+        folder.utt2spk.values()
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("client_id\tsentence\n", "test.tsv:1: no column path"),
+        ("client_id\tpath\tsentence\ns\t../x.mp3\thi\n", "test.tsv:2: no clip or no speaker"),
+        ("client_id\tpath\tsentence\ns\ta\thi\ns\ta\tho\n", "test.tsv:3: a is there twice"),
+        (None, "test.tsv: no such file; https://commonvoice"),
+    ],
+)
+def test_bad_lists_of_common_voice(tmp_path, content, message):
+    root = corpora.commonvoice(tmp_path / "cv", ["de"])
+    path = root / "de/test.tsv"
+    path.unlink() if content is None else path.write_text(content)
+    with pytest.raises(UserError, match=message):
+        prepare_sets("commonvoice", root, {"test": ["de-test"]}, tmp_path / "data")
+
+
 def test_languages_of_mls(tmp_path):
     root = corpora.mls(tmp_path / "mls", ("german", "italian"))
     sets = {"dev": ["german-dev", "italian-dev"], "test_it": ["italian-test"]}

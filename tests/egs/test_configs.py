@@ -22,7 +22,7 @@ from mambaasr.tables.read import read_table, run_options
 EGS = Path(__file__).resolve().parents[2] / "egs"
 TEMPLATE = EGS / "TEMPLATE/asr1/conf"
 AN4 = EGS / "an4/asr1/conf"
-SMALL = ("an4", "mini_librispeech", "spoken_numbers")
+SMALL = ("an4", "commonvoice_12", "mini_librispeech", "spoken_numbers")
 TOKENS = ["<blank>", "<unk>", "<space>", *"ABCDEFGHIJKLMNOPQRSTUVWXYZ", "<sos/eos>"]
 BLOCKS = ("encoder", "decoder", "optim", "model")
 SLOTS = ("asr_config", *BLOCKS)

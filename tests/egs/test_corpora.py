@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import json
 import subprocess
 import tarfile
 from pathlib import Path
@@ -20,6 +21,7 @@ pytestmark = pytest.mark.skipif(
 EGS = Path(__file__).resolve().parents[2] / "egs"
 ALL = "train-clean-100 train-clean-360 train-other-500 dev-clean dev-other test-clean test-other"
 SIX = "dutch french german italian polish spanish"
+TWELVE = "cy de en es fr it nl pl pt ru tr zh-CN"
 # recipe -> (variable, how the tree is made, sets and their utterances)
 RECIPES = {
     "librispeech": (
@@ -42,6 +44,11 @@ RECIPES = {
     ),
     "aishell": ("AISHELL", corpora.aishell, dict(train=2, dev=2, test=2)),
     "tedlium3": ("TEDLIUM3", corpora.tedlium, dict(train=2, dev=2, test=2)),
+    "commonvoice_12": (
+        "COMMONVOICE",
+        lambda root: corpora.commonvoice(root, TWELVE.split()),
+        dict(train=24, dev=24, test=24),
+    ),
     "mls": ("MLS", lambda root: corpora.mls(root, SIX.split()), dict(train=6, dev=6, test=6)),
 }
 
@@ -72,6 +79,23 @@ def test_without_the_corpus_it_says_how_to_get_it(recipe, variable, tmp_path):
     done = prepare(recipe, tmp_path, **{variable: str(tmp_path / "nowhere")})
     assert done.returncode == 2 and done.stderr.startswith("error: ")
     assert f"{variable}=FOLDER ./run.sh" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_manifest_in_the_place_of_common_voice(tmp_path):
+    corpora.write_audio(tmp_path / "small/audio/a.ogg")
+    row = {"id": "a", "audio": "audio/a.ogg", "speaker": "s", "lang": "tr", "text": "Iğdır, İyi!"}
+    rows = [row | {"split": split, "id": f"a{split}"} for split in ("train", "dev", "test")]
+    manifest = tmp_path / "small/manifest.jsonl"
+    manifest.write_text("".join(f"{json.dumps(each)}\n" for each in rows), encoding="utf-8")
+    done = prepare("commonvoice_12", tmp_path, COMMONVOICE=str(tmp_path / "small"))
+    assert done.returncode == 0, done.stderr
+    folder = DataFolder.read(tmp_path / "data/dev")
+    assert folder.text == {"tr-adev": "ığdır iyi"} and folder.utt2lang == {"tr-adev": "tr"}
+    assert (tmp_path / "data/dev/text.raw").read_text() == "tr-adev Iğdır, İyi!\n"
+    assert folder.missing_audio() == []
+    manifest.write_text(json.dumps({**rows[0], "split": None}) + "\n{}\n")
+    done = prepare("commonvoice_12", tmp_path, COMMONVOICE=str(tmp_path / "small"))
+    assert done.returncode == 2 and "manifest.jsonl:2: a row with id, audio" in done.stderr
 
 
 def test_mini_librispeech_is_downloaded(tmp_path, monkeypatch):

@@ -70,6 +70,25 @@ def spgispeech(root, utterances=1):
     return root
 
 
+def commonvoice(root, languages, clips=2):
+    """Write ``LANGUAGE/{train,dev,test}.tsv`` and ``clips/*.mp3``; quotes stand as they are."""
+    head = (
+        "client_id\tpath\tsentence\tup_votes\tdown_votes\tage\tgender\taccents\tvariant\tlocale\n"
+    )
+    for number, language in enumerate(languages):
+        home = root / language
+        for split in ("train", "dev", "test"):
+            rows = [head]
+            for clip in range(clips):
+                name = f"common_voice_{language}_{split}_{number}{clip}.mp3"
+                write_audio(home / "clips" / name, seed=clip)
+                rows.append(
+                    f'{split}{clip:0126d}\t{name}\t"Wie geht’s?" – gut\t2\t0\t\t\t\t\t{language}\n'
+                )
+            (home / f"{split}.tsv").write_text("".join(rows), encoding="utf-8")
+    return root
+
+
 def mls(root, languages, utterances=1):
     """Write ``mls_LANGUAGE/SPLIT/{audio/SPEAKER/BOOK,transcripts.txt}`` and ``metainfo.txt``."""
     for name in languages:

@@ -11,5 +11,6 @@ AISHELL=${AISHELL:-downloads/aishell}
 TEDLIUM3=${TEDLIUM3:-downloads/TEDLIUM_release-3}
 GIGASPEECH=${GIGASPEECH:-downloads/GigaSpeech}
 SPGISPEECH=${SPGISPEECH:-downloads/spgispeech}
+COMMONVOICE=${COMMONVOICE:-downloads/cv-corpus}
 MLS=${MLS:-downloads/mls}
 CSJ=${CSJ:-downloads/CSJ}

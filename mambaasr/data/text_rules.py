@@ -1,0 +1,90 @@
+"""How transcripts are written, by language: case, punctuation, apostrophes, spaces.
+
+Letters of every script, their diacritics and digits stay as they are, in Unicode's composed form
+(NFC). All else is a space, but for what the rules keep.
+"""
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mambaasr.config.read import read
+from mambaasr.errors import UserError
+
+CASES = ("lower", "upper", "as_is")
+# What stands for an apostrophe; the letters that some languages write with one are not among them.
+APOSTROPHES = "\u2019\u2018\u02bc\u02bb\u0060\u00b4"
+DEFAULT = "default"
+
+
+@dataclass(frozen=True)
+class TextRules:
+    """How the transcripts of a language are written.
+
+    Attributes:
+        case: "lower", "upper" or "as_is".
+        keep: characters that stay beside letters, their marks and digits. An apostrophe stays
+            between letters only: elsewhere it is a quotation mark.
+        spaces: whether there are spaces between words.
+        dotless_i: whether the capital of ı is I and that of i is İ, as in Turkish.
+
+    Raises:
+        ValueError: the case is unknown.
+    """
+
+    case: str = "lower"
+    keep: str = "'"
+    spaces: bool = True
+    dotless_i: bool = False
+
+    def __post_init__(self) -> None:
+        if self.case not in CASES:
+            raise ValueError(f"case is {self.case!r}; choose one of {', '.join(CASES)}")
+
+    def apply(self, text: str) -> str:
+        """Return a transcript as it is to be written; it may be empty."""
+        text = unicodedata.normalize("NFC", text)
+        if "'" in self.keep:
+            text = re.sub(f"[{APOSTROPHES}]", "'", text)
+        if self.dotless_i and self.case == "lower":
+            text = text.replace("I", "\u0131").replace("\u0130", "i")
+        if self.dotless_i and self.case == "upper":
+            text = text.replace("i", "\u0130").replace("\u0131", "I")
+        if self.case != "as_is":
+            text = text.lower() if self.case == "lower" else text.upper()
+        text = "".join(
+            c if unicodedata.category(c)[0] in "LMN" or c in self.keep else " " for c in text
+        )
+        text = re.sub(r"(?<![^\W_])'|'(?![^\W_])", " ", text)
+        text = unicodedata.normalize("NFC", text)
+        return ("" if not self.spaces else " ").join(text.split())
+
+
+def read_rules(path: str | Path) -> dict[str, TextRules]:
+    """Read rules by language from a yaml of ``language: {option: value}``.
+
+    A language takes what it does not say from ``default``, which is for all others too.
+
+    Raises:
+        UserError: the file is no such yaml, or an option or its value is wrong.
+    """
+    found: Mapping[str, Any] = read(path)
+    common = found.get(DEFAULT) or {}
+    rules = {}
+    for language, options in {DEFAULT: common, **found}.items():
+        if not isinstance(options, Mapping):
+            raise UserError(f"{path}: {language}: write options, such as {{case: lower}}")
+        try:
+            rules[language] = TextRules(**{**common, **options})
+        except (TypeError, ValueError) as error:
+            known = ", ".join(TextRules.__dataclass_fields__)
+            raise UserError(f"{path}: {language}: {error}; there are: {known}") from None
+    return rules
+
+
+def rules_of(rules: Mapping[str, TextRules], language: str | None) -> TextRules:
+    """Return the rules of a language."""
+    return rules.get(language or DEFAULT, rules[DEFAULT])
