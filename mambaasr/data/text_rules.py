@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mambaasr.config.read import read
+import yaml
+
 from mambaasr.errors import UserError
 
 CASES = ("lower", "upper", "as_is")
@@ -71,7 +72,12 @@ def read_rules(path: str | Path) -> dict[str, TextRules]:
     Raises:
         UserError: the file is no such yaml, or an option or its value is wrong.
     """
-    found: Mapping[str, Any] = read(path)
+    try:
+        found: Any = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: cannot be read as yaml: {' '.join(str(error).split())}") from None
+    if not isinstance(found, Mapping):
+        raise UserError(f"{path}: write languages and their options, such as tr: {{case: lower}}")
     common = found.get(DEFAULT) or {}
     rules = {}
     for language, options in {DEFAULT: common, **found}.items():

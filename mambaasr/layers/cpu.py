@@ -12,13 +12,10 @@ Parameters are torch's in either case; values differ by rounding, and dropout dr
 - oneDNN takes two to four times as long for the gradient of a convolution's weight as for itself.
 - MKL takes five times as long for the weight's gradient of a layer with few inputs as for that
   gradient transposed.
-- What a training step frees is kept for the next one, which :func:`keep_freed_memory` asks for.
 - Our convolution of each channel over time takes half of the time of torch's, with its gradient.
 """
 
-import ctypes
 import os
-import sys
 from typing import Any, TypeGuard
 
 import torch
@@ -42,8 +39,6 @@ FEW, LEAST = 64, 1 << 14
 THIN = 16
 # Rates of dropout are multiples of one over this.
 LEVELS = 1 << 16
-# Options of glibc's mallopt.
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
 
 def set_cpu_tuning(enabled: bool) -> None:
@@ -55,20 +50,6 @@ def set_cpu_tuning(enabled: bool) -> None:
 def tuned(x: Tensor) -> bool:
     """Whether ``x`` lies on a CPU for which the forms of this file are switched on."""
     return _enabled and x.device.type == "cpu"
-
-
-def keep_freed_memory() -> None:
-    """Let this process keep the memory that it frees; for a training, which needs it again.
-
-    Otherwise glibc hands large tensors back to the system, and each page of the next one costs a
-    fault: 5 to 24 % of a step of a small model, as measured. It costs some more memory, as what is
-    free does not always fit what comes next. It holds for the rest of the process. Without glibc
-    nothing changes.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if _enabled and mallopt is not None:
-        mallopt(M_MMAP_MAX, 0)
-        mallopt(M_TRIM_THRESHOLD, -1)
 
 
 def _onednn_is_faster() -> bool:

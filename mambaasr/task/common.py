@@ -18,10 +18,10 @@ from mambaasr import espnet_compat
 from mambaasr.beside import keep_beside, resolve
 from mambaasr.config.read import Config
 from mambaasr.errors import UserError
-from mambaasr.layers.cpu import keep_freed_memory
 from mambaasr.task import checkpoints, optim
 from mambaasr.task.build import reason
 from mambaasr.task.log import write_log
+from mambaasr.task.memory import keep_freed_memory
 from mambaasr.task.trainer import Trainer, brief
 
 _DATA = ("train_data_path_and_name_and_type", "valid_data_path_and_name_and_type")

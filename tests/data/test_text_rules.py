@@ -47,6 +47,8 @@ def test_other_rules(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("lower\n", "rules.yaml: write languages and their options"),
+        ("de: {\n", "rules.yaml: cannot be read as yaml"),
         ("de: lower\n", "rules.yaml: de: write options"),
         ("de: {case: title}\n", "rules.yaml: de: case is 'title'; choose one of lower, upper, as_"),
         ("de: {cases: lower}\n", "rules.yaml: de: .*'cases'.* there are: case, keep, spaces"),

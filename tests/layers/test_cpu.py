@@ -1,10 +1,6 @@
 """The CPU's own forms compute what torch's do, and one switch turns them off."""
 
-import ctypes
 import importlib.util
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -83,33 +79,6 @@ def test_gradients_of_a_convolution(stride, bias):
         strict=True,
     )
     assert all(torch.allclose(a.double(), b.double(), atol=1e-3) for a, b in pairs)
-
-
-# Page faults of a process that makes and drops a large tensor over and over.
-REUSE = """
-import resource, torch
-from mambaasr.layers.cpu import keep_freed_memory
-keep_freed_memory()
-for count in (5, 20):
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(count):
-        torch.zeros(10_000_000).add_(1)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-"""
-
-
-@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="no glibc")
-def test_freed_memory_is_kept():
-    faults = []
-    for tuning in "10":
-        environment = os.environ | {"MAMBAASR_CPU_TUNING": tuning, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(
-            [sys.executable, "-c", REUSE], env=environment, capture_output=True, text=True
-        )
-        faults.append(int(done.stdout))
-    if faults[1] < 5000:
-        pytest.skip("pages are so large here that there is nothing to save")
-    assert faults[0] < faults[1] / 2
 
 
 def test_no_frames_other_dtypes_and_autocast(sizes):
