@@ -4,7 +4,6 @@ Recordings are played faster or slower, as by sox ``speed``: tempo and pitch cha
 """
 
 import math
-import re
 from pathlib import Path
 
 from mambaasr.data.dropped import Dropped, carry_rows, write_report
@@ -46,12 +45,6 @@ def parse_factors(text: str) -> dict[float, str]:
     if not factors:
         raise UserError('no speed factor; write them as in "0.9 1.0 1.1"')
     return factors
-
-
-def speed_of(utt: str) -> tuple[float, str]:
-    """Return the speed that the name of a copy says, and the name of what it was made of."""
-    found = re.fullmatch(r"sp(\d+(?:\.\d+)?)-(.+)", utt)
-    return (float(found[1]), found[2]) if found else (1.0, utt)
 
 
 def perturb_folder(

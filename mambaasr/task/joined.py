@@ -6,6 +6,7 @@ each other become one, up to a length that is drawn for each; the batches keep t
 
 import argparse
 import logging
+import re
 import tempfile
 import zlib
 from collections import defaultdict
@@ -18,7 +19,6 @@ import numpy as np
 from mambaasr.config.read import sampling_rate
 from mambaasr.data.folder import Segment, parse_segment
 from mambaasr.data.kaldi_file import parse_name, read_good_table
-from mambaasr.data.speed import speed_of
 from mambaasr.errors import UserError
 from mambaasr.espnet_compat import AbsSampler, SequenceIterFactory, build_batch_sampler
 
@@ -84,7 +84,7 @@ def chains(
     """
     of_speaker = defaultdict(list)
     for utt, speaker in speakers.items():
-        speed, bare = speed_of(utt)
+        speed, bare = _speed_of(utt)
         segment = segments.get(bare)
         place = (segment.recording, segment.start) if segment else (utt, 0.0)
         of_speaker[speaker].append((*place, utt, segment, speed))
@@ -100,6 +100,12 @@ def chains(
             before = segment
         found.append(chain)
     return found
+
+
+def _speed_of(utt: str) -> tuple[float, str]:
+    """Return the speed that stage 2 gave a copy, by its name, and the name of the utterance."""
+    found = re.fullmatch(r"sp(\d+(?:\.\d+)?)-(.+)", utt)
+    return (float(found[1]), found[2]) if found else (1.0, utt)
 
 
 class JoiningSampler(AbsSampler):
