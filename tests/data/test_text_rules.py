@@ -7,7 +7,7 @@ import pytest
 from mambaasr.data.text_rules import TextRules, read_rules, rules_of
 from mambaasr.errors import UserError
 
-TEMPLATE = Path(__file__).resolve().parents[2] / "egs/TEMPLATE/asr1/conf/text_rules.yaml"
+TEMPLATE = Path(__file__).resolve().parents[2] / "egs/TEMPLATE/asr1/text_rules.yaml"
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . ../../TEMPLATE/asr1/path.sh
 . ../../TEMPLATE/asr1/db.sh
-rules=../../TEMPLATE/asr1/conf/text_rules.yaml
+rules=../../TEMPLATE/asr1/text_rules.yaml
 if [[ -f ${COMMONVOICE}/manifest.jsonl ]]; then
     if [[ ${1-} == --nj=* ]]; then shift; fi
     exec python local/manifest.py --corpus "${COMMONVOICE}" --text_rules "${rules}" "$@"
