@@ -256,6 +256,9 @@ def join(
         iter_options: ESPnet's, of the training data.
         dataset: ESPnet's, of all utterances; its loaders are replaced.
         shard: of each batch, what this process trains on.
+
+    Raises:
+        UserError: a file is wrong, or an utterance has no speaker.
     """
     rate = sampling_rate(args.frontend_conf)
     speakers = read_good_table(args.join_utt2spk, parse_name)
@@ -263,6 +266,12 @@ def join(
     if args.join_segments:
         segments = read_good_table(args.join_segments, parse_segment)
     shapes = [dict(_pairs(path)) for path in iter_options.shape_files]
+    lost = [utt for utt in shapes[0] if utt not in speakers]
+    if lost:
+        raise UserError(
+            f"--join_utt2spk {args.join_utt2spk}: {len(lost)} utterances that are trained on have "
+            f"no speaker there, the first is {lost[0]!r}: give the utt2spk of the training data"
+        )
     dataset.loader_dict = {
         name: JoiningLoader(loader, name, rate, args.join_prefix)
         for name, loader in dataset.loader_dict.items()

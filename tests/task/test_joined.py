@@ -129,3 +129,8 @@ def test_training_with_it(workspace, tmp_path):
     ):
         code, said = workspace.run(workspace.arguments(tmp_path / "bad", *options))
         assert code == 2 and message in said
+    # Who has no speaker would be lost.
+    (workspace.folder / "train/utt2spk").write_text("".join(f"{utt} one\n" for utt in utts[1:]))
+    code, said = workspace.run(workspace.arguments(tmp_path / "less", *join))
+    assert code == 2 and "1 utterances that are trained on have no speaker" in said
+    assert repr(utts[0]) in said
