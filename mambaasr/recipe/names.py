@@ -117,10 +117,11 @@ def make_names(o: Options, model_file: str) -> Names:
     suffix = "_".join(filter(None, (language, o.token_type + (o.nbpe if bpe else ""))))
     encoder = f"_enc_{stem(o.encoder)}" if o.encoder else ""
     blocks = "".join(f"_{SHORT[name]}_{stem(o[name])}" for name in BLOCKS if o[name])
-    joined = f"_join{plain(o.join_utterances)}" if float(o.join_utterances) else ""
+    drawn = f"_lang{plain(o.language_upsampling)}" if float(o.language_upsampling) != 1 else ""
+    drawn += f"_join{plain(o.join_utterances)}" if float(o.join_utterances) else ""
     asr_tag = o.asr_tag or (
         f"{stem(o.asr_config)}{blocks}_raw_{suffix}{plain(o.asr_args.replace(' ', ''))}{speeds}"
-        f"{joined}"
+        f"{drawn}"
     )
     asr_exp = o.asr_exp or f"{o.expdir}/asr_{asr_tag}"
     lm_tag = o.lm_tag or (

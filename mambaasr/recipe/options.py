@@ -282,6 +282,14 @@ def _table() -> Iterator[Option]:
     yield run("asr_exp", "", "folder of the experiment; default: <expdir>/asr_<asr_tag>", "name")
     yield run("asr_stats_dir", "", "folder of the statistics", "name")
     yield option(
+        "language_upsampling",
+        "1",
+        "draw languages in training with probabilities proportional to (share of the audio) ** "
+        "FACTOR, anew in each epoch: 1 as they come, 0 all alike; needs utt2lang",
+        "number",
+        maximum=1,
+    )
+    yield option(
         "join_utterances",
         "0",
         "join utterances of a speaker in training, anew in each epoch, to up to so many seconds; "

@@ -359,6 +359,9 @@ def train(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
     if recipe.asr.model == "multilingual":
         for kind, name in _sets(n):
             words += _data(kind, f"{n.filtered(name)}/utt2lang,lang,text")
+    if float(o.language_upsampling) != 1:
+        words += ["--language_upsampling", o.language_upsampling]
+        words += ["--upsampling_utt2lang", f"{n.filtered(n.train)}/utt2lang"]
     if float(o.join_utterances):
         words += ["--join_utterances", o.join_utterances]
         words += ["--join_utt2spk", f"{n.filtered(n.train)}/utt2spk"]

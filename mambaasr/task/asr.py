@@ -14,7 +14,7 @@ from mambaasr import register
 from mambaasr.config.criteria import drop_unreported
 from mambaasr.errors import UserError
 from mambaasr.espnet_compat import ASRTask as EspnetASRTask
-from mambaasr.task import joined, languages
+from mambaasr.task import languages, sampling
 from mambaasr.task.common import SafeTask, device_count
 from mambaasr.task.error_rates import ErrorRates
 
@@ -26,23 +26,25 @@ class ASRTask(SafeTask, EspnetASRTask):
 
     @classmethod
     def get_parser(cls) -> argparse.ArgumentParser:
-        """Return the parser, with the options of what is joined in training."""
+        """Return the parser, with the options of what an epoch draws."""
         parser = super().get_parser()
-        joined.add_options(parser)
+        sampling.add_options(parser)
         return parser
 
     @classmethod
     def build_sequence_iter_factory(
         cls, args: argparse.Namespace, iter_options: Any, mode: str
     ) -> Any:
-        """Return what gives batches: ESPnet's, or in training that of joined utterances."""
-        if mode != "train" or not args.join_utterances:
+        """Return what gives batches: ESPnet's, or in training that of what is drawn."""
+        if mode != "train" or not sampling.draws(args):
             return super().build_sequence_iter_factory(args, iter_options, mode)
         shard = slice(None)
         if iter_options.distributed:
             rank, size = torch.distributed.get_rank(), torch.distributed.get_world_size()
             shard = slice(rank, None, size)
-        return joined.join(args, iter_options, cls.build_dataset(args, iter_options), shard)
+        return sampling.iter_factory(
+            args, iter_options, cls.build_dataset(args, iter_options), shard
+        )
 
     @classmethod
     def prepare(cls, args: argparse.Namespace) -> None:
@@ -50,7 +52,7 @@ class ASRTask(SafeTask, EspnetASRTask):
         drop_unreported(args)
         _check_aggregation(args)
         _check_depth(args)
-        joined.check(args)
+        sampling.check(args)
         if not args.dry_run:
             languages.prepare(args)
 

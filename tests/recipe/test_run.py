@@ -119,6 +119,7 @@ def test_help_lists_every_option_with_its_value(capsys):
         (["--text_prefix", "<|en|>"], "its words must be in a file --nlsyms_txt"),
         (["--bpe_char_cover", "all"], "--bpe_char_cover 'all' is not a number"),
         (["--bpe_char_cover", "1.5"], "--bpe_char_cover 1.5: give 0 to 1"),
+        (["--language_upsampling", "2"], "--language_upsampling 2: give 0 to 1"),
         (["--join_utterances", "long"], "--join_utterances 'long' is not a number"),
         (["--non_speech_ratio", "2"], "--non_speech_ratio 2: give 0 to 1"),
         (["--bpe_input_sentence_size", "1e6"], "--bpe_input_sentence_size '1e6' is not a whole"),
@@ -233,7 +234,7 @@ def test_an_ngram_model_and_its_decoding(recipe):
     assert "--ngram_file" not in stage(12, "--use_ngram", "false")[0].command
 
 
-def test_joining_is_an_experiment_of_its_own(recipe):
+def test_what_epochs_draw_makes_an_experiment_of_its_own(recipe):
     def training(*more):
         o = check(parse([*NEEDED, *more])[0], TEMPLATE)
         asr, lm = load_configs(o, False, False)
@@ -251,6 +252,10 @@ def test_joining_is_an_experiment_of_its_own(recipe):
     assert "--join_segments data/train/segments" in said and "--join_prefix" not in said
     where = {x.command[x.command.index("--output_dir") + 1] for x in (plain, task)}
     assert sorted(where) == sorted([min(where), f"{min(where)}_join20"])
+    (task,) = training("--language_upsampling", "0.5")
+    said = shlex.join(task.command)
+    assert "--language_upsampling 0.5 --upsampling_utt2lang dump/raw/train/utt2lang" in said
+    assert f"--output_dir {min(where)}_lang0.5" in said
 
 
 def test_task_tokens_of_the_training_are_read_in_decoding(recipe, tmp_path):

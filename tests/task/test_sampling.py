@@ -1,11 +1,11 @@
-"""Utterances joined in training: each once an epoch, of one speaker, in their order."""
+"""What an epoch draws: languages by temperature; utterances of one speaker joined in order."""
 
 import numpy as np
 import pytest
 
 from mambaasr.data.folder import Segment
 from mambaasr.espnet_compat import build_batch_sampler
-from mambaasr.task.joined import JoiningLoader, JoiningSampler, chains, softest, split
+from mambaasr.task.sampling import EpochSampler, JoiningLoader, chains, copies, softest, split
 
 RATE = 100
 SPEAKERS = {f"{speaker}-{n:02d}": speaker for speaker in ("ann", "bob", "cy") for n in range(20)}
@@ -25,7 +25,7 @@ def sampler(limit, bins=20_000, **segments):
         return list(build_batch_sampler("numel", batch_bins=bins, shape_files=paths, **options))
 
     found = chains(SPEAKERS, segments, RATE)
-    return JoiningSampler(found, shapes, limit, RATE, batches_of), sizes
+    return EpochSampler(found, shapes, limit, RATE, batches_of), sizes
 
 
 def test_every_utterance_once_in_each_epoch_and_joined_anew():
@@ -82,9 +82,61 @@ def test_pauses_are_true_where_they_are_known():
     assert named == [("ann-1", None), ("ann-2", None)]
 
 
+@pytest.mark.parametrize("factor", [1.0, 0.5, 0.0])
+@pytest.mark.parametrize("limit", [0, 3000])
+def test_languages_are_drawn_by_their_share(factor, limit):
+    """Of 4:1 hours 4:1, 2:1 or 1:1 are drawn, in epochs as long as they were."""
+    made, sizes = sampler(limit)
+    of_language = {utt: "en" if utt.startswith("ann") else "de" for utt in sizes}
+    hours = {name: sum(sizes[u] for u in sizes if of_language[u] == name) for name in ("en", "de")}
+    made.times = copies(of_language, sizes, factor)
+    epochs = 200
+    seen = dict.fromkeys(sizes, 0)
+    for seed in range(epochs):
+        for utt in (utt for batch in made.generate(seed) for key in batch for utt in split(key)[0]):
+            seen[utt] += 1
+    drawn = {
+        name: sum(n * sizes[u] for u, n in seen.items() if of_language[u] == name) / epochs
+        for name in hours
+    }
+    assert sum(drawn.values()) == pytest.approx(sum(hours.values()), rel=0.03)
+    wanted = (hours["en"] / hours["de"]) ** factor
+    assert drawn["en"] / drawn["de"] == pytest.approx(wanted, rel=0.05)
+    assert min(seen.values()) > 0.4 * epochs * sum(hours.values()) / 2 / max(hours.values())
+
+
+def test_drawn_by_language_and_joined_stays_one_speaker_in_order():
+    made, sizes = sampler(3000)
+    made.times = {utt: 2.5 if utt.startswith("ann") else 0.5 for utt in sizes}
+    keys = [key for batch in made.generate(4) for key in batch]
+    assert keys == [key for batch in made.generate(4) for key in batch]
+    count = {utt: 0 for utt in sizes}
+    for utts, _ in map(split, keys):
+        assert len({SPEAKERS[utt] for utt in utts}) == 1 and utts == sorted(set(utts))
+        for utt in utts:
+            count[utt] += 1
+    assert {n for utt, n in count.items() if utt.startswith("ann")} == {2, 3}
+    assert {n for utt, n in count.items() if utt.startswith("bob")} == {0, 1}
+    assert max(len(split(key)[0]) for key in keys) > 2
+
+
+def test_a_pause_is_not_known_where_an_utterance_between_is_not_drawn():
+    segments = {utt: Segment("one", 2.0 * n, 2.0 * n + 1) for n, utt in enumerate("abc")}
+    made = EpochSampler(
+        chains(dict.fromkeys("abc", "ann"), segments, RATE),
+        [dict.fromkeys("abc", "100")],
+        10_000,
+        RATE,
+        lambda paths: [],
+        {"a": 1.0, "b": 0.0, "c": 1.0},
+    )
+    (chain,) = made.drawn(np.random.default_rng(0))
+    assert chain == [("a", None), ("c", None)]
+
+
 def test_what_is_not_trained_on_is_left_out():
     made, _ = sampler(1000)
-    again = JoiningSampler(
+    again = EpochSampler(
         chains({**SPEAKERS, "ann-99": "ann", "eve-1": "eve"}, {}, RATE),
         [{utt: "100" for utt in SPEAKERS}],
         1000,
@@ -124,11 +176,19 @@ def test_training_with_it(workspace, tmp_path):
     assert "[train] joined to at most 9 s" in log
     for options, message in (
         (["--join_utterances", "9"], "--join_utterances needs --join_utt2spk"),
+        (["--language_upsampling", "0"], "--language_upsampling needs --upsampling_utt2lang"),
+        (["--language_upsampling", "-1"], "--language_upsampling -1.0: give 0 to 1"),
         (["--join_utterances", "-1"], "--join_utterances -1.0: give seconds, or 0"),
         ([*join, "--join_segments", "none"], "--join_segments none: no such file"),
     ):
         code, said = workspace.run(workspace.arguments(tmp_path / "bad", *options))
         assert code == 2 and message in said
+    languages = "".join(f"{utt} {'de' if n else 'en'}\n" for n, utt in enumerate(utts))
+    (workspace.folder / "train/utt2lang").write_text(languages)
+    draw = ["--language_upsampling", "0", "--upsampling_utt2lang", "train/utt2lang"]
+    code, said = workspace.run(workspace.arguments(tmp_path / "alike", *draw, "--max_epoch", "1"))
+    assert code == 0, said
+    assert "[train] times an epoch: de 0." in (tmp_path / "alike/train.log").read_text()
     # Who has no speaker would be lost.
     (workspace.folder / "train/utt2spk").write_text("".join(f"{utt} one\n" for utt in utts[1:]))
     code, said = workspace.run(workspace.arguments(tmp_path / "less", *join))

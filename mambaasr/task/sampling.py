@@ -1,7 +1,8 @@
-"""Training utterances joined to longer ones, drawn anew for each epoch.
+"""What a training sees of its utterances, drawn anew for each epoch.
 
-A model reads well what is as long as what it was trained on. Utterances of a speaker that follow
-each other become one, up to a length that is drawn for each; the batches keep their size.
+Languages with less data come more often (:func:`copies`). And a model reads well what is as long
+as what it was trained on: utterances of a speaker that follow each other become one, up to a length
+that is drawn for each. The batches keep their size.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from mambaasr.data.folder import Segment, parse_segment
 from mambaasr.data.kaldi_file import parse_name, read_good_table
 from mambaasr.errors import UserError
 from mambaasr.espnet_compat import AbsSampler, SequenceIterFactory, build_batch_sampler
+from mambaasr.task import languages
 
 # Between the ids of utterances that are one, and the samples of pause between them: no id has it.
 BETWEEN = "\t"
@@ -28,11 +30,25 @@ BETWEEN = "\t"
 PAUSE, PAUSE_MOST = 0.5, 2.0
 # What the noise in a pause is as loud as: the softest of the pieces of so many seconds.
 PIECE = 0.02
+# Option, what it needs, and its value that asks for nothing.
+_NEEDS = (
+    ("language_upsampling", "upsampling_utt2lang", 1.0),
+    ("join_utterances", "join_utt2spk", 0.0),
+)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add our options to a task's parser."""
-    add = parser.add_argument_group(description="Utterances joined in training").add_argument
+    group = parser.add_argument_group(description="What each epoch draws of the training data")
+    add = group.add_argument
+    add(
+        "--language_upsampling",
+        type=float,
+        default=1.0,
+        help="draw a language with a probability proportional to (its share of the audio) ** "
+        "FACTOR; 1: as it comes, 0: all languages alike",
+    )
+    add("--upsampling_utt2lang", help="utt2lang of the training data; needed for it")
     add(
         "--join_utterances",
         type=float,
@@ -50,21 +66,59 @@ def check(args: argparse.Namespace) -> None:
     Raises:
         UserError: one is impossible, or something is missing.
     """
-    if not args.join_utterances:
-        return
     if args.join_utterances < 0:
         raise UserError(f"--join_utterances {args.join_utterances}: give seconds, or 0")
-    if not args.join_utt2spk:
-        raise UserError("--join_utterances needs --join_utt2spk")
-    for name in ("join_utt2spk", "join_segments"):
+    if not 0 <= args.language_upsampling <= 1:
+        raise UserError(f"--language_upsampling {args.language_upsampling}: give 0 to 1")
+    if not draws(args):
+        return
+    for option, needs, off in _NEEDS:
+        if getattr(args, option) != off and not getattr(args, needs):
+            raise UserError(f"--{option} needs --{needs}")
+    for name in ("upsampling_utt2lang", "join_utt2spk", "join_segments"):
         path = getattr(args, name)
         if path and not Path(path).is_file():
             raise UserError(f"--{name} {path}: no such file")
     if args.iterator_type != "sequence":
-        raise UserError(f"--join_utterances: not with iterator_type: {args.iterator_type}")
+        given = " and ".join(f"--{name}" for name, _, off in _NEEDS if getattr(args, name) != off)
+        raise UserError(f"{given}: not with iterator_type: {args.iterator_type}")
+    if not args.join_utterances:
+        return
     kinds = {name: kind for _, name, kind in args.train_data_path_and_name_and_type}
     if kinds.get("speech") != "sound":
         raise UserError(f"--join_utterances: it joins audio, and speech is {kinds.get('speech')}")
+
+
+def draws(args: argparse.Namespace) -> bool:
+    """Say whether the options ask for anything."""
+    return any(getattr(args, option) != off for option, _, off in _NEEDS)
+
+
+def copies(
+    of_language: Mapping[str, str], sizes: Mapping[str, int], factor: float
+) -> dict[str, float]:
+    """Say how often an epoch is to see each utterance, on average.
+
+    A language's share of an epoch's audio is proportional to ``share ** factor``, where ``share``
+    is its part of all audio; 1 / factor is called the temperature (Conneau et al., XLSR,
+    arXiv:2006.13979, section 3.1). An epoch stays as long as it was.
+
+    Args:
+        of_language: utterance -> language.
+        sizes: utterance -> its length.
+        factor: 0 ... 1.
+
+    Returns:
+        Utterance -> the expected number of times.
+    """
+    total = defaultdict(int)
+    for utt, size in sizes.items():
+        total[of_language[utt]] += size
+    whole = sum(total.values())
+    weights = {language: (size / whole) ** factor for language, size in total.items()}
+    scale = whole / sum(weights.values())
+    times = {language: scale * weights[language] / size for language, size in total.items()}
+    return {utt: times[of_language[utt]] for utt in sizes}
 
 
 def chains(
@@ -108,14 +162,15 @@ def _speed_of(utt: str) -> tuple[float, str]:
     return (float(found[1]), found[2]) if found else (1.0, utt)
 
 
-class JoiningSampler(AbsSampler):
-    """Draws which utterances are one, and puts them into batches by ESPnet's own samplers.
+class EpochSampler(AbsSampler):
+    """Draws utterances and which of them are one, and batches them by ESPnet's own samplers.
 
     Args:
         chains: of :func:`chains`.
+        times: of :func:`copies`; None: every utterance once.
         shapes: for each kind of data utterance -> its shape, as ESPnet's files of shapes have it;
             the first kind is the audio [samples].
-        limit: of what is joined [samples].
+        limit: of what is joined [samples]; 0 joins nothing.
         rate: sampling rate [Hz].
         batches_of: from the paths of files of shapes to batches of ids.
     """
@@ -127,7 +182,9 @@ class JoiningSampler(AbsSampler):
         limit: int,
         rate: int,
         batches_of: Callable[[list[str]], list[Sequence[str]]],
+        times: Mapping[str, float] | None = None,
     ) -> None:
+        self.times = times
         self.limit, self.rate, self.batches_of = limit, rate, batches_of
         # Utterance -> its length in each kind of data, and what follows the length: (500,80).
         self.sizes = [{utt: int(text.partition(",")[0]) for utt, text in x.items()} for x in shapes]
@@ -161,11 +218,9 @@ class JoiningSampler(AbsSampler):
             return [[keys[int(name)] for name in batch] for batch in self.batches_of(paths)]
 
     def draw(self, random: np.random.Generator) -> Iterator[str]:
-        """Yield ids that name every utterance once, joined to lengths up to the limit."""
+        """Yield ids that name every utterance as often as drawn, joined up to the limit."""
         sizes = self.sizes[0]
-        for chain in self.chains:
-            if not chain:
-                continue
+        for chain in self.drawn(random):
             first = int(random.integers(len(chain)))
             parts: list[str] = []
             length, wanted = 0, 0.0
@@ -186,6 +241,22 @@ class JoiningSampler(AbsSampler):
                 parts.append(utt)
                 length += pause + sizes[utt]
             yield BETWEEN.join(parts)
+
+    def drawn(self, random: np.random.Generator) -> Iterator[Sequence[tuple[str, int | None]]]:
+        """Yield the chains of an epoch, as often as their utterances are drawn."""
+        if self.times is None:
+            yield from filter(None, self.chains)
+            return
+        for chain in self.chains:
+            # 2.3 times is twice, and once more in three epochs of ten.
+            counts = [int(self.times[utt] + random.random()) for utt, _ in chain]
+            for number in range(max(counts, default=0)):
+                rest, skipped = [], False
+                for pair, count in zip(chain, counts, strict=True):
+                    if count > number:
+                        rest.append((pair[0], None) if skipped else pair)
+                    skipped = count <= number
+                yield rest
 
 
 def split(key: str) -> tuple[list[str], list[int]]:
@@ -246,10 +317,10 @@ def softest(audio: np.ndarray, piece: int) -> float:
     return float(np.sqrt(squares.mean(1).min()))
 
 
-def join(
+def iter_factory(
     args: argparse.Namespace, iter_options: Any, dataset: Any, shard: slice
 ) -> SequenceIterFactory:
-    """Return what gives a training its batches of joined utterances.
+    """Return what gives a training batches of what each epoch draws.
 
     Args:
         args: the task's options.
@@ -261,21 +332,24 @@ def join(
         UserError: a file is wrong, or an utterance has no speaker.
     """
     rate = sampling_rate(args.frontend_conf)
-    speakers = read_good_table(args.join_utt2spk, parse_name)
-    segments = {}
-    if args.join_segments:
-        segments = read_good_table(args.join_segments, parse_segment)
     shapes = [dict(_pairs(path)) for path in iter_options.shape_files]
-    lost = [utt for utt in shapes[0] if utt not in speakers]
-    if lost:
-        raise UserError(
-            f"--join_utt2spk {args.join_utt2spk}: {len(lost)} utterances that are trained on have "
-            f"no speaker there, the first is {lost[0]!r}: give the utt2spk of the training data"
-        )
-    dataset.loader_dict = {
-        name: JoiningLoader(loader, name, rate, args.join_prefix)
-        for name, loader in dataset.loader_dict.items()
-    }
+    said, times = [], None
+    if args.language_upsampling != 1:
+        of_language = languages.read(args.upsampling_utt2lang)
+        languages.check(of_language, shapes[0], args.upsampling_utt2lang)
+        lengths = {utt: int(shape.partition(",")[0]) for utt, shape in shapes[0].items()}
+        times = copies(of_language, lengths, args.language_upsampling)
+        each = {of_language[utt]: f"{of_language[utt]} {n:.2f}" for utt, n in times.items()}
+        said.append(f"times an epoch: {', '.join(each[name] for name in sorted(each))}")
+    if args.join_utterances:
+        found = _speakers_chains(args, shapes[0], rate)
+        dataset.loader_dict = {
+            name: JoiningLoader(loader, name, rate, args.join_prefix)
+            for name, loader in dataset.loader_dict.items()
+        }
+        said.append(f"joined to at most {args.join_utterances:g} s")
+    else:
+        found = [[(utt, None)] for utt in shapes[0]]
 
     def batches_of(paths: list[str]) -> list[Sequence[str]]:
         sampler = build_batch_sampler(
@@ -287,16 +361,14 @@ def join(
             sort_in_batch=args.sort_in_batch,
             sort_batch=args.sort_batch,
             drop_last=args.drop_last_iter,
-            min_batch_size=args.min_batch_size,
+            # No process may be without an utterance.
+            min_batch_size=max(args.min_batch_size, shard.step or 1),
         )
         return [batch[shard] for batch in sampler]
 
     limit = round(args.join_utterances * rate)
-    sampler = JoiningSampler(chains(speakers, segments, rate), shapes, limit, rate, batches_of)
-    logging.info(
-        f"[train] joined to at most {args.join_utterances:g} s: {len(shapes[0])} utterances, "
-        f"{len(sampler)} batches"
-    )
+    sampler = EpochSampler(found, shapes, limit, rate, batches_of, times)
+    logging.info(f"[train] {'; '.join(said)}: {len(shapes[0])} utterances, {len(sampler)} batches")
     return SequenceIterFactory(
         dataset=dataset,
         batches=sampler,
@@ -308,6 +380,21 @@ def join(
         collate_fn=iter_options.collate_fn,
         pin_memory=args.ngpu > 0,
     )
+
+
+def _speakers_chains(args, utts, rate):
+    """Return the chains of the training's speakers; an utterance without one would be lost."""
+    speakers = read_good_table(args.join_utt2spk, parse_name)
+    lost = [utt for utt in utts if utt not in speakers]
+    if lost:
+        raise UserError(
+            f"--join_utt2spk {args.join_utt2spk}: {len(lost)} utterances that are trained on have "
+            f"no speaker there, the first is {lost[0]!r}: give the utt2spk of the training data"
+        )
+    segments = {}
+    if args.join_segments:
+        segments = read_good_table(args.join_segments, parse_segment)
+    return chains(speakers, segments, rate)
 
 
 def _pairs(path: str | Path) -> Iterator[tuple[str, str]]:
