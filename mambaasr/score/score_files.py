@@ -10,6 +10,7 @@ from wcwidth import wcswidth
 
 from mambaasr.files import atomic_write
 from mambaasr.score import error_rate
+from mambaasr.score import languages as lid_scores
 from mambaasr.score.error_rate import Utterance
 
 UNIT_NAMES = {"cer": "Chr", "wer": "Wrd", "ter": "Tok"}
@@ -25,6 +26,8 @@ def write_scores(
     languages: Mapping[str, str] | None = None,
 ) -> str:
     """Write score.json, score.txt and, for each rate, errors_<rate>.txt.
+
+    Of languages that were found, where there are several, languages.svg is the picture.
 
     Args:
         folder: where to.
@@ -50,6 +53,8 @@ def write_scores(
                 content[name]["macro"] = error_rate.macro_average(found.values())
         with atomic_write(folder / f"errors_{name}.txt") as stream:
             stream.writelines(error_lines(utterances, speakers))
+    if len(details.get("lid", {}).get("confusion", ())) > 1:
+        lid_scores.plot(details["lid"], folder / lid_scores.PICTURE)
     text = score_text(scores, speakers, details, languages)
     with atomic_write(folder / "score.txt") as stream:
         stream.write(text)
@@ -80,7 +85,9 @@ def score_text(
     if missing:
         sections.append(f"Utterances without a hypothesis, counted as deleted: {len(missing)}.\n")
     if details.get("lid"):
-        sections.append(describe_lid(details["lid"]) + "\n")
+        sections.append(lid_scores.describe(details["lid"]) + "\n")
+        if len(details["lid"].get("confusion", ())) > 1:
+            sections.append(markdown_table(*lid_scores.table(details["lid"])))
     if details.get("compare"):
         sections.append(describe(details["compare"]) + "\n")
     return "\n".join(sections)
@@ -123,15 +130,6 @@ def cells(values: Mapping[str, Any]) -> tuple[str, ...]:
         row.append(f"{100 * values[name] / values['units']:.1f}" if values["units"] else "-")
     rate = values["sentence_error_rate"]
     return (*row, "-" if rate is None else f"{rate:.1f}")
-
-
-def describe_lid(lid: Mapping[str, Any]) -> str:
-    """Say in a sentence how often the language was found (a dict of counts)."""
-    rate = 100 * lid["correct"] / lid["utterances"]
-    return (
-        f"Language found: {lid['correct']} of {lid['utterances']} utterances ({rate:.1f} %); one "
-        "that was not decoded counts as not found."
-    )
 
 
 def describe(comparison: Mapping[str, Any]) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 from mambaasr.data.kaldi_file import parse_hypothesis, parse_text, read_good_table
 from mambaasr.data.tokens import bpe_tokens, read_symbols
 from mambaasr.errors import UserError
-from mambaasr.score import bootstrap, error_rate, score_files
+from mambaasr.score import bootstrap, error_rate, languages, score_files
 
 type File = str | Path
 
@@ -31,7 +31,8 @@ def score(
     Args:
         ref, hyp: files of ``utterance text`` lines. A hypothesis that is missing or empty counts
             as deleted.
-        output_dir: where score.json, score.txt and errors_*.txt go; None writes nothing.
+        output_dir: where score.json, score.txt and errors_*.txt go, and a picture of what
+            languages a model found; None writes nothing.
         utt2spk, utt2lang: for the rates by speaker and by language.
         hyp_lang: the languages that a model found; needs ``utt2lang``.
         bpe_model: for the TER.
@@ -46,7 +47,7 @@ def score(
     references, hypotheses = _read(ref, skip), _read(hyp, skip, hypotheses=True)
     error_rate.check_ids(references, hypotheses, hyp)
     speakers = _read(utt2spk) if utt2spk else None
-    languages = _read(utt2lang) if utt2lang else None
+    of_language = _read(utt2lang) if utt2lang else None
     splits = {"wer": error_rate.words, "cer": error_rate.characters}
     if bpe_model:
         splits["ter"] = bpe_tokens(bpe_model)
@@ -58,9 +59,9 @@ def score(
     if hyp_lang:
         found = _read(hyp_lang, hypotheses=True)
         error_rate.check_ids(references, found, hyp_lang)
-        error_rate.check_groups(references, languages, "language")
-        right = sum(found.get(utt) == languages[utt] for utt in references)
-        details["lid"] = {"hyp": str(hyp_lang), "utterances": len(references), "correct": right}
+        error_rate.check_groups(references, of_language, "language")
+        true = {utt: of_language[utt] for utt in references}
+        details["lid"] = {"hyp": str(hyp_lang), **languages.identification(true, found)}
     if compare:
         other = _read(compare, skip, hypotheses=True)
         error_rate.check_ids(references, other, compare)
@@ -69,9 +70,9 @@ def score(
         significance = {**result._asdict(), "significant": result.significant}
         details["compare"] = {"other": str(compare), **significance}
     if output_dir is None:
-        return score_files.score_text(scores, speakers, details, languages)
-    score_files.write_scores(output_dir, scores, speakers, details, languages)
-    totals = score_files.score_text(scores, None, details, languages)
+        return score_files.score_text(scores, speakers, details, of_language)
+    score_files.write_scores(output_dir, scores, speakers, details, of_language)
+    totals = score_files.score_text(scores, None, details, of_language)
     more = "by speaker and every error" if speakers else "every error"
     return f"{totals}{more}: {output_dir}/score.txt, errors_*.txt\n"
 

@@ -1,5 +1,6 @@
 """What the experiments of a table's rows say; nothing but their files counts."""
 
+import math
 from collections import defaultdict
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -16,7 +17,7 @@ from mambaasr.recipe.experiment import (
     training_problem,
 )
 from mambaasr.score.results import read_json
-from mambaasr.tables.table import PARAMETERS, RATES, Column, Row, Run, Table
+from mambaasr.tables.table import LID, PARAMETERS, RATES, Column, Row, Run, Table
 
 
 @dataclass
@@ -59,7 +60,7 @@ def measure(table: Table, row: Row) -> Measured:
                 value = _value(column, run, decoded[run.decoding])
                 if value is None:
                     problems.append(f"no {column.name}")
-                else:
+                elif not math.isnan(value):
                     found.values[column.name].append(value)
             files = [each for sets in decoded.values() for each in sets.values()]
             for each in files:
@@ -91,12 +92,16 @@ def _decodings(table: Table, run: Run, problems: list[str]) -> dict[str, dict[st
 
 
 def _value(column: Column, run: Run, decodings: dict[str, Any]) -> float | None:
-    """Return a column's value, or None where it is not there."""
-    if column.metric in RATES:
+    """Return a column's value, None where it is not there, NaN where the row can have none."""
+    if column.metric in (*RATES, LID):
         if column.set not in decodings:
             return None
-        *macro, rate = column.metric.lower().split()
         found = read_json(run.exp / run.inference_tag / column.set / "score/score.json")
+        if column.metric == LID:
+            lid = found.get("lid")
+            # A model that does not look for languages has no such rate, and lacks none.
+            return 100 * lid["correct"] / lid["utterances"] if lid else math.nan
+        *macro, rate = column.metric.lower().split()
         for key in (rate, *macro):
             found = found.get(key) or {}
         return found.get("error_rate")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from mambaasr import provenance
 from mambaasr.score.score_files import markdown_table
 from mambaasr.tables.measure import Measured, measure
-from mambaasr.tables.table import PARAMETERS, RATES, Column, Row, Table
+from mambaasr.tables.table import LID, PARAMETERS, RATES, Column, Row, Table
 
 _READING = (
     "Error rates in %; RTF: seconds of computing a second of audio, summed over the workers; "
@@ -64,7 +64,7 @@ def _mean(found: Measured, column: Column) -> str:
 def _difference(row: Row, found: Measured, column: Column) -> str:
     value, values = row.published[column.name].value, found.values.get(column.name)
     # Times of different machines have no difference that says something.
-    if value is None or not values or column.metric not in (*RATES, PARAMETERS):
+    if value is None or not values or column.metric not in (*RATES, LID, PARAMETERS):
         return "-"
     return f"{statistics.fmean(values) - value:+.2f}"
 

@@ -29,6 +29,7 @@ from mambaasr.recipe.options import (
     text_of,
 )
 from mambaasr.tables.table import (
+    LID,
     PARAMETERS,
     RATES,
     Column,
@@ -42,7 +43,7 @@ from mambaasr.tables.table import (
 ARGUMENTS = ("asr_args", "inference_args", "lm_args")
 # Of a whole training, and of no test set.
 OF_TRAINING = (PARAMETERS, "training hours", "epoch minutes")
-OF_SET = (*RATES, "RTF")
+OF_SET = (*RATES, LID, "RTF")
 # The RTF may be of a set, or of all.
 _COLUMN = re.compile(
     rf"(?:(\S+) ({'|'.join(OF_SET)})|({'|'.join(('RTF', *OF_TRAINING))}))(?: ?, ?(.+))?"

@@ -9,6 +9,8 @@ from mambaasr.recipe.options import BLOCKS, Options
 
 # A macro rate is the mean of the languages' rates.
 RATES = ("macro WER", "macro CER", "macro TER", "WER", "CER", "TER")
+# The part of the utterances whose language was found, in percent.
+LID = "LID accuracy"
 PARAMETERS = "parameters"
 
 
@@ -23,7 +25,7 @@ class Column(NamedTuple):
     @property
     def decodes(self) -> bool:
         """Whether it wants more than a training."""
-        return self.metric in (*RATES, "RTF")
+        return self.metric in (*RATES, LID, "RTF")
 
 
 class Published(NamedTuple):

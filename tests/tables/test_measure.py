@@ -141,6 +141,22 @@ def test_the_mean_over_languages_is_a_column_of_its_own(edit):
     assert measure(table, table.rows[1]).values["test macro CER"] == [3.0]
 
 
+def test_languages_found_only_where_a_model_finds_them(edit):
+    edit("dev CER", "test LID accuracy")
+    edit("    published", "    # published")
+    edit("    published", "    # published")
+    table = read_table("tables/x.yaml")
+    run = table.rows[1].runs[0]
+    pretend(run, BOTH)
+    found = measure(table, table.rows[1])
+    assert "test LID accuracy" not in found.values
+    assert not any("LID" in problem for problem in found.missing)
+    path = run.exp / run.inference_tag / "test/score/score.json"
+    score = json.loads(path.read_text()) | {"lid": {"utterances": 8, "correct": 6}}
+    path.write_text(json.dumps(score))
+    assert measure(table, table.rows[1]).values["test LID accuracy"] == [75.0]
+
+
 def test_a_table_of_times_reads_logs_alone(recipe):
     (recipe / "tables/x.yaml").write_text(
         "title: Times\ncolumns: [training hours, parameters]\nrows:\n"
