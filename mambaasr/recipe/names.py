@@ -55,6 +55,7 @@ class Names:
     raw: str
     tokens: str
     token_dir: str
+    sets_report: str
     asr_stats_dir: str
     asr_exp: str
     asr_model: str
@@ -114,6 +115,7 @@ def make_names(o: Options, model_file: str) -> Names:
     language = "" if o.lang == "noinfo" else o.lang
     raw = f"{o.dumpdir}/raw"
     tokens = f"bpe_{o.bpemode}{o.nbpe}" if bpe else o.token_type
+    own_tokens = f"{o.datadir}/{language}{'_' if language else ''}token_list/{tokens}"
     suffix = "_".join(filter(None, (language, o.token_type + (o.nbpe if bpe else ""))))
     encoder = f"_enc_{stem(o.encoder)}" if o.encoder else ""
     blocks = "".join(f"_{SHORT[name]}_{stem(o[name])}" for name in BLOCKS if o[name])
@@ -168,7 +170,8 @@ def make_names(o: Options, model_file: str) -> Names:
         dumpdir=o.dumpdir,
         raw=raw,
         tokens=tokens,
-        token_dir=f"{o.datadir}/{language}{'_' if language else ''}token_list/{tokens}",
+        token_dir=o.token_listdir or own_tokens,
+        sets_report=f"{own_tokens}/sets.txt",
         asr_stats_dir=asr_stats_dir,
         asr_exp=asr_exp,
         asr_model=f"{asr_exp}/{asr_model}",

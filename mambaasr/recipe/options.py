@@ -156,6 +156,13 @@ def _table() -> Iterator[Option]:
     )
 
     group = "Tokens and language model"
+    yield option(
+        "token_listdir",
+        "",
+        "folder of tokens that are there already (tokens.txt, bpe.model), such as those of a model "
+        "to start from; stage 5 makes none",
+        "name",
+    )
     yield option("token_type", "bpe", "char, bpe or word", choices=("char", "bpe", "word"))
     yield option("nbpe", "30", "number of BPE tokens", **one)
     yield option("bpemode", "unigram", "unigram or bpe", choices=("unigram", "bpe"))

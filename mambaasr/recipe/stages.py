@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mambaasr.data.prefix import LANG
+from mambaasr.errors import UserError
 from mambaasr.recipe.configs import TrainingConfig
 from mambaasr.recipe.devices import count_gpus
 from mambaasr.recipe.names import DATA_FILES, Names
@@ -186,6 +187,34 @@ def filter_sets(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
 
 @stage(5, "token list")
 def make_tokens(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
+    if o.token_listdir:
+        for path in (n.token_list, n.bpemodel):
+            if path != "none" and not os.path.isfile(path):
+                raise UserError(f"--token_listdir {o.token_listdir}: no such file: {path}")
+        yield f"--token_listdir: {n.token_list} is taken as it is"
+    else:
+        yield _token_list(o, n)
+    there = [
+        n.formatted(name)
+        for name in dict.fromkeys((n.train, n.valid, *n.tests))
+        if os.path.isfile(f"{n.formatted(name)}/text")
+    ]
+    if n.formatted(n.train) not in there:
+        return
+    words = command("check_sets", "--train", there[0], "--sets", *there[1:])
+    words += ["--token_list", n.token_list, "--token_type", o.token_type]
+    words += ["--bpemodel", n.bpemodel] if o.token_type == "bpe" else []
+    words += ["--bpe_nlsyms", o.bpe_nlsyms] if o.bpe_nlsyms else []
+    yield Task(
+        f"check of the sets with {n.tokens}",
+        [*words, *_nlsyms(o), "--output", n.sets_report],
+        str(Path(n.sets_report).parent.parent),
+        inputs=[path for set_ in there for path in in_folder(set_, "text", "utt2spk", "audio.tsv")],
+        outputs=[n.sets_report],
+    )
+
+
+def _token_list(o: Options, n: Names) -> Task:
     words = command("make_tokens", "--token_type", o.token_type, "--out", n.token_dir)
     words += ["--text", f"{n.filtered(n.train)}/text"]
     outputs = [n.token_list]
@@ -200,26 +229,7 @@ def make_tokens(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
     words += _nlsyms(o)
     folder = str(Path(n.token_dir).parent)
     needs = made_by(4, f"{n.filtered(n.train)}/text")
-    yield Task(f"token list {n.tokens}", words, folder, outputs=outputs, needs=needs)
-    there = [
-        n.formatted(name)
-        for name in dict.fromkeys((n.train, n.valid, *n.tests))
-        if os.path.isfile(f"{n.formatted(name)}/text")
-    ]
-    if n.formatted(n.train) not in there:
-        return
-    words = command("check_sets", "--train", there[0], "--sets", *there[1:])
-    words += ["--token_list", n.token_list, "--token_type", o.token_type]
-    words += ["--bpemodel", n.bpemodel] if o.token_type == "bpe" else []
-    words += ["--bpe_nlsyms", o.bpe_nlsyms] if o.bpe_nlsyms else []
-    report = f"{n.token_dir}/sets.txt"
-    yield Task(
-        f"check of the sets with {n.tokens}",
-        [*words, *_nlsyms(o), "--output", report],
-        folder,
-        inputs=[path for set_ in there for path in in_folder(set_, "text", "utt2spk", "audio.tsv")],
-        outputs=[report],
-    )
+    return Task(f"token list {n.tokens}", words, folder, outputs=outputs, needs=needs)
 
 
 @stage(6, "LM statistics")

@@ -102,7 +102,8 @@ def _value(column: Column, run: Run, decodings: dict[str, Any]) -> float | None:
             # A model that does not look for languages has no such rate, and lacks none.
             return 100 * lid["correct"] / lid["utterances"] if lid else math.nan
         *macro, rate = column.metric.lower().split()
-        for key in (rate, *macro):
+        of_language = ("languages", column.language) if column.language else ()
+        for key in (rate, *macro, *of_language):
             found = found.get(key) or {}
         return found.get("error_rate")
     if column.metric == "RTF":

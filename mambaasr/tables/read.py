@@ -46,7 +46,8 @@ OF_TRAINING = (PARAMETERS, "training hours", "epoch minutes")
 OF_SET = (*RATES, LID, "RTF")
 # The RTF may be of a set, or of all.
 _COLUMN = re.compile(
-    rf"(?:(\S+) ({'|'.join(OF_SET)})|({'|'.join(('RTF', *OF_TRAINING))}))(?: ?, ?(.+))?"
+    rf"(?:(\S+) (?:({'|'.join(OF_SET)})|(WER|CER|TER) of (\S+?))"
+    rf"|({'|'.join(('RTF', *OF_TRAINING))}))(?: ?, ?(.+))?"
 )
 
 # What a table holds. A form is {key: form of its value}, where * is any key, [form of each], or
@@ -219,14 +220,16 @@ class _Reader:
                 self.fail(
                     at,
                     f"{column}: write `SET METRIC` or `SET METRIC, DECODING`; metrics: "
-                    f"{', '.join(OF_SET)}; without a set {', '.join(OF_TRAINING)}, and RTF of all",
+                    f"{', '.join(OF_SET)}, and `CER of LANGUAGE`; "
+                    f"without a set {', '.join(OF_TRAINING)}, and RTF of all",
                 )
-            of, metric, alone, decoding = match.groups()
+            of, metric, rate, language, alone, decoding = match.groups()
             if of and runs:
                 self.check_name(at, f"{column}: there is no test set", of, sets)
             if decoding:
                 self.check_name(at, f"{column}: there is no decoding", decoding, decodings)
-            found[match[0]] = Column(match[0], metric or alone, of, decoding)
+            metric = metric or rate or alone
+            found[match[0]] = Column(match[0], metric, of, decoding, language)
         if PARAMETERS not in [column.metric for column in found.values()]:
             found = {PARAMETERS: Column(PARAMETERS, PARAMETERS)} | found
         return found

@@ -15,12 +15,16 @@ PARAMETERS = "parameters"
 
 
 class Column(NamedTuple):
-    """A test set (None: all of them, or none needed), a metric, and a decoding's name or None."""
+    """A test set (None: all of them, or none needed), a metric, and a decoding's name or None.
+
+    A rate may be that of one language of the set alone.
+    """
 
     name: str
     metric: str
     set: str | None = None
     decoding: str | None = None
+    language: str | None = None
 
     @property
     def decodes(self) -> bool:

@@ -47,7 +47,7 @@ RECIPES = {
     "commonvoice_12": (
         "COMMONVOICE",
         lambda root: corpora.commonvoice(root, TWELVE.split()),
-        dict(train=24, dev=24, test=24),
+        dict(train=24, dev=24, test=24, train_cy=2, dev_cy=2),
     ),
     "mls": ("MLS", lambda root: corpora.mls(root, SIX.split()), dict(train=6, dev=6, test=6)),
 }
@@ -93,6 +93,7 @@ def test_a_manifest_in_the_place_of_common_voice(tmp_path):
     assert folder.text == {"tr-adev": "ığdır iyi"} and folder.utt2lang == {"tr-adev": "tr"}
     assert (tmp_path / "data/dev/text.raw").read_text() == "tr-adev Iğdır, İyi!\n"
     assert folder.missing_audio() == []
+    assert DataFolder.read(tmp_path / "data/dev_tr").text == folder.text
     manifest.write_text(json.dumps({**rows[0], "split": None}) + "\n{}\n")
     done = prepare("commonvoice_12", tmp_path, COMMONVOICE=str(tmp_path / "small"))
     assert done.returncode == 2 and "manifest.jsonl:2: a row with id, audio" in done.stderr

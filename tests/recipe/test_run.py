@@ -205,12 +205,17 @@ def test_what_is_missing_names_the_stage_that_makes_it(stage, message):
         main([str(TEMPLATE), *NEEDED, "--stage", stage, "--stop_stage", stage])
 
 
+def yielded(number, *options):
+    """Return what a stage yields with these options, and the names."""
+    o = check(parse([*NEEDED, *options])[0], TEMPLATE)
+    asr, lm = load_configs(o, False, False)
+    n = make_names(o, asr.model_file)
+    return list(STAGES[number][1](o, n, Recipe(TEMPLATE, asr, lm))), n
+
+
 def test_an_ngram_model_and_its_decoding(recipe):
     def stage(number, *more):
-        o = check(parse([*NEEDED, "--use_ngram", "true", *more])[0], TEMPLATE)
-        asr, lm = load_configs(o, False, False)
-        n = make_names(o, asr.model_file)
-        return list(STAGES[number][1](o, n, Recipe(TEMPLATE, asr, lm)))
+        return yielded(number, "--use_ngram", "true", *more)[0]
 
     text, task = stage(9)
     # The text is that of stage 6, with its marker: neither stage makes it twice.
@@ -236,10 +241,7 @@ def test_an_ngram_model_and_its_decoding(recipe):
 
 def test_what_epochs_draw_makes_an_experiment_of_its_own(recipe):
     def training(*more):
-        o = check(parse([*NEEDED, *more])[0], TEMPLATE)
-        asr, lm = load_configs(o, False, False)
-        n = make_names(o, asr.model_file)
-        return [x for x in STAGES[11][1](o, n, Recipe(TEMPLATE, asr, lm)) if not isinstance(x, str)]
+        return [each for each in yielded(11, *more)[0] if not isinstance(each, str)]
 
     (plain,) = training()
     assert not any(word.startswith("--join") for word in plain.command)
@@ -258,17 +260,33 @@ def test_what_epochs_draw_makes_an_experiment_of_its_own(recipe):
     assert f"--output_dir {min(where)}_lang0.5" in said
 
 
+def test_tokens_of_another_model_are_taken_as_they_are(recipe):
+    """The list is read where it lies; what is written of the sets lies with this run's names."""
+    words = ["--token_listdir", "data/token_list/char", "--lang", "cy"]
+    with pytest.raises(UserError, match="no such file: data/token_list/char/tokens.txt"):
+        yielded(5, *words)
+    folder = recipe / "data/token_list/char"
+    folder.mkdir(parents=True)
+    (folder / "tokens.txt").write_text("<blank>\n<unk>\na\n<sos/eos>\n")
+    said = "--token_listdir: data/token_list/char/tokens.txt is taken as it is"
+    assert yielded(5, *words)[0] == [said]
+    text = recipe / "dump/raw/org/train/text"
+    text.parent.mkdir(parents=True)
+    text.write_text("u1 a\n")
+    (_, task), n = yielded(5, *words)
+    assert task.outputs == ["data/cy_token_list/char/sets.txt"]
+    assert "--token_list data/token_list/char/tokens.txt" in shlex.join(task.command)
+    assert n.token_list == "data/token_list/char/tokens.txt"
+
+
 def test_task_tokens_of_the_training_are_read_in_decoding(recipe, tmp_path):
     """With a language in them only where the test set knows its languages."""
     symbols = tmp_path / "symbols"
     symbols.write_text("<|en|>\n<|transcribe|>\n")
 
     def decoding(prefix):
-        words = [*NEEDED, "--text_prefix", prefix, "--nlsyms_txt", str(symbols)]
-        o = check(parse(words)[0], TEMPLATE)
-        asr, lm = load_configs(o, False, False)
-        n = make_names(o, asr.model_file)
-        *notes, task = STAGES[12][1](o, n, Recipe(TEMPLATE, asr, lm))
+        found, n = yielded(12, "--text_prefix", prefix, "--nlsyms_txt", str(symbols))
+        *notes, task = found
         return notes, task.command, n
 
     def after(command, option):
@@ -292,10 +310,7 @@ def test_statistics_follow_all_but_what_is_known_not_to_matter(recipe):
     (recipe / "conf/lid.yaml").write_text("model: multilingual\nmodel_conf:\n  lid_weight: 0.3\n")
 
     def depends_on(*words):
-        o = check(parse([*NEEDED, *words])[0], TEMPLATE)
-        asr, lm = load_configs(o, False, False)
-        _, function = STAGES[10]
-        features, task = function(o, make_names(o, asr.model_file), Recipe(TEMPLATE, asr, lm))
+        (features, task), _ = yielded(10, *words)
         (inputs,) = set(task.inputs) & task.generated.keys()
         return str(features.folder), task.generated[inputs]
 
@@ -354,10 +369,7 @@ def test_two_runs_with_other_texts_share_no_file(recipe, capsys):
     """The folder's first run has the plain names, as experiments of before have."""
 
     def joined(*more):
-        o = check(parse([*NEEDED, *LM, *more])[0], TEMPLATE)
-        asr, lm = load_configs(o, False, False)
-        found = STAGES[6][1](o, make_names(o, asr.model_file), Recipe(TEMPLATE, asr, lm))
-        return [replace(task, stage=6) for task in found]
+        return [replace(task, stage=6) for task in yielded(6, *LM, *more)[0]]
 
     first = joined()
     assert [task.outputs for task in first[:2]] == [

@@ -141,6 +141,21 @@ def test_the_mean_over_languages_is_a_column_of_its_own(edit):
     assert measure(table, table.rows[1]).values["test macro CER"] == [3.0]
 
 
+def test_one_language_of_a_set(edit):
+    edit("dev CER", "test CER of cy")
+    edit("    published", "    # published")
+    edit("    published", "    # published")
+    table = read_table("tables/x.yaml")
+    run = table.rows[1].runs[0]
+    pretend(run, BOTH)
+    assert "no test CER of cy" in measure(table, table.rows[1]).missing
+    file = run.exp / run.inference_tag / "test/score/score.json"
+    score = json.loads(file.read_text())
+    score["cer"]["languages"] = {"cy": {"error_rate": 4.0}, "de": {"error_rate": 5.0}}
+    file.write_text(json.dumps(score))
+    assert measure(table, table.rows[1]).values["test CER of cy"] == [4.0]
+
+
 def test_languages_found_only_where_a_model_finds_them(edit):
     edit("dev CER", "test LID accuracy")
     edit("    published", "    # published")

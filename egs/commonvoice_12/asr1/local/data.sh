@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Stage 1: data/{train,dev,test} of twelve languages, from the folder that COMMONVOICE names
-# (egs/TEMPLATE/asr1/db.sh): a release of Common Voice, or a small set with a manifest.jsonl.
+# Stage 1: data/{train,dev,test} of twelve languages, and each language's data/{train,dev}_<code>,
+# from the folder that COMMONVOICE names (egs/TEMPLATE/asr1/db.sh): a release of Common Voice, or a
+# small set with a manifest.jsonl.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . ../../TEMPLATE/asr1/path.sh
@@ -13,7 +14,10 @@ fi
 sets=()
 for split in train dev test; do
     parts=
-    for language in cy de en es fr it nl pl pt ru tr zh-CN; do parts+="+${language}-${split}"; done
+    for language in cy de en es fr it nl pl pt ru tr zh-CN; do
+        parts+="+${language}-${split}"
+        [[ ${split} == test ]] || sets+=("${split}_${language}=${language}-${split}")
+    done
     sets+=("${split}=${parts#+}")
 done
 python -m mambaasr.bin.prepare_corpus commonvoice --corpus_dir "${COMMONVOICE}" \

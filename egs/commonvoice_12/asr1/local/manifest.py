@@ -1,4 +1,7 @@
-"""Write data/{train,dev,test} of a folder with a manifest.jsonl: a row an utterance."""
+"""Write data/{train,dev,test} of a folder with a manifest.jsonl: a row an utterance.
+
+And of each language data/{train,dev}_<language>.
+"""
 
 import argparse
 import json
@@ -35,16 +38,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         except (ValueError, KeyError, TypeError) as error:
             expected = f"a row with {', '.join(KEYS)} was expected"
             raise UserError(f"{path}:{number}: {expected}: {error}") from None
-        folder = folders.setdefault(split, DataFolder(utt2lang={}))
         utt, speaker = f"{lang}-{utt}", f"{lang}-{speaker}"
-        folder.wav[utt] = str(args.corpus / audio)
-        folder.text[utt] = " ".join(text.split())
-        folder.utt2spk[utt], folder.utt2lang[utt] = speaker, lang
+        for name in (split, f"{split}_{lang}"):
+            folder = folders.setdefault(name, DataFolder(utt2lang={}))
+            folder.wav[utt] = str(args.corpus / audio)
+            folder.text[utt] = " ".join(text.split())
+            folder.utt2spk[utt], folder.utt2lang[utt] = speaker, lang
     for name in ("train", "dev", "test"):
         if name not in folders:
             raise UserError(f"{path}: it has no utterance of the split {name}")
-        write_set(folders[name], args.data_dir / name, args.text_rules)
-        print(f"{args.data_dir / name}: {len(folders[name].utterances)} utterances")
+    for name, folder in folders.items():
+        if not name.startswith("test_"):
+            write_set(folder, args.data_dir / name, args.text_rules)
+            print(f"{args.data_dir / name}: {len(folder.utterances)} utterances")
     return 0
 
 
