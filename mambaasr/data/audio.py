@@ -122,8 +122,65 @@ def read_sound(
             a decoder raises becomes this: a file's fault is its utterance's alone.
         TransientAudioError: memory is full, or the file is there and the system cannot read it.
     """
+    import numpy as np
+
+    with _faults_named(path), _mixing(path, channel) as (stream, mix):
+        native = stream.rate
+        samples = np.concatenate(list(_mixed(path, stream, mix, start, end)))
+        clipped = float((np.abs(samples) >= _FULL_SCALE).mean())
+        if rate is not None and rate != native:
+            samples = resample(samples, native, rate)
+            if len(samples) == 0:
+                raise AudioError(f"{path}: no samples are left at {rate} Hz")
+        return Sound(samples, rate or native, native, clipped, *mix.spread())
+
+
+def stream_audio(
+    path: str | Path,
+    rate: int,
+    start: float = 0.0,
+    end: float | None = None,
+    channel: int | None = None,
+) -> Iterator["np.ndarray"]:
+    """Yield the samples of a recording in pieces, at a rate: the memory does not grow with it.
+
+    Args:
+        path, start, end, channel: see :func:`read_sound`.
+        rate: sampling rate [Hz].
+
+    Yields:
+        float32 ``(time,)``.
+
+    Raises:
+        AudioError: as :func:`read_sound`; what lies before a fault has been yielded then.
+    """
+    with _faults_named(path), _mixing(path, channel) as (stream, mix):
+        blocks = _mixed(path, stream, mix, start, end)
+        if rate == stream.rate:
+            yield from blocks
+        else:
+            yield from _resampled(blocks, stream.rate, rate)
+    if mix.spread()[0] > APART:
+        logging.warning(f"{path}: channels that differ were averaged; take one")
+
+
+def _resampled(
+    blocks: Iterator["np.ndarray"], old_rate: int, new_rate: int
+) -> Iterator["np.ndarray"]:
+    import numpy as np
+    import soxr
+
+    converter = soxr.ResampleStream(old_rate, new_rate, 1, dtype="float32", quality="HQ")
+    for block in blocks:
+        yield converter.resample_chunk(block)
+    yield converter.resample_chunk(np.empty(0, np.float32), last=True)
+
+
+@contextmanager
+def _faults_named(path: str | Path) -> Iterator[None]:
+    """Turn whatever a decoder or the system raises into an :class:`AudioError` with the path."""
     try:
-        return _read_sound(path, start, end, rate, channel)
+        yield
     except AudioError:
         raise
     except MemoryError as error:
@@ -135,51 +192,59 @@ def read_sound(
         raise AudioError(f"{path}: not readable: {type(error).__name__}: {error}") from error
 
 
-def _read_sound(
-    path: str | Path, start: float, end: float | None, rate: int | None, channel: int | None
-) -> Sound:
-    import numpy as np
-
+@contextmanager
+def _mixing(
+    path: str | Path, channel: int | None
+) -> Iterator[tuple["_Libsndfile | ffmpeg.Stream", "_Mix"]]:
+    """Open a file, and give what makes one channel of its several."""
     if not Path(path).is_file():
         raise AudioError(f"{path}: no such file")
     if Path(path).stat().st_size == 0:
         raise AudioError(f"{path}: the file is empty")
     with _open(path) as stream:
-        native = stream.rate
-        if not MIN_RATE <= native <= MAX_RATE:
-            raise AudioError(f"{path}: a sampling rate of {native} Hz")
-        if channel is not None and stream.channels > 1 and not 1 <= channel <= stream.channels:
-            raise AudioError(f"{path}: no channel {channel}: it has {stream.channels}")
-        mix = _Mix(None if channel is None or stream.channels == 1 else channel - 1)
-        promised = stream.frames
-        first, last = _stretch(path, start, end, native, promised)
-        samples = np.concatenate([np.empty(0, np.float32), *map(mix, stream.blocks(first, last))])
-        if promised is None:
-            # Reading has found where the recording ends, if it came there.
-            first, last = _stretch(path, start, end, native, stream.frames)
-            promised = first + len(samples)
+        channels = stream.channels
+        if not MIN_RATE <= stream.rate <= MAX_RATE:
+            raise AudioError(f"{path}: a sampling rate of {stream.rate} Hz")
+        if channel is not None and channels > 1 and not 1 <= channel <= channels:
+            raise AudioError(f"{path}: no channel {channel}: it has {channels}")
+        yield stream, _Mix(None if channel is None or channels == 1 else channel - 1)
+
+
+def _mixed(
+    path: str | Path,
+    stream: "_Libsndfile | ffmpeg.Stream",
+    mix: "_Mix",
+    start: float,
+    end: float | None,
+) -> Iterator["np.ndarray"]:
+    """Yield the samples of a stretch, each block checked; see :func:`read_sound` for the faults."""
+    import numpy as np
+
+    count = 0
+    promised = stream.frames
+    first, last = _stretch(path, start, end, stream.rate, promised)
+    for block in map(mix, stream.blocks(first, last)):
+        if not np.isfinite(block).all():
+            place = count + int(np.flatnonzero(~np.isfinite(block))[0])
+            raise AudioError(f"{path}: sample {place} of the utterance is NaN or infinite")
+        peak = float(np.abs(block).max(initial=0.0))
+        if peak > MAX_PEAK:
+            raise AudioError(
+                f"{path}: samples reach {peak:g}; floating point audio must lie within -1..1"
+            )
+        count += len(block)
+        yield block
+    if promised is None:
+        # Reading has found where the recording ends, if it came there.
+        first, last = _stretch(path, start, end, stream.rate, stream.frames)
+        promised = first + count
     promised = promised if last is None else last
-    if first + len(samples) + stream.slack < promised:
+    if first + count + stream.slack < promised:
         raise AudioError(
-            f"{path}: truncated: {promised - first} samples are promised, {len(samples)} can be "
-            "read"
+            f"{path}: truncated: {promised - first} samples are promised, {count} can be read"
         )
-    if len(samples) == 0:
+    if not count:
         raise AudioError(f"{path}: no samples")
-    if not np.isfinite(samples).all():
-        first = int(np.flatnonzero(~np.isfinite(samples))[0])
-        raise AudioError(f"{path}: sample {first} of the utterance is NaN or infinite")
-    sizes = np.abs(samples)
-    peak, clipped = float(sizes.max()), float((sizes >= _FULL_SCALE).mean())
-    if peak > MAX_PEAK:
-        raise AudioError(
-            f"{path}: samples reach {peak:g}; floating point audio must lie within -1..1"
-        )
-    if rate is not None and rate != native:
-        samples = resample(samples, native, rate)
-        if len(samples) == 0:
-            raise AudioError(f"{path}: no samples are left at {rate} Hz")
-    return Sound(samples, rate or native, native, clipped, *mix.spread())
 
 
 class _Mix:

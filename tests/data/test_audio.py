@@ -10,6 +10,7 @@ import pytest
 import soundfile
 from encoded import encode, flac_of_length
 
+from mambaasr.data import audio
 from mambaasr.data.audio import (
     AudioError,
     audio_problems,
@@ -384,3 +385,32 @@ def test_full_disk(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="a.flac: cannot be written: No space left on device"):
         write_audio(tmp_path / "a.flac", sine(), 16000)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix, rate", [("wav", 16000), ("flac", 8000), ("mp3", 44100)])
+def test_a_recording_in_pieces_is_the_recording(tmp_path, monkeypatch, suffix, rate):
+    """Of any length, at any rate, from and to any time; a fault is named behind what it leaves."""
+    monkeypatch.setattr(audio, "_BLOCK", 5000)
+    noise = np.random.default_rng(0).normal(0, 0.1, (3 * rate, 2)).astype("float32")
+    path = tmp_path / f"a.{suffix}"
+    soundfile.write(path, noise, rate)
+    for more in ({}, {"start": 0.7, "end": 2.1}, {"channel": 2}):
+        pieces = list(audio.stream_audio(path, 16000, **more))
+        whole = audio.read_sound(path, rate=16000, **more).samples
+        assert len(pieces) > 3 and {piece.dtype for piece in pieces} == {np.dtype("float32")}
+        assert abs(sum(map(len, pieces)) - len(whole)) <= 1
+        got = np.concatenate(pieces)[: len(whole)]
+        assert np.abs(got - whole[: len(got)]).max() < 1e-5
+
+
+def test_a_fault_in_the_middle_ends_the_pieces(tmp_path, monkeypatch):
+    monkeypatch.setattr(audio, "_BLOCK", 1000)
+    samples = np.zeros(8000, "float32")
+    samples[5500] = np.nan
+    soundfile.write(tmp_path / "a.wav", samples, 16000, subtype="FLOAT")
+    pieces = audio.stream_audio(tmp_path / "a.wav", 16000)
+    assert [len(next(pieces)) for _ in range(5)] == [1000] * 5
+    with pytest.raises(AudioError, match="a.wav: sample 5500 .* is NaN"):
+        next(pieces)
+    with pytest.raises(AudioError, match="no such file"):
+        next(audio.stream_audio(tmp_path / "b.wav", 16000))
