@@ -132,6 +132,7 @@ def record_start(
     ngpu: int,
     epoch: int | None = None,
     statistics: str | Path | None = None,
+    seconds: dict[str, float] | None = None,
 ) -> dict:
     """Record the command, code and environment that a training or its statistics start with.
 
@@ -142,12 +143,13 @@ def record_start(
         epoch: the first that is trained now. Above 1 the training is resumed, and the entries
             of its earlier starts stay; otherwise an old file describes something else.
         statistics: folder of the statistics that a training reads, whose start is noted, too.
+        seconds: how long the training's utterances are (:mod:`mambaasr.data.lengths`).
 
     Returns:
         the entry: a dict of ``command``, ``folder`` (where it was typed), ``commit`` (None
         outside a clone), ``clean`` (whether tracked files were as committed), ``environment``,
         ``device``, ``seed``, ``date`` and, of a training, ``epoch`` and ``statistics`` (an entry
-        like this one, or None).
+        like this one, or None) and ``seconds``.
 
     Raises:
         UserError: the file cannot be written or, for a resumed training, read.
@@ -166,6 +168,7 @@ def record_start(
     if epoch is not None:
         entry["epoch"] = epoch
         entry["statistics"] = next(iter(starts(statistics)[-1:]), None) if statistics else None
+        entry["seconds"] = seconds
     earlier = starts(folder) if epoch not in (None, 1) else []
     with atomic_write(Path(folder) / FILE) as stream:
         json.dump([*earlier, entry], stream, indent=1, ensure_ascii=False)

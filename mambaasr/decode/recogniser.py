@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -281,6 +282,31 @@ class Recogniser(_Opened):
             kinds.setdefault((each.language is None, len(each.prompt)), []).append(each)
         for some in kinds.values():
             yield from self._run(some, limit)
+
+    @torch.no_grad()
+    def blank_posteriors(self, utterances: Sequence[Utterance]) -> list[np.ndarray]:
+        """Return CTC's probability of a blank in each frame of utterances: (frames,) each.
+
+        They are encoded a batch at a time, in their order; equal lengths side by side cost least.
+        """
+        limit = self._most if self.batch_size == "auto" else int(self.batch_size)
+        found: list[np.ndarray] = []
+        waiting = deque(utterances)
+        while waiting:
+            batch = [waiting.popleft() for _ in range(self._room(limit, waiting, {}))]
+            try:
+                encoded, _ = self._encode(batch)
+            except Exception as error:
+                if len(batch) == 1 or not may_pass(error) or lost_gpu(error):
+                    raise
+                limit = len(batch) // 2
+                waiting.extendleft(reversed(batch))
+                continue
+            for place in range(len(batch)):
+                log_probs = encoded.log_probs_of(place)
+                assert log_probs is not None, "only for a model with CTC"
+                found.append(log_probs[:, BLANK].exp().cpu().numpy())
+        return found
 
     @torch.no_grad()
     def _run(self, utterances: list[Utterance], limit: int) -> Iterator[Recognised]:

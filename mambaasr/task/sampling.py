@@ -217,6 +217,14 @@ class EpochSampler(AbsSampler):
                         stream.write(f"{name:09d} {size}{',' if width else ''}{width}\n")
             return [[keys[int(name)] for name in batch] for batch in self.batches_of(paths)]
 
+    def lengths(self) -> list[int]:
+        """Return the lengths of what some epoch draws [samples]."""
+        found = []
+        for key in self.draw(np.random.default_rng(0)):
+            utts, pauses = split(key)
+            found.append(sum(self.sizes[0][utt] for utt in utts) + sum(pauses))
+        return found
+
     def draw(self, random: np.random.Generator) -> Iterator[str]:
         """Yield ids that name every utterance as often as drawn, joined up to the limit."""
         sizes = self.sizes[0]

@@ -12,6 +12,8 @@ import torch
 from tqdm import tqdm
 
 from mambaasr import provenance
+from mambaasr.config.read import sampling_rate
+from mambaasr.data.lengths import quantiles, quantiles_of
 from mambaasr.errors import UserError
 from mambaasr.espnet_compat import Trainer as EspnetTrainer
 from mambaasr.task import checkpoints
@@ -57,10 +59,13 @@ class Trainer(EspnetTrainer):
 
     @classmethod
     def build_options(cls, args: argparse.Namespace) -> Any:
-        """Return ESPnet's options of a training, and the folder of its statistics."""
+        """Return ESPnet's options of a training, and what is noted of its data."""
         options = super().build_options(args)
         shapes = args.train_shape_file
         options.statistics = Path(shapes[0]).parent.parent if shapes else None
+        options.speech_shapes, options.rate = None, sampling_rate(getattr(args, "frontend_conf", 0))
+        if shapes and args.train_data_path_and_name_and_type[0][2] == "sound":
+            options.speech_shapes = shapes[0]
         return options
 
     @classmethod
@@ -77,7 +82,7 @@ class Trainer(EspnetTrainer):
                 if epoch < options.max_epoch:
                     entry = provenance.record_start(
                         options.output_dir, options.seed, options.ngpu, epoch + 1,
-                        options.statistics,
+                        options.statistics, _seconds(kwargs["train_iter_factory"], options),
                     )  # fmt: skip
                     tell_start(entry)
                 if epoch:
@@ -142,6 +147,14 @@ class Trainer(EspnetTrainer):
             iterator=Progress(iterator, title, reporter), reporter=reporter, options=options,
             **kwargs,
         )  # fmt: skip
+
+
+def _seconds(factory: Any, options: Any) -> dict[str, float] | None:
+    """Return how long the training's utterances are, joined ones where they are joined."""
+    drawn = getattr(getattr(factory, "sampler", None), "lengths", None)
+    if drawn is not None:
+        return quantiles(drawn(), options.rate)
+    return quantiles_of(options.speech_shapes, options.rate) if options.speech_shapes else None
 
 
 def tell_start(entry: dict) -> None:
