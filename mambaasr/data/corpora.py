@@ -6,7 +6,8 @@ whose audio is missing and only logs it; where the corpus lists its utterances, 
 put back, so that formatting reports them and a test set loses none. So is what cannot be read,
 at which lhotse would give up.
 
-Common Voice needs no lhotse: its lists say all, and no clip is opened before stage 3.
+Common Voice, FLEURS, SPGISpeech and VoxPopuli need no lhotse: their lists say all, and no clip is
+opened before stage 3.
 
 lhotse takes manifests that it finds for whole and right. So its folder is new each time, and gets
 its name when all sets are written.
@@ -57,7 +58,7 @@ def prepare_sets(
         raise UserError(f"there is no corpus {name!r}; there are: {', '.join(CORPORA)}")
     for parts in sets.values():
         for part in parts:
-            if part not in corpus.parts:
+            if not corpus.knows(part):
                 known = list(corpus.parts)
                 shown = ", ".join(known[:30]) + (", ..." if len(known) > 30 else "")
                 raise UserError(f"{name} has no part {part!r}; it has: {shown}")
@@ -134,14 +135,14 @@ def _folder(name: str, part: str, corpus_dir: Path, manifests: Manifests | None)
     """Return a part as a data folder."""
     corpus = CORPORA[name]
     folder, spans = DataFolder(segments={}), {}
-    if corpus.languages:
+    code = corpus.code(part)
+    if code is not None:
         folder.utt2lang = {}
-        code = corpus.languages[part.rpartition("-")[0]]
     for recording in (manifests or {}).get("recordings", ()):
         sources = recording.sources
         if len(sources) != 1 or sources[0].type != "file":
             raise UserError(f"{recording.id}: it is not one audio file: {sources}")
-        key = f"{code}-{recording.id}" if corpus.languages else recording.id
+        key = f"{code}-{recording.id}" if code is not None else recording.id
         folder.wav[key] = str(sources[0].source)
         spans[key] = recording.duration
     for supervision in (manifests or {}).get("supervisions", ()):
@@ -151,7 +152,7 @@ def _folder(name: str, part: str, corpus_dir: Path, manifests: Manifests | None)
             continue
         utt, recording = _name(supervision.id), supervision.recording_id
         speaker = _name(supervision.speaker or recording)
-        if corpus.languages:
+        if code is not None:
             utt, recording, speaker = (f"{code}-{each}" for each in (utt, recording, speaker))
             folder.utt2lang[utt] = code
         folder.text[utt] = " ".join(text.split())
@@ -166,7 +167,7 @@ def _folder(name: str, part: str, corpus_dir: Path, manifests: Manifests | None)
         folder.segments = None
     absent = _absent(corpus, corpus_dir, part, folder)
     damaged = [folder.wav[key] for key in folder.wav if spans.get(key) == UNREADABLE]
-    expected, found = corpus.parts[part], len(folder.utterances)
+    expected, found = corpus.expected(part), len(folder.utterances)
     if not found:
         raise UserError(f"{corpus_dir}: {name} has no utterance of {part} there: {corpus.layout}")
     notes = [f"{absent} of them without audio, which stage 3 reports"] if absent else []
@@ -185,15 +186,18 @@ def _absent(corpus: Corpus, corpus_dir: Path, part: str, folder: DataFolder) -> 
     if corpus.listed is None or folder.segments is not None:
         return 0
     absent = 0
-    code = corpus.languages[part.rpartition("-")[0]] if corpus.languages else None
+    code = corpus.code(part)
     for utt, (path, speaker, text) in corpus.listed(corpus_dir, part).items():
+        cleaned = corpus.text(text) if corpus.text else text
+        if cleaned is None:
+            continue
         if code is not None:
             utt, speaker = f"{code}-{utt}", f"{code}-{speaker}"
         if utt not in folder.text:
             # What lhotse leaves out has no audio.
             absent += bool(corpus.prepare) or not path.is_file()
             folder.wav[utt], folder.utt2spk[utt] = str(path), speaker
-            folder.text[utt] = " ".join(text.split())
+            folder.text[utt] = " ".join(cleaned.split())
             if folder.utt2lang is not None:
                 folder.utt2lang[utt] = code
     return absent
