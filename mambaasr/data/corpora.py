@@ -16,7 +16,7 @@ its name when all sets are written.
 import logging
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mambaasr.data.folder import DataFolder, Segment
@@ -98,6 +98,37 @@ def prepare_sets(
     if work.is_dir():
         work.rename(whole)
     return counts
+
+
+def of_languages(
+    name: str, sets: dict[str, list[str]], languages: Sequence[str]
+) -> dict[str, list[str]]:
+    """Return sets of splits as sets of parts: each split in each language.
+
+    Args:
+        name: a key of :data:`CORPORA`.
+        sets: set -> list of splits.
+        languages: names, as in the corpus's parts; or "all": those that have every split.
+
+    Raises:
+        UserError: the corpus has one language, or any that may be named.
+    """
+    corpus = CORPORA.get(name, Corpus({}, None, "", ""))
+    languages = list(dict.fromkeys(languages))
+    if languages == ["all"]:
+        splits = {split for splits in sets.values() for split in splits}
+        known = dict.fromkeys(part.rpartition("-")[0] for part in corpus.parts)
+        languages = [
+            each
+            for each in known
+            if each != "*" and all(f"{each}-{split}" in corpus.parts for split in splits)
+        ]
+    if corpus.languages is None or not languages:
+        raise UserError(f"{name} has no list of languages: name parts, or languages with --languages")
+    return {
+        key: [f"{language}-{split}" for split in splits for language in languages]
+        for key, splits in sets.items()
+    }
 
 
 def write_set(folder: DataFolder, path: Path, text_rules: str | Path | None = None) -> None:
@@ -225,6 +256,26 @@ def joined(folders: Sequence[DataFolder]) -> DataFolder:
             else:
                 whole.segments.update({utt: Segment(utt, 0.0, None) for utt in folder.wav})
     return whole
+
+
+def prefixed(folder: DataFolder, prefix: str) -> DataFolder:
+    """Return a folder in which the ids of utterances, recordings and speakers have a prefix."""
+
+    def renamed(table: Mapping[str, str] | None) -> dict[str, str] | None:
+        return None if table is None else {f"{prefix}{key}": table[key] for key in table}
+
+    segments = folder.segments
+    return DataFolder(
+        wav=renamed(folder.wav) or {},
+        text=renamed(folder.text) or {},
+        utt2spk={f"{prefix}{utt}": f"{prefix}{spk}" for utt, spk in folder.utt2spk.items()},
+        utt2lang=renamed(folder.utt2lang),
+        segments=segments
+        and {
+            f"{prefix}{utt}": Segment(f"{prefix}{segment.recording}", segment.start, segment.end)
+            for utt, segment in segments.items()
+        },
+    )
 
 
 def _name(text: str) -> str:

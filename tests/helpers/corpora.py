@@ -59,13 +59,13 @@ def tedlium(root):
     return root
 
 
-def spgispeech(root, utterances=1):
+def spgispeech(root, utterances=1, calls=("07a785",)):
     """Write ``spgispeech/PART/CALL/N.wav`` and ``PART.csv``."""
     for part in ("train", "val"):
         lines = ["wav_filename|wav_filesize|transcript\n"]
-        for number in range(1, utterances + 1):
-            write_audio(root / "spgispeech" / part / "07a785" / f"{number}.wav")
-            lines.append(f"07a785/{number}.wav|9644|We're up 3%, Tom.\n")
+        for call, number in itertools.product(calls, range(1, utterances + 1)):
+            write_audio(root / "spgispeech" / part / call / f"{number}.wav", seed=number)
+            lines.append(f"{call}/{number}.wav|9644|We're up 3%, Tom.\n")
         (root / f"{part}.csv").write_text("".join(lines))
     return root
 
@@ -86,6 +86,28 @@ def commonvoice(root, languages, clips=2):
                     f'{split}{clip:0126d}\t{name}\t"Wie geht’s?" – gut\t2\t0\t\t\t\t\t{language}\n'
                 )
             (home / f"{split}.tsv").write_text("".join(rows), encoding="utf-8")
+    return root
+
+
+def covost2(root, pair, clips=2):
+    """Write ``SOURCE/{validated.tsv,covost_v2.PAIR.tsv,clips/*.mp3}`` as of Common Voice 4.
+
+    Of CoVoST's own splits, train_covost belongs to the training set. Not every validated clip is
+    translated, and quotes stand as they are, with backslashes before what separates columns.
+    """
+    language = pair.partition("_")[0]
+    home = root / language
+    spoken = ["client_id\tpath\tsentence\tup_votes\tdown_votes\tage\tgender\taccent\n"]
+    written = ["path\ttranslation\tsplit\tlang\n"]
+    for place, split in enumerate(("train", "train_covost", "dev", "test", "none")):
+        for clip in range(clips):
+            name = f"common_voice_{language}_{17300000 + 10 * place + clip}.mp3"
+            write_audio(home / "clips" / name, seed=clip)
+            spoken.append(f'{split}{clip:0120d}\t{name}\t"C’est ici", dit-il.\t2\t0\t\t\t\n')
+            if split != "none":
+                written.append(f'{name}\t"It is here," he\\\t said.\t{split}\t{pair}\n')
+    (home / "validated.tsv").write_text("".join(spoken), encoding="utf-8")
+    (home / f"covost_v2.{pair}.tsv").write_text("".join(written), encoding="utf-8")
     return root
 
 

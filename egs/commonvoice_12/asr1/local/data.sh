@@ -10,11 +10,6 @@ if [[ -f ${COMMONVOICE}/manifest.jsonl ]]; then
     if [[ ${1-} == --nj=* ]]; then shift; fi
     exec python local/manifest.py --corpus "${COMMONVOICE}" --text_rules "${rules}" "$@"
 fi
-sets=()
-for split in train dev test; do
-    parts=
-    for language in cy de en es fr it nl pl pt ru tr zh-CN; do parts+="+${language}-${split}"; done
-    sets+=("${split}=${parts#+}")
-done
 python -m mambaasr.bin.prepare_corpus commonvoice --corpus_dir "${COMMONVOICE}" \
-    --text_rules "${rules}" --sets "${sets[@]}" "$@"
+    --text_rules "${rules}" --languages cy de en es fr it nl pl pt ru tr zh-CN \
+    --sets train=train dev=dev test=test "$@"
