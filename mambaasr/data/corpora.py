@@ -124,7 +124,9 @@ def of_languages(
             if each != "*" and all(f"{each}-{split}" in corpus.parts for split in splits)
         ]
     if corpus.languages is None or not languages:
-        raise UserError(f"{name} has no list of languages: name parts, or languages with --languages")
+        raise UserError(
+            f"{name} has no list of languages: name parts, or languages with --languages"
+        )
     return {
         key: [f"{language}-{split}" for split in splits for language in languages]
         for key, splits in sets.items()

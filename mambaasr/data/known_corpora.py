@@ -278,9 +278,7 @@ _FLEURS = (
     "pl_pl ps_af pt_br ro_ro ru_ru sd_in sk_sk sl_si sn_zw so_so sr_rs sv_se sw_ke ta_in te_in "
     "tg_tj th_th tr_tr uk_ua umb_ao ur_pk uz_uz vi_vn wo_sn xh_za yo_ng yue_hant_hk zu_za"
 ).split()
-_FLEURS_HEADER = (
-    "id file_name raw_transcription transcription chars num_samples gender"
-).split()
+_FLEURS_HEADER = ("id file_name raw_transcription transcription chars num_samples gender").split()
 _VOXPOPULI = "cs de en es et fi fr hr hu it lt nl pl ro sk sl".split()
 _SPLITS = ("train", "dev", "test")
 # What a list must have.
@@ -359,8 +357,7 @@ CORPORA = {
         languages={},
     ),
     "fleurs": Corpus(
-        {f"{code}-{split}": None for code in _FLEURS for split in _SPLITS}
-        | {"en_us-test": 647},
+        {f"{code}-{split}": None for code in _FLEURS for split in _SPLITS} | {"en_us-test": 647},
         None,
         "a folder a language (en_us, cmn_hans_cn, ...) with train.tsv, dev.tsv, test.tsv and "
         "audio/{train,dev,test}/*.wav",

@@ -64,7 +64,6 @@ class TextRules:
         text = unicodedata.normalize("NFC", text)
         return ("" if not self.spaces else " ").join(text.split())
 
-
     def _written(self, character: str) -> str:
         kind = unicodedata.category(character)
         if character in self.drop:

@@ -151,9 +151,7 @@ def voxpopuli(root, languages, segments=2):
                 name = f"{event}_201{place}0206-16:10:0{index}_{index}"
                 write_audio(home / f"201{place}" / f"{name}.ogg", seed=index)
                 speaker = f"{124990 + place}" if index == 0 else "None"
-                rows.append(
-                    f"{name}\t\tso it began again\t{speaker}\t{split}\tmale\tTrue\tNone\n"
-                )
+                rows.append(f"{name}\t\tso it began again\t{speaker}\t{split}\tmale\tTrue\tNone\n")
             (home / f"asr_{split}.tsv").write_text("".join(rows), encoding="utf-8")
     return root
 

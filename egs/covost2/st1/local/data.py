@@ -1,4 +1,4 @@
-"""Prepare a pair of CoVoST 2: data/{train,dev,test}, ``text`` the translation, ``text.fr`` the speech.
+"""Prepare a pair of CoVoST 2: ``text`` is the translation, ``text.fr`` what is said.
 
 The translations name clips of Common Voice 4; its validated.tsv says who speaks, and what.
 """
@@ -20,7 +20,9 @@ def get_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--corpus", type=Path, required=True, help="holds fr/validated.tsv, ...")
-    parser.add_argument("--pair", default="fr_en", help="languages of speech and text (%(default)s)")
+    parser.add_argument(
+        "--pair", default="fr_en", help="languages of speech and text (%(default)s)"
+    )
     parser.add_argument("--text_rules", type=Path, help="how transcripts are written; not texts")
     parser.add_argument("--data_dir", type=Path, default=Path("data"), help="output (%(default)s)")
     parser.add_argument("--nj", help="of the driver; not used")
@@ -62,7 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     language, _, target = args.pair.partition("_")
     if not language or not target:
-        raise UserError(f"--pair {args.pair}: write the languages of speech and text, such as fr_en")
+        raise UserError(
+            f"--pair {args.pair}: write the languages of speech and text, such as fr_en"
+        )
     rules = TextRules()
     if args.text_rules is not None:
         rules = rules_of(read_rules(args.text_rules), language)
@@ -85,8 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         spoken[name][utt] = rules.apply(transcript)
     if lost:
         logging.warning(
-            f"{path}: {lost} of {len(rows)} clips are not in validated.tsv, as happens with another "
-            "release of Common Voice than 4"
+            f"{path}: {lost} of {len(rows)} clips are not in validated.tsv, as happens with "
+            "another release of Common Voice than 4"
         )
     for name, folder in folders.items():
         if not folder.text:

@@ -36,7 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         dev.add(call)
         size += number
     if size == counts["train"]:
-        raise UserError(f"{args.corpus}/train.csv: one call alone cannot be split into train and dev")
+        raise UserError(
+            f"{args.corpus}/train.csv: one call alone cannot be split into train and dev"
+        )
     for name, within in (("dev", True), ("train", False)):
         utts = [utt for utt in both.utterances if (both.utt2spk[utt] in dev) == within]
         both.select(utts).write(args.data_dir / name)
