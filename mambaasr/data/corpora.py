@@ -192,6 +192,7 @@ def _folder(name: str, part: str, corpus_dir: Path, manifests: Manifests | None)
         folder.utt2spk[utt] = speaker
         end = supervision.start + supervision.duration
         folder.segments[utt] = Segment(recording, float(supervision.start), end)
+    hours = sum(s.end - s.start for s in folder.segments.values() if s.end < UNREADABLE) / 3600
     folder.wav = {key: folder.wav[key] for key in {s.recording for s in folder.segments.values()}}
     if all(
         utt == s.recording and s.start == 0 and abs(s.end - spans[utt]) < 0.01
@@ -201,6 +202,7 @@ def _folder(name: str, part: str, corpus_dir: Path, manifests: Manifests | None)
     absent = _absent(corpus, corpus_dir, part, folder)
     damaged = [folder.wav[key] for key in folder.wav if spans.get(key) == UNREADABLE]
     expected, found = corpus.expected(part), len(folder.utterances)
+    official = corpus.hours.get(part)
     if not found:
         raise UserError(f"{corpus_dir}: {name} has no utterance of {part} there: {corpus.layout}")
     notes = [f"{absent} of them without audio, which stage 3 reports"] if absent else []
@@ -208,9 +210,15 @@ def _folder(name: str, part: str, corpus_dir: Path, manifests: Manifests | None)
         notes.append(
             f"{len(damaged)} files that cannot be read (first {damaged[0]}), which stage 3 reports"
         )
-    if notes or (expected is not None and found != expected):
-        whole = f"; the whole corpus has {expected}" if expected not in (None, found) else ""
-        logging.warning(f"{name} {part}: {', '.join([f'{found} utterances', *notes])}{whole}")
+    whole = []
+    if expected not in (None, found):
+        whole.append(str(expected))
+    if official is not None and abs(hours - official) > 0.1 + 0.01 * official:
+        notes.insert(0, f"{hours:.2f} hours")
+        whole.append(f"{official} hours")
+    if notes or whole:
+        than = f"; the whole corpus has {', '.join(whole)}" if whole else ""
+        logging.warning(f"{name} {part}: {', '.join([f'{found} utterances', *notes])}{than}")
     return folder
 
 

@@ -4,7 +4,7 @@ import csv
 import functools
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ class Corpus:
         languages: names of languages -> codes, where they differ, for a corpus of several, whose
             parts are called ``<name>-<split>``: ``utt2lang`` is written, and ids begin with the
             code. A part ``*-<split>`` stands for any language.
+        hours: part -> hours of speech, as the publisher says.
     """
 
     parts: dict[str, int | None]
@@ -42,6 +43,7 @@ class Corpus:
     listed: Callable[[Path, str], Listed] | None = None
     text: Callable[[str], str | None] | None = None
     languages: dict[str, str] | None = None
+    hours: dict[str, float] = field(default_factory=dict)
 
     def knows(self, part: str) -> bool:
         """Say whether there is such a part."""
@@ -268,6 +270,17 @@ _MLS = {
     "portuguese": "pt",
     "spanish": "es",
 }
+# Hours of train, dev and test (https://www.openslr.org/94).
+_MLS_HOURS = {
+    "dutch": (1554.24, 12.76, 12.76),
+    "english": (44659.74, 15.75, 15.55),
+    "french": (1076.58, 10.07, 10.07),
+    "german": (1966.51, 14.28, 14.29),
+    "italian": (247.38, 5.18, 5.27),
+    "polish": (103.65, 2.08, 2.14),
+    "portuguese": (160.96, 3.64, 3.74),
+    "spanish": (917.68, 9.99, 10.0),
+}
 _MINI = "mini_librispeech"
 _FLEURS = (
     "af_za am_et ar_eg as_in ast_es az_az be_by bg_bg bn_in bs_ba ca_es ceb_ph ckb_iq cmn_hans_cn "
@@ -382,5 +395,10 @@ CORPORA = {
         "https://www.openslr.org/94 has it",
         _mls_listed,
         languages=_MLS,
+        hours={
+            f"{name}-{split}": hours
+            for name, each in _MLS_HOURS.items()
+            for split, hours in zip(_SPLITS, each, strict=True)
+        },
     ),
 }

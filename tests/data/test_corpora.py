@@ -12,6 +12,7 @@ from mambaasr.data.corpora import prepare_sets
 from mambaasr.data.dropped import read_report
 from mambaasr.data.folder import DataFolder
 from mambaasr.data.format import format_folder
+from mambaasr.data.known_corpora import CORPORA
 from mambaasr.errors import UserError
 
 RULES = Path(__file__).resolve().parents[2] / "egs/TEMPLATE/asr1/text_rules.yaml"
@@ -58,7 +59,21 @@ def test_an_utterance_of_mls_without_audio_is_not_lost(tmp_path, caplog):
     assert folder.wav["de-10_20_000001"] == str(gone)
     assert folder.utt2lang["de-10_20_000001"] == "de"
     assert [problem.key for problem in folder.missing_audio()] == ["de-10_20_000001"]
-    assert "3 utterances, 1 of them without audio, which stage 3 reports" in caplog.text
+    said = [line for line in caplog.messages if line.startswith("mls german-test")]
+    assert said == [
+        "mls german-test: 3 utterances, 0.00 hours, 1 of them without audio, which stage 3 "
+        "reports; the whole corpus has 14.29 hours"
+    ]
+
+
+def test_hours_are_compared_with_the_publishers(tmp_path, caplog, monkeypatch):
+    root = corpora.mls(tmp_path / "mls", ("polish",), utterances=3)
+    sets = {"dev": ["polish-dev"]}
+    for official, said in ((1.0, True), (0.09, False)):
+        caplog.clear()
+        monkeypatch.setitem(CORPORA["mls"].hours, "polish-dev", official)
+        prepare_sets("mls", root, sets, tmp_path / "data")
+        assert ("the whole corpus has 1.0 hours" in caplog.text) == said
 
 
 def test_aishell_is_written_without_spaces(tmp_path):
