@@ -117,7 +117,7 @@ def test_spgispeech_without_a_folder_of_its_own_or_without_audio(tmp_path, caplo
         prepare_sets("spgispeech", root, {"val": ["val"]}, tmp_path / "data")
 
 
-def test_fleurs(tmp_path, monkeypatch):
+def test_fleurs(tmp_path, caplog, monkeypatch):
     """Without lhotse; sentences are several readers', whose names are not known."""
     monkeypatch.setitem(sys.modules, "lhotse", None)
     root = corpora.fleurs(tmp_path / "fleurs", ["en_us", "cmn_hans_cn", "tr_tr", "fa_ir"])
@@ -134,6 +134,11 @@ def test_fleurs(tmp_path, monkeypatch):
         "tr_tr": "ığdır'da başladı",
         "fa_ir": "می\u200cخواهم آغاز",
     }
+    root = corpora.fleurs(tmp_path / "more", ["vi_vn"])
+    prepare_sets("fleurs", root, {"dev": ["vi_vn-dev"]}, tmp_path / "data", text_rules=RULES)
+    assert list(DataFolder.read(tmp_path / "data/dev").text.values()) == ["", ""]
+    assert "dev.tsv:2: a row without an audio file" in caplog.text
+    assert "dev.tsv:4: a row without an audio file" in caplog.text
     with pytest.raises(UserError, match="fleurs has no part 'en_gb-test'"):
         prepare_sets("fleurs", root, {"test": ["en_gb-test"]}, tmp_path / "data")
 

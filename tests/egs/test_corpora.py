@@ -101,7 +101,7 @@ def test_some_languages(tmp_path):
     dev = DataFolder.read(tmp_path / "data/dev")
     assert sorted(dev.utt2lang.values()) == ["en_us", "en_us", "tr_tr", "tr_tr"]
     done = prepare("fleurs", tmp_path, FLEURS=str(root))  # all
-    assert done.returncode == 2 and "/af_za/train.tsv: no such file; https://hugg" in done.stderr
+    assert done.returncode == 2 and "/af_za/train.tsv: no such file; egs/fleurs" in done.stderr
     done = prepare("fleurs", tmp_path, "--languages", "en_gb", FLEURS=str(root))
     assert done.returncode == 2 and "fleurs has no part 'en_gb-train'" in done.stderr
     root = corpora.commonvoice(tmp_path / "cv", ["cy"])
@@ -220,6 +220,42 @@ def test_mini_librispeech_is_downloaded(tmp_path, monkeypatch):
     names = sorted(path.name for path in Path("downloads").rglob("*.flac"))
     assert names == sorted(path.name for path in root.rglob("*.flac"))
     assert [path.name for path in Path("downloads").iterdir()] == ["LibriSpeech"]
+
+
+def test_fleurs_is_downloaded(tmp_path, monkeypatch):
+    """Lists and audio, with the sums that the repository notes; what is there stays."""
+    script = EGS / "fleurs/asr1/local/download.py"
+    spec = importlib.util.spec_from_file_location("fleurs_download", script)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    root = corpora.fleurs(tmp_path / "made", ["en_us"])
+    notes, files = tmp_path / "notes", tmp_path / "files"
+    with serve(notes) as (noted, _), serve(files) as (address, asked):
+        for split in ("train", "dev", "test"):
+            archive = files / f"{split}.tar.gz"
+            with tarfile.open(archive, "w:gz") as tar:
+                tar.add(root / "en_us/audio" / split, split)
+            digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+            (notes / archive.name).write_text(f"oid sha256:{digest}\n")
+            for folder in (notes, files):
+                (folder / f"{split}.tsv").write_bytes((root / f"en_us/{split}.tsv").read_bytes())
+        (notes / "test.tar.gz").write_text(f"oid sha256:{64 * '0'}\n")
+        monkeypatch.setattr(module, "NOTES", noted)
+        monkeypatch.setattr(module, "FILES", address)
+        with pytest.raises(UserError, match="test.tar.gz: its sha256 is .*run it again"):
+            module.main([str(tmp_path / "got"), "--languages", "en_us"])
+        (notes / "test.tar.gz").write_text(f"oid sha256:{digest}\n")
+        module.main([str(tmp_path / "got"), "--languages", "en_us"])
+        assert len(asked) == 7
+        module.main([str(tmp_path / "got"), "--languages", "en_us"])
+        assert len(asked) == 7
+    found, made = (
+        {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.*")}
+        for folder in (tmp_path / "got", root)
+    )
+    assert found == made
+    with pytest.raises(UserError, match="--languages en_gb: FLEURS has af_za, am_et"):
+        module.main([str(tmp_path / "got"), "--languages", "en_us", "en_gb"])
 
 
 def test_a_part_that_is_missing(tmp_path):

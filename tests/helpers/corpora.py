@@ -116,6 +116,7 @@ FLEURS_TEXTS = {
     "cmn_hans_cn": ("“这是开始。”", "这 是 开 始"),
     "tr_tr": ("Iğdır'da başladı.", "ığdır'da başladı"),
     "th_th": ("มันเริ่มต้น อีกครั้ง", "มันเริ่มต้น อีกครั้ง"),
+    "vi_vn": ("Nó bắt đầu\nlại.", "nó bắt đầu lại"),
     "fa_ir": ("می‌خواهم، آغاز", "می‌خواهم آغاز"),
 }
 
@@ -123,7 +124,8 @@ FLEURS_TEXTS = {
 def fleurs(root, languages, recordings=2):
     """Write ``LANGUAGE/{train,dev,test}.tsv`` without headers and ``LANGUAGE/audio/SPLIT/*.wav``.
 
-    A sentence is read by all who read in a split, and no speaker is named.
+    A sentence is read by all who read in a split, and no speaker is named. A line break in a
+    sentence cuts its row in two.
     """
     for number, language in enumerate(languages, 1):
         raw, text = FLEURS_TEXTS.get(language, ('"So it began," again.', '"so it began," again'))
