@@ -1,4 +1,4 @@
-"""Write data folders of a corpus that lhotse knows: LibriSpeech, AISHELL-1 and others."""
+"""Write data folders of a known corpus: LibriSpeech, AISHELL-1, Common Voice and others."""
 
 import argparse
 from collections.abc import Sequence
@@ -19,6 +19,13 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--corpus_dir", required=True, metavar="DIR", help="where it lies")
     parser.add_argument(
         "--sets", nargs="+", required=True, metavar="SET=PART[+PART...]", help="what to write"
+    )
+    parser.add_argument(
+        "--languages",
+        nargs="+",
+        metavar="NAME",
+        help="of a corpus of several: parts are splits, of each of these (all: those that have "
+        "every split)",
     )
     parser.add_argument("--data_dir", type=Path, default=Path("data"), help="output (%(default)s)")
     parser.add_argument(
@@ -43,8 +50,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         sets[name] = parts.split("+")
     if args.nj < 1:
         raise UserError("--nj must be at least 1")
-    from mambaasr.data.corpora import prepare_sets
+    from mambaasr.data.corpora import of_languages, prepare_sets
 
+    if args.languages:
+        sets = of_languages(args.corpus, sets, args.languages)
     for name, count in prepare_sets(
         args.corpus, args.corpus_dir, sets, args.data_dir, args.nj, args.text_rules
     ).items():

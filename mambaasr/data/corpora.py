@@ -6,7 +6,8 @@ whose audio is missing and only logs it; where the corpus lists its utterances, 
 put back, so that formatting reports them and a test set loses none. So is what cannot be read,
 at which lhotse would give up.
 
-Common Voice needs no lhotse: its lists say all, and no clip is opened before stage 3.
+Common Voice, FLEURS, SPGISpeech and VoxPopuli need no lhotse: their lists say all, and no clip is
+opened before stage 3.
 
 lhotse takes manifests that it finds for whole and right. So its folder is new each time, and gets
 its name when all sets are written.
@@ -15,7 +16,7 @@ its name when all sets are written.
 import logging
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mambaasr.data.folder import DataFolder, Segment
@@ -57,7 +58,7 @@ def prepare_sets(
         raise UserError(f"there is no corpus {name!r}; there are: {', '.join(CORPORA)}")
     for parts in sets.values():
         for part in parts:
-            if part not in corpus.parts:
+            if not corpus.knows(part):
                 known = list(corpus.parts)
                 shown = ", ".join(known[:30]) + (", ..." if len(known) > 30 else "")
                 raise UserError(f"{name} has no part {part!r}; it has: {shown}")
@@ -99,6 +100,39 @@ def prepare_sets(
     return counts
 
 
+def of_languages(
+    name: str, sets: dict[str, list[str]], languages: Sequence[str]
+) -> dict[str, list[str]]:
+    """Return sets of splits as sets of parts: each split in each language.
+
+    Args:
+        name: a key of :data:`CORPORA`.
+        sets: set -> list of splits.
+        languages: names, as in the corpus's parts; or "all": those that have every split.
+
+    Raises:
+        UserError: the corpus has one language, or any that may be named.
+    """
+    corpus = CORPORA.get(name, Corpus({}, None, "", ""))
+    languages = list(dict.fromkeys(languages))
+    if languages == ["all"]:
+        splits = {split for splits in sets.values() for split in splits}
+        known = dict.fromkeys(part.rpartition("-")[0] for part in corpus.parts)
+        languages = [
+            each
+            for each in known
+            if each != "*" and all(f"{each}-{split}" in corpus.parts for split in splits)
+        ]
+    if corpus.languages is None or not languages:
+        raise UserError(
+            f"{name} has no list of languages: name parts, or languages with --languages"
+        )
+    return {
+        key: [f"{language}-{split}" for split in splits for language in languages]
+        for key, splits in sets.items()
+    }
+
+
 def write_set(folder: DataFolder, path: Path, text_rules: str | Path | None = None) -> None:
     """Write a data folder; by rules of the languages, its transcripts as they were stay beside it.
 
@@ -134,14 +168,14 @@ def _folder(name: str, part: str, corpus_dir: Path, manifests: Manifests | None)
     """Return a part as a data folder."""
     corpus = CORPORA[name]
     folder, spans = DataFolder(segments={}), {}
-    if corpus.languages:
+    code = corpus.code(part)
+    if code is not None:
         folder.utt2lang = {}
-        code = corpus.languages[part.rpartition("-")[0]]
     for recording in (manifests or {}).get("recordings", ()):
         sources = recording.sources
         if len(sources) != 1 or sources[0].type != "file":
             raise UserError(f"{recording.id}: it is not one audio file: {sources}")
-        key = f"{code}-{recording.id}" if corpus.languages else recording.id
+        key = f"{code}-{recording.id}" if code is not None else recording.id
         folder.wav[key] = str(sources[0].source)
         spans[key] = recording.duration
     for supervision in (manifests or {}).get("supervisions", ()):
@@ -151,13 +185,14 @@ def _folder(name: str, part: str, corpus_dir: Path, manifests: Manifests | None)
             continue
         utt, recording = _name(supervision.id), supervision.recording_id
         speaker = _name(supervision.speaker or recording)
-        if corpus.languages:
+        if code is not None:
             utt, recording, speaker = (f"{code}-{each}" for each in (utt, recording, speaker))
             folder.utt2lang[utt] = code
         folder.text[utt] = " ".join(text.split())
         folder.utt2spk[utt] = speaker
         end = supervision.start + supervision.duration
         folder.segments[utt] = Segment(recording, float(supervision.start), end)
+    hours = sum(s.end - s.start for s in folder.segments.values() if s.end < UNREADABLE) / 3600
     folder.wav = {key: folder.wav[key] for key in {s.recording for s in folder.segments.values()}}
     if all(
         utt == s.recording and s.start == 0 and abs(s.end - spans[utt]) < 0.01
@@ -166,7 +201,8 @@ def _folder(name: str, part: str, corpus_dir: Path, manifests: Manifests | None)
         folder.segments = None
     absent = _absent(corpus, corpus_dir, part, folder)
     damaged = [folder.wav[key] for key in folder.wav if spans.get(key) == UNREADABLE]
-    expected, found = corpus.parts[part], len(folder.utterances)
+    expected, found = corpus.expected(part), len(folder.utterances)
+    official = corpus.hours.get(part)
     if not found:
         raise UserError(f"{corpus_dir}: {name} has no utterance of {part} there: {corpus.layout}")
     notes = [f"{absent} of them without audio, which stage 3 reports"] if absent else []
@@ -174,9 +210,15 @@ def _folder(name: str, part: str, corpus_dir: Path, manifests: Manifests | None)
         notes.append(
             f"{len(damaged)} files that cannot be read (first {damaged[0]}), which stage 3 reports"
         )
-    if notes or (expected is not None and found != expected):
-        whole = f"; the whole corpus has {expected}" if expected not in (None, found) else ""
-        logging.warning(f"{name} {part}: {', '.join([f'{found} utterances', *notes])}{whole}")
+    whole = []
+    if expected not in (None, found):
+        whole.append(str(expected))
+    if official is not None and abs(hours - official) > 0.1 + 0.01 * official:
+        notes.insert(0, f"{hours:.2f} hours")
+        whole.append(f"{official} hours")
+    if notes or whole:
+        than = f"; the whole corpus has {', '.join(whole)}" if whole else ""
+        logging.warning(f"{name} {part}: {', '.join([f'{found} utterances', *notes])}{than}")
     return folder
 
 
@@ -185,15 +227,18 @@ def _absent(corpus: Corpus, corpus_dir: Path, part: str, folder: DataFolder) -> 
     if corpus.listed is None or folder.segments is not None:
         return 0
     absent = 0
-    code = corpus.languages[part.rpartition("-")[0]] if corpus.languages else None
+    code = corpus.code(part)
     for utt, (path, speaker, text) in corpus.listed(corpus_dir, part).items():
+        cleaned = corpus.text(text) if corpus.text else text
+        if cleaned is None:
+            continue
         if code is not None:
             utt, speaker = f"{code}-{utt}", f"{code}-{speaker}"
         if utt not in folder.text:
             # What lhotse leaves out has no audio.
             absent += bool(corpus.prepare) or not path.is_file()
             folder.wav[utt], folder.utt2spk[utt] = str(path), speaker
-            folder.text[utt] = " ".join(text.split())
+            folder.text[utt] = " ".join(cleaned.split())
             if folder.utt2lang is not None:
                 folder.utt2lang[utt] = code
     return absent
@@ -221,6 +266,26 @@ def joined(folders: Sequence[DataFolder]) -> DataFolder:
             else:
                 whole.segments.update({utt: Segment(utt, 0.0, None) for utt in folder.wav})
     return whole
+
+
+def prefixed(folder: DataFolder, prefix: str) -> DataFolder:
+    """Return a folder in which the ids of utterances, recordings and speakers have a prefix."""
+
+    def renamed(table: Mapping[str, str] | None) -> dict[str, str] | None:
+        return None if table is None else {f"{prefix}{key}": table[key] for key in table}
+
+    segments = folder.segments
+    return DataFolder(
+        wav=renamed(folder.wav) or {},
+        text=renamed(folder.text) or {},
+        utt2spk={f"{prefix}{utt}": f"{prefix}{spk}" for utt, spk in folder.utt2spk.items()},
+        utt2lang=renamed(folder.utt2lang),
+        segments=segments
+        and {
+            f"{prefix}{utt}": Segment(f"{prefix}{segment.recording}", segment.start, segment.end)
+            for utt, segment in segments.items()
+        },
+    )
 
 
 def _name(text: str) -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import tarfile
 import tempfile
 import zlib
@@ -82,6 +83,30 @@ def _fetch(url: str, part: Path, timeout: float) -> None:
             for block in response.iter_content(1 << 16):
                 stream.write(block)
                 bar.update(len(block))
+
+
+def lfs_checksum(url: str, remedy: str = "try again", timeout: float = 60) -> str | None:
+    """Return the sum of a file that lies in Git LFS, as its repository notes it.
+
+    Args:
+        url: of what the repository holds in the file's place.
+        remedy: what the user can do where it fails.
+        timeout: seconds that the server may be silent.
+
+    Returns:
+        "sha256:...", as :func:`download` takes it; None for a file that is itself there.
+
+    Raises:
+        UserError: the server cannot be reached, or refuses.
+    """
+    try:
+        with requests.get(url, stream=True, timeout=timeout) as response:
+            response.raise_for_status()
+            head = next(response.iter_content(1000), b"")
+    except OSError as error:
+        raise UserError(f"{url}: cannot be downloaded: {error}; {remedy}") from error
+    found = re.search(rb"^oid (sha256:[0-9a-f]{64})$", head, re.MULTILINE)
+    return found[1].decode() if found else None
 
 
 def unpack(

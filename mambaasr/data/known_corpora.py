@@ -1,10 +1,11 @@
-"""The corpora that lhotse prepares: how they are called, what lies where, how texts are cleaned."""
+"""The corpora that are known: how they are called, what lies where, how texts are cleaned."""
 
 import csv
 import functools
+import logging
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,10 @@ class Corpus:
         listed: ``(corpus_dir, part) -> {utterance: (path, speaker, text)}``, or None where the
             corpus has no list that names files.
         text: cleans a transcript; None as a result drops the utterance, which is no speech.
-        languages: lhotse's names of languages -> codes, for a corpus of several, whose parts are
-            called ``<name>-<split>``: ``utt2lang`` is written, and ids begin with the code.
+        languages: names of languages -> codes, where they differ, for a corpus of several, whose
+            parts are called ``<name>-<split>``: ``utt2lang`` is written, and ids begin with the
+            code. A part ``*-<split>`` stands for any language.
+        hours: part -> hours of speech, as the publisher says.
     """
 
     parts: dict[str, int | None]
@@ -41,6 +44,24 @@ class Corpus:
     listed: Callable[[Path, str], Listed] | None = None
     text: Callable[[str], str | None] | None = None
     languages: dict[str, str] | None = None
+    hours: dict[str, float] = field(default_factory=dict)
+
+    def knows(self, part: str) -> bool:
+        """Say whether there is such a part."""
+        return part in self.parts or _any_language(part) in self.parts
+
+    def expected(self, part: str) -> int | None:
+        """Return how many utterances a part has, None where it is not known."""
+        return self.parts.get(part)
+
+    def code(self, part: str) -> str | None:
+        """Return the code of a part's language, None for a corpus of one."""
+        name = part.rpartition("-")[0]
+        return None if self.languages is None else self.languages.get(name, name)
+
+
+def _any_language(part: str) -> str:
+    return re.sub(r"^\w[\w-]*(?=-)", "*", part)
 
 
 def _librispeech(
@@ -122,14 +143,20 @@ def _gigaspeech_text(text: str) -> str | None:
     return re.sub("<(COMMA|PERIOD|QUESTIONMARK|EXCLAMATIONPOINT)>", " ", text)
 
 
-def _spgispeech(corpus_dir: Path, parts: list[str], work: Path, nj: int) -> dict[str, Manifests]:
-    from lhotse.recipes import prepare_spgispeech
-
-    return prepare_spgispeech(corpus_dir, work, normalize_text=False, num_jobs=nj)
+def _spgispeech_listed(corpus_dir: Path, part: str) -> Listed:
+    """Return the slices of a part: the folder's name, a hash, is all that is known of the call."""
+    audio = corpus_dir if (corpus_dir / part).is_dir() else corpus_dir / "spgispeech"
+    found = {}
+    for where, row in _rows("spgispeech", corpus_dir / f"{part}.csv", delimiter="|"):
+        name = row["wav_filename"]
+        # 07a785e9/12.wav is the twelfth slice of a call.
+        utt = name.replace("/", "_").removesuffix(".wav")
+        _add(found, where, utt, audio / part, name, name.partition("/")[0], row["transcript"])
+    return found
 
 
 def _spgispeech_text(text: str) -> str:
-    """Leave out case and punctuation but the apostrophe, which lhotse would drop as well."""
+    """Leave out case and punctuation but the apostrophe."""
     return re.sub(r"[^\w' ]", " ", text.lower())
 
 
@@ -172,29 +199,66 @@ def _mls_listed(corpus_dir: Path, part: str) -> Listed:
 
 
 def _commonvoice_listed(corpus_dir: Path, part: str) -> Listed:
-    """Return the clips of a split: sentences are quoted as they come, and one may be empty."""
     language, _, split = part.rpartition("-")
-    path = corpus_dir / language / f"{split}.tsv"
+    home, found = corpus_dir / language, Listed()
+    for where, row in _rows("commonvoice", home / f"{split}.tsv"):
+        name = row["path"]
+        # Older releases leave the suffix out.
+        name = name if Path(name).suffix or not name else f"{name}.mp3"
+        _add(found, where, Path(name).stem, home / "clips", name, row["client_id"], row["sentence"])
+    return found
+
+
+def _fleurs_listed(corpus_dir: Path, part: str) -> Listed:
+    """Return the recordings of a split: nothing is known of speakers, so each has its own."""
+    language, _, split = part.rpartition("-")
+    home, found = corpus_dir / language, Listed()
+    for where, row in _rows("fleurs", home / f"{split}.tsv", header=_FLEURS_HEADER):
+        name = row["file_name"]
+        if not name.endswith(".wav"):
+            # A sentence with a line break in it cuts its row in two; the first half stays.
+            logging.warning(f"{where}: a row without an audio file, which is left out")
+            continue
+        utt = Path(name).stem
+        _add(found, where, utt, home / "audio" / split, name, utt, row["transcription"])
+    return found
+
+
+def _voxpopuli_listed(corpus_dir: Path, part: str) -> Listed:
+    language, _, split = part.rpartition("-")
+    home, found = corpus_dir / "transcribed_data" / language, Listed()
+    for where, row in _rows("voxpopuli", home / f"asr_{split}.tsv"):
+        utt, speaker = row["id"], row["speaker_id"]
+        # Ids begin with the day; some speakers are unknown.
+        speaker = utt if speaker in ("", "None") else speaker
+        _add(found, where, utt, home / utt[:4], f"{utt}.ogg", speaker, row["normalized_text"])
+    return found
+
+
+def _rows(
+    corpus: str, path: Path, delimiter: str = "\t", header: Sequence[str] | None = None
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield (file:line, row) of a list, in which quotes stand as they are."""
     if not path.is_file():
-        raise UserError(f"{path}: no such file; {CORPORA['commonvoice'].get}")
-    found = {}
+        raise UserError(f"{path}: no such file; {CORPORA[corpus].get}")
     with open(path, encoding="utf-8", newline="") as stream:
-        rows = csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)
-        lacking = {"client_id", "path", "sentence"} - set(rows.fieldnames or ())
+        rows = csv.DictReader(stream, header, delimiter=delimiter, quoting=csv.QUOTE_NONE)
+        lacking = _COLUMNS[corpus] - set(rows.fieldnames or ())
         if lacking:
             raise UserError(f"{path}:1: no column {', '.join(sorted(lacking))}")
         for row in rows:
-            name = row["path"]
-            if not name or not row["client_id"] or "/" in name:
-                raise UserError(f"{path}:{rows.line_num}: no clip or no speaker: {name!r}")
-            # Older releases leave the suffix out.
-            clip = name if Path(name).suffix else f"{name}.mp3"
-            utt = Path(clip).stem
-            if utt in found:
-                raise UserError(f"{path}:{rows.line_num}: {utt} is there twice")
-            clip_path = corpus_dir / language / "clips" / clip
-            found[utt] = (clip_path, row["client_id"], row["sentence"] or "")
-    return found
+            yield f"{path}:{rows.line_num}", {key: value or "" for key, value in row.items()}
+
+
+def _add(
+    found: Listed, where: str, utt: str, folder: Path, name: str, speaker: str, text: str
+) -> None:
+    """Add an utterance with its file in a folder; a row that is there twice counts once."""
+    if not utt or not speaker or Path(name).is_absolute() or ".." in Path(name).parts:
+        raise UserError(f"{where}: no clip or no speaker: {name!r}")
+    value = (folder / name, speaker, text)
+    if found.setdefault(utt, value) != value:
+        raise UserError(f"{where}: {utt} is there twice, and the rows differ")
 
 
 def _without_spaces(text: str) -> str:
@@ -211,13 +275,37 @@ _MLS = {
     "portuguese": "pt",
     "spanish": "es",
 }
+# Hours of train, dev and test (https://www.openslr.org/94).
+_MLS_HOURS = {
+    "dutch": (1554.24, 12.76, 12.76),
+    "english": (44659.74, 15.75, 15.55),
+    "french": (1076.58, 10.07, 10.07),
+    "german": (1966.51, 14.28, 14.29),
+    "italian": (247.38, 5.18, 5.27),
+    "polish": (103.65, 2.08, 2.14),
+    "portuguese": (160.96, 3.64, 3.74),
+    "spanish": (917.68, 9.99, 10.0),
+}
 _MINI = "mini_librispeech"
-# The languages of Common Voice 6.1 and some of those that came later; a code is the folder's name.
-_COMMONVOICE = (
-    "ab ar as be bg bn br ca cs cv cy da de dv el en eo es et eu fa fi fr fy-NL ga-IE gl ha hi hsb "
-    "hu ia id it ja ka kab kk ky lg lt lv mk ml mn mr mt nl or pa-IN pl pt rm-sursilv rm-vallader "
-    "ro ru rw sah sk sl sr sv-SE sw ta th tr tt ug uk ur uz vi vot zh-CN zh-HK zh-TW"
+_FLEURS = (
+    "af_za am_et ar_eg as_in ast_es az_az be_by bg_bg bn_in bs_ba ca_es ceb_ph ckb_iq cmn_hans_cn "
+    "cs_cz cy_gb da_dk de_de el_gr en_us es_419 et_ee fa_ir ff_sn fi_fi fil_ph fr_fr ga_ie gl_es "
+    "gu_in ha_ng he_il hi_in hr_hr hu_hu hy_am id_id ig_ng is_is it_it ja_jp jv_id ka_ge kam_ke "
+    "kea_cv kk_kz km_kh kn_in ko_kr ky_kg lb_lu lg_ug ln_cd lo_la lt_lt luo_ke lv_lv mi_nz mk_mk "
+    "ml_in mn_mn mr_in ms_my mt_mt my_mm nb_no ne_np nl_nl nso_za ny_mw oc_fr om_et or_in pa_in "
+    "pl_pl ps_af pt_br ro_ro ru_ru sd_in sk_sk sl_si sn_zw so_so sr_rs sv_se sw_ke ta_in te_in "
+    "tg_tj th_th tr_tr uk_ua umb_ao ur_pk uz_uz vi_vn wo_sn xh_za yo_ng yue_hant_hk zu_za"
 ).split()
+_FLEURS_HEADER = ("id file_name raw_transcription transcription chars num_samples gender").split()
+_VOXPOPULI = "cs de en es et fi fr hr hu it lt nl pl ro sk sl".split()
+_SPLITS = ("train", "dev", "test")
+# What a list must have.
+_COLUMNS = {
+    "commonvoice": {"client_id", "path", "sentence"},
+    "fleurs": {"file_name", "transcription"},
+    "spgispeech": {"wav_filename", "transcript"},
+    "voxpopuli": {"id", "normalized_text", "speaker_id"},
+}
 _OPENSLR = functools.partial("lhotse download {} DIR downloads it".format)
 CORPORA = {
     "librispeech": Corpus(
@@ -264,10 +352,11 @@ CORPORA = {
         text=_gigaspeech_text,
     ),
     "spgispeech": Corpus(
-        {"train": None, "val": None},
-        _spgispeech,
+        {"train": None, "val": 39341},
+        None,
         "train.csv, val.csv and spgispeech/{train,val}",
         "https://datasets.kensho.com/datasets/spgispeech tells how to get it",
+        _spgispeech_listed,
         text=_spgispeech_text,
     ),
     "csj": Corpus(
@@ -278,23 +367,43 @@ CORPORA = {
         text=_without_spaces,
     ),
     "commonvoice": Corpus(
-        {
-            f"{code}-{split}": None
-            for code in _COMMONVOICE
-            for split in ("train", "dev", "test", "validated", "invalidated", "other")
-        },
+        {f"*-{split}": None for split in (*_SPLITS, "validated", "invalidated", "other")},
         None,
         "a folder a language (cy, de, zh-CN, ...) with train.tsv, dev.tsv, test.tsv and clips/",
         "https://commonvoice.mozilla.org/datasets has it, an archive a language",
         _commonvoice_listed,
-        languages={code: code for code in _COMMONVOICE},
+        languages={},
+    ),
+    "fleurs": Corpus(
+        {f"{code}-{split}": None for code in _FLEURS for split in _SPLITS} | {"en_us-test": 647},
+        None,
+        "a folder a language (en_us, cmn_hans_cn, ...) with train.tsv, dev.tsv, test.tsv and "
+        "audio/{train,dev,test}/*.wav",
+        "egs/fleurs/asr1/local/download.py downloads it",
+        _fleurs_listed,
+        languages={},
+    ),
+    "voxpopuli": Corpus(
+        {f"{code}-{split}": None for code in _VOXPOPULI for split in _SPLITS}
+        | {"en_accented-test": None},
+        None,
+        "transcribed_data/ with a folder a language (en, de, ...), in it asr_train.tsv, "
+        "asr_dev.tsv, asr_test.tsv and a folder a year",
+        "https://github.com/facebookresearch/voxpopuli tells how to get it",
+        _voxpopuli_listed,
+        languages={"en_accented": "en"},
     ),
     "mls": Corpus(
-        {f"{name}-{split}": None for name in _MLS for split in ("train", "dev", "test")},
+        {f"{name}-{split}": None for name in _MLS for split in _SPLITS},
         _mls,
         "mls_german, mls_french and the like (or mls_german_opus ...)",
         "https://www.openslr.org/94 has it",
         _mls_listed,
         languages=_MLS,
+        hours={
+            f"{name}-{split}": hours
+            for name, each in _MLS_HOURS.items()
+            for split, hours in zip(_SPLITS, each, strict=True)
+        },
     ),
 }

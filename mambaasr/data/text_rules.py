@@ -1,7 +1,7 @@
 """How transcripts are written, by language: case, punctuation, apostrophes, spaces.
 
 Letters of every script, their diacritics and digits stay as they are, in Unicode's composed form
-(NFC). All else is a space, but for what the rules keep.
+(NFC). Invisible characters are left out, and all else is a space, but for what the rules keep.
 """
 
 import re
@@ -18,6 +18,7 @@ from mambaasr.errors import UserError
 CASES = ("lower", "upper", "as_is")
 # What stands for an apostrophe; the letters that some languages write with one are not among them.
 APOSTROPHES = "\u2019\u2018\u02bc\u02bb\u0060\u00b4"
+ZERO_WIDTH_SPACE = "\u200b"
 DEFAULT = "default"
 
 
@@ -27,8 +28,9 @@ class TextRules:
 
     Attributes:
         case: "lower", "upper" or "as_is".
-        keep: characters that stay beside letters, their marks and digits. An apostrophe stays
-            between letters only: elsewhere it is a quotation mark.
+        keep: characters that stay beside letters, their marks and digits. An apostrophe and a
+            middle dot stay between letters only: elsewhere the one is a quotation mark.
+        drop: characters that are left out without a space: marks that stand within words.
         spaces: whether there are spaces between words.
         dotless_i: whether the capital of ı is I and that of i is İ, as in Turkish.
 
@@ -38,6 +40,7 @@ class TextRules:
 
     case: str = "lower"
     keep: str = "'"
+    drop: str = ""
     spaces: bool = True
     dotless_i: bool = False
 
@@ -56,18 +59,25 @@ class TextRules:
             text = text.replace("i", "\u0130").replace("\u0131", "I")
         if self.case != "as_is":
             text = text.lower() if self.case == "lower" else text.upper()
-        text = "".join(
-            c if unicodedata.category(c)[0] in "LMN" or c in self.keep else " " for c in text
-        )
-        text = re.sub(r"(?<![^\W_])'|'(?![^\W_])", " ", text)
+        text = "".join(map(self._written, text))
+        text = re.sub(r"(?<![^\W_])['\u00b7]|['\u00b7](?![^\W_])", " ", text)
         text = unicodedata.normalize("NFC", text)
         return ("" if not self.spaces else " ").join(text.split())
+
+    def _written(self, character: str) -> str:
+        kind = unicodedata.category(character)
+        if character in self.drop:
+            return ""
+        if kind[0] in "LMN" or character in self.keep:
+            return character
+        return "" if kind == "Cf" and character != ZERO_WIDTH_SPACE else " "
 
 
 def read_rules(path: str | Path) -> dict[str, TextRules]:
     """Read rules by language from a yaml of ``language: {option: value}``.
 
-    A language takes what it does not say from ``default``, which is for all others too.
+    A language takes what it does not say from ``default``, which is for all others too. ``zh`` is
+    for zh-CN and zh-TW as well: see :func:`rules_of`.
 
     Raises:
         UserError: the file is no such yaml, or an option or its value is wrong.
@@ -92,5 +102,7 @@ def read_rules(path: str | Path) -> dict[str, TextRules]:
 
 
 def rules_of(rules: Mapping[str, TextRules], language: str | None) -> TextRules:
-    """Return the rules of a language."""
-    return rules.get(language or DEFAULT, rules[DEFAULT])
+    """Return the rules of a code, or else of its first part: "zh" of zh-CN, "tr" of tr_tr."""
+    code = language or DEFAULT
+    first = re.split("[-_]", code, maxsplit=1)[0]
+    return rules.get(code) or rules.get(first) or rules[DEFAULT]

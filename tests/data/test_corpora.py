@@ -3,6 +3,7 @@
 import importlib.util
 import sys
 import types
+from pathlib import Path
 
 import corpora
 import pytest
@@ -11,8 +12,10 @@ from mambaasr.data.corpora import prepare_sets
 from mambaasr.data.dropped import read_report
 from mambaasr.data.folder import DataFolder
 from mambaasr.data.format import format_folder
+from mambaasr.data.known_corpora import CORPORA
 from mambaasr.errors import UserError
 
+RULES = Path(__file__).resolve().parents[2] / "egs/TEMPLATE/asr1/text_rules.yaml"
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("lhotse") is None, reason="lhotse is not installed"
 )
@@ -56,7 +59,21 @@ def test_an_utterance_of_mls_without_audio_is_not_lost(tmp_path, caplog):
     assert folder.wav["de-10_20_000001"] == str(gone)
     assert folder.utt2lang["de-10_20_000001"] == "de"
     assert [problem.key for problem in folder.missing_audio()] == ["de-10_20_000001"]
-    assert "3 utterances, 1 of them without audio, which stage 3 reports" in caplog.text
+    said = [line for line in caplog.messages if line.startswith("mls german-test")]
+    assert said == [
+        "mls german-test: 3 utterances, 0.00 hours, 1 of them without audio, which stage 3 "
+        "reports; the whole corpus has 14.29 hours"
+    ]
+
+
+def test_hours_are_compared_with_the_publishers(tmp_path, caplog, monkeypatch):
+    root = corpora.mls(tmp_path / "mls", ("polish",), utterances=3)
+    sets = {"dev": ["polish-dev"]}
+    for official, said in ((1.0, True), (0.09, False)):
+        caplog.clear()
+        monkeypatch.setitem(CORPORA["mls"].hours, "polish-dev", official)
+        prepare_sets("mls", root, sets, tmp_path / "data")
+        assert ("the whole corpus has 1.0 hours" in caplog.text) == said
 
 
 def test_aishell_is_written_without_spaces(tmp_path):
@@ -83,6 +100,68 @@ def test_spgispeech(tmp_path):
     root = corpora.spgispeech(tmp_path / "spgi")
     assert prepare_sets("spgispeech", root, {"val": ["val"]}, tmp_path / "data") == {"val": 1}
     assert dict(DataFolder.read(tmp_path / "data/val").text) == {"07a785_1": "we're up 3 tom"}
+
+
+def test_spgispeech_without_a_folder_of_its_own_or_without_audio(tmp_path, caplog):
+    root = corpora.spgispeech(tmp_path / "spgi", 2)
+    for part in ("train", "val"):
+        (root / "spgispeech" / part).rename(root / part)
+    (root / "val/07a785/2.wav").unlink()
+    assert prepare_sets("spgispeech", root, {"val": ["val"]}, tmp_path / "data") == {"val": 2}
+    folder = DataFolder.read(tmp_path / "data/val")
+    assert folder.utt2spk == {"07a785_1": "07a785", "07a785_2": "07a785"}
+    assert [problem.key for problem in folder.missing_audio()] == ["07a785_2"]
+    assert "2 utterances, 1 of them without audio" in caplog.text and "39341" in caplog.text
+    (root / "val.csv").unlink()
+    with pytest.raises(UserError, match="val.csv: no such file; https://datasets.kensho.com"):
+        prepare_sets("spgispeech", root, {"val": ["val"]}, tmp_path / "data")
+
+
+def test_fleurs(tmp_path, caplog, monkeypatch):
+    """Without lhotse; sentences are several readers', whose names are not known."""
+    monkeypatch.setitem(sys.modules, "lhotse", None)
+    root = corpora.fleurs(tmp_path / "fleurs", ["en_us", "cmn_hans_cn", "tr_tr", "fa_ir"])
+    codes = ("en_us", "cmn_hans_cn", "tr_tr", "fa_ir")
+    sets = {"test": [f"{code}-test" for code in codes]}
+    prepare_sets("fleurs", root, sets, tmp_path / "data", text_rules=RULES)
+    folder = DataFolder.read(tmp_path / "data/test")
+    assert len(folder.utterances) == 8 and len(set(folder.utt2spk.values())) == 8
+    assert folder.missing_audio() == []
+    texts = {folder.utt2lang[utt]: text for utt, text in folder.text.items()}
+    assert texts == {
+        "en_us": "so it began again",
+        "cmn_hans_cn": "这是开始",
+        "tr_tr": "ığdır'da başladı",
+        "fa_ir": "می\u200cخواهم آغاز",
+    }
+    root = corpora.fleurs(tmp_path / "more", ["vi_vn"])
+    prepare_sets("fleurs", root, {"dev": ["vi_vn-dev"]}, tmp_path / "data", text_rules=RULES)
+    assert list(DataFolder.read(tmp_path / "data/dev").text.values()) == ["", ""]
+    assert "dev.tsv:2: a row without an audio file" in caplog.text
+    assert "dev.tsv:4: a row without an audio file" in caplog.text
+    with pytest.raises(UserError, match="fleurs has no part 'en_gb-test'"):
+        prepare_sets("fleurs", root, {"test": ["en_gb-test"]}, tmp_path / "data")
+
+
+def test_voxpopuli(tmp_path, caplog):
+    root = corpora.voxpopuli(tmp_path / "voxpopuli", ["de", "en_accented"])
+    sets = {"dev": ["de-dev"], "accented": ["en_accented-test"]}
+    prepare_sets("voxpopuli", root, sets, tmp_path / "data")
+    dev = DataFolder.read(tmp_path / "data/dev")
+    first, second = (f"de-20110206-0900-PLENARY-15-de_20110206-16:10:0{n}_{n}" for n in (0, 1))
+    assert dev.utt2spk == {first: "de-124991", second: second} and dev.missing_audio() == []
+    assert set(dev.text.values()) == {"so it began again"} and set(dev.utt2lang.values()) == {"de"}
+    accented = DataFolder.read(tmp_path / "data/accented")
+    assert set(accented.utt2lang.values()) == {"en"} and accented.missing_audio() == []
+
+
+def test_a_language_of_common_voice_that_came_later(tmp_path):
+    root = corpora.commonvoice(tmp_path / "cv", ["nan-tw"])
+    assert prepare_sets("commonvoice", root, {"dev": ["nan-tw-dev"]}, tmp_path / "data")
+    assert set(DataFolder.read(tmp_path / "data/dev").utt2lang.values()) == {"nan-tw"}
+    for part in ("dev", "nan-tw-devel", "../cv/nan-tw-dev", "-dev"):
+        with pytest.raises(UserError, match="commonvoice has no part"):
+            prepare_sets("commonvoice", root, {"dev": [part]}, tmp_path / "data")
 
 
 def test_common_voice(tmp_path, caplog, monkeypatch):
@@ -115,6 +194,7 @@ def test_common_voice(tmp_path, caplog, monkeypatch):
     [
         ("client_id\tsentence\n", "test.tsv:1: no column path"),
         ("client_id\tpath\tsentence\ns\t../x.mp3\thi\n", "test.tsv:2: no clip or no speaker"),
+        ("client_id\tpath\tsentence\ns\t/x.mp3\thi\n", "test.tsv:2: no clip or no speaker"),
         ("client_id\tpath\tsentence\ns\ta\thi\ns\ta\tho\n", "test.tsv:3: a is there twice"),
         (None, "test.tsv: no such file; https://commonvoice"),
     ],
@@ -171,7 +251,6 @@ def test_what_is_not_there_is_named(tmp_path, name, sets, message):
             "mls_dutch/dev/**/*0.flac",
             2,
         ),
-        ("spgispeech", lambda root: corpora.spgispeech(root, 2), "val", "val/**/2.wav", 1),
         ("tedlium3", corpora.tedlium, "dev", "dev/sph/*.sph", 1),
     ],
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from served import make_tar, serve, special
 
-from mambaasr.data.download import download, unpack
+from mambaasr.data.download import download, lfs_checksum, unpack
 from mambaasr.errors import UserError
 
 CONTENT = bytes(range(256)) * 2000
@@ -103,6 +103,18 @@ def test_what_was_killed_before_it_got_its_name(server, tmp_path):
     (tmp_path / "x.tar.gz.part").write_bytes(CONTENT)
     download(f"{server[0]}/x.tar.gz", tmp_path / "x.tar.gz", SHA256)
     assert (tmp_path / "x.tar.gz").read_bytes() == CONTENT
+
+
+def test_sums_that_a_repository_notes(server, tmp_path):
+    address, served = server[0], tmp_path / "served"
+    note = f"version https://git-lfs.github.com/spec/v1\noid {SHA256}\nsize {len(CONTENT)}\n"
+    (served / "note").write_text(note)
+    assert lfs_checksum(f"{address}/note") == SHA256
+    assert lfs_checksum(f"{address}/x.tar.gz") is None  # itself there
+    (served / "empty").touch()
+    assert lfs_checksum(f"{address}/empty") is None
+    with pytest.raises(UserError, match="none: cannot be downloaded: 404.*; ask them"):
+        lfs_checksum(f"{address}/none", "ask them")
 
 
 def test_another_sum_leaves_nothing(server, tmp_path):

@@ -24,6 +24,29 @@ TEMPLATE = Path(__file__).resolve().parents[2] / "egs/TEMPLATE/asr1/text_rules.y
         ("es", "¿Qué? ¡Sí!", "qué sí"),
         ("it", "L’e\u0300 qui", "l'è qui"),  # composed
         ("hi", "नमस्ते, दुनिया!", "नमस्ते दुनिया"),  # vowel signs are marks
+        ("cmn_hans_cn", "这 是 开始。", "这是开始"),  # FLEURS
+        ("yue_hant_hk", "係 咁 開 始", "係咁開始"),
+        ("zh-TW", "開始 了", "開始了"),
+        ("ja_jp", "「始まり」 だ。", "始まりだ"),
+        ("th_th", "มันเริ่ม อีก", "มันเริ่มอีก"),
+        ("lo_la", "ເລີ່ມ\u200bຕົ້ນ ໃໝ່", "ເລີ່ມຕົ້ນໃໝ່"),
+        ("km_kh", "ចាប់\u200bផ្តើម។", "ចាប់ផ្តើម"),
+        ("my_mm", "စတင် ပြန်၊", "စတင်ပြန်"),
+        ("ko_kr", "그렇게 시작했다.", "그렇게 시작했다"),
+        ("tr_tr", "ISPARTA İyi", "ısparta iyi"),
+        ("az_az", "Işıq, İdman", "ışıq idman"),
+        ("ca_es", "Intel·ligent · l’ara", "intel·ligent l'ara"),
+        ("he_il", "צה״ל, ב\u05be1948 ג׳ירפה", "צה״ל ב 1948 ג׳ירפה"),
+        ("hy_am", "Ինչպե՞ս ես։", "ինչպես ես"),
+        ("hy-AM", "Ինչպե՞ս", "ինչպես"),
+        ("ar_eg", "الـسلام؛ \u200fعليكم؟", "السلام عليكم"),
+        ("fa_ir", "می\u200cخواهم،", "می\u200cخواهم"),
+        ("ur_pk", "ہے۔ کیا؟", "ہے کیا"),
+        ("ml_in", "അവന്\u200d വന്നു.", "അവന്\u200d വന്നു"),
+        ("am_et", "ሰላም፡ነው።", "ሰላም ነው"),
+        ("uz_uz", "Oʻzbekiston, gʻalaba", "o'zbekiston g'alaba"),
+        ("el_gr", "«Όλος», τι;", "όλος τι"),
+        ("en", "co\u00adoperate\ufeff x\u200by", "cooperate x y"),  # soft hyphen, zero width
         ("xx", "...", ""),
         (None, "ÉTÉ", "été"),
     ],
@@ -42,6 +65,8 @@ def test_other_rules(tmp_path):
     rules = read_rules(tmp_path / "rules.yaml")
     assert rules_of(rules, "de") == TextRules("lower", "-")
     assert rules_of(rules, "fr") == TextRules("upper", "-")
+    assert rules_of(rules, "de_at") == rules_of(rules, "de-AT") == rules_of(rules, "de")
+    assert rules_of(rules, "den") == TextRules("upper", "-")
 
 
 @pytest.mark.parametrize(
@@ -51,7 +76,7 @@ def test_other_rules(tmp_path):
         ("de: {\n", "rules.yaml: cannot be read as yaml"),
         ("de: lower\n", "rules.yaml: de: write options"),
         ("de: {case: title}\n", "rules.yaml: de: case is 'title'; choose one of lower, upper, as_"),
-        ("de: {cases: lower}\n", "rules.yaml: de: .*'cases'.* there are: case, keep, spaces"),
+        ("de: {cases: lower}\n", "rules.yaml: de: .*'cases'.* there are: case, keep, drop, spaces"),
     ],
 )
 def test_wrong_rules(tmp_path, text, message):

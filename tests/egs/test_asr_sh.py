@@ -14,7 +14,7 @@ from recipes import ASR, NEEDED, ROOT, call, environment, some_of_an4, steps_of
 from mambaasr.config import check_training, merge, read
 from mambaasr.recipe.options import find_yaml
 
-RECIPES = sorted(ROOT.glob("egs/*/asr1/run.sh"))
+RECIPES = sorted(ROOT.glob("egs/*/*/run.sh"))
 
 
 def test_words_reach_local_data_sh_unharmed(recipe):

@@ -62,7 +62,7 @@ MADEON = {
 
 def all_yamls():
     """Return every config of a training: bases and blocks."""
-    paths = [*EGS.glob("*/asr1/conf/train*.yaml"), *EGS.glob("*/asr1/conf/*/*.yaml")]
+    paths = [*EGS.glob("*/*/conf/train*.yaml"), *EGS.glob("*/*/conf/*/*.yaml")]
     return sorted(paths)
 
 
@@ -72,7 +72,7 @@ def is_lm(path):
 
 def from_tables():
     """Yield (name, recipe, options) of every table's rows."""
-    for path in sorted(EGS.glob("*/asr1/tables/*.yaml")):
+    for path in sorted(EGS.glob("*/*/tables/*.yaml")):
         table = read_table(path)
         for row in table.rows:
             if row.runs:
@@ -95,7 +95,7 @@ def from_files():
         folder = path.parent.name.partition("_")[0]
         if path.parent == conf:
             folder = "asr_config"
-        if folder == "model":
+        if folder == "model" and home != recipe:
             options |= {"asr_config": str(conf / "train_mlma.yaml"), "decoder": ""}
         if path.parent.name.endswith("_small"):  # small systems, those of AN4's tables
             home = AN4.parent
@@ -302,7 +302,7 @@ def test_the_blocks_of_the_default_say_what_the_base_says():
 
 @pytest.mark.parametrize(
     "path",
-    sorted(EGS.glob("*/asr1/conf/decode*.yaml")),
+    sorted(EGS.glob("*/*/conf/decode*.yaml")),
     ids=lambda path: f"{path.parents[2].name}-{path.stem}",
 )
 def test_decoding_options_are_known(path):

@@ -13,6 +13,7 @@ from recipes import environment
 from served import serve
 
 from mambaasr.data.folder import DataFolder
+from mambaasr.data.known_corpora import CORPORA
 from mambaasr.errors import UserError
 
 pytestmark = pytest.mark.skipif(
@@ -21,6 +22,8 @@ pytestmark = pytest.mark.skipif(
 EGS = Path(__file__).resolve().parents[2] / "egs"
 ALL = "train-clean-100 train-clean-360 train-other-500 dev-clean dev-other test-clean test-other"
 SIX = "dutch french german italian polish spanish"
+VOXPOPULI = "cs de en es et fi fr hr hu it lt nl pl ro sk sl"
+FLEURS = sorted({part.rpartition("-")[0] for part in CORPORA["fleurs"].parts})
 TWELVE = "cy de en es fr it nl pl pt ru tr zh-CN"
 # recipe -> (variable, how the tree is made, sets and their utterances)
 RECIPES = {
@@ -49,17 +52,33 @@ RECIPES = {
         lambda root: corpora.commonvoice(root, TWELVE.split()),
         dict(train=24, dev=24, test=24, train_cy=2, dev_cy=2),
     ),
+    "commonvoice": (
+        "COMMONVOICE",
+        lambda root: corpora.commonvoice(root, ["es"]),
+        dict(train=2, dev=2, test=2),
+    ),
+    "fleurs": (
+        "FLEURS",
+        lambda root: corpora.fleurs(root, FLEURS, recordings=1),
+        dict(train=102, dev=102, test=102),
+    ),
+    "voxpopuli": (
+        "VOXPOPULI",
+        lambda root: corpora.voxpopuli(root, VOXPOPULI.split(), segments=1),
+        dict(train=16, dev=16, test=16),
+    ),
+    "spgispeech": (
+        "SPGISPEECH",
+        lambda root: corpora.spgispeech(root, 2, ("07a785", "0b52fe", "ff3e21")),
+        dict(train=4, dev=2, val=6),
+    ),
     "mls": ("MLS", lambda root: corpora.mls(root, SIX.split()), dict(train=6, dev=6, test=6)),
 }
 
 
-def prepare(recipe, tmp_path, **variables):
-    line = [
-        str(EGS / recipe / "asr1/local/data.sh"),
-        "--nj=2",
-        "--data_dir",
-        str(tmp_path / "data"),
-    ]
+def prepare(recipe, tmp_path, *options, **variables):
+    (script,) = (EGS / recipe).glob("*/local/data.sh")
+    line = [str(script), "--nj=2", "--data_dir", str(tmp_path / "data"), *options]
     env = environment() | variables
     return subprocess.run(line, cwd=tmp_path, env=env, capture_output=True, text=True)
 
@@ -72,6 +91,76 @@ def test_data_sh(recipe, tmp_path):
     found = {name: DataFolder.read(tmp_path / "data" / name) for name in sets}
     assert {name: len(folder.utterances) for name, folder in found.items()} == sets
     assert all(folder.missing_audio() == [] for folder in found.values())
+
+
+def test_some_languages(tmp_path):
+    root = corpora.fleurs(tmp_path / "fleurs", ["en_us", "tr_tr"])
+    some = ["--languages", "tr_tr", "en_us", "tr_tr"]
+    done = prepare("fleurs", tmp_path, *some, FLEURS=str(root))
+    assert done.returncode == 0, done.stderr
+    dev = DataFolder.read(tmp_path / "data/dev")
+    assert sorted(dev.utt2lang.values()) == ["en_us", "en_us", "tr_tr", "tr_tr"]
+    done = prepare("fleurs", tmp_path, FLEURS=str(root))  # all
+    assert done.returncode == 2 and "/af_za/train.tsv: no such file; egs/fleurs" in done.stderr
+    done = prepare("fleurs", tmp_path, "--languages", "en_gb", FLEURS=str(root))
+    assert done.returncode == 2 and "fleurs has no part 'en_gb-train'" in done.stderr
+    root = corpora.commonvoice(tmp_path / "cv", ["cy"])
+    done = prepare("commonvoice", tmp_path, "--languages", "all", COMMONVOICE=str(root))
+    assert done.returncode == 2 and "commonvoice has no list of languages" in done.stderr
+
+
+def test_three_corpora_together(tmp_path):
+    codes = "nl fr de it pl es".split()
+    done = prepare(
+        "mlma",
+        tmp_path,
+        MLS=str(corpora.mls(tmp_path / "mls", SIX.split())),
+        COMMONVOICE=str(corpora.commonvoice(tmp_path / "cv", codes)),
+        VOXPOPULI=str(corpora.voxpopuli(tmp_path / "vp", codes)),
+    )
+    assert done.returncode == 0, done.stderr
+    sets = dict(train=30, dev=30, mls=6, commonvoice=12, voxpopuli=12)
+    found = {name: DataFolder.read(tmp_path / "data" / name) for name in sets}
+    assert {name: len(folder.utterances) for name, folder in found.items()} == sets
+    assert all(folder.missing_audio() == [] for folder in found.values())
+    train = found["train"]
+    assert train.text["mls-de-10_20_000000"] == "als es anfing"
+    assert train.utt2spk["mls-de-10_20_000000"] == "mls-de-10"
+    assert sorted(set(train.utt2lang.values())) == sorted(codes)
+    assert {utt.partition("-")[0] for utt in train.text} == {"mls", "commonvoice", "voxpopuli"}
+    assert set(found["commonvoice"].text.values()) == {"wie geht's gut"}
+
+
+def test_speech_and_its_translation(tmp_path):
+    root = corpora.covost2(tmp_path / "covost2", "fr_en")
+    done = prepare("covost2", tmp_path, COVOST2=str(root))
+    assert done.returncode == 0, done.stderr
+    sets = dict(train=4, dev=2, test=2)
+    found = {name: DataFolder.read(tmp_path / "data" / name) for name in sets}
+    assert {name: len(folder.utterances) for name, folder in found.items()} == sets
+    assert all(folder.missing_audio() == [] for folder in found.values())
+    assert set(found["dev"].text.values()) == {'"It is here," he said.'}
+    assert (tmp_path / "data/dev/text.fr").read_text(encoding="utf-8").splitlines() == [
+        f"common_voice_fr_173000{number} c'est ici dit il" for number in (20, 21)
+    ]
+    table = root / "fr/covost_v2.fr_en.tsv"
+    table.write_text(table.read_text() + "common_voice_fr_1.mp3\tGone.\tdev\tfr_en\n")
+    done = prepare("covost2", tmp_path, COVOST2=str(root))
+    assert done.returncode == 0 and "1 of 9 clips are not in validated.tsv" in done.stderr
+    for options, message in (
+        (["--pair", "fr"], "--pair fr: write the languages of speech and text"),
+        (["--pair", "fr_de"], "covost_v2.fr_de.tsv: no such file: https://github.com/facebook"),
+    ):
+        done = prepare("covost2", tmp_path, *options, COVOST2=str(root))
+        assert done.returncode == 2 and message in done.stderr
+    table.write_text("path\tsplit\n")
+    done = prepare("covost2", tmp_path, COVOST2=str(root))
+    assert done.returncode == 2 and "covost_v2.fr_en.tsv:1: no column translation" in done.stderr
+
+
+def test_one_call_is_no_corpus(tmp_path):
+    done = prepare("spgispeech", tmp_path, SPGISPEECH=str(corpora.spgispeech(tmp_path / "s", 3)))
+    assert done.returncode == 2 and "train.csv: one call alone cannot be split" in done.stderr
 
 
 @pytest.mark.parametrize("recipe, variable", [("librispeech", "LIBRISPEECH"), ("csj", "CSJ")])
@@ -132,6 +221,42 @@ def test_mini_librispeech_is_downloaded(tmp_path, monkeypatch):
     names = sorted(path.name for path in Path("downloads").rglob("*.flac"))
     assert names == sorted(path.name for path in root.rglob("*.flac"))
     assert [path.name for path in Path("downloads").iterdir()] == ["LibriSpeech"]
+
+
+def test_fleurs_is_downloaded(tmp_path, monkeypatch):
+    """Lists and audio, with the sums that the repository notes; what is there stays."""
+    script = EGS / "fleurs/asr1/local/download.py"
+    spec = importlib.util.spec_from_file_location("fleurs_download", script)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    root = corpora.fleurs(tmp_path / "made", ["en_us"])
+    notes, files = tmp_path / "notes", tmp_path / "files"
+    with serve(notes) as (noted, _), serve(files) as (address, asked):
+        for split in ("train", "dev", "test"):
+            archive = files / f"{split}.tar.gz"
+            with tarfile.open(archive, "w:gz") as tar:
+                tar.add(root / "en_us/audio" / split, split)
+            digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+            (notes / archive.name).write_text(f"oid sha256:{digest}\n")
+            for folder in (notes, files):
+                (folder / f"{split}.tsv").write_bytes((root / f"en_us/{split}.tsv").read_bytes())
+        (notes / "test.tar.gz").write_text(f"oid sha256:{64 * '0'}\n")
+        monkeypatch.setattr(module, "NOTES", noted)
+        monkeypatch.setattr(module, "FILES", address)
+        with pytest.raises(UserError, match="test.tar.gz: its sha256 is .*run it again"):
+            module.main([str(tmp_path / "got"), "--languages", "en_us"])
+        (notes / "test.tar.gz").write_text(f"oid sha256:{digest}\n")
+        module.main([str(tmp_path / "got"), "--languages", "en_us"])
+        assert len(asked) == 7
+        module.main([str(tmp_path / "got"), "--languages", "en_us"])
+        assert len(asked) == 7
+    found, made = (
+        {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.*")}
+        for folder in (tmp_path / "got", root)
+    )
+    assert found == made
+    with pytest.raises(UserError, match="--languages en_gb: FLEURS has af_za, am_et"):
+        module.main([str(tmp_path / "got"), "--languages", "en_us", "en_gb"])
 
 
 def test_a_part_that_is_missing(tmp_path):

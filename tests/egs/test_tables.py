@@ -13,7 +13,7 @@ from mambaasr.tables.read import read_table
 from mambaasr.tables.run import plan
 
 ROOT = Path(__file__).resolve().parents[2]
-TABLES = sorted(ROOT.glob("egs/*/asr1/tables/*.yaml"))
+TABLES = sorted(ROOT.glob("egs/*/*/tables/*.yaml"))
 # Papers whose tables the recipes must hold.
 PAPERS = "2409.18654 2501.02832 2407.09732 2405.12609 2411.06968 2406.16808 2510.18684".split()
 

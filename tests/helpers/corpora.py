@@ -59,13 +59,13 @@ def tedlium(root):
     return root
 
 
-def spgispeech(root, utterances=1):
+def spgispeech(root, utterances=1, calls=("07a785",)):
     """Write ``spgispeech/PART/CALL/N.wav`` and ``PART.csv``."""
     for part in ("train", "val"):
         lines = ["wav_filename|wav_filesize|transcript\n"]
-        for number in range(1, utterances + 1):
-            write_audio(root / "spgispeech" / part / "07a785" / f"{number}.wav")
-            lines.append(f"07a785/{number}.wav|9644|We're up 3%, Tom.\n")
+        for call, number in itertools.product(calls, range(1, utterances + 1)):
+            write_audio(root / "spgispeech" / part / call / f"{number}.wav", seed=number)
+            lines.append(f"{call}/{number}.wav|9644|We're up 3%, Tom.\n")
         (root / f"{part}.csv").write_text("".join(lines))
     return root
 
@@ -86,6 +86,75 @@ def commonvoice(root, languages, clips=2):
                     f'{split}{clip:0126d}\t{name}\t"Wie geht’s?" – gut\t2\t0\t\t\t\t\t{language}\n'
                 )
             (home / f"{split}.tsv").write_text("".join(rows), encoding="utf-8")
+    return root
+
+
+def covost2(root, pair, clips=2):
+    """Write ``SOURCE/{validated.tsv,covost_v2.PAIR.tsv,clips/*.mp3}`` as of Common Voice 4.
+
+    Of CoVoST's own splits, train_covost belongs to the training set. Not every validated clip is
+    translated, and quotes stand as they are, with backslashes before what separates columns.
+    """
+    language = pair.partition("_")[0]
+    home = root / language
+    spoken = ["client_id\tpath\tsentence\tup_votes\tdown_votes\tage\tgender\taccent\n"]
+    written = ["path\ttranslation\tsplit\tlang\n"]
+    for place, split in enumerate(("train", "train_covost", "dev", "test", "none")):
+        for clip in range(clips):
+            name = f"common_voice_{language}_{17300000 + 10 * place + clip}.mp3"
+            write_audio(home / "clips" / name, seed=clip)
+            spoken.append(f'{split}{clip:0120d}\t{name}\t"C’est ici", dit-il.\t2\t0\t\t\t\n')
+            if split != "none":
+                written.append(f'{name}\t"It is here," he\\\t said.\t{split}\t{pair}\n')
+    (home / "validated.tsv").write_text("".join(spoken), encoding="utf-8")
+    (home / f"covost_v2.{pair}.tsv").write_text("".join(written), encoding="utf-8")
+    return root
+
+
+# What a language of FLEURS writes, as its publisher's own cleaning leaves it.
+FLEURS_TEXTS = {
+    "cmn_hans_cn": ("“这是开始。”", "这 是 开 始"),
+    "tr_tr": ("Iğdır'da başladı.", "ığdır'da başladı"),
+    "th_th": ("มันเริ่มต้น อีกครั้ง", "มันเริ่มต้น อีกครั้ง"),
+    "vi_vn": ("Nó bắt đầu\nlại.", "nó bắt đầu lại"),
+    "fa_ir": ("می‌خواهم، آغاز", "می‌خواهم آغاز"),
+}
+
+
+def fleurs(root, languages, recordings=2):
+    """Write ``LANGUAGE/{train,dev,test}.tsv`` without headers and ``LANGUAGE/audio/SPLIT/*.wav``.
+
+    A sentence is read by all who read in a split, and no speaker is named. A line break in a
+    sentence cuts its row in two.
+    """
+    for number, language in enumerate(languages, 1):
+        raw, text = FLEURS_TEXTS.get(language, ('"So it began," again.', '"so it began," again'))
+        for place, split in enumerate(("train", "dev", "test")):
+            rows = []
+            for index in range(recordings):
+                name = f"{10**19 + 1000 * number + 100 * place + index}.wav"
+                write_audio(root / language / "audio" / split / name, seed=index)
+                chars = " ".join("|".join(text.split())) + " |"
+                gender = ("FEMALE", "MALE")[index % 2]
+                rows.append(f"{1500 + place}\t{name}\t{raw}\t{text}\t{chars}\t4800\t{gender}\n")
+            (root / language / f"{split}.tsv").write_text("".join(rows), encoding="utf-8")
+    return root
+
+
+def voxpopuli(root, languages, segments=2):
+    """Write ``transcribed_data/LANGUAGE/{asr_SPLIT.tsv,YEAR/*.ogg}``; some speakers are unknown."""
+    head = "id\traw_text\tnormalized_text\tspeaker_id\tsplit\tgender\tis_gold_transcript\taccent\n"
+    for language in languages:
+        home = root / "transcribed_data" / language
+        for place, split in enumerate(("train", "dev", "test")):
+            rows = [head]
+            for index in range(segments):
+                event = f"201{place}0206-0900-PLENARY-15-{language}"
+                name = f"{event}_201{place}0206-16:10:0{index}_{index}"
+                write_audio(home / f"201{place}" / f"{name}.ogg", seed=index)
+                speaker = f"{124990 + place}" if index == 0 else "None"
+                rows.append(f"{name}\t\tso it began again\t{speaker}\t{split}\tmale\tTrue\tNone\n")
+            (home / f"asr_{split}.tsv").write_text("".join(rows), encoding="utf-8")
     return root
 
 

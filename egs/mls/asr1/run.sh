@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Six languages of MLS in one model with one vocabulary, as MLMA has six European languages.
+# Six languages of MLS in one model with one vocabulary, MLMA's part of read books.
 # ./run.sh does all; ./run.sh --help lists the options. The blocks in ../../TEMPLATE/asr1/conf swap
 # any part: --model language_embedding tells it the language, --model lid asks it for it.
 set -euo pipefail

@@ -11,14 +11,12 @@ if [[ -f ${COMMONVOICE}/manifest.jsonl ]]; then
     if [[ ${1-} == --nj=* ]]; then shift; fi
     exec python local/manifest.py --corpus "${COMMONVOICE}" --text_rules "${rules}" "$@"
 fi
+languages=(cy de en es fr it nl pl pt ru tr zh-CN)
 sets=()
-for split in train dev test; do
-    parts=
-    for language in cy de en es fr it nl pl pt ru tr zh-CN; do
-        parts+="+${language}-${split}"
-        [[ ${split} == test ]] || sets+=("${split}_${language}=${language}-${split}")
-    done
-    sets+=("${split}=${parts#+}")
+for language in "${languages[@]}"; do
+    sets+=("train_${language}=${language}-train" "dev_${language}=${language}-dev")
 done
-python -m mambaasr.bin.prepare_corpus commonvoice --corpus_dir "${COMMONVOICE}" \
-    --text_rules "${rules}" --sets "${sets[@]}" "$@"
+prepare=(python -m mambaasr.bin.prepare_corpus commonvoice --corpus_dir "${COMMONVOICE}")
+prepare+=(--text_rules "${rules}")
+"${prepare[@]}" --sets "${sets[@]}" "$@"
+"${prepare[@]}" --languages "${languages[@]}" --sets train=train dev=dev test=test "$@"
