@@ -54,6 +54,11 @@ class Experiment:
         """What nearly all of the training's utterances are not longer than [s]."""
         return self.seconds["0.95"] if self.seconds else UNKNOWN
 
+    @property
+    def usual(self) -> float:
+        """The median of their lengths [s]."""
+        return self.seconds["0.5"] if self.seconds else UNKNOWN
+
 
 def open_experiment(path: str | Path) -> Experiment:
     """Find out what there is to know of a trained model.

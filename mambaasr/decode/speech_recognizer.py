@@ -18,6 +18,7 @@ from mambaasr.decode.experiment import Experiment, open_experiment
 from mambaasr.decode.load import load_speech2text
 from mambaasr.decode.pieces import Cutter, Cutting, Piece, loudness_silence
 from mambaasr.decode.recogniser import Recognised, Recogniser, Utterance
+from mambaasr.decode.recordings import WHOLE, Clip, Recording
 from mambaasr.decode.transcript import Segment, Transcript, Word
 from mambaasr.errors import UserError
 
@@ -26,26 +27,6 @@ LONG = ("auto", "one_pass", "windows", "vad")
 TOGETHER = 600.0
 
 type Audio = str | Path | np.ndarray | torch.Tensor
-
-
-@dataclass(frozen=True)
-class Recording:
-    """A file, or a stretch of one.
-
-    Attributes:
-        path: any file that :mod:`mambaasr.data.audio` reads.
-        name: of its transcript.
-        start, end: the stretch [s]; end None is the end of the file.
-        channel: from 1; None is the average of all.
-        language: for a model that is given it.
-    """
-
-    path: str | Path
-    name: str
-    start: float = 0.0
-    end: float | None = None
-    channel: int | None = None
-    language: str | None = None
 
 
 @dataclass
@@ -131,7 +112,8 @@ class SpeechRecognizer:
         self._lock = threading.Lock()
         self.long, self.language = long, language
         self.prompt = self.experiment.prompt if prompt is None else prompt
-        self._cutting = Cutting(longest or self.experiment.longest)
+        longest = longest or self.experiment.longest
+        self._cutting = Cutting(longest, min(longest, self.experiment.usual))
         self._ctc = getattr(self._recogniser.model, "ctc", None) is not None
         if long == "windows" and not self._ctc:
             raise UserError(f"{model}: long: windows needs a model with CTC; vad needs none")
@@ -203,18 +185,24 @@ class SpeechRecognizer:
     def _pieces(self, job: _Job, audio: Audio | Recording, rate: int | None) -> Iterator[Piece]:
         """Read and cut a recording; a fault is noted, and ends it."""
         try:
-            yield from self._cut(job, self._blocks(audio, rate))
+            clips = audio.clips if isinstance(audio, Recording) else WHOLE
+            for clip in clips:
+                for piece in self._cut(job, self._blocks(audio, rate, clip)):
+                    yield piece._replace(start=clip.start + piece.start)
         except UserError as error:
             job.failed.append(str(error))
         except Exception as error:
             logging.warning(f"{job.transcript.name} failed", exc_info=error)
             job.failed.append(f"{type(error).__name__}: {error}")
 
-    def _blocks(self, audio: Audio | Recording, rate: int | None) -> Iterator[np.ndarray]:
+    def _blocks(
+        self, audio: Audio | Recording, rate: int | None, clip: Clip
+    ) -> Iterator[np.ndarray]:
+        """Yield the samples of a clip at the model's rate."""
         if isinstance(audio, str | Path):
             audio = Recording(audio, str(audio))
         if isinstance(audio, Recording):
-            yield from stream_audio(audio.path, self.rate, audio.start, audio.end, audio.channel)
+            yield from stream_audio(audio.path, self.rate, *clip, audio.channel)
             return
         if rate is None:
             raise UserError("samples need their rate: transcribe(samples, rate)")
@@ -233,7 +221,7 @@ class SpeechRecognizer:
         cutter = None
         for block in blocks:
             count += len(block)
-            job.transcript.duration = count / self.rate
+            job.transcript.duration += len(block) / self.rate
             if cutter is not None:
                 yield from cutter.accept(block)
                 continue
