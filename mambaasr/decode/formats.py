@@ -1,6 +1,7 @@
 """Transcripts as files: txt, json, srt, vtt, tsv, ctm, stm."""
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -137,8 +138,9 @@ def _subtitles(transcript: Transcript, layout: Layout) -> Iterator[_Subtitle]:
     for segment in transcript.segments:
         if segment.text:
             found += _of_segment(segment, layout)
-    for each, after in zip(found, [*found[1:], None], strict=True):
-        end = each.end if after is None else min(each.end, max(after.start, each.start))
+    after = [each.start for each in found[1:]]
+    for each, next_start in zip(found, [*after, math.inf], strict=False):
+        end = min(each.end, max(next_start, each.start))
         yield _Subtitle(each.start, max(end, each.start + 0.001), each.lines)
 
 

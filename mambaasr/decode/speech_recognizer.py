@@ -309,7 +309,7 @@ class SpeechRecognizer:
             Word(
                 each.text,
                 segment.start + each.start,
-                segment.start + each.start + each.duration,
+                min(segment.start + each.start + each.duration, segment.end),
                 each.confidence,
             )
             for each in found.words

@@ -67,13 +67,11 @@ def transcribe(args: argparse.Namespace) -> int:
                 _say(f"error: {recording.path}: {reason}")
             _give(found, args, made, recording, len(waiting))
     if not args.quiet:
+        done = len(waiting) + len(problems) - failed
         rtf = f", RTF {seconds / audio:.3f}" if audio else ""
         where = f"; written to {out}" if out is not None else ""
-        print(
-            f"{len(waiting) - failed + len(problems)} transcribed, {failed} failed, {audio / 3600:.2f} h of audio{rtf}"
-            f"{where}",
-            file=sys.stderr,
-        )
+        said = f"{done} transcribed, {failed} failed, {audio / 3600:.2f} h of audio{rtf}{where}"
+        print(said, file=sys.stderr)
     return 1 if failed else 0
 
 

@@ -1,0 +1,167 @@
+"""Recordings in, transcripts out: alone, in lists, cut, from several threads."""
+
+import threading
+
+import numpy as np
+import pytest
+import soundfile
+from tiny_asr import OURS, make_experiment
+
+from mambaasr import SpeechRecognizer
+from mambaasr.data.audio import read_audio
+from mambaasr.decode.asr import Model, decode_set
+from mambaasr.decode.recordings import Clip, Recording
+from mambaasr.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    return make_experiment(tmp_path_factory.mktemp("ours"), **OURS)[1]
+
+
+@pytest.fixture(scope="module")
+def recognizer(weights):
+    return SpeechRecognizer(weights, beam_size=3, ctc_weight=0.3, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def waves(speech):
+    return [read_audio(path, rate=16000)[0] for path in speech.values()]
+
+
+def texts(found):
+    return [each.text for each in found]
+
+
+def test_what_the_set_decoder_says(recognizer, weights, speech, tmp_path):
+    """The same model and options give the same texts, times and scores."""
+    options = dict(beam_size=3, ctc_weight=0.3)
+    model = Model(
+        str(weights.with_name("config.yaml")), str(weights), options=tuple(options.items())
+    )
+    decode_set(model, speech, list(speech), tmp_path / "out")
+    lines = (tmp_path / "out/text").read_text().splitlines()
+    said = {utt: text for utt, _, text in (line.partition(" ") for line in lines)}
+    found = recognizer.transcribe([str(path) for path in speech.values()])
+    # Where CTC finds no speech a set's text is kept, and reported.
+    for utt, each in zip(speech, found, strict=True):
+        assert each.error is None and each.text in (said[utt], "")
+        assert each.name == str(speech[utt])
+        times = [(word.start, word.end) for word in each.words]
+        assert times == sorted(times) and all(0 <= a <= b <= each.duration for a, b in times)
+        assert " ".join(word.word for word in each.words) == each.text
+    assert any(texts(found))
+
+
+def test_samples_paths_and_rates(recognizer, speech, waves, tmp_path):
+    path = next(iter(speech.values()))
+    one = recognizer.transcribe(path)
+    assert one.text == recognizer.transcribe(waves[0], 16000).text
+    assert recognizer.transcribe(waves[0].astype("float64"), 16000).text == one.text
+    assert one.duration == pytest.approx(len(waves[0]) / 16000) and one.rtf > 0
+    stereo = np.stack([np.zeros_like(waves[0]), waves[0]], 1)
+    soundfile.write(tmp_path / "two.wav", stereo, 16000)
+    second = recognizer.transcribe(Recording(tmp_path / "two.wav", "two", channel=2))
+    assert second.name == "two" and second.text == one.text
+
+
+def test_a_list_an_iterator_and_one_after_the_other(recognizer, waves):
+    alone = [recognizer.transcribe(wave, 16000).text for wave in waves]
+    assert texts(recognizer.transcribe(waves, 16000)) == alone
+    lazily = recognizer.transcribe(iter(waves), 16000)
+    assert not isinstance(lazily, list) and texts(lazily) == alone
+
+
+def test_a_fault_is_its_recordings_alone(recognizer, speech, tmp_path):
+    path = next(iter(speech.values()))
+    (tmp_path / "junk.wav").write_text("no audio")
+    good, junk, gone, again = recognizer.transcribe(
+        [path, tmp_path / "junk.wav", tmp_path / "gone.wav", path]
+    )
+    assert good.error is None and good.text == again.text
+    assert "junk.wav: not readable" in junk.error and junk.text == ""
+    assert "gone.wav: no such file" in gone.error
+    with pytest.raises(UserError, match="gone.wav: no such file"):
+        recognizer.transcribe(tmp_path / "gone.wav")
+    for samples, rate, message in (
+        (np.zeros(100), None, "samples need their rate"),
+        (np.zeros((2, 100)), 16000, r"are \(time,\), not \(2, 100\)"),
+        (np.full(9000, np.nan), 16000, "NaN"),
+        (np.zeros(30), 16000, "too short"),
+    ):
+        with pytest.raises(UserError, match=message):
+            recognizer.transcribe(samples, rate)
+
+
+def test_a_long_recording_is_cut(weights, waves):
+    """As told or by itself; times are the recording's, and nothing depends on who is beside it."""
+    long = np.concatenate([np.zeros(16000, np.float32), *waves * 12])
+    seconds = len(long) / 16000
+    assert seconds > 60
+    for how in ("windows", "vad"):
+        recognizer = SpeechRecognizer(weights, beam_size=2, ctc_weight=0.3, long=how, longest=4)
+        one = recognizer.transcribe(long, 16000)
+        assert one.long == how and one.duration == pytest.approx(seconds)
+        assert len(one.segments) > 10
+        ends = [0.0]
+        for segment in one.segments:
+            assert segment.start >= ends[-1] - 1e-6 and segment.end - segment.start <= 4.001
+            ends.append(segment.end)
+            for word in segment.words:
+                assert segment.start - 1e-3 <= word.start <= word.end <= segment.end + 1e-3
+        assert ends[-1] <= seconds + 1e-6
+        several = recognizer.transcribe([waves[0], long, waves[1]], 16000)
+        assert several[1].text == one.text and several[1].words == one.words
+
+
+def test_auto_cuts_what_is_longer_than_the_training(recognizer, waves):
+    longest = recognizer._cutting.longest
+    few = np.resize(np.concatenate(waves), int(longest * 16000))
+    assert recognizer.transcribe(few, 16000).long == "one_pass"
+    assert recognizer.transcribe(np.resize(few, len(few) + 1), 16000).long == "windows"
+
+
+def test_silence_and_nothing(recognizer):
+    for seconds in (0.5, 3, 70):
+        found = recognizer.transcribe(np.zeros(16000 * seconds if seconds > 1 else 8000), 16000)
+        assert found.words == [] or found.text  # a random model may hear letters in it
+        assert found.error is None
+
+
+def test_clips(recognizer, speech, waves, tmp_path):
+    long = np.concatenate(waves)
+    soundfile.write(tmp_path / "long.flac", long, 16000)
+    first = len(waves[0]) / 16000
+    clips = (Clip(0.0, first), Clip(first, first + len(waves[1]) / 16000))
+    found = recognizer.transcribe(Recording(tmp_path / "long.flac", "long", clips))
+    assert [each.start for each in found.segments] == pytest.approx([0.0, first])
+    assert texts(found.segments) == texts(recognizer.transcribe(waves[:2], 16000))
+    with pytest.raises(UserError, match="leaves the recording"):
+        recognizer.transcribe(Recording(tmp_path / "long.flac", "long", (Clip(9999.0, None),)))
+
+
+def test_from_several_threads(recognizer, waves):
+    expected = texts(recognizer.transcribe(waves, 16000))
+    found = {}
+
+    def work(number):
+        found[number] = texts(recognizer.transcribe(waves, 16000))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert list(found.values()) == [expected] * 4
+
+
+def test_nbest_and_what_does_not_go(weights, waves, tmp_path):
+    recognizer = SpeechRecognizer(weights, beam_size=4, ctc_weight=0.3, nbest=3)
+    found = recognizer.transcribe(np.concatenate(waves[:2]), 16000)
+    assert len(found.segments[0].nbest) in (0, 3)
+    scores = [score for _, score in found.segments[0].nbest]
+    assert scores == sorted(scores, reverse=True)
+    with pytest.raises(ValueError, match="long"):
+        SpeechRecognizer(weights, long="never")
+    with pytest.raises(UserError, match="no such model"):
+        SpeechRecognizer(tmp_path / "nowhere")
