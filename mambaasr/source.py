@@ -28,6 +28,7 @@ OTHERS = {
     "sentencepiece": "sentencepiece",
     "lhotse": "lhotse",
     "av": "av",
+    "omniio": "omniio",
     "soundfile": "soundfile",
     "soxr": "soxr",
 }

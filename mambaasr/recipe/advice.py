@@ -6,15 +6,13 @@ from collections.abc import Collection, Iterable
 from mambaasr.config.schema import schema
 from mambaasr.decode.options import SEARCH
 
-_FROM_STAGE_3 = "stage 3 writes 16-bit audio and front ends read it"
 _NO_K2 = "there is no k2 decoder; --inference_args has the beam search's options"
 _NO_UPLOAD = "packing and uploading are not built yet"
 _FIXED = "its name is fixed, as models and decoders agree on it"
 _AS_THEY_ARE = "the training reads a set of any size as it is"
 # Options of ESPnet2's asr.sh -> what serves instead, or why there is none.
 ABSENT = {
-    "feats_type": f"{_FROM_STAGE_3}: there is nothing to choose",
-    "feats_extract": f"{_FROM_STAGE_3}; choose it with frontend: in the training's yaml",
+    "feats_extract": "choose it with frontend: in the training's yaml",
     "num_nodes": "one machine trains: --ngpu N",
     "g2p": 'texts are trained on as they are: --asr_args "--g2p NAME"',
     "cleaner": "texts are trained on as they are; clean them in local/data.sh",
@@ -42,7 +40,8 @@ ABSENT = {
     "local_score_opts": "there is no local/score.sh; mambaasr score scores what you like",
     **dict.fromkeys(
         ("asr_speech_fold_length", "asr_text_fold_length", "lm_fold_length"),
-        "80000 samples and 150 tokens, for batch_type: folded; batch_type: numel needs none",
+        "80000 samples (of --feats_type extracted 800 frames) and 150 tokens, for batch_type: "
+        "folded; batch_type: numel needs none",
     ),
 }
 

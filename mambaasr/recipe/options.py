@@ -129,7 +129,19 @@ def _table() -> Iterator[Option]:
     yield option("lang", "noinfo", "language, for names", "name")
     yield option("local_data_opts", "", "options for local/data.sh", "words", decides="none")
     yield option("speed_perturb_factors", "", 'e.g. "0.9 1.0 1.1"')
-    yield option("audio_format", "flac", "flac or wav", choices=("flac", "wav"))
+    yield option(
+        "feats_type",
+        "raw",
+        "raw: train on audio; fbank: on features that stage 3 stores (frontend: fbank; no audio is "
+        "read in training); extracted: on those of your own feats.scp",
+        choices=("raw", "fbank", "extracted"),
+    )
+    yield option(
+        "audio_format",
+        "flac",
+        "flac or wav; flac.ark or wav.ark: up to 1000 utterances in one file",
+        choices=("flac", "wav", "flac.ark", "wav.ark"),
+    )
     yield option("fs", "16k", "sampling rate", **one)
     yield option(
         "channel",
@@ -462,6 +474,8 @@ def check(options: Options, template: Path = TEMPLATE) -> Options:
     for word in o.speed_perturb_factors.split():
         if not _NUMBER.fullmatch(word) or float(word) == 0:
             raise UserError(f"--speed_perturb_factors '{word}' is not a number above 0")
+    if o.feats_type != "raw":
+        _check_without_audio(o)
     for name in REQUIRED:
         if not o[name].strip():
             raise UserError(f"--{name} is required")
@@ -476,6 +490,19 @@ def check(options: Options, template: Path = TEMPLATE) -> Options:
             "would be scored"
         )
     return o
+
+
+def _check_without_audio(o: Options) -> None:
+    """Refuse what needs audio in training, or before stage 3 where only features are."""
+    given = f"--feats_type {o.feats_type}"
+    if o.feats_type == "extracted" and o.speed_perturb_factors.split():
+        raise UserError(
+            f'{given}: stage 2 perturbs audio: --speed_perturb_factors "", or extract features of '
+            "perturbed audio"
+        )
+    for name in ("join_utterances", "non_speech_ratio"):
+        if float(o[name]):
+            raise UserError(f"--{name} {o[name]}: it needs audio in training: not with {given}")
 
 
 def _find_symbols(value: str, template: Path) -> str:

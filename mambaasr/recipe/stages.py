@@ -16,7 +16,7 @@ from pathlib import Path
 from mambaasr.data.prefix import LANG
 from mambaasr.recipe.configs import TrainingConfig
 from mambaasr.recipe.devices import count_gpus
-from mambaasr.recipe.names import DATA_FILES, Names
+from mambaasr.recipe.names import TEXT_FILES, Names
 from mambaasr.recipe.options import Options, text_of
 from mambaasr.recipe.task import DEVICES, Task
 
@@ -34,9 +34,11 @@ Stage = Callable[[Options, Names, Recipe], Iterator[Task | str]]
 STAGES: dict[int, tuple[str, Stage]] = {}
 
 # All that a data folder is known by; some may be absent.
-ALL_DATA_FILES = (*DATA_FILES, "segments", "utt2lang", "utt2num_samples")
+ALL_DATA_FILES = ("wav.scp", *TEXT_FILES, "segments", "utt2lang", "utt2num_samples")
 # What the audio is made of, besides.
 AUDIO_FILES = (*ALL_DATA_FILES, "reco2file_and_channel")
+# The same of a folder of features.
+FEATURE_FILES = ("feats.scp", *TEXT_FILES, "utt2lang", "utt2num_samples", "feats_shape")
 # Of a training's config these do not change its statistics. Of the encoder its class and input
 # layer matter: they say whether a text fits its frames; and whether there is CTC, for which it
 # must fit.
@@ -104,7 +106,7 @@ def prepare_data(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
         corpora=list(filter(None, corpora)),
         # check_data --fix mends these folders in place; that must last.
         keep_outputs=True,
-        outputs=[path for name in sets for path in in_folder(n.data(name), *DATA_FILES)],
+        outputs=[path for name in sets for path in in_folder(n.data(name), *n.data_files(False))],
     )
 
 
@@ -140,10 +142,12 @@ def perturb_speed(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
     yield Task(
         f"speed perturbation of {o.train_set}",
         command("perturb_speed", source, target, "--factors", o.speed_perturb_factors)
-        + ["--nj", o.nj, "--bad_audio", o.bad_audio, *_channel(o)],
+        + ["--nj", o.nj, "--bad_audio", o.bad_audio, *_channel(o)]
+        # Unless asked for nothing is given, and what was made before stays right.
+        + (["--audio_format", o.audio_format] if o.audio_format.endswith(".ark") else []),
         n.datadir,
         inputs=in_folder(source, *AUDIO_FILES),
-        outputs=in_folder(target, *DATA_FILES),
+        outputs=in_folder(target, *n.data_files(False)),
     )
 
 
@@ -153,13 +157,29 @@ def format_audio(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
         source, target = n.data(name), n.formatted(name)
         # An utterance whose audio is bad stays in the error rate.
         keep = ["--keep_bad"] if name in n.tests else []
+        common = [source, target, "--nj", o.nj, "--bad_audio", o.bad_audio, *keep]
+        if o.feats_type == "raw":
+            more = ["--fs", o.fs, "--audio_format", o.audio_format, *_channel(o)]
+            yield Task(
+                f"format audio of {name}",
+                command("format_audio", *common, *more),
+                n.dumpdir,
+                inputs=in_folder(source, *AUDIO_FILES),
+                outputs=in_folder(target, *n.data_files(), "utt2num_samples"),
+            )
+            continue
+        words, generated = command("store_features", *common, "--feats_type", o.feats_type), {}
+        if o.feats_type == "fbank":
+            config = f"{n.raw}/.stages/frontend.yaml"
+            generated[config] = recipe.asr.frontend
+            words += ["--config", config, "--fs", o.fs, *_channel(o)]
         yield Task(
-            f"format audio of {name}",
-            command("format_audio", source, target, "--fs", o.fs, "--nj", o.nj, *keep)
-            + ["--audio_format", o.audio_format, "--bad_audio", o.bad_audio, *_channel(o)],
-            n.dumpdir,
-            inputs=in_folder(source, *AUDIO_FILES),
-            outputs=in_folder(target, *DATA_FILES, "utt2num_samples"),
+            f"features of {name}",
+            words,
+            n.raw,
+            generated=generated,
+            inputs=in_folder(source, *(AUDIO_FILES if generated else FEATURE_FILES)),
+            outputs=in_folder(target, *n.data_files(), "feats_shape"),
         )
 
 
@@ -173,14 +193,15 @@ def filter_sets(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
         # Unless asked for nothing is given, and what was filtered before stays right.
         with_silence = float(o.non_speech_ratio) > 0 and name == n.train
         silence = ["--non_speech_ratio", o.non_speech_ratio] if with_silence else []
+        rate = [] if o.feats_type == "raw" else ["--fs", o.fs]
         yield Task(
             f"filter {name}",
-            command("filter_data", source, target, *prefix, *silence)
+            command("filter_data", source, target, *prefix, *silence, *rate)
             + ["--min_wav_duration", o.min_wav_duration, "--max_wav_duration", o.max_wav_duration],
-            n.dumpdir,
-            inputs=in_folder(source, *ALL_DATA_FILES),
-            outputs=in_folder(target, *DATA_FILES),
-            needs=made_by(3, f"{source}/wav.scp"),
+            n.dumpdir if o.feats_type == "raw" else n.raw,
+            inputs=in_folder(source, *(FEATURE_FILES if rate else ALL_DATA_FILES)),
+            outputs=in_folder(target, *n.data_files()),
+            needs=made_by(3, f"{source}/{n.scp}"),
         )
 
 
@@ -300,17 +321,19 @@ def ngram(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
 @stage(10, "statistics")
 def statistics(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
     # Experiments with one front end share what is slow, the pass over all audio.
-    digest = hashlib.sha256(f"{recipe.asr.frontend} {o.fs}".encode()).hexdigest()[:8]
+    said = f"{recipe.asr.frontend} {o.fs}" + ("" if o.feats_type == "raw" else o.feats_type)
+    digest = hashlib.sha256(said.encode()).hexdigest()[:8]
     features = f"{o.expdir}/feats_stats_{n.train}_{digest}"
     frontend = f"{features}/.stages/frontend.yaml"
     words = command("feature_statistics", "--config", frontend, "--fs", o.fs, "--nj", o.nj)
     for kind, name in _sets(n):
-        words += [f"--{kind}", f"{n.filtered(name)}/wav.scp"]
+        words += [f"--{kind}", f"{n.filtered(name)}/{n.scp}"]
     yield Task(
         "features",
         [*words, "--output_dir", features],
         features,
         generated={frontend: recipe.asr.frontend},
+        # Absent beside features that are the user's.
         inputs=[f"{n.filtered(name)}/utt2num_samples" for _, name in _sets(n)],
         outputs=_shapes(features, "speech_shape", "feats_lengths", "feats_stats.npz"),
         needs=_for_training(n),
@@ -345,7 +368,9 @@ def train(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
         yield "a GPU is here and not used: --ngpu 1 --gpu_inference true"
     yield f"log: {n.asr_exp}/train.log"
     words = [*launcher(o), *_asr_training(o, n), *_devices(o)]
-    words += ["--config", config, "--resume", "true", "--fold_length", "80000"]
+    # Samples, or frames where nothing says how many samples they were.
+    fold = "800" if o.feats_type == "extracted" else "80000"
+    words += ["--config", config, "--resume", "true", "--fold_length", fold]
     words += ["--fold_length", "150", "--output_dir", n.asr_exp]
     words += ["--ignore_init_mismatch", text_of(o.ignore_init_mismatch)]
     words += ["--normalize", o.feats_normalize]
@@ -390,8 +415,8 @@ def decode(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
         yield f"{o.inference_nj} jobs share {gpus} GPU(s), and each holds the model"
     for name in n.tests:
         data, out = n.formatted(name), n.decoded(name)
-        own = ["--data_path_and_name_and_type", f"{data}/wav.scp,speech,sound"]
-        own += ["--key_file", f"{data}/wav.scp", "--output_dir", out]
+        own = ["--data_path_and_name_and_type", n.speech(data)]
+        own += ["--key_file", f"{data}/{n.scp}", "--output_dir", out]
         known = recipe.asr.model == "multilingual" or os.path.isfile(f"{data}/utt2lang")
         if recipe.asr.model == "multilingual" or (LANG in o.text_prefix and known):
             own += ["--utt2lang", f"{data}/utt2lang"]
@@ -403,7 +428,7 @@ def decode(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
             f"decoding of {name}",
             [*words, *own, *o.words("inference_args")],
             out,
-            needs=needs | made_by(3, f"{data}/wav.scp"),
+            needs=needs | made_by(3, f"{data}/{n.scp}"),
             outputs=in_folder(out, "text", "decode.json"),
             scratch=[f"{out}/chunks"],
         )
@@ -453,7 +478,7 @@ def _training(name: str, words: list[str], folder: str, config: TrainingConfig) 
 
 
 def _for_training(n: Names) -> dict[str, str]:
-    sets = (f"{n.filtered(name)}/wav.scp" for _, name in _sets(n))
+    sets = (f"{n.filtered(name)}/{n.scp}" for _, name in _sets(n))
     return made_by(4, *sets) | made_by(5, n.token_list)
 
 
@@ -494,7 +519,7 @@ def _asr_training(o: Options, n: Names) -> list[str]:
     """What statistics and training have in common."""
     words = ["mambaasr.bin.asr_train", *_tokens(o, n), "--frontend_conf", f"fs={o.fs}"]
     for kind, name in _sets(n):
-        words += _data(kind, f"{n.filtered(name)}/wav.scp,speech,sound")
+        words += _data(kind, n.speech(n.filtered(name)))
         words += _data(kind, f"{n.filtered(name)}/text,text,text")
     return words
 

@@ -63,8 +63,10 @@ def check(args: argparse.Namespace) -> None:
     if args.iterator_type != "sequence":
         raise UserError(f"--join_utterances: not with iterator_type: {args.iterator_type}")
     kinds = {name: kind for _, name, kind in args.train_data_path_and_name_and_type}
-    if kinds.get("speech") != "sound":
+    if kinds.get("speech") not in ("sound", "kaldi_ark"):
         raise UserError(f"--join_utterances: it joins audio, and speech is {kinds.get('speech')}")
+    if args.input_size is not None:
+        raise UserError("--join_utterances: it joins audio, and speech is stored features")
 
 
 def chains(
