@@ -41,9 +41,9 @@ if TYPE_CHECKING:
 FORMATS = ("flac", "wav", "flac.ark", "wav.ark")
 # Small pieces spread long utterances over the workers, large ones save on handing out work.
 _MAX_CHUNK = 64
-# Utterances in an archive: of 12 s each some 150 MB of FLAC. A small set has more archives than
-# its workers.
-_MAX_PART, _PARTS = 1000, 16
+# Utterances in an archive: of 12 s each some 150 MB of FLAC. Of a small set they are fewer, so
+# that there is an archive for each worker.
+_MIN_PART, _MAX_PART, _PARTS = 50, 1000, 16
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,8 @@ def run_part(part: Part, sink: Sink, code: Mapping[str, str]) -> list[Result]:
         UserError: a file cannot be written, or the disk is full.
     """
     path, jobs = part
-    mark = hashlib.sha256(json.dumps([sink.kind, [_mark(job, code) for job in jobs]]).encode())
+    facts = [replace(sink, folder="").__dict__, [_mark(job, code) for job in jobs]]
+    mark = hashlib.sha256(json.dumps(facts).encode())
     before = _read_part(path)
     if before and before["mark"] == mark.hexdigest():
         results = [_result(row) for row in before["results"]]
@@ -290,7 +291,7 @@ def run_jobs(jobs: Sequence[Job], sink: Sink, nj: int, description: str) -> Iter
     code = code_of([__name__, *sink.modules])
     if sink.in_archives:
         # Independent of nj: a run with another number of workers can resume.
-        size = max(1, min(_MAX_PART, math.ceil(len(jobs) / _PARTS)))
+        size = min(_MAX_PART, max(_MIN_PART, math.ceil(len(jobs) / _PARTS)))
         parts = [
             Part(sink.archive(number), jobs[start : start + size])
             for number, start in enumerate(range(0, len(jobs), size))
