@@ -107,8 +107,11 @@ def _bad_audio_named():
     """Turn a reader's error into one line; ESPnet has named the utterance in the line before."""
     try:
         yield
-    except (soundfile.SoundFileError, kaldi.ReadError) as error:
+    except (soundfile.SoundFileError, kaldi.ReadError, FileNotFoundError) as error:
         message = _message(error)
+        # Archives are opened as files.
+        if isinstance(error, FileNotFoundError) and ".ark" not in message:
+            raise
         logging.info(f"an audio file cannot be read: {message}")
         reason = re.sub(r"^[\w.]+Error: ", "", message.rpartition("\n")[2]).rstrip(".")
         raise UserError(
