@@ -28,7 +28,6 @@ OTHERS = {
     "sentencepiece": "sentencepiece",
     "lhotse": "lhotse",
     "av": "av",
-    "omniio": "omniio",
     "soundfile": "soundfile",
     "soxr": "soxr",
 }
