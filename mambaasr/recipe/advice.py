@@ -9,7 +9,6 @@ from mambaasr.decode.options import SEARCH
 _NO_K2 = "there is no k2 decoder; --inference_args has the beam search's options"
 _NO_UPLOAD = "packing and uploading are not built yet"
 _FIXED = "its name is fixed, as models and decoders agree on it"
-_AS_THEY_ARE = "the training reads a set of any size as it is"
 # Options of ESPnet2's asr.sh -> what serves instead, or why there is none.
 ABSENT = {
     "feats_extract": "choose it with frontend: in the training's yaml",
@@ -22,7 +21,7 @@ ABSENT = {
     ),
     "use_streaming": "streaming is not built yet",
     **dict.fromkeys(("skip_packing", "skip_upload", "skip_upload_hf", "hf_repo"), _NO_UPLOAD),
-    **dict.fromkeys(("num_splits_asr", "num_splits_lm"), _AS_THEY_ARE),
+    "num_splits_lm": "the training reads texts of any size as they are",
     "eval_valid_set": 'name it among the test sets: --test_sets "dev test"',
     "python": "the environment's is used: see tools/setup_env.sh",
     "debug": "every stage prints its command, which you can run yourself: --dry_run true",

@@ -294,6 +294,12 @@ def _table() -> Iterator[Option]:
     yield run("asr_exp", "", "folder of the experiment; default: <expdir>/asr_<asr_tag>", "name")
     yield run("asr_stats_dir", "", "folder of the statistics", "name")
     yield option(
+        "num_splits_asr",
+        "1",
+        "split the training set's lists in so many parts: a training holds one at a time",
+        **one,
+    )
+    yield option(
         "join_utterances",
         "0",
         "join utterances of a speaker in training, anew in each epoch, to up to so many seconds; "
@@ -476,6 +482,8 @@ def check(options: Options, template: Path = TEMPLATE) -> Options:
             raise UserError(f"--speed_perturb_factors '{word}' is not a number above 0")
     if o.feats_type != "raw":
         _check_without_audio(o)
+    if int(o.num_splits_asr) > 1 and float(o.join_utterances):
+        raise UserError("--num_splits_asr: not with --join_utterances, which needs all speakers")
     for name in REQUIRED:
         if not o[name].strip():
             raise UserError(f"--{name} is required")

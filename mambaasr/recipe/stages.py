@@ -384,6 +384,11 @@ def train(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
     if recipe.asr.model == "multilingual":
         for kind, name in _sets(n):
             words += _data(kind, f"{n.filtered(name)}/utt2lang,lang,text")
+    splits = None
+    if int(o.num_splits_asr) > 1:
+        splits = _splits(o, n, recipe)
+        yield splits
+        words = _split_words(words, splits) + ["--multiple_iterator", "true"]
     if float(o.join_utterances):
         words += ["--join_utterances", o.join_utterances]
         words += ["--join_utt2spk", f"{n.filtered(n.train)}/utt2spk"]
@@ -394,7 +399,40 @@ def train(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
     task = _training("training", [*words, *o.words("asr_args")], n.asr_exp, recipe.asr)
     task.generated[config] = recipe.asr.text
     task.needs |= _for_training(n) | made_by(10, f"{stats}/train/speech_shape")
+    if splits:
+        # What stands in the parts; folders count by all that is in them.
+        task.inputs += splits.inputs
     yield task
+
+
+def _splits(o: Options, n: Names, recipe: Recipe) -> Task:
+    """What splits the lists of the training set."""
+    data, stats = n.filtered(n.train), f"{n.asr_stats_dir}/train"
+    lists = in_folder(data, n.scp, "text")
+    lists += [f"{data}/utt2lang"] if recipe.asr.model == "multilingual" else []
+    lists += in_folder(stats, "speech_shape", f"text_shape.{o.token_type}")
+    out = f"{n.asr_stats_dir}/splits{o.num_splits_asr}"
+    return Task(
+        f"{o.num_splits_asr} parts of {n.train}",
+        command("split_data", "--scps", *lists, "--keys", f"{stats}/speech_shape")
+        + ["--num_splits", o.num_splits_asr, "--output_dir", out],
+        n.asr_stats_dir,
+        inputs=lists,
+        outputs=[f"{out}/{Path(path).name}/num_splits" for path in lists],
+        needs=made_by(10, f"{stats}/speech_shape"),
+    )
+
+
+def _split_words(words: list[str], splits: Task) -> list[str]:
+    """Return a training's words with the folders of parts in place of the training set's lists."""
+    folders = {
+        path: str(Path(out).parent) for path, out in zip(splits.inputs, splits.outputs, strict=True)
+    }
+    found = []
+    for word in words:
+        path, comma, rest = word.partition(",")
+        found.append(folders.get(path, path) + comma + rest)
+    return found
 
 
 @stage(12, "decoding")

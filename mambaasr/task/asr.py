@@ -14,6 +14,7 @@ from mambaasr import register
 from mambaasr.config.criteria import drop_unreported
 from mambaasr.data.ark import holds_matrix, read_matrix
 from mambaasr.data.kaldi_file import parse_path, read_good_table
+from mambaasr.data.splits import files_of
 from mambaasr.errors import UserError
 from mambaasr.espnet_compat import ASRTask as EspnetASRTask
 from mambaasr.task import joined, languages
@@ -97,7 +98,7 @@ def _find_width(args):
     for path, name, kind in args.train_data_path_and_name_and_type:
         if name != "speech" or kind != "kaldi_ark":
             continue
-        first = next(iter(read_good_table(path, parse_path).values()))
+        first = next(iter(read_good_table(files_of(path)[0], parse_path).values()))
         if not holds_matrix(first):
             continue
         width = read_matrix(first).shape[1]

@@ -60,6 +60,8 @@ def check(args: argparse.Namespace) -> None:
         path = getattr(args, name)
         if path and not Path(path).is_file():
             raise UserError(f"--{name} {path}: no such file")
+    if args.multiple_iterator:
+        raise UserError("--join_utterances: not with --multiple_iterator true: it needs all lists")
     if args.iterator_type != "sequence":
         raise UserError(f"--join_utterances: not with iterator_type: {args.iterator_type}")
     kinds = {name: kind for _, name, kind in args.train_data_path_and_name_and_type}

@@ -78,6 +78,9 @@ def test_help_lists_every_option_with_its_value(capsys):
         (["--beam_size=5"], 'write --inference_args "--beam_size 5"'),
         (["--lr", "0.1"], 'write --asr_args "--optim_conf lr=0.1"'),
         (["--feats_type", "mfcc"], "choose one of: raw fbank extracted"),
+        (["--num_splits_asr", "0"], "--num_splits_asr 0: must be at least 1"),
+        (["--num_splits_asr", "2", "--join_utterances", "9"], "which needs all speakers"),
+        (["--num_splits_lm", "2"], "the training reads texts of any size as they are"),
         (["--feats_extract", "fbank"], "choose it with frontend: in the training's yaml"),
         (["--audio_format", "mp3"], "choose one of: flac wav flac.ark wav.ark"),
         (["--feats_type", "fbank"], "the features of frontend: default depend on the batch"),
@@ -305,6 +308,31 @@ def test_how_audio_or_features_are_stored(recipe):
         assert f"--key_file dump/{kind}/test/feats.scp" in decoding
         raw, stored = (words(10, *more)[0].split("--output_dir ")[1] for more in ([], chosen))
         assert raw != stored
+
+
+def test_a_training_set_in_parts(recipe):
+    def tasks(*more):
+        o = check(parse([*NEEDED, *more])[0], TEMPLATE)
+        asr, lm = load_configs(o, False, False)
+        n = make_names(o, asr.model_file)
+        return [x for x in STAGES[11][1](o, n, Recipe(TEMPLATE, asr, lm)) if not isinstance(x, str)]
+
+    (plain,) = tasks()
+    assert "--multiple_iterator" not in plain.command
+    splits, training = tasks("--num_splits_asr", "3")
+    lists = ["dump/raw/train/wav.scp", "dump/raw/train/text"]
+    lists += [f"exp/asr_stats_raw_char/train/{x}" for x in ("speech_shape", "text_shape.char")]
+    assert splits.command[3:] == [
+        *("--scps", *lists, "--keys", lists[2], "--num_splits", "3"),
+        *("--output_dir", "exp/asr_stats_raw_char/splits3"),
+    ]
+    said = shlex.join(training.command)
+    assert "--multiple_iterator true" in said and set(lists) <= set(training.inputs)
+    folder = "exp/asr_stats_raw_char/splits3"
+    assert f"train_data_path_and_name_and_type {folder}/wav.scp,speech,sound" in said
+    assert f"--train_shape_file {folder}/text_shape.char" in said
+    assert "valid_data_path_and_name_and_type dump/raw/dev/wav.scp,speech,sound" in said
+    assert not [each for each in lists if each in said]
 
 
 def test_task_tokens_of_the_training_are_read_in_decoding(recipe, tmp_path):

@@ -10,6 +10,7 @@ import yaml
 from mambaasr.data.features import store_features
 from mambaasr.data.folder import DataFolder
 from mambaasr.data.format import format_folder
+from mambaasr.data.splits import split_lists
 from mambaasr.task.features import feature_statistics
 
 FBANK = ["--frontend", "fbank", "--max_epoch", "1"]
@@ -127,6 +128,31 @@ def test_joined_utterances_of_archives(workspace, stored, tmp_path):
     words = arguments(workspace, stored, "features", tmp_path / "features", *FBANK, *join)
     code, said = workspace.run(words)
     assert code == 2 and "it joins audio, and speech is stored features" in said
+
+
+def test_a_training_set_in_parts(workspace, stored, tmp_path):
+    """Every utterance of the statistics is trained on once, whichever part it is in."""
+    stats = workspace.folder / "stats/train"
+    data = stored / "features/train"
+    lists = [f"{data}/feats.scp", f"{data}/text"]
+    lists += [f"{stats}/{name}" for name in ("speech_shape", "text_shape.char")]
+    paths = {path.rpartition("/")[2]: path for path in lists}
+    split_lists(paths, f"{stats}/speech_shape", 3, tmp_path)
+    words = arguments(workspace, stored, "features", tmp_path / "exp", *FBANK)
+    changed = {f"{path}{end}": f"{tmp_path}/{name}{end}" for name, path in paths.items()
+               for end in ("", ",speech,kaldi_ark", ",text,text")}  # fmt: skip
+    changed["train/text,text,text"] = f"{tmp_path}/text,text,text"
+    changed |= {f"stats/train/{name}": f"{tmp_path}/{name}" for name in paths}
+    words = [changed.get(word, word) for word in words] + ["--multiple_iterator", "true"]
+    code, said = workspace.run([*words, "--batch_size", "100", "--log_interval", "1"])
+    assert code == 0, said
+    log = (tmp_path / "exp/train.log").read_text()
+    assert log.count("iter-factory...") == 3 and len(losses(tmp_path / "exp")) == 2
+    # Of 19 utterances 7, 6 and 6.
+    assert re.findall(r"1epoch:train:(\d+)-\d+batch", log) == ["1", "2", "3"]
+    (tmp_path / "text/num_splits").unlink()
+    code, said = workspace.run(words)
+    assert code == 2 and f"{tmp_path}/text: a folder, and no list that was split" in said
 
 
 @pytest.mark.parametrize("damage", ["truncated", "missing", "offset"])
