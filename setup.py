@@ -87,6 +87,8 @@ setup(
         "humanfriendly",
         "jiwer>=4",
         "numpy>=2",
+        # Kaldi's archives; ESPnet's own reader.
+        "omniio>=0.1.2",
         # Number words of the recipe egs/spoken_numbers.
         "num2words",
         "packaging",

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from mambaasr.errors import UserError
 HASHED_BYTES = 256 * 2**20
 # Of the files of a corpus these are known by name alone: there are millions.
 AUDIO = {f".{kind}" for kind in "flac wav sph raw wv1 wv2 mp3 ogg opus m4a mp4 aac webm".split()}
+# Where in an archive a record begins (mambaasr.data.ark).
+_OFFSET = re.compile(rb"\.ark:\d+$")
 
 _blake2b = functools.partial(hashlib.blake2b, digest_size=16)
 
@@ -51,9 +54,10 @@ def fingerprint_bytes(content: bytes) -> str:
 
 
 def fingerprint_audio(path: str | Path) -> str | None:
-    """Return a short text that changes with the paths, sizes and times of a ``wav.scp``'s audio.
+    """Return a short text that changes with paths, sizes and times of what a ``wav.scp`` names.
 
-    A file that is not there counts as such. None where there is no ``wav.scp``.
+    A file that is not there counts as such. None where there is no ``wav.scp``. Archives count as
+    files, and each ``.ark:offset`` in them.
     """
     digest = _blake2b()
     try:
@@ -61,7 +65,7 @@ def fingerprint_audio(path: str | Path) -> str | None:
             for line in lines:
                 audio = line.split(None, 1)[-1].strip()
                 try:
-                    info = os.stat(audio)
+                    info = os.stat(_OFFSET.sub(b".ark", audio))
                     fact = b"%d %d" % (info.st_size, info.st_mtime_ns)
                 except (OSError, ValueError):  # ValueError: a null byte in the path
                     fact = b"gone"
@@ -116,15 +120,16 @@ def _fact(entry: os.DirEntry[str]) -> str:
 
 
 def fingerprints(paths: Iterable[str | Path]) -> dict[str, str | None]:
-    """Return ``{path: fingerprint}``, with a line for the audio behind each ``wav.scp``.
+    """Return ``{path: fingerprint}``, with a line for what a ``wav.scp`` or ``feats.scp`` names.
 
     An empty name is an option without its file, not the current folder.
     """
     found = {}
     for path in dict.fromkeys(map(Path, filter(None, paths))):
         found[str(path)] = fingerprint(path)
-        if path.name == "wav.scp":
-            found[f"the audio of {path}"] = fingerprint_audio(path)
+        if path.name in ("wav.scp", "feats.scp"):
+            what = "audio" if path.name == "wav.scp" else "features"
+            found[f"the {what} of {path}"] = fingerprint_audio(path)
     return found
 
 

@@ -4,7 +4,13 @@ import os
 
 import pytest
 
-from mambaasr.fingerprint import fingerprint, fingerprint_corpus, named_files
+from mambaasr.fingerprint import (
+    fingerprint,
+    fingerprint_audio,
+    fingerprint_corpus,
+    fingerprints,
+    named_files,
+)
 from mambaasr.recipe.task import options
 
 
@@ -83,3 +89,21 @@ def test_a_config_that_cannot_be_read_is_left_to_the_command(tmp_path, monkeypat
     assert named_files(given) == ["bad.yaml"]
     (tmp_path / "bad.yaml").write_text("a: 2024-99-99")
     assert named_files(given) == ["bad.yaml"]
+
+
+def test_archives_are_known_by_size_time_and_place(tmp_path):
+    archive, listed = tmp_path / "x.flac.ark", tmp_path / "wav.scp"
+    archive.write_bytes(b"a AUDIO")
+    os.utime(archive, (1, 1))
+    found = set()
+    for offset in (2, 3):
+        listed.write_text(f"a {archive}:{offset}\n")
+        found.add(fingerprint_audio(listed))
+    os.utime(archive, (2, 2))
+    found.add(fingerprint_audio(listed))
+    archive.unlink()
+    found.add(fingerprint_audio(listed))
+    assert len(found) == 4
+    listed.rename(tmp_path / "feats.scp")
+    said = f"the features of {tmp_path}/feats.scp"
+    assert fingerprints([tmp_path / "feats.scp"])[said] in found

@@ -30,11 +30,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     if Path(args.output_dir).exists() and not Path(args.output_dir).is_dir():
         raise UserError(f"--output_dir {args.output_dir}: a file of that name is there")
-    wavs = read_wavs(args.data_path_and_name_and_type)
-    keys = read_keys(args.key_file) if args.key_file else list(wavs)
     config = args.asr_train_config or Path(args.asr_model_file).with_name("config.yaml")
     paths = (config, args.asr_model_file, args.lm_train_config, args.lm_file)
     trained = read(config)
+    features = trained.get("input_size") is not None
+    wavs = read_wavs(args.data_path_and_name_and_type, features)
+    keys = read_keys(args.key_file) if args.key_file else list(wavs)
     if not has_decoder(trained) and args.search in ("attention", "rescore"):
         raise UserError(
             f"--search {args.search}: {config} has no decoder; choose ctc_prefix or joint"

@@ -19,6 +19,12 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--min_wav_duration", type=float, default=0.1, help="seconds (%(default)s)")
     parser.add_argument("--max_wav_duration", type=float, default=20, help="seconds (%(default)s)")
     parser.add_argument(
+        "--fs",
+        type=int,
+        help="sampling rate [Hz] of utt2num_samples beside features, which do not say it; without "
+        "it their frames count, 10 ms each",
+    )
+    parser.add_argument(
         "--text_prefix",
         default="",
         metavar="WORDS",
@@ -56,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             args.text_prefix,
             read_symbols(args.nlsyms_txt),
             args.non_speech_ratio,
+            args.fs,
         )
     )
     return 0

@@ -1,4 +1,4 @@
-"""Write a data folder's audio anew: one mono file an utterance, at one sampling rate."""
+"""Write a data folder's audio anew: mono, at one sampling rate, a file an utterance or archives."""
 
 import argparse
 from collections.abc import Sequence
@@ -19,9 +19,10 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--fs", type=int, default=16000, help="sampling rate [Hz] (%(default)s)")
     parser.add_argument(
         "--audio_format",
-        choices=("flac", "wav"),
+        choices=("flac", "wav", "flac.ark", "wav.ark"),
         default="flac",
-        help="format of the files, 16 bits a sample (%(default)s)",
+        help="format of the files, 16 bits a sample; flac.ark and wav.ark put up to 1000 of them "
+        "into one file (%(default)s)",
     )
     parser.add_argument("--nj", type=int, default=1, help="number of processes (%(default)s)")
     parser.add_argument(

@@ -17,6 +17,12 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("in_dir", metavar="IN_DIR", help="data folder to read")
     parser.add_argument("out_dir", metavar="OUT_DIR", help="data folder to write")
     parser.add_argument("--factors", default="0.9 1.0 1.1", help='the speeds ("%(default)s")')
+    parser.add_argument(
+        "--audio_format",
+        choices=("flac", "wav", "flac.ark", "wav.ark"),
+        default="flac",
+        help="as for format_audio (%(default)s)",
+    )
     parser.add_argument("--nj", type=int, default=1, help="number of processes (%(default)s)")
     parser.add_argument(
         "--channel",
@@ -48,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             args.nj,
             args.bad_audio,
             args.channel or None,
+            args.audio_format,
         )
     )
     return 0

@@ -1,5 +1,6 @@
 """Audio files: read with every way checked in which one can be bad; written whole or not at all.
 
+Wherever a path is read, ``path.ark:offset`` names a file in an archive (:mod:`mambaasr.data.ark`).
 Recordings with several channels are averaged to one. Rates are converted by soxr, the resampler
 of sox, at its high quality setting.
 """
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mambaasr.data import ffmpeg, ogg
+from mambaasr.data import ark, ffmpeg, ogg
 from mambaasr.errors import TransientError, UserError
 from mambaasr.files import atomic_write
 
@@ -110,7 +111,8 @@ def read_sound(
     """Read an utterance.
 
     Args:
-        path: audio file of any kind that libsndfile or :mod:`mambaasr.data.ffmpeg` reads.
+        path: audio file of any kind that libsndfile or :mod:`mambaasr.data.ffmpeg` reads; in an
+            archive of any that libsndfile reads.
         start: where the utterance begins [s].
         end: where it ends [s]; None is the end of the file.
         rate: sampling rate [Hz] to convert to; None keeps the file's.
@@ -183,6 +185,8 @@ def _faults_named(path: str | Path) -> Iterator[None]:
         yield
     except AudioError:
         raise
+    except ark.ArkError as error:
+        raise AudioError(str(error)) from error
     except MemoryError as error:
         raise TransientAudioError(f"{path}: too long for the memory; cut it") from error
     except OSError as error:
@@ -197,9 +201,10 @@ def _mixing(
     path: str | Path, channel: int | None
 ) -> Iterator[tuple["_Libsndfile | ffmpeg.Stream", "_Mix"]]:
     """Open a file, and give what makes one channel of its several."""
-    if not Path(path).is_file():
+    file = ark.file_of(path)
+    if not os.path.isfile(file):
         raise AudioError(f"{path}: no such file")
-    if Path(path).stat().st_size == 0:
+    if os.path.getsize(file) == 0:
         raise AudioError(f"{path}: the file is empty")
     with _open(path) as stream:
         channels = stream.channels
@@ -315,16 +320,21 @@ def _open(path: str | Path) -> Iterator["_Libsndfile | ffmpeg.Stream"]:
     """Open a file with the library that reads it right; raise :class:`AudioError`."""
     import soundfile
 
+    archived = ark.split(path)[1] is not None
     with ExitStack() as stack:
         try:
+            source = ark.open_audio(path) if archived else path
             # libsndfile complains on the screen of MP3 that it is not to read anyway.
-            stream = None if _is_mp3(path) else stack.enter_context(soundfile.SoundFile(path))
+            mp3 = not archived and _is_mp3(path)
+            stream = None if mp3 else stack.enter_context(soundfile.SoundFile(source))
         except TypeError as error:
             # soundfile asks for the rate of what it takes, by its name, for headerless samples.
             raise AudioError(
                 f"{path}: samples without a header: convert it to WAV or FLAC"
             ) from error
-        except soundfile.SoundFileError:
+        except soundfile.SoundFileError as error:
+            if archived:
+                raise AudioError(f"{path}: not readable: {_why(error)}") from error
             stream = None
         if stream is None or stream.format == "MP3" or stream.frames >= _NO_LENGTH:
             stack.close()
@@ -338,11 +348,14 @@ def _open(path: str | Path) -> Iterator["_Libsndfile | ffmpeg.Stream"]:
         try:
             yield _Libsndfile(stream)
         except soundfile.SoundFileError as error:
-            reason = getattr(error, "error_string", str(error))
-            reason = reason.removeprefix("Error : ").rstrip(".")
             system = getattr(error, "code", None) == _SYSTEM_ERROR
             kind = TransientAudioError if system else AudioError
-            raise kind(f"{path}: not readable, or truncated: {reason}") from error
+            raise kind(f"{path}: not readable, or truncated: {_why(error)}") from error
+
+
+def _why(error: "soundfile.SoundFileError") -> str:
+    """Return the reason that libsndfile gives."""
+    return getattr(error, "error_string", str(error)).removeprefix("Error : ").rstrip(".")
 
 
 def _is_mp3(path: str | Path) -> bool:
@@ -369,6 +382,8 @@ def _missing_frames(path: str | Path, stream: "soundfile.SoundFile", tolerated: 
     for promised, there in _SHOULD_BE.findall(log):
         if int(there) + tolerated < int(promised) < _UNKNOWN_LENGTH:
             return f"the header promises {promised} bytes, {there} are there"
+    if ark.split(path)[1] is not None:
+        return None
     if stream.format == "OGG":
         return ogg.first_fault(path)
     if stream.format == "NIST":
@@ -422,10 +437,22 @@ def write_audio(
     Raises:
         UserError: the file cannot be written, or the disk is full.
     """
+    # Encoded in memory, because a disk that fills up is only an error message inside libsndfile.
+    encoded = encode_audio(samples, rate, audio_format, comment)
+    before = _if_same_audio(path, encoded)
+    with atomic_write(path, "wb", sync) as stream:
+        stream.write(encoded.getvalue())
+    if before is not None:
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def encode_audio(
+    samples: "np.ndarray", rate: int, audio_format: str, comment: str | None = None
+) -> io.BytesIO:
+    """Return the file that :func:`write_audio` writes."""
     import numpy as np
     import soundfile
 
-    # Encoded in memory, because a disk that fills up is only an error message inside libsndfile.
     encoded = io.BytesIO()
     with soundfile.SoundFile(
         encoded, "w", rate, 1, subtype="PCM_16", format=audio_format.upper()
@@ -433,11 +460,23 @@ def write_audio(
         if comment is not None:
             stream.comment = comment
         stream.write(np.clip(samples, -1.0, 1.0))
-    before = _if_same_audio(path, encoded)
-    with atomic_write(path, "wb", sync) as stream:
-        stream.write(encoded.getvalue())
-    if before is not None:
-        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    encoded.seek(0)
+    return encoded
+
+
+def read_header(path: str | Path) -> "soundfile._SoundFileInfo":
+    """Return soundfile's information on a file: samplerate, duration, ...
+
+    Raises:
+        AudioError: it cannot be read.
+    """
+    import soundfile
+
+    try:
+        return soundfile.info(ark.open_audio(path) if ark.split(path)[1] is not None else path)
+    except Exception as error:  # whatever libsndfile's interface raises
+        reason = error if isinstance(error, ark.ArkError) else f"{path}: not readable: {error}"
+        raise AudioError(str(reason)) from error
 
 
 def _if_same_audio(path: str | Path, encoded: io.BytesIO) -> os.stat_result | None:
@@ -477,7 +516,7 @@ def finished(path: str | Path, begin: str) -> tuple[int, str] | None:
 def audio_problems(
     folder: "DataFolder", skip: Collection[str] = (), nj: int = 1
 ) -> list["Problem"]:
-    """Read all audio of a data folder, and return a problem for each utterance that is bad.
+    """Read all audio of a data folder, or features, and return a problem for each that is bad.
 
     Args:
         folder: a :class:`mambaasr.data.folder.DataFolder`.
@@ -489,7 +528,8 @@ def audio_problems(
 
     utts = [utt for utt in folder.utterances if utt not in skip]
     sources = [(*folder.source(utt), folder.channel(utt)) for utt in utts]
-    reasons = map_items(_why_bad, sources, nj, "Check audio")
+    check = _why_bad_features if folder.has_features else _why_bad
+    reasons = map_items(check, sources, nj, "Check audio")
     remedy = "replace the file, or drop the utterance"
     return [
         Problem(folder.where(utt), f"{utt}: {reason}", remedy, utt)
@@ -504,5 +544,13 @@ def _why_bad(source: tuple[str, float, float | None, int | None]) -> str | None:
     try:
         read_sound(path, start, end, channel=channel)
     except AudioError as error:
+        return str(error)
+    return None
+
+
+def _why_bad_features(source: tuple[str, float, float | None, int | None]) -> str | None:
+    try:
+        ark.read_matrix(source[0])
+    except ark.ArkError as error:
         return str(error)
     return None

@@ -3,16 +3,23 @@
 A folder holds
 
 =========================  ==================================================================
-``wav.scp``                recording, path of an audio file (never a command)
+``wav.scp``                recording, path of an audio file (never a command), also
+                           ``path.ark:offset`` in an archive
+``feats.scp``              instead of it: utterance, ``path.ark:offset`` of its features
 ``segments``               utterance, recording, start, end [s]; optional, else one utterance a file
 ``text``                   utterance, transcript (may be empty)
 ``utt2spk``                utterance, speaker
 ``spk2utt``                speaker, utterances: written as ``utt2spk`` says, never read
 ``utt2lang``               utterance, language; optional
 ``utt2num_samples``        utterance, length in samples; optional, written by formatting
+``feats_shape``            utterance, frames and bins of its features: ``520,80``; optional, written
+                           by formatting
 ``reco2file_and_channel``  recording, a name, channel to take (A or 1, B or 2); optional: where
                            there are several, and of what is not named the average
 =========================  ==================================================================
+
+Where there is a ``feats.scp`` and no ``wav.scp``, ``segments`` and ``reco2file_and_channel`` are
+not read: they are of recordings that the features were made of.
 
 Files are UTF-8, sorted by id as in the C locale. Relative audio paths start at the current
 directory, as in Kaldi.
@@ -28,6 +35,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+from mambaasr.data.ark import file_of
 from mambaasr.data.dropped import Dropped, read_report, write_report
 from mambaasr.data.kaldi_file import (
     Problem,
@@ -41,10 +49,12 @@ from mambaasr.data.kaldi_file import (
 )
 from mambaasr.errors import UserError
 
-REQUIRED = ("wav.scp", "text", "utt2spk")
-OPTIONAL = ("segments", "utt2lang", "utt2num_samples", "reco2file_and_channel")
+WAVS, FEATURES = "wav.scp", "feats.scp"
+REQUIRED = ("text", "utt2spk")
+OPTIONAL = ("segments", "utt2lang", "utt2num_samples", "reco2file_and_channel", "feats_shape")
 # These name recordings, the others utterances.
-_OF_RECORDINGS = ("wav.scp", "reco2file_and_channel")
+_OF_RECORDINGS = (WAVS, "reco2file_and_channel")
+_NOT_OF_FEATURES = ("segments", "reco2file_and_channel")
 
 
 class Segment(NamedTuple):
@@ -103,14 +113,23 @@ def parse_channel(value: str) -> Channel:
     return Channel(*columns)
 
 
+def parse_shape(value: str) -> str:
+    """Return ``frames,bins`` as it is."""
+    if not re.fullmatch("[0-9]+,[0-9]+", value):
+        raise ValueError(f"{value!r} is no shape", "write 'utterance frames,bins'")
+    return value
+
+
 PARSERS = {
-    "wav.scp": parse_path,
+    WAVS: parse_path,
+    FEATURES: parse_path,
     "segments": parse_segment,
     "text": parse_text,
     "utt2spk": parse_name,
     "utt2lang": parse_name,
     "utt2num_samples": parse_count,
     "reco2file_and_channel": parse_channel,
+    "feats_shape": parse_shape,
 }
 
 
@@ -119,14 +138,16 @@ class DataFolder:
     """The contents of a data folder.
 
     Attributes:
-        wav: recording -> path.
+        wav: recording -> path; of a folder of features: utterance -> their place.
         text: utterance -> transcript.
         utt2spk: utterance -> speaker.
         segments: utterance -> :class:`Segment`, or None: then recordings are utterances.
         utt2lang: utterance -> language, or None.
         utt2num_samples: utterance -> length, or None.
         channels: recording -> :class:`Channel`, or None.
+        shapes: utterance -> frames and bins, as a text, or None.
         path: where it was read.
+        scp: name of the file of ``wav``: ``wav.scp`` or ``feats.scp``.
     """
 
     wav: dict[str, str] = field(default_factory=Table)
@@ -136,16 +157,22 @@ class DataFolder:
     utt2lang: dict[str, str] | None = None
     utt2num_samples: dict[str, int] | None = None
     channels: dict[str, Channel] | None = None
+    shapes: dict[str, str] | None = None
     path: Path | None = None
+    scp: str = WAVS
 
     @classmethod
-    def read(cls, path: str | Path) -> Self:
+    def read(cls, path: str | Path, scp: str | None = None) -> Self:
         """Read a folder that must be right; the audio files are not looked at.
+
+        Args:
+            path: the folder.
+            scp: see :meth:`scan`.
 
         Raises:
             UserError: the first problem, with file, line and remedy, and how many more there are.
         """
-        folder, problems = cls.scan(path)
+        folder, problems = cls.scan(path, scp)
         if problems:
             more = f" ({len(problems) - 1} more problems)" if len(problems) > 1 else ""
             raise UserError(
@@ -155,8 +182,12 @@ class DataFolder:
         return folder
 
     @classmethod
-    def scan(cls, path: str | Path) -> tuple[Self, list[Problem]]:
+    def scan(cls, path: str | Path, scp: str | None = None) -> tuple[Self, list[Problem]]:
         """Read a folder that may be wrong.
+
+        Args:
+            path: the folder.
+            scp: ``wav.scp`` or ``feats.scp``; None: ``feats.scp`` where no ``wav.scp`` is.
 
         Returns:
             The folder with the lines that could be read, and a list of :class:`Problem`.
@@ -168,21 +199,28 @@ class DataFolder:
         if not path.is_dir():
             raise UserError(f"{path}: no such data folder; run stage 1, or name the right folder")
         tables, problems = {}, []
-        for name in REQUIRED:
+        if scp is None:
+            alone = (path / FEATURES).is_file() and not (path / WAVS).is_file()
+            scp = FEATURES if alone else WAVS
+        unread = {WAVS, FEATURES} - {scp}
+        if scp == FEATURES:
+            unread.update(_NOT_OF_FEATURES)
+        for name in (scp, *REQUIRED):
             state = _no_file(path / name)
             if state:
                 raise UserError(f"{path / name}: {state}; write it, one 'id value' a line")
         segmented = (path / "segments").is_file()
         for name, parse in PARSERS.items():
-            if (path / name).is_file():
+            if name not in unread and (path / name).is_file():
                 keyed = name not in _OF_RECORDINGS or not segmented
                 tables[name] = read_table(path / name, parse, problems, keyed)
         folder = cls(
-            tables["wav.scp"],
+            tables[scp],
             tables["text"],
             tables["utt2spk"],
             *(tables.get(name) for name in OPTIONAL),
             path=path,
+            scp=scp,
         )
         problems += folder._disagreements(problems)
         return folder, problems
@@ -190,19 +228,25 @@ class DataFolder:
     def tables(self) -> dict[str, dict[str, Any]]:
         """Return the tables that the folder has, by file name."""
         names = {
-            "wav.scp": self.wav,
+            self.scp: self.wav,
             "text": self.text,
             "utt2spk": self.utt2spk,
             "segments": self.segments,
             "utt2lang": self.utt2lang,
             "utt2num_samples": self.utt2num_samples,
             "reco2file_and_channel": self.channels,
+            "feats_shape": self.shapes,
         }
         return {name: table for name, table in names.items() if table is not None}
 
     @property
+    def has_features(self) -> bool:
+        """Whether it names features instead of audio."""
+        return self.scp == FEATURES
+
+    @property
     def audio(self) -> dict[str, Any]:
-        """The table whose ids are the utterances that have audio: ``segments`` or ``wav.scp``."""
+        """The table of the utterances that have audio, or features: ``segments``, or ``wav``."""
         return self.wav if self.segments is None else self.segments
 
     @property
@@ -261,23 +305,26 @@ class DataFolder:
                 report(self.audio, utt, "no transcript in text", "add it, or remove the audio")
             if utt not in self.utt2spk:
                 report(self.audio, utt, "no speaker in utt2spk", "add 'utterance speaker'")
-            for name in ("utt2lang", "utt2num_samples"):
+            for name in ("utt2lang", "utt2num_samples", "feats_shape"):
                 table = self.tables().get(name)
                 if table is not None and utt not in table:
                     report(self.audio, utt, f"not in {name}", f"add it, or remove {name}")
         # Formatting a test set keeps the transcripts of unreadable audio and reports them: they
         # count as deleted words.
         reported = {row.utt for row in read_report(self.path)}
-        for name in ("text", "utt2spk", "utt2lang", "utt2num_samples"):
+        for name in ("text", "utt2spk", "utt2lang", "utt2num_samples", "feats_shape"):
             table = self.tables().get(name) or {}
             for utt in table:
                 if utt not in self.audio and utt not in reported:
-                    report(table, utt, "no audio", "add it to wav.scp, or remove the line")
+                    report(table, utt, "no audio", f"add it to {self.scp}, or remove the line")
         return problems
 
     def missing_audio(self) -> list[Problem]:
         """Return a problem for each utterance whose file is not there or has no bytes."""
-        reasons = {rec: reason for rec, path in self.wav.items() if (reason := _no_file(path))}
+        # Many lie in one archive.
+        files = {rec: file_of(path) for rec, path in self.wav.items()}
+        bad = {file: reason for file in set(files.values()) if (reason := _no_file(file))}
+        reasons = {rec: bad[file] for rec, file in files.items() if file in bad}
         problems = []
         for utt in self.utterances:
             recording = self.recording(utt)
@@ -298,11 +345,12 @@ class DataFolder:
             for name, table in self.tables().items()
         }
         return DataFolder(
-            tables["wav.scp"],
+            tables[self.scp],
             tables["text"],
             tables["utt2spk"],
             *(tables.get(name) for name in OPTIONAL),
             path=self.path,
+            scp=self.scp,
         )
 
     def write(self, path: str | Path) -> None:
@@ -321,9 +369,10 @@ class DataFolder:
         with _new_folder(path, ".new") as new:
             for name, table in tables.items():
                 write_table(new / name, table)
-            for name in sorted(tables, key=("wav.scp", "segments").__contains__):
+            for name in sorted(tables, key=(self.scp, "segments").__contains__):
                 os.replace(new / name, path / name)
-            for name in set(OPTIONAL) - set(tables):
+            kept = _NOT_OF_FEATURES if self.has_features else ()
+            for name in set(OPTIONAL) - {*tables, *kept}:
                 (path / name).unlink(missing_ok=True)
 
 
@@ -373,7 +422,7 @@ def _back_up(path: Path) -> None:
     while (backup := path / (".backup" if number == 1 else f".backup.{number}")).exists():
         number += 1
     with _new_folder(path, ".backup.new") as new:
-        for name in (*REQUIRED, *OPTIONAL, "spk2utt", "report.tsv"):
+        for name in (WAVS, FEATURES, *REQUIRED, *OPTIONAL, "spk2utt", "report.tsv"):
             if (path / name).is_file():
                 shutil.copy2(path / name, new / name)
         os.rename(new, backup)

@@ -7,13 +7,12 @@ import math
 from pathlib import Path
 
 from mambaasr.data.dropped import Dropped, carry_rows, write_report
-from mambaasr.data.folder import DataFolder, Segment
+from mambaasr.data.folder import WAVS, DataFolder, Segment
 from mambaasr.data.format import (
     Job,
-    audio_path,
+    Sink,
     check_dropped,
     dropped_summary,
-    remove_leftovers,
     run_jobs,
 )
 from mambaasr.data.measures import warn
@@ -54,6 +53,7 @@ def perturb_folder(
     nj: int = 1,
     bad_audio: str = "skip",
     channel: int | None = None,
+    audio_format: str = "flac",
 ) -> str:
     """Write a data folder with a copy of each utterance at each speed.
 
@@ -62,14 +62,15 @@ def perturb_folder(
 
     Args:
         in_dir: data folder.
-        out_dir: folder to write; perturbed audio lies below it, 16-bit mono FLAC at the
-            recording's own sampling rate, and ``report.tsv``, which continues the input's.
+        out_dir: folder to write; perturbed audio lies below it, 16 bit, mono, at the recording's
+            own sampling rate, and ``report.tsv``, which continues the input's.
         factors: see :func:`parse_factors`.
         nj: number of processes.
         bad_audio: skip: copies whose audio is bad are left out and reported; stop: the report
             is written, but no folder.
         channel: see :func:`mambaasr.data.format.format_folder`; the factor 1 leaves the choice,
             where it is the folder's, to formatting.
+        audio_format: see :func:`mambaasr.data.format.format_folder`.
 
     Returns:
         A one-line summary.
@@ -79,33 +80,28 @@ def perturb_folder(
             ids become the same, or the disk is full.
     """
     factors = parse_factors(factors) if isinstance(factors, str) else factors
-    folder = DataFolder.read(in_dir)
+    folder = DataFolder.read(in_dir, WAVS)
     out = DataFolder(path=Path(out_dir))
     out.segments = None if folder.segments is None else {}
     out.utt2lang = None if folder.utt2lang is None else {}
     out.channels = folder.channels if 1 in factors else None
-    jobs, names, dropped = [], [], []
+    jobs, dropped = [], []
     for factor, word in factors.items():
         for recording in sorted(folder.wav):
             name = _prefix(factor, word) + recording
             if factor == 1:
                 out.wav[name] = folder.wav[recording]
                 continue
-            target = audio_path(out_dir, name, "flac")
             chosen = channel or folder.channel_of(recording)
-            jobs.append(
-                Job(folder.wav[recording], 0.0, None, target, factor=factor, channel=chosen)
-            )
-            names.append(name)
-    remove_leftovers(out_dir)
+            jobs.append(Job(name, folder.wav[recording], 0, None, factor=factor, channel=chosen))
     reasons, measures = {}, {}
-    for name, job, result in zip(
-        names, jobs, run_jobs(jobs, nj, f"Change speed of {in_dir}"), strict=True
-    ):
+    sink = Sink(str(out_dir), audio_format)
+    results = run_jobs(jobs, sink, nj, f"Change speed of {in_dir}")
+    for name, result in zip((job.key for job in jobs), results, strict=True):
         if result.reason is None:
             if name in out.wav:
                 raise UserError(f"{in_dir}/wav.scp: {name!r} would be there twice; rename it")
-            out.wav[name] = job.target
+            out.wav[name] = result.place
             measures[name] = result.measures
         else:
             reasons[name] = result.reason

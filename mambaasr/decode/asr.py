@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mambaasr import provenance
+from mambaasr.data.ark import read_matrix
 from mambaasr.decode import outputs
 from mambaasr.decode.chunks import (
     Chunk,
@@ -29,6 +30,8 @@ from mambaasr.files import atomic_write
 from mambaasr.parallel import map_items, worker_index
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from mambaasr.decode.recogniser import ESPnetRecogniser, Recogniser, Utterance
 
 # Audio that is read before it is decoded [s].
@@ -202,7 +205,10 @@ def _read(
         try:
             if path is None:
                 raise UserError("there is no audio for it in wav.scp")
-            samples, _ = read_audio(path, rate=rate)
+            if recogniser.width is None:
+                samples, _ = read_audio(path, rate=int(rate))
+            else:
+                samples = _read_features(path, recogniser.width)
             result["audio_seconds"] = len(samples) / rate
             if prompt not in spelled:
                 spelled[prompt] = recogniser.prompt(prompt)
@@ -216,6 +222,18 @@ def _read(
             found, seconds = [], 0.0
     if found:
         yield found
+
+
+def _read_features(path: str, width: int) -> "np.ndarray":
+    """Return stored features (frames, bins).
+
+    Raises:
+        UserError: they cannot be read, or have not as many bins as the model reads.
+    """
+    features = read_matrix(path)
+    if features.shape[1] != width:
+        raise UserError(f"{path}: {features.shape[1]} bins; the model was trained on {width}")
+    return features
 
 
 def _decode_together(

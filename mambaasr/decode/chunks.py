@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mambaasr.data.ark import file_of, split
 from mambaasr.errors import UserError
 from mambaasr.files import atomic_write
 from mambaasr.source import code_of
@@ -120,6 +121,9 @@ def plan(
             for key in keys[start : start + size]
         )
         stamps = [[*each._replace(path=None), *_stamp(each.path)] for each in spoken]
+        # Where in an archive, which is one file for many utterances.
+        offsets = [each.path and split(each.path)[1] for each in spoken]
+        stamps += [offsets] if any(offsets) else []
         name = hashlib.sha256(json.dumps([fingerprint, stamps]).encode()).hexdigest()[:32]
         chunks.append(Chunk(str(folder / f"{name}.json"), spoken, model))
     return chunks
@@ -164,9 +168,12 @@ def sha256(path: str) -> str:
 
 
 def _stamp(path: str | None) -> tuple[int, int]:
-    """Return size and modification time [ns] of an audio file; zeros where it is missing."""
+    """Return size and modification time [ns] of an audio file; zeros where it is missing.
+
+    Of a place in an archive they are the archive's.
+    """
     try:
-        status = os.stat(path) if path is not None else None
+        status = os.stat(file_of(path)) if path is not None else None
     except OSError:
         status = None
     return (status.st_size, status.st_mtime_ns) if status else (0, 0)

@@ -10,8 +10,13 @@ from mambaasr.data.prefix import LANG
 from mambaasr.errors import UserError
 
 
-def read_wavs(triples: Sequence[str]) -> dict[str, str]:
+def read_wavs(triples: Sequence[str], features: bool = False) -> dict[str, str]:
     """Return utterance -> path from ``["WAV_SCP,speech,sound"]``; the path may hold commas.
+
+    Args:
+        triples: of the command line; ``kaldi_ark`` names archives.
+        features: whether the model reads stored features, which ``FEATS_SCP,speech,kaldi_ark``
+            names, instead of audio.
 
     Raises:
         UserError: there are several triples, one is of another kind, or the file is bad or empty.
@@ -19,10 +24,12 @@ def read_wavs(triples: Sequence[str]) -> dict[str, str]:
     if len(triples) != 1:
         raise UserError("--data_path_and_name_and_type: one source of audio is needed, not more")
     path, *kind = triples[0].rsplit(",", 2)
-    if kind != ["speech", "sound"]:
-        raise UserError(
-            f"--data_path_and_name_and_type {triples[0]}: expected WAV_SCP,speech,sound"
-        )
+    expected = ["WAV_SCP,speech,sound", "WAV_SCP,speech,kaldi_ark"]
+    if features:
+        expected = ["FEATS_SCP,speech,kaldi_ark"]
+    if kind not in [each.split(",")[1:] for each in expected]:
+        why = " (the model was trained on stored features)" if features else ""
+        raise UserError(f"--data_path_and_name_and_type {triples[0]}: expected {expected[0]}{why}")
     wavs = read_good_table(path, parse_path)
     if not wavs:
         raise UserError(f"{path}: no audio is listed; write 'id path' lines")

@@ -45,7 +45,7 @@ class Utterance:
 
     Attributes:
         key: names the utterance in the result.
-        samples: (samples), at the model's rate.
+        samples: (samples), at the model's rate; or (frames, bins), stored features.
         language: for a model that is given it.
         prompt: tokens that the text begins with; they are no part of the hypotheses.
     """
@@ -109,9 +109,16 @@ class _Opened:
         self.speech2text, self.model = speech2text, speech2text.asr_model
 
     @property
-    def rate(self) -> int:
-        """Sampling rate of the audio that the model was trained on [Hz]."""
-        return sampling_rate(getattr(self.speech2text.asr_train_args, "frontend_conf", None))
+    def width(self) -> int | None:
+        """Bins of the stored features that the model reads; None: it reads audio."""
+        return getattr(self.speech2text.asr_train_args, "input_size", None)
+
+    @property
+    def rate(self) -> float:
+        """Sampling rate of the audio that the model was trained on [Hz]; of features, frames."""
+        conf = getattr(self.speech2text.asr_train_args, "frontend_conf", None) or {}
+        rate = sampling_rate(conf)
+        return rate if self.width is None else rate / (conf.get("hop_length") or rate // 100)
 
     def plain(self, hypothesis: Hypothesis) -> dict[str, Any]:
         """Return a hypothesis as texts and numbers: text, token, token_int, score, parts."""

@@ -6,15 +6,12 @@ from collections.abc import Collection, Iterable
 from mambaasr.config.schema import schema
 from mambaasr.decode.options import SEARCH
 
-_FROM_STAGE_3 = "stage 3 writes 16-bit audio and front ends read it"
 _NO_K2 = "there is no k2 decoder; --inference_args has the beam search's options"
 _NO_UPLOAD = "packing and uploading are not built yet"
 _FIXED = "its name is fixed, as models and decoders agree on it"
-_AS_THEY_ARE = "the training reads a set of any size as it is"
 # Options of ESPnet2's asr.sh -> what serves instead, or why there is none.
 ABSENT = {
-    "feats_type": f"{_FROM_STAGE_3}: there is nothing to choose",
-    "feats_extract": f"{_FROM_STAGE_3}; choose it with frontend: in the training's yaml",
+    "feats_extract": "choose it with frontend: in the training's yaml",
     "num_nodes": "one machine trains: --ngpu N",
     "g2p": 'texts are trained on as they are: --asr_args "--g2p NAME"',
     "cleaner": "texts are trained on as they are; clean them in local/data.sh",
@@ -24,7 +21,7 @@ ABSENT = {
     ),
     "use_streaming": "streaming is not built yet",
     **dict.fromkeys(("skip_packing", "skip_upload", "skip_upload_hf", "hf_repo"), _NO_UPLOAD),
-    **dict.fromkeys(("num_splits_asr", "num_splits_lm"), _AS_THEY_ARE),
+    "num_splits_lm": "the training reads texts of any size as they are",
     "eval_valid_set": 'name it among the test sets: --test_sets "dev test"',
     "python": "the environment's is used: see tools/setup_env.sh",
     "debug": "every stage prints its command, which you can run yourself: --dry_run true",
@@ -42,7 +39,8 @@ ABSENT = {
     "local_score_opts": "there is no local/score.sh; mambaasr score scores what you like",
     **dict.fromkeys(
         ("asr_speech_fold_length", "asr_text_fold_length", "lm_fold_length"),
-        "80000 samples and 150 tokens, for batch_type: folded; batch_type: numel needs none",
+        "80000 samples (of --feats_type extracted 800 frames) and 150 tokens, for batch_type: "
+        "folded; batch_type: numel needs none",
     ),
 }
 

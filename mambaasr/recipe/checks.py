@@ -84,19 +84,20 @@ def check_enough(counts: Mapping[str, int], o: Options) -> None:
             raise UserError(f"{name}: {count} utterances are fewer than --ngpu {o.ngpu}")
 
 
-def look_at_sets(folders: list[str], train: str) -> Sets:
+def look_at_sets(folders: list[str], train: str, scp: str = "wav.scp") -> Sets:
     """Read data folders as stages 2 and 3 will, but no audio.
 
     Args:
         folders: of all sets.
         train: that of the training set.
+        scp: the file that lists what is read in each.
     """
     from mambaasr.data.folder import DataFolder
 
     problems, notes, counts, utterances, seconds = [], [], {}, 0, None
     for path in folders:
         try:
-            folder = DataFolder.read(path)
+            folder = DataFolder.read(path, scp)
         except UserError as error:
             problems.append(str(error))
             continue
@@ -112,15 +113,17 @@ def look_at_sets(folders: list[str], train: str) -> Sets:
 
 
 def _seconds(folder):
-    import soundfile
+    from mambaasr.data.audio import read_header
 
+    if folder.has_features:
+        return None
     utts = folder.utterances
     found = []
     for utt in utts[:: max(1, len(utts) // _SAMPLE)][:_SAMPLE]:
         path, start, end = folder.source(utt)
         try:
-            duration = (soundfile.info(path).duration if end is None else end) - start
-        except Exception:  # whatever libsndfile's interface raises; stage 3 will report it
+            duration = (read_header(path).duration if end is None else end) - start
+        except UserError:  # stage 3 will report it
             continue
         if duration < _UNKNOWN:
             found.append(duration)

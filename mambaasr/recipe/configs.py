@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from mambaasr.config import Config, check_training, dump, merge, model_file, read
+from mambaasr.data.features import check_frontend
 from mambaasr.decode.options import check_decoding
 from mambaasr.errors import UserError
 from mambaasr.recipe.options import BLOCKS, Options
@@ -90,6 +91,10 @@ def load_configs(
     """
     blocks = [o[name] for name in BLOCKS if o[name]]
     asr = _load([o.asr_config, *blocks], o.asr_args, "asr", build)
+    if o.feats_type == "fbank":
+        check_frontend(asr.whole)
+    if o.feats_type != "raw" and asr.whole.get("input_size") is not None:
+        raise UserError(f"{asr.whole.where('input_size')}: input_size: the features say it")
     models = o.use_lm and decodes, o.use_ngram and decodes
     check_decoding(o.inference_config, shlex.split(o.inference_args), *models)
     has_lm = o.use_lm and o.lm_config

@@ -13,7 +13,8 @@ from mambaasr.recipe.task import Task, load
 
 # Blocks of one name in different slots are different models.
 SHORT = {"encoder": "enc", "decoder": "dec", "model": "model", "optim": "opt"}
-DATA_FILES = ("wav.scp", "text", "utt2spk")
+# What a data folder has beside wav.scp or feats.scp.
+TEXT_FILES = ("text", "utt2spk")
 
 
 def plain(text: str) -> str:
@@ -35,6 +36,8 @@ class Names:
         valid: the validation set.
         tests: the test sets.
         datadir, raw: data folders as the corpus gives them, and formatted.
+        data_scp, scp: the file that lists the audio, or features, in each.
+        kind: ESPnet's type of what the formatted one lists.
         token_dir, token_list, bpemodel: the tokens; bpemodel is "none" for other token types.
         tokens: the token type, with what tells BPE models apart.
         asr_stats_dir, asr_exp: statistics and experiment.
@@ -53,6 +56,9 @@ class Names:
     datadir: str
     dumpdir: str
     raw: str
+    data_scp: str
+    scp: str
+    kind: str
     tokens: str
     token_dir: str
     sets_report: str
@@ -94,6 +100,14 @@ class Names:
         """A training or validation set after the filter."""
         return f"{self.raw}/{name}"
 
+    def data_files(self, formatted: bool = True) -> tuple[str, ...]:
+        """Names of the files that every data folder has, formatted or as the corpus gives it."""
+        return (self.scp if formatted else self.data_scp, *TEXT_FILES)
+
+    def speech(self, folder: str) -> str:
+        """What ESPnet is to read of a formatted folder: PATH,name,type."""
+        return f"{folder}/{self.scp},speech,{self.kind}"
+
     def decoded(self, name: str) -> str:
         """What was decoded of a test set."""
         return f"{self.decode_dir}/{name}"
@@ -113,7 +127,9 @@ def make_names(o: Options, model_file: str) -> Names:
     bpe = o.token_type == "bpe"
     speeds = "_sp" if o.speed_perturb_factors.split() else ""
     language = "" if o.lang == "noinfo" else o.lang
-    raw = f"{o.dumpdir}/raw"
+    raw = f"{o.dumpdir}/{o.feats_type}"
+    scp = "wav.scp" if o.feats_type == "raw" else "feats.scp"
+    in_archives = o.feats_type != "raw" or o.audio_format.endswith(".ark")
     tokens = f"bpe_{o.bpemode}{o.nbpe}" if bpe else o.token_type
     own_tokens = f"{o.datadir}/{language}{'_' if language else ''}token_list/{tokens}"
     suffix = "_".join(filter(None, (language, o.token_type + (o.nbpe if bpe else ""))))
@@ -122,8 +138,8 @@ def make_names(o: Options, model_file: str) -> Names:
     drawn = f"_lang{plain(o.language_upsampling)}" if float(o.language_upsampling) != 1 else ""
     drawn += f"_join{plain(o.join_utterances)}" if float(o.join_utterances) else ""
     asr_tag = o.asr_tag or (
-        f"{stem(o.asr_config)}{blocks}_raw_{suffix}{plain(o.asr_args.replace(' ', ''))}{speeds}"
-        f"{drawn}"
+        f"{stem(o.asr_config)}{blocks}_{o.feats_type}_{suffix}"
+        f"{plain(o.asr_args.replace(' ', ''))}{speeds}{drawn}"
     )
     asr_exp = o.asr_exp or f"{o.expdir}/asr_{asr_tag}"
     lm_tag = o.lm_tag or (
@@ -156,7 +172,9 @@ def make_names(o: Options, model_file: str) -> Names:
             raise UserError(f"--{option} is too long for a file name: give a shorter one")
     # Another encoder may drop other utterances, so that two recipes at once must not share a
     # folder.
-    asr_stats_dir = o.asr_stats_dir or f"{o.expdir}/asr_stats_raw_{suffix}{speeds}{encoder}"
+    asr_stats_dir = (
+        o.asr_stats_dir or f"{o.expdir}/asr_stats_{o.feats_type}_{suffix}{speeds}{encoder}"
+    )
     lm_stats_dir = o.lm_stats_dir or f"{o.expdir}/lm_stats_{suffix}{lm_id}"
     folders = {"asr_exp": asr_exp, "asr_stats_dir": asr_stats_dir, "lm_exp": lm_exp}
     folders["ngram_exp"] = ngram_exp
@@ -169,6 +187,9 @@ def make_names(o: Options, model_file: str) -> Names:
         datadir=o.datadir,
         dumpdir=o.dumpdir,
         raw=raw,
+        data_scp="feats.scp" if o.feats_type == "extracted" else "wav.scp",
+        scp=scp,
+        kind="kaldi_ark" if in_archives else "sound",
         tokens=tokens,
         token_dir=o.token_listdir or own_tokens,
         sets_report=f"{own_tokens}/sets.txt",

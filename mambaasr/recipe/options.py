@@ -129,7 +129,19 @@ def _table() -> Iterator[Option]:
     yield option("lang", "noinfo", "language, for names", "name")
     yield option("local_data_opts", "", "options for local/data.sh", "words", decides="none")
     yield option("speed_perturb_factors", "", 'e.g. "0.9 1.0 1.1"')
-    yield option("audio_format", "flac", "flac or wav", choices=("flac", "wav"))
+    yield option(
+        "feats_type",
+        "raw",
+        "raw: train on audio; fbank: on features that stage 3 stores (frontend: fbank; no audio is "
+        "read in training); extracted: on those of your own feats.scp",
+        choices=("raw", "fbank", "extracted"),
+    )
+    yield option(
+        "audio_format",
+        "flac",
+        "flac or wav; flac.ark or wav.ark: up to 1000 utterances in one file",
+        choices=("flac", "wav", "flac.ark", "wav.ark"),
+    )
     yield option("fs", "16k", "sampling rate", **one)
     yield option(
         "channel",
@@ -288,6 +300,12 @@ def _table() -> Iterator[Option]:
     )
     yield run("asr_exp", "", "folder of the experiment; default: <expdir>/asr_<asr_tag>", "name")
     yield run("asr_stats_dir", "", "folder of the statistics", "name")
+    yield option(
+        "num_splits_asr",
+        "1",
+        "split the training set's lists in so many parts: a training holds one at a time",
+        **one,
+    )
     yield option(
         "language_upsampling",
         "1",
@@ -477,6 +495,12 @@ def check(options: Options, template: Path = TEMPLATE) -> Options:
     for word in o.speed_perturb_factors.split():
         if not _NUMBER.fullmatch(word) or float(word) == 0:
             raise UserError(f"--speed_perturb_factors '{word}' is not a number above 0")
+    if o.feats_type != "raw":
+        _check_without_audio(o)
+    if int(o.num_splits_asr) > 1:
+        for name in ("join_utterances", "language_upsampling"):
+            if float(o[name]) != float(OPTIONS[name].default):
+                raise UserError(f"--num_splits_asr: not with --{name}, which needs the whole lists")
     for name in REQUIRED:
         if not o[name].strip():
             raise UserError(f"--{name} is required")
@@ -491,6 +515,19 @@ def check(options: Options, template: Path = TEMPLATE) -> Options:
             "would be scored"
         )
     return o
+
+
+def _check_without_audio(o: Options) -> None:
+    """Refuse what needs audio in training, or before stage 3 where only features are."""
+    given = f"--feats_type {o.feats_type}"
+    if o.feats_type == "extracted" and o.speed_perturb_factors.split():
+        raise UserError(
+            f'{given}: stage 2 perturbs audio: --speed_perturb_factors "", or extract features of '
+            "perturbed audio"
+        )
+    for name in ("join_utterances", "non_speech_ratio"):
+        if float(o[name]):
+            raise UserError(f"--{name} {o[name]}: it needs audio in training: not with {given}")
 
 
 def _find_symbols(value: str, template: Path) -> str:

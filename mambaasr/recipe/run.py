@@ -120,7 +120,7 @@ def _check_data(o: Options, names: Names, recipe: Recipe, chosen: list[int]) -> 
         return
     train = names.data(o.train_set)
     folders = [names.data(name) for name in (o.train_set, names.valid, *names.tests)]
-    sets = checks.apart(checks.look_at_sets, list(dict.fromkeys(folders)), train)
+    sets = checks.apart(checks.look_at_sets, list(dict.fromkeys(folders)), train, names.data_scp)
     if sets.problems:
         raise UserError("\n".join(sets.problems))
     for note in sets.notes:

@@ -17,7 +17,7 @@ from mambaasr.data.prefix import LANG
 from mambaasr.errors import UserError
 from mambaasr.recipe.configs import TrainingConfig
 from mambaasr.recipe.devices import count_gpus
-from mambaasr.recipe.names import DATA_FILES, Names
+from mambaasr.recipe.names import TEXT_FILES, Names
 from mambaasr.recipe.options import Options, text_of
 from mambaasr.recipe.task import DEVICES, Task
 
@@ -35,9 +35,11 @@ Stage = Callable[[Options, Names, Recipe], Iterator[Task | str]]
 STAGES: dict[int, tuple[str, Stage]] = {}
 
 # All that a data folder is known by; some may be absent.
-ALL_DATA_FILES = (*DATA_FILES, "segments", "utt2lang", "utt2num_samples")
+ALL_DATA_FILES = ("wav.scp", *TEXT_FILES, "segments", "utt2lang", "utt2num_samples")
 # What the audio is made of, besides.
 AUDIO_FILES = (*ALL_DATA_FILES, "reco2file_and_channel")
+# The same of a folder of features.
+FEATURE_FILES = ("feats.scp", *TEXT_FILES, "utt2lang", "utt2num_samples", "feats_shape")
 # Of a training's config these do not change its statistics. Of the encoder its class and input
 # layer matter: they say whether a text fits its frames; and whether there is CTC, for which it
 # must fit.
@@ -105,7 +107,7 @@ def prepare_data(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
         corpora=list(filter(None, corpora)),
         # check_data --fix mends these folders in place; that must last.
         keep_outputs=True,
-        outputs=[path for name in sets for path in in_folder(n.data(name), *DATA_FILES)],
+        outputs=[path for name in sets for path in in_folder(n.data(name), *n.data_files(False))],
     )
 
 
@@ -141,10 +143,12 @@ def perturb_speed(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
     yield Task(
         f"speed perturbation of {o.train_set}",
         command("perturb_speed", source, target, "--factors", o.speed_perturb_factors)
-        + ["--nj", o.nj, "--bad_audio", o.bad_audio, *_channel(o)],
+        + ["--nj", o.nj, "--bad_audio", o.bad_audio, *_channel(o)]
+        # Unless asked for nothing is given, and what was made before stays right.
+        + (["--audio_format", o.audio_format] if o.audio_format.endswith(".ark") else []),
         n.datadir,
         inputs=in_folder(source, *AUDIO_FILES),
-        outputs=in_folder(target, *DATA_FILES),
+        outputs=in_folder(target, *n.data_files(False)),
     )
 
 
@@ -154,13 +158,29 @@ def format_audio(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
         source, target = n.data(name), n.formatted(name)
         # An utterance whose audio is bad stays in the error rate.
         keep = ["--keep_bad"] if name in n.tests else []
+        common = [source, target, "--nj", o.nj, "--bad_audio", o.bad_audio, *keep]
+        if o.feats_type == "raw":
+            more = ["--fs", o.fs, "--audio_format", o.audio_format, *_channel(o)]
+            yield Task(
+                f"format audio of {name}",
+                command("format_audio", *common, *more),
+                n.dumpdir,
+                inputs=in_folder(source, *AUDIO_FILES),
+                outputs=in_folder(target, *n.data_files(), "utt2num_samples"),
+            )
+            continue
+        words, generated = command("store_features", *common, "--feats_type", o.feats_type), {}
+        if o.feats_type == "fbank":
+            config = f"{n.raw}/.stages/frontend.yaml"
+            generated[config] = recipe.asr.frontend
+            words += ["--config", config, "--fs", o.fs, *_channel(o)]
         yield Task(
-            f"format audio of {name}",
-            command("format_audio", source, target, "--fs", o.fs, "--nj", o.nj, *keep)
-            + ["--audio_format", o.audio_format, "--bad_audio", o.bad_audio, *_channel(o)],
-            n.dumpdir,
-            inputs=in_folder(source, *AUDIO_FILES),
-            outputs=in_folder(target, *DATA_FILES, "utt2num_samples"),
+            f"features of {name}",
+            words,
+            n.raw,
+            generated=generated,
+            inputs=in_folder(source, *(AUDIO_FILES if generated else FEATURE_FILES)),
+            outputs=in_folder(target, *n.data_files(), "feats_shape"),
         )
 
 
@@ -174,14 +194,15 @@ def filter_sets(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
         # Unless asked for nothing is given, and what was filtered before stays right.
         with_silence = float(o.non_speech_ratio) > 0 and name == n.train
         silence = ["--non_speech_ratio", o.non_speech_ratio] if with_silence else []
+        rate = [] if o.feats_type == "raw" else ["--fs", o.fs]
         yield Task(
             f"filter {name}",
-            command("filter_data", source, target, *prefix, *silence)
+            command("filter_data", source, target, *prefix, *silence, *rate)
             + ["--min_wav_duration", o.min_wav_duration, "--max_wav_duration", o.max_wav_duration],
-            n.dumpdir,
-            inputs=in_folder(source, *ALL_DATA_FILES),
-            outputs=in_folder(target, *DATA_FILES),
-            needs=made_by(3, f"{source}/wav.scp"),
+            n.dumpdir if o.feats_type == "raw" else n.raw,
+            inputs=in_folder(source, *(FEATURE_FILES if rate else ALL_DATA_FILES)),
+            outputs=in_folder(target, *n.data_files()),
+            needs=made_by(3, f"{source}/{n.scp}"),
         )
 
 
@@ -310,17 +331,19 @@ def ngram(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
 @stage(10, "statistics")
 def statistics(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
     # Experiments with one front end share what is slow, the pass over all audio.
-    digest = hashlib.sha256(f"{recipe.asr.frontend} {o.fs}".encode()).hexdigest()[:8]
+    said = f"{recipe.asr.frontend} {o.fs}" + ("" if o.feats_type == "raw" else o.feats_type)
+    digest = hashlib.sha256(said.encode()).hexdigest()[:8]
     features = f"{o.expdir}/feats_stats_{n.train}_{digest}"
     frontend = f"{features}/.stages/frontend.yaml"
     words = command("feature_statistics", "--config", frontend, "--fs", o.fs, "--nj", o.nj)
     for kind, name in _sets(n):
-        words += [f"--{kind}", f"{n.filtered(name)}/wav.scp"]
+        words += [f"--{kind}", f"{n.filtered(name)}/{n.scp}"]
     yield Task(
         "features",
         [*words, "--output_dir", features],
         features,
         generated={frontend: recipe.asr.frontend},
+        # Absent beside features that are the user's.
         inputs=[f"{n.filtered(name)}/utt2num_samples" for _, name in _sets(n)],
         outputs=_shapes(features, "speech_shape", "feats_lengths", "feats_stats.npz"),
         needs=_for_training(n),
@@ -355,7 +378,9 @@ def train(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
         yield "a GPU is here and not used: --ngpu 1 --gpu_inference true"
     yield f"log: {n.asr_exp}/train.log"
     words = [*launcher(o), *_asr_training(o, n), *_devices(o)]
-    words += ["--config", config, "--resume", "true", "--fold_length", "80000"]
+    # Samples, or frames where nothing says how many samples they were.
+    fold = "800" if o.feats_type == "extracted" else "80000"
+    words += ["--config", config, "--resume", "true", "--fold_length", fold]
     words += ["--fold_length", "150", "--output_dir", n.asr_exp]
     words += ["--ignore_init_mismatch", text_of(o.ignore_init_mismatch)]
     words += ["--normalize", o.feats_normalize]
@@ -372,6 +397,11 @@ def train(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
     if float(o.language_upsampling) != 1:
         words += ["--language_upsampling", o.language_upsampling]
         words += ["--upsampling_utt2lang", f"{n.filtered(n.train)}/utt2lang"]
+    splits = None
+    if int(o.num_splits_asr) > 1:
+        splits = _splits(o, n, recipe)
+        yield splits
+        words = _split_words(words, splits) + ["--multiple_iterator", "true"]
     if float(o.join_utterances):
         words += ["--join_utterances", o.join_utterances]
         words += ["--join_utt2spk", f"{n.filtered(n.train)}/utt2spk"]
@@ -382,7 +412,40 @@ def train(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
     task = _training("training", [*words, *o.words("asr_args")], n.asr_exp, recipe.asr)
     task.generated[config] = recipe.asr.text
     task.needs |= _for_training(n) | made_by(10, f"{stats}/train/speech_shape")
+    if splits:
+        # What stands in the parts; folders count by all that is in them.
+        task.inputs += splits.inputs
     yield task
+
+
+def _splits(o: Options, n: Names, recipe: Recipe) -> Task:
+    """What splits the lists of the training set."""
+    data, stats = n.filtered(n.train), f"{n.asr_stats_dir}/train"
+    lists = in_folder(data, n.scp, "text")
+    lists += [f"{data}/utt2lang"] if recipe.asr.model == "multilingual" else []
+    lists += in_folder(stats, "speech_shape", f"text_shape.{o.token_type}")
+    out = f"{n.asr_stats_dir}/splits{o.num_splits_asr}"
+    return Task(
+        f"{o.num_splits_asr} parts of {n.train}",
+        command("split_data", "--scps", *lists, "--keys", f"{stats}/speech_shape")
+        + ["--num_splits", o.num_splits_asr, "--output_dir", out],
+        n.asr_stats_dir,
+        inputs=lists,
+        outputs=[f"{out}/{Path(path).name}/num_splits" for path in lists],
+        needs=made_by(10, f"{stats}/speech_shape"),
+    )
+
+
+def _split_words(words: list[str], splits: Task) -> list[str]:
+    """Return a training's words with the folders of parts in place of the training set's lists."""
+    folders = {
+        path: str(Path(out).parent) for path, out in zip(splits.inputs, splits.outputs, strict=True)
+    }
+    found = []
+    for word in words:
+        path, comma, rest = word.partition(",")
+        found.append(folders.get(path, path) + comma + rest)
+    return found
 
 
 @stage(12, "decoding")
@@ -403,8 +466,8 @@ def decode(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
         yield f"{o.inference_nj} jobs share {gpus} GPU(s), and each holds the model"
     for name in n.tests:
         data, out = n.formatted(name), n.decoded(name)
-        own = ["--data_path_and_name_and_type", f"{data}/wav.scp,speech,sound"]
-        own += ["--key_file", f"{data}/wav.scp", "--output_dir", out]
+        own = ["--data_path_and_name_and_type", n.speech(data)]
+        own += ["--key_file", f"{data}/{n.scp}", "--output_dir", out]
         known = recipe.asr.model == "multilingual" or os.path.isfile(f"{data}/utt2lang")
         if recipe.asr.model == "multilingual" or (LANG in o.text_prefix and known):
             own += ["--utt2lang", f"{data}/utt2lang"]
@@ -416,7 +479,7 @@ def decode(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
             f"decoding of {name}",
             [*words, *own, *o.words("inference_args")],
             out,
-            needs=needs | made_by(3, f"{data}/wav.scp"),
+            needs=needs | made_by(3, f"{data}/{n.scp}"),
             outputs=in_folder(out, "text", "decode.json"),
             scratch=[f"{out}/chunks"],
         )
@@ -466,7 +529,7 @@ def _training(name: str, words: list[str], folder: str, config: TrainingConfig) 
 
 
 def _for_training(n: Names) -> dict[str, str]:
-    sets = (f"{n.filtered(name)}/wav.scp" for _, name in _sets(n))
+    sets = (f"{n.filtered(name)}/{n.scp}" for _, name in _sets(n))
     return made_by(4, *sets) | made_by(5, n.token_list)
 
 
@@ -507,7 +570,7 @@ def _asr_training(o: Options, n: Names) -> list[str]:
     """What statistics and training have in common."""
     words = ["mambaasr.bin.asr_train", *_tokens(o, n), "--frontend_conf", f"fs={o.fs}"]
     for kind, name in _sets(n):
-        words += _data(kind, f"{n.filtered(name)}/wav.scp,speech,sound")
+        words += _data(kind, n.speech(n.filtered(name)))
         words += _data(kind, f"{n.filtered(name)}/text,text,text")
     return words
 

@@ -12,6 +12,9 @@ import torch
 
 from mambaasr import register
 from mambaasr.config.criteria import drop_unreported
+from mambaasr.data.ark import holds_matrix, read_matrix
+from mambaasr.data.kaldi_file import parse_path, read_good_table
+from mambaasr.data.splits import files_of
 from mambaasr.errors import UserError
 from mambaasr.espnet_compat import ASRTask as EspnetASRTask
 from mambaasr.task import languages, sampling
@@ -50,6 +53,7 @@ class ASRTask(SafeTask, EspnetASRTask):
     def prepare(cls, args: argparse.Namespace) -> None:
         """Check and name the languages of the training data; leave out what chooses no epoch."""
         drop_unreported(args)
+        _find_width(args)
         _check_aggregation(args)
         _check_depth(args)
         sampling.check(args)
@@ -59,7 +63,11 @@ class ASRTask(SafeTask, EspnetASRTask):
     @classmethod
     def build_model(cls, args: argparse.Namespace) -> torch.nn.Module:
         """Build the model, with error rates of its validation that know the token type."""
+        frontend_conf = args.frontend_conf
         model = super().build_model(args)
+        if args.input_size is not None:
+            # ESPnet forgets it; it says how many frames a second has.
+            args.frontend_conf = frontend_conf
         if getattr(model, "error_calculator", None) is not None:
             model.error_calculator = ErrorRates(
                 model.token_list, args.token_type, {model.blank_id, model.eos}
@@ -82,6 +90,29 @@ class ASRTask(SafeTask, EspnetASRTask):
         if args.model != languages.MODEL or not languages.needed(args.model_conf):
             return found
         return languages.LanguagePreprocessor(found, args.model_conf["languages"])
+
+
+def _find_width(args):
+    """Take the width of stored features for the model's ``input_size``.
+
+    What an archive holds, audio or features, only its records say.
+    """
+    for path, name, kind in args.train_data_path_and_name_and_type:
+        if name != "speech" or kind != "kaldi_ark":
+            continue
+        first = next(iter(read_good_table(files_of(path)[0], parse_path).values()))
+        if not holds_matrix(first):
+            continue
+        width = read_matrix(first).shape[1]
+        if args.input_size not in (None, width):
+            raise UserError(f"--input_size {args.input_size}: {path} has features of {width} bins")
+        args.input_size = width
+    kinds = {kind for _, name, kind in args.train_data_path_and_name_and_type if name == "speech"}
+    if args.input_size is not None and "sound" in kinds:
+        raise UserError(
+            f"--input_size {args.input_size}: the model reads features, and speech is audio; leave "
+            "it out"
+        )
 
 
 def _check_depth(args):

@@ -17,6 +17,7 @@ import torch
 from mambaasr import espnet_compat
 from mambaasr.beside import keep_beside, resolve
 from mambaasr.config.read import Config
+from mambaasr.data.splits import files_of
 from mambaasr.errors import UserError
 from mambaasr.task import checkpoints, optim
 from mambaasr.task.build import reason
@@ -255,12 +256,14 @@ def _check_files(args):
         if not getattr(args, name) and not args.dry_run:
             raise UserError(f"give --{name} path,name,type")
         for path, _, kind in getattr(args, name):
-            _check_not_empty(path, name)
-            if kind not in _NO_SCP:
-                _check_no_pipes(path)
+            for file in files_of(path):
+                _check_not_empty(file, name)
+                if kind not in _NO_SCP:
+                    _check_no_pipes(file)
     for name in _PATH_LISTS:
         for path in getattr(args, name):
-            _check_not_empty(path, name)
+            for file in files_of(path):
+                _check_not_empty(file, name)
     for name in _PATHS[1:]:
         path = getattr(args, name, None)
         if path is not None and not os.path.exists(path):
@@ -287,7 +290,8 @@ def _check_share(args):
         return
     if args.batch_type in ("unsorted", "sorted", "folded") and args.batch_size < devices:
         raise UserError(f"--batch_size {args.batch_size} is below the number of devices, {devices}")
-    for path in (*args.train_shape_file[:1], *args.valid_shape_file[:1]):
+    shapes = (*args.train_shape_file[:1], *args.valid_shape_file[:1])
+    for path in (file for each in shapes for file in files_of(each)):
         with open(path, encoding="utf-8") as stream:
             count = sum(1 for _ in stream)
         if count < devices:

@@ -16,8 +16,10 @@ import torch
 import yaml
 
 from mambaasr import espnet_compat, registry
+from mambaasr.data.ark import read_matrix
 from mambaasr.data.audio import read_audio
-from mambaasr.data.kaldi_file import parse_path, read_good_table, write_table
+from mambaasr.data.folder import FEATURES
+from mambaasr.data.kaldi_file import parse_count, parse_path, read_good_table, write_table
 from mambaasr.files import atomic_write
 from mambaasr.parallel import map_items
 
@@ -26,14 +28,14 @@ _CHUNK = 64
 
 
 class Chunk(NamedTuple):
-    """Audio files that one task measures.
+    """Audio files, or stored features, that one task measures.
 
     Attributes:
-        frontend: yaml text of the front end's name and options.
-        paths: the files.
+        frontend: yaml text of the front end's name and options; None: these are its features.
+        paths: the files, or places in archives.
     """
 
-    frontend: str
+    frontend: str | None
     paths: tuple[str, ...]
 
     def __str__(self) -> str:
@@ -44,11 +46,12 @@ class Measured(NamedTuple):
     """What a chunk's audio is.
 
     Attributes:
-        samples, frames: lengths of each file and of its features.
+        shapes: of what a training reads of each file: samples, or frames and bins.
+        frames: lengths of each file's features.
         sums, squares: over all frames of all files, (bins) each, in float64.
     """
 
-    samples: list[int]
+    shapes: list[str]
     frames: list[int]
     sums: np.ndarray
     squares: np.ndarray
@@ -64,7 +67,10 @@ def feature_statistics(
     Args:
         frontend: ``frontend`` (a name that a yaml may have, or None for the samples themselves),
             ``frontend_conf`` and, as ESPnet has it, ``speech_volume_normalize``.
-        sets: name of a folder in ``output_dir``, such as train -> path of a ``wav.scp``.
+        sets: name of a folder in ``output_dir``, such as train -> path of a ``wav.scp``, or of a
+            ``feats.scp``: its features are taken as they are. A ``utt2num_samples`` beside it says
+            how long their audio is; then ``speech_shape`` has that, so that batches are those of
+            a training on audio. Else it has frames and bins.
         output_dir: where to write.
         nj: number of processes.
 
@@ -76,8 +82,11 @@ def feature_statistics(
     """
     text = yaml.safe_dump(dict(frontend))
     paths = {name: read_good_table(scp, parse_path) for name, scp in sets.items()}
+    stored = {name: Path(scp).name == FEATURES for name, scp in sets.items()}
     chunks = {
-        name: [Chunk(text, each) for each in batched(found.values(), _CHUNK)]
+        name: [
+            Chunk(None if stored[name] else text, each) for each in batched(found.values(), _CHUNK)
+        ]
         for name, found in paths.items()
     }
     measured = map_items(_measure, itertools.chain(*chunks.values()), nj, "Features")
@@ -85,9 +94,14 @@ def feature_statistics(
     for name, expected in chunks.items():
         found = list(itertools.islice(measured, len(expected)))
         folder = Path(output_dir, name)
-        for file, kind in ((SAMPLES, "samples"), (FRAMES, "frames")):
-            lengths = itertools.chain(*(getattr(each, kind) for each in found))
-            write_table(folder / file, dict(zip(paths[name], lengths, strict=True)))
+        for file, kind in ((SAMPLES, "shapes"), (FRAMES, "frames")):
+            values = itertools.chain(*(getattr(each, kind) for each in found))
+            table = dict(zip(paths[name], values, strict=True))
+            lengths = Path(sets[name]).with_name("utt2num_samples")
+            if kind == "shapes" and stored[name] and lengths.is_file():
+                samples = read_good_table(lengths, parse_count)
+                table = {utt: samples[utt] for utt in table}
+            write_table(folder / file, table)
         count = sum(sum(each.frames) for each in found)
         with atomic_write(folder / STATISTICS, "wb") as stream:
             np.savez(
@@ -102,20 +116,25 @@ def feature_statistics(
 
 
 def _measure(chunk: Chunk) -> Measured:
-    """Read a chunk's audio and add its features up."""
-    samples, frames, sums, squares = [], [], 0.0, 0.0
-    for features, length in _features(chunk):
-        samples.append(length)
+    """Read a chunk's audio, or features, and add the features up."""
+    shapes, frames, sums, squares = [], [], 0.0, 0.0
+    for features, shape in _features(chunk):
+        shapes.append(shape)
         frames.append(len(features))
         features = features.double()
         sums += features.sum(0).numpy()
         squares += features.square().sum(0).numpy()
-    return Measured(samples, frames, sums, squares)
+    return Measured(shapes, frames, sums, squares)
 
 
 @torch.no_grad()
-def _features(chunk: Chunk) -> Iterator[tuple[torch.Tensor, int]]:
-    """Yield each file's features (frames, bins), and its number of samples."""
+def _features(chunk: Chunk) -> Iterator[tuple[torch.Tensor, str]]:
+    """Yield each file's features (frames, bins), and the shape of what is read of it."""
+    if chunk.frontend is None:
+        for path in chunk.paths:
+            features = torch.from_numpy(read_matrix(path))
+            yield features, "{},{}".format(*features.shape)
+        return
     frontend, level = _frontend(chunk.frontend)
     for path in chunk.paths:
         audio, _ = read_audio(path)
@@ -124,7 +143,7 @@ def _features(chunk: Chunk) -> Iterator[tuple[torch.Tensor, int]]:
         speech, lengths = torch.from_numpy(audio)[None], torch.tensor([len(audio)])
         if frontend is not None:
             speech, lengths = frontend(speech, lengths)
-        yield speech[0, : lengths[0]], len(audio)
+        yield speech[0, : lengths[0]], str(len(audio))
 
 
 @functools.lru_cache(maxsize=1)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from mambaasr.data.kaldi_file import Table, parse_name, read_good_table
+from mambaasr.data.splits import files_of
 from mambaasr.errors import UserError
 
 NAME = "lang"
@@ -66,7 +67,11 @@ def read(path: str | Path) -> Table:
     Raises:
         UserError: a line is bad, or there is none.
     """
-    table = read_good_table(path, parse_name)
+    table = Table(Path(path))
+    for file in files_of(path):
+        part = read_good_table(file, parse_name)
+        table.update(part)
+        table.lines |= part.lines
     if not table:
         raise UserError(f"{path}: the file is empty; write 'id language' lines")
     return table
@@ -129,5 +134,8 @@ def _tables(args):
 
 def _ids(data):
     """Return the ids that ESPnet may take: those of the first file."""
-    with open(data[0][0], encoding="utf-8", errors="replace") as stream:
-        return [line.split(maxsplit=1)[0] for line in stream if line.strip()]
+    found = []
+    for file in files_of(data[0][0]):
+        with open(file, encoding="utf-8", errors="replace") as stream:
+            found += [line.split(maxsplit=1)[0] for line in stream if line.strip()]
+    return found

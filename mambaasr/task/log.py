@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import soundfile
+from omniio import kaldi
 from tqdm import tqdm
 
 from mambaasr import provenance
@@ -103,13 +104,16 @@ def _message(error):
 
 @contextlib.contextmanager
 def _bad_audio_named():
-    """Turn soundfile's error into one line; ESPnet has named the utterance in the line before."""
+    """Turn a reader's error into one line; ESPnet has named the utterance in the line before."""
     try:
         yield
-    except soundfile.SoundFileError as error:
+    except (soundfile.SoundFileError, kaldi.ReadError, FileNotFoundError) as error:
         message = _message(error)
+        # Archives are opened as files.
+        if isinstance(error, FileNotFoundError) and ".ark" not in message:
+            raise
         logging.info(f"an audio file cannot be read: {message}")
-        reason = message.rpartition("\n")[2].removeprefix("soundfile.LibsndfileError: ").rstrip(".")
+        reason = re.sub(r"^[\w.]+Error: ", "", message.rpartition("\n")[2]).rstrip(".")
         raise UserError(
             f"an audio file is missing or damaged: {reason}; run stage 3 (format audio) again, "
             "which makes it anew; check_data --read_audio on the data folder finds all such files"

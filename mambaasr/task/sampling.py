@@ -79,14 +79,18 @@ def check(args: argparse.Namespace) -> None:
         path = getattr(args, name)
         if path and not Path(path).is_file():
             raise UserError(f"--{name} {path}: no such file")
+    given = " and ".join(f"--{name}" for name, _, off in _NEEDS if getattr(args, name) != off)
+    if args.multiple_iterator:
+        raise UserError(f"{given}: not with --multiple_iterator true: all lists are needed")
     if args.iterator_type != "sequence":
-        given = " and ".join(f"--{name}" for name, _, off in _NEEDS if getattr(args, name) != off)
         raise UserError(f"{given}: not with iterator_type: {args.iterator_type}")
     if not args.join_utterances:
         return
     kinds = {name: kind for _, name, kind in args.train_data_path_and_name_and_type}
-    if kinds.get("speech") != "sound":
+    if kinds.get("speech") not in ("sound", "kaldi_ark"):
         raise UserError(f"--join_utterances: it joins audio, and speech is {kinds.get('speech')}")
+    if args.input_size is not None:
+        raise UserError("--join_utterances: it joins audio, and speech is stored features")
 
 
 def draws(args: argparse.Namespace) -> bool:

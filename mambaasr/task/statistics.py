@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from mambaasr import espnet_compat, provenance
 from mambaasr.data.dropped import Dropped, write_report
-from mambaasr.data.kaldi_file import parse_count, parse_text, read_good_table
+from mambaasr.data.kaldi_file import parse_count, parse_name, parse_text, read_good_table
 from mambaasr.errors import UserError
 from mambaasr.files import atomic_write
 from mambaasr.ops.lengths import valid_mask
@@ -191,7 +191,7 @@ def collect_stats(
 
 def _check_lengths(check, measured, folder, data, preprocess):
     """Write ESPnet's files of a set from the lengths of its audio and features, and its texts."""
-    samples = read_good_table(measured / features.SAMPLES, parse_count)
+    samples = read_good_table(measured / features.SAMPLES, parse_name)
     frames = read_good_table(measured / features.FRAMES, parse_count)
     texts = {name: read_good_table(path, parse_text) for path, name, kind in data if kind == "text"}
     missing = [key for table in texts.values() for key in samples.keys() - table.keys()]
@@ -213,7 +213,7 @@ def _check_lengths(check, measured, folder, data, preprocess):
             pad_sequence(tokens, batch_first=True, padding_value=-1),
             torch.tensor([len(each) for each in tokens]),
         )
-    _write(folder / "speech_shape", [f"{key} {count}" for key, count in samples.items()])
+    _write(folder / "speech_shape", [f"{key} {shape}" for key, shape in samples.items()])
     for name, lines in shapes.items():
         _write(folder / f"{name}_shape", lines)
     with atomic_write(folder / features.STATISTICS, "wb") as stream:

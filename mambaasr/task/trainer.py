@@ -64,7 +64,7 @@ class Trainer(EspnetTrainer):
         shapes = args.train_shape_file
         options.statistics = Path(shapes[0]).parent.parent if shapes else None
         options.speech_shapes, options.rate = None, sampling_rate(getattr(args, "frontend_conf", 0))
-        if shapes and args.train_data_path_and_name_and_type[0][2] == "sound":
+        if shapes and not args.multiple_iterator:
             options.speech_shapes = shapes[0]
         return options
 

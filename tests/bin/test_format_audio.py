@@ -63,6 +63,29 @@ def test_killed_run_goes_on(an4_train, tmp_path):
     assert not Path("EVIL").exists()
 
 
+def test_killed_run_goes_on_after_its_last_archive(an4_train, tmp_path):
+    out = tmp_path / "dump"
+    process = start(an4_train, out, "--audio_format", "flac.ark")
+    try:
+        deadline = time.monotonic() + 60
+        while not list(out.glob("audio/*.ark.json")):
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.002)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    assert not (out / "wav.scp").exists()
+    before = {path: path.stat().st_mtime_ns for path in out.glob("audio/*.json")}
+    assert 1 <= len(before) < 3, "of 150 utterances 50 lie in an archive"
+
+    process = start(an4_train, out, "--audio_format", "flac.ark")
+    said, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert f"150 kept ({50 * len(before)} were there already), 0 dropped" in said
+    assert all(path.stat().st_mtime_ns == when for path, when in before.items())
+    assert len(list((out / "audio").iterdir())) == 6
+
+
 def test_options(an4_train, tmp_path, capsys):
     with (an4_train / "wav.scp").open() as stream:
         first = stream.readline().split(maxsplit=1)[0]

@@ -1,8 +1,11 @@
 import os
 
+import numpy as np
 import pytest
 import soundfile
+from omniio import kaldi
 
+from mambaasr.data.audio import read_sound
 from mambaasr.data.dropped import read_report
 from mambaasr.data.filter import filter_folder
 from mambaasr.data.folder import DataFolder, fix
@@ -161,3 +164,20 @@ def test_pieces_are_flushed_to_the_disk_together(sines, tmp_path, monkeypatch):
     pieces = [place for place, name in enumerate(order) if name.startswith("non_speech")]
     assert len(pieces) == 8 and not set(pieces) & set(synced)
     assert pieces[-1] < order.index("sync") < order.index("wav.scp")
+
+
+def test_pieces_without_speech_go_into_an_archive_too(sines, tmp_path):
+    """ESPnet's reader of archives takes a single file of 16 bits for other numbers."""
+    format_folder(sines(n=8), tmp_path / "org", 16000, "flac.ark")
+    filter_folder(tmp_path / "org", tmp_path / "out", non_speech_ratio=0.25)
+    filter_folder(tmp_path / "org", tmp_path / "again", non_speech_ratio=0.25)
+    folder, again = DataFolder.read(tmp_path / "out"), DataFolder.read(tmp_path / "again")
+    added = [utt for utt in folder.utterances if utt.startswith("non_speech")]
+    assert len(added) == 2
+    assert all(f"{tmp_path}/out/audio/non_speech.flac.ark:" in folder.wav[utt] for utt in added)
+    theirs = kaldi.load_scp(str(tmp_path / "out/wav.scp"))
+    for utt in added:
+        sound = read_sound(folder.wav[utt])
+        assert len(sound.samples) == folder.utt2num_samples[utt] == 16000
+        np.testing.assert_array_equal(sound.samples, theirs[utt][1].astype("float32"))
+        np.testing.assert_array_equal(sound.samples, read_sound(again.wav[utt]).samples)

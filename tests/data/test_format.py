@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from mambaasr.data import format as data_format
-from mambaasr.data.audio import audio_problems
+from mambaasr.data.audio import AudioError, audio_problems, read_sound
 from mambaasr.data.dropped import read_report
 from mambaasr.data.folder import DataFolder
 from mambaasr.data.format import format_folder
@@ -280,3 +280,134 @@ def test_an_exception_on_one_utterance_is_its_own(sines, tmp_path, monkeypatch):
     (row,) = read_report(tmp_path / "dump")
     assert row.utt == "utt2" and "ValueError: seek beyond" in row.reason
     assert [problem.key for problem in audio_problems(DataFolder.read(path))] == ["utt2"]
+
+
+ARKS = ["flac.ark", "wav.ark"]
+
+
+@pytest.fixture
+def small_parts(monkeypatch):
+    """Two utterances in an archive."""
+    monkeypatch.setattr(data_format, "_MAX_PART", 2)
+
+
+@pytest.mark.parametrize("audio_format", ARKS)
+def test_archives_hold_what_single_files_do(an4, tmp_path, small_parts, audio_format):
+    format_folder(an4, tmp_path / "files", 16000, audio_format.removesuffix(".ark"))
+    summary = format_folder(an4, tmp_path / "arks", 16000, audio_format, nj=2)
+    assert "12 utterances in, 12 kept (0 were there already), 0 dropped" in summary
+    files, arks = DataFolder.read(tmp_path / "files"), DataFolder.read(tmp_path / "arks")
+    assert (arks.text, arks.utt2spk, arks.utt2num_samples) == (
+        files.text,
+        files.utt2spk,
+        files.utt2num_samples,
+    )
+    for utt in files.utterances:
+        mine, theirs = read_sound(arks.wav[utt]), read_sound(files.wav[utt])
+        np.testing.assert_array_equal(mine.samples, theirs.samples)
+    assert (tmp_path / "arks/audio.tsv").read_text() == (tmp_path / "files/audio.tsv").read_text()
+    names = sorted(path.name for path in (tmp_path / "arks/audio").iterdir())
+    assert names == sorted(
+        f"{i:05d}.{audio_format}{end}" for i in range(6) for end in ("", ".json")
+    )
+    assert audio_problems(arks) == arks.missing_audio() == []
+
+
+def stats_of(folder):
+    return {path.name: path.stat().st_mtime_ns for path in sorted(folder.glob("audio/*.ark"))}
+
+
+def test_archives_that_are_there_and_right_stay(sines, tmp_path, small_parts, monkeypatch):
+    path, out = sines(n=8), tmp_path / "dump"
+    format_folder(path, out, 16000, "flac.ark")
+    first, table = stats_of(out), (out / "wav.scp").read_text()
+    assert "8 kept (8 were there already)" in format_folder(path, out, 16000, "flac.ark")
+    # Truncated; gone; without what stands beside it; of a source that has changed.
+    content = (out / "audio/00000.flac.ark").read_bytes()
+    (out / "audio/00000.flac.ark").write_bytes(content[:-5])
+    (out / "audio/00001.flac.ark").unlink()
+    (out / "audio/00002.flac.ark.json").write_text("{")
+    wave, _ = soundfile.read(tmp_path / "corpus/7.wav")
+    soundfile.write(tmp_path / "corpus/7.wav", wave[:8000], 16000)
+    assert "8 kept (0 were there already)" in format_folder(path, out, 16000, "flac.ark")
+    folder = DataFolder.read(out)
+    assert folder.utt2num_samples["utt7"] == 8000
+    assert [len(read_sound(folder.wav[f"utt{i}"]).samples) for i in range(8)] == [16000] * 7 + [
+        8000
+    ]
+    assert (out / "audio/00000.flac.ark").read_bytes() == content
+    # Other code that makes the same changes no time: nothing that read it has to be done again.
+    before = stats_of(out)
+    monkeypatch.setattr(data_format, "code_of", lambda command: {"mambaasr/data/format.py": "2"})
+    assert "8 kept (0 were there already)" in format_folder(path, out, 16000, "flac.ark")
+    assert stats_of(out) == before != first
+    assert (out / "wav.scp").read_text() == table
+
+
+def test_archives_of_a_larger_set_go(sines, tmp_path, small_parts):
+    out = tmp_path / "dump"
+    format_folder(sines(n=6), out, 16000, "flac.ark")
+    left = out / "audio/.00001.flac.ark.k3j4h5"
+    left.write_bytes(b"half")
+    format_folder(sines("data/fewer", n=3), out, 16000, "flac.ark")
+    names = {f"0000{i}.flac.ark{end}" for i in range(2) for end in ("", ".json")}
+    assert {path.name for path in (out / "audio").iterdir()} == names
+    assert audio_problems(DataFolder.read(out)) == []
+
+
+def test_bad_audio_of_archives_is_reported_and_tried_again(sines, tmp_path, small_parts):
+    path, out = sines(), tmp_path / "dump"
+    whole = (tmp_path / "corpus/3.wav").read_bytes()
+    break_two(tmp_path)
+    summary = format_folder(path, out, 16000, "flac.ark", keep_references=True)
+    assert "4 utterances in, 2 kept" in summary and "2 dropped, references kept" in summary
+    rows = read_report(out)
+    assert [(row.utt, row.where) for row in rows] == [
+        ("utt1", f"{path}/wav.scp:2"),
+        ("utt3", f"{path}/wav.scp:4"),
+    ]
+    assert "truncated" in rows[0].reason and "no such file" in rows[1].reason
+    assert "2 kept (2 were there already)" in format_folder(path, out, 16000, "flac.ark")
+    (tmp_path / "corpus/3.wav").write_bytes(whole)
+    assert "3 kept (1 were there already)" in format_folder(path, out, 16000, "flac.ark")
+    assert DataFolder.read(out).utterances == ["utt0", "utt2", "utt3"]
+
+
+def test_a_reason_that_has_passed(sines, tmp_path, small_parts, monkeypatch):
+    """The file is the same, and what read it failed."""
+    path, out = sines(n=2), tmp_path / "dump"
+    read = data_format.read_sound
+
+    def failing(source, *stretch):
+        if str(source).endswith("1.wav"):
+            raise AudioError("the disk has failed")
+        return read(source, *stretch)
+
+    monkeypatch.setattr(data_format, "read_sound", failing)
+    assert "1 kept (0 were there already)" in format_folder(path, out, 16000, "flac.ark")
+    assert "1 kept (1 were there already)" in format_folder(path, out, 16000, "flac.ark")
+    monkeypatch.setattr(data_format, "read_sound", read)
+    assert "2 kept (0 were there already)" in format_folder(path, out, 16000, "flac.ark")
+
+
+def test_bad_archives_are_found(sines, tmp_path, small_parts):
+    format_folder(sines(), tmp_path / "dump", 16000, "flac.ark")
+    path = tmp_path / "dump/audio/00001.flac.ark"
+    path.write_bytes(path.read_bytes()[:-9])
+    (tmp_path / "dump/audio/00000.flac.ark").unlink()
+    folder = DataFolder.read(tmp_path / "dump")
+    gone = [(problem.key, "no such file" in problem.reason) for problem in folder.missing_audio()]
+    assert gone == [("utt0", True), ("utt1", True)]
+    (found,) = audio_problems(folder, skip={"utt0", "utt1"})
+    assert found.key == "utt3" and "truncated" in found.reason
+    assert found.where == f"{tmp_path}/dump/wav.scp:4"
+
+
+def test_archives_are_a_source_too(sines, tmp_path):
+    path = sines()
+    format_folder(path, tmp_path / "once", 16000, "flac.ark")
+    format_folder(tmp_path / "once", tmp_path / "twice", 16000, "wav.ark")
+    once, twice = DataFolder.read(tmp_path / "once"), DataFolder.read(tmp_path / "twice")
+    for utt in once.utterances:
+        mine, theirs = read_sound(once.wav[utt]), read_sound(twice.wav[utt])
+        np.testing.assert_array_equal(mine.samples, theirs.samples)

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from mambaasr.data.audio import read_sound
 from mambaasr.data.dropped import read_report
 from mambaasr.data.folder import DataFolder, Segment
 from mambaasr.data.format import change_speed, format_folder
@@ -97,3 +98,17 @@ def test_bad_audio(sines, tmp_path):
 def test_bad_factors(text):
     with pytest.raises(UserError, match="speed factor"):
         parse_factors(text)
+
+
+def test_copies_in_archives(sines, tmp_path):
+    path = sines()
+    perturb_folder(path, tmp_path / "files", "0.9 1.0")
+    perturb_folder(path, tmp_path / "arks", "0.9 1.0", audio_format="flac.ark")
+    files, arks = DataFolder.read(tmp_path / "files"), DataFolder.read(tmp_path / "arks")
+    assert files.utterances == arks.utterances and len(arks.utterances) == 8
+    assert arks.wav["utt1"] == files.wav["utt1"] == f"{tmp_path}/corpus/1.wav"
+    for utt in arks.utterances:
+        mine, theirs = read_sound(arks.wav[utt]), read_sound(files.wav[utt])
+        np.testing.assert_array_equal(mine.samples, theirs.samples)
+    names = {path.name for path in (tmp_path / "arks/audio").iterdir()}
+    assert names == {"00000.flac.ark", "00000.flac.ark.json"}

@@ -110,3 +110,18 @@ def test_decoding_on_the_gpu_has_a_job_for_each(monkeypatch):
     assert parse(on_gpu)[0].inference_nj == "2"
     assert parse([*on_gpu, "--inference_nj", "3"])[0].inference_nj == "3"
     assert parse(NEEDED)[0].inference_nj == OPTIONS["inference_nj"].default
+
+
+def test_archives_and_features_of_the_corpus_are_looked_at(begun):
+    """Of archives headers tell how long the training set is, of features nothing does."""
+    from mambaasr.data.features import store_features
+    from mambaasr.data.format import format_folder
+
+    format_folder("data/train", "arks", 16000, "flac.ark")
+    store_features("data/train", "features", {"frontend": "fbank"}, 16000)
+    sets = checks.look_at_sets(["arks"], "arks")
+    assert (sets.problems, sets.utterances, sets.seconds) == ([], 1, 2.0)
+    sets = checks.look_at_sets(["features"], "features", "feats.scp")
+    assert (sets.problems, sets.utterances, sets.seconds) == ([], 1, None)
+    (problem,) = checks.look_at_sets(["arks"], "arks", "feats.scp").problems
+    assert "arks/feats.scp: no such file" in problem

@@ -77,7 +77,27 @@ def test_help_lists_every_option_with_its_value(capsys):
         (["--max_epoch", "3"], 'write --asr_args "--max_epoch 3"'),
         (["--beam_size=5"], 'write --inference_args "--beam_size 5"'),
         (["--lr", "0.1"], 'write --asr_args "--optim_conf lr=0.1"'),
-        (["--feats_type", "raw"], "stage 3 writes 16-bit audio"),
+        (["--feats_type", "mfcc"], "choose one of: raw fbank extracted"),
+        (["--num_splits_asr", "0"], "--num_splits_asr 0: must be at least 1"),
+        (["--num_splits_asr", "2", "--join_utterances", "9"], "which needs all speakers"),
+        (["--num_splits_lm", "2"], "the training reads texts of any size as they are"),
+        (["--feats_extract", "fbank"], "choose it with frontend: in the training's yaml"),
+        (["--audio_format", "mp3"], "choose one of: flac wav flac.ark wav.ark"),
+        (["--feats_type", "fbank"], "the features of frontend: default depend on the batch"),
+        (
+            ["--feats_type", "fbank", "--asr_args", "--frontend fbank --noise_scp x"],
+            "noise_scp changes the audio in training",
+        ),
+        (
+            ["--feats_type", "extracted", "--speed_perturb_factors", "0.9 1.0"],
+            "--feats_type extracted: stage 2 perturbs audio",
+        ),
+        (
+            ["--feats_type", "extracted", "--join_utterances", "20"],
+            "--join_utterances 20: it needs audio in training: not with --feats_type extracted",
+        ),
+        (["--feats_type", "extracted", "--non_speech_ratio", "0.1"], "it needs audio in training"),
+        (["--feats_type", "extracted", "--asr_args", "--input_size 9"], "the features say it"),
         (["--k2_config", "x"], "there is no k2 decoder"),
         (["--zzzz", "x"], "unknown option --zzzz"),
         (["--stage stop_stage", "x"], "unknown option"),
@@ -277,6 +297,68 @@ def test_tokens_of_another_model_are_taken_as_they_are(recipe):
     assert task.outputs == ["data/cy_token_list/char/sets.txt"]
     assert "--token_list data/token_list/char/tokens.txt" in shlex.join(task.command)
     assert n.token_list == "data/token_list/char/tokens.txt"
+
+
+def test_how_audio_or_features_are_stored(recipe):
+    """What ESPnet is told to read, and under which names."""
+
+    def words(number, *more):
+        o = check(parse([*NEEDED, "--asr_args", "--frontend fbank", *more])[0], TEMPLATE)
+        asr, lm = load_configs(o, False, False)
+        found = STAGES[number][1](o, make_names(o, asr.model_file), Recipe(TEMPLATE, asr, lm))
+        return [shlex.join(x.command) for x in found if not isinstance(x, str)]
+
+    (data,) = words(11)
+    assert "dump/raw/train/wav.scp,speech,sound" in data and "exp/asr_train_asr_raw_char" in data
+    assert "--audio_format" not in words(2, "--speed_perturb_factors", "0.9")[0]
+    arks = ["--audio_format", "flac.ark"]
+    assert "--audio_format flac.ark" in words(2, "--speed_perturb_factors", "0.9", *arks)[0]
+    assert all("--audio_format flac.ark" in each for each in words(3, *arks))
+    assert "dump/raw/train/wav.scp,speech,kaldi_ark" in words(11, *arks)[0]
+    assert "dump/raw/test/wav.scp,speech,kaldi_ark" in words(12, *arks)[0]
+    for kind, fold in (("fbank", "80000"), ("extracted", "800")):
+        chosen = ["--feats_type", kind]
+        first, *_ = words(3, *chosen)
+        assert "store_features data/train dump/" + kind in first and f"--feats_type {kind}" in first
+        assert ("--config" in first) == (kind == "fbank")
+        assert all(f"dump/{kind}" in each and "--fs 16000" in each for each in words(4, *chosen))
+        features, statistics = words(10, *chosen)
+        assert f"--train dump/{kind}/train/feats.scp" in features
+        assert f"--output_dir exp/asr_stats_{kind}_char" in statistics
+        (training,) = words(11, *chosen)
+        assert f"dump/{kind}/valid".replace("valid", "dev") in training
+        assert f"dump/{kind}/train/feats.scp,speech,kaldi_ark" in training
+        assert f"--fold_length {fold} " in training and f"exp/asr_train_asr_{kind}_char" in training
+        (decoding,) = words(12, *chosen)
+        assert f"dump/{kind}/test/feats.scp,speech,kaldi_ark" in decoding
+        assert f"--key_file dump/{kind}/test/feats.scp" in decoding
+        raw, stored = (words(10, *more)[0].split("--output_dir ")[1] for more in ([], chosen))
+        assert raw != stored
+
+
+def test_a_training_set_in_parts(recipe):
+    def tasks(*more):
+        o = check(parse([*NEEDED, *more])[0], TEMPLATE)
+        asr, lm = load_configs(o, False, False)
+        n = make_names(o, asr.model_file)
+        return [x for x in STAGES[11][1](o, n, Recipe(TEMPLATE, asr, lm)) if not isinstance(x, str)]
+
+    (plain,) = tasks()
+    assert "--multiple_iterator" not in plain.command
+    splits, training = tasks("--num_splits_asr", "3")
+    lists = ["dump/raw/train/wav.scp", "dump/raw/train/text"]
+    lists += [f"exp/asr_stats_raw_char/train/{x}" for x in ("speech_shape", "text_shape.char")]
+    assert splits.command[3:] == [
+        *("--scps", *lists, "--keys", lists[2], "--num_splits", "3"),
+        *("--output_dir", "exp/asr_stats_raw_char/splits3"),
+    ]
+    said = shlex.join(training.command)
+    assert "--multiple_iterator true" in said and set(lists) <= set(training.inputs)
+    folder = "exp/asr_stats_raw_char/splits3"
+    assert f"train_data_path_and_name_and_type {folder}/wav.scp,speech,sound" in said
+    assert f"--train_shape_file {folder}/text_shape.char" in said
+    assert "valid_data_path_and_name_and_type dump/raw/dev/wav.scp,speech,sound" in said
+    assert not [each for each in lists if each in said]
 
 
 def test_task_tokens_of_the_training_are_read_in_decoding(recipe, tmp_path):
