@@ -79,7 +79,7 @@ def test_help_lists_every_option_with_its_value(capsys):
         (["--lr", "0.1"], 'write --asr_args "--optim_conf lr=0.1"'),
         (["--feats_type", "mfcc"], "choose one of: raw fbank extracted"),
         (["--num_splits_asr", "0"], "--num_splits_asr 0: must be at least 1"),
-        (["--num_splits_asr", "2", "--join_utterances", "9"], "which needs all speakers"),
+        (["--num_splits_asr", "2", "--join_utterances", "9"], "needs the whole lists"),
         (["--num_splits_lm", "2"], "the training reads texts of any size as they are"),
         (["--feats_extract", "fbank"], "choose it with frontend: in the training's yaml"),
         (["--audio_format", "mp3"], "choose one of: flac wav flac.ark wav.ark"),
