@@ -3,11 +3,13 @@
 import hashlib
 import importlib.util
 import json
+import re
 import subprocess
 import tarfile
 from pathlib import Path
 
 import corpora
+import miniatures
 import pytest
 from recipes import environment
 from served import serve
@@ -19,38 +21,6 @@ pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("lhotse") is None, reason="lhotse is not installed"
 )
 EGS = Path(__file__).resolve().parents[2] / "egs"
-ALL = "train-clean-100 train-clean-360 train-other-500 dev-clean dev-other test-clean test-other"
-SIX = "dutch french german italian polish spanish"
-TWELVE = "cy de en es fr it nl pl pt ru tr zh-CN"
-# recipe -> (variable, how the tree is made, sets and their utterances)
-RECIPES = {
-    "librispeech": (
-        "LIBRISPEECH",
-        lambda root: corpora.librispeech(root, ALL.split()),
-        dict(train_960=6, dev=4, dev_clean=2, dev_other=2, test_clean=2, test_other=2),
-    ),
-    "librispeech_100": (
-        "LIBRISPEECH",
-        lambda root: corpora.librispeech(root, ALL.split()),
-        dict(train_clean_100=2, dev=4, dev_clean=2, dev_other=2, test_clean=2, test_other=2),
-    ),
-    "mini_librispeech": (
-        "MINI_LIBRISPEECH",
-        # 226 and 1737 are speakers of the development set.
-        lambda root: corpora.librispeech(
-            root, ["train-clean-5"] * 3 + ["test-clean"], numbers=[225, 226, 1737, 19]
-        ),
-        dict(train=2, dev=4, test_clean=2),
-    ),
-    "aishell": ("AISHELL", corpora.aishell, dict(train=2, dev=2, test=2)),
-    "tedlium3": ("TEDLIUM3", corpora.tedlium, dict(train=2, dev=2, test=2)),
-    "commonvoice_12": (
-        "COMMONVOICE",
-        lambda root: corpora.commonvoice(root, TWELVE.split()),
-        dict(train=24, dev=24, test=24),
-    ),
-    "mls": ("MLS", lambda root: corpora.mls(root, SIX.split()), dict(train=6, dev=6, test=6)),
-}
 
 
 def prepare(recipe, tmp_path, **variables):
@@ -59,26 +29,30 @@ def prepare(recipe, tmp_path, **variables):
         "--nj=2",
         "--data_dir",
         str(tmp_path / "data"),
+        *miniatures.TOYS.get(recipe, {}).get("local_data_opts", "").split(),
     ]
     env = environment() | variables
     return subprocess.run(line, cwd=tmp_path, env=env, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", miniatures.CORPORA)
 def test_data_sh(recipe, tmp_path):
-    variable, make, sets = RECIPES[recipe]
-    done = prepare(recipe, tmp_path, **{variable: str(make(tmp_path / "the corpus"))})
+    done = prepare(recipe, tmp_path, **miniatures.make(recipe, tmp_path / "the corpus"))
+    sets = miniatures.CORPORA[recipe][2]
     assert done.returncode == 0, done.stderr
     found = {name: DataFolder.read(tmp_path / "data" / name) for name in sets}
     assert {name: len(folder.utterances) for name, folder in found.items()} == sets
     assert all(folder.missing_audio() == [] for folder in found.values())
 
 
-@pytest.mark.parametrize("recipe, variable", [("librispeech", "LIBRISPEECH"), ("csj", "CSJ")])
-def test_without_the_corpus_it_says_how_to_get_it(recipe, variable, tmp_path):
+@pytest.mark.parametrize("recipe", miniatures.CORPORA)
+def test_without_the_corpus_it_says_how_to_get_it(recipe, tmp_path):
+    variable = miniatures.CORPORA[recipe][0].split()[0]
     done = prepare(recipe, tmp_path, **{variable: str(tmp_path / "nowhere")})
     assert done.returncode == 2 and done.stderr.startswith("error: ")
-    assert f"{variable}=FOLDER ./run.sh" in done.stderr and done.stderr.count("\n") == 1
+    assert f"{tmp_path}/nowhere: no such folder" in done.stderr and done.stderr.count("\n") == 1
+    # Those that can be downloaded say so.
+    assert re.search(f"{variable}=FOLDER ./run.sh|'downloads' to download it", done.stderr)
 
 
 def test_a_manifest_in_the_place_of_common_voice(tmp_path):
