@@ -14,6 +14,7 @@ from mambaasr.errors import UserError
 from mambaasr.parallel import usable_cores
 from mambaasr.recipe.advice import advise, near_words
 from mambaasr.recipe.devices import count_gpus
+from mambaasr.score.normalizers import NORMALIZERS
 
 # The recipes' shared files; a recipe may lie in another repository than the package.
 TEMPLATE = Path("../../TEMPLATE/asr1")
@@ -316,6 +317,14 @@ def _table() -> Iterator[Option]:
         "",
         "file in the experiment's folder; default: the average by best_model_criterion, e.g. "
         "valid.acc.ave.pth",
+    )
+    yield option(
+        "score_normalizer",
+        "none",
+        f"a second WER, after what a leaderboard makes of the texts: {', '.join(NORMALIZERS)}; "
+        "the whisper ones need the package whisper-normalizer",
+        choices=NORMALIZERS,
+        decides="none",
     )
 
 

@@ -95,9 +95,10 @@ def _value(column: Column, run: Run, decodings: dict[str, Any]) -> float | None:
     if column.metric in RATES:
         if column.set not in decodings:
             return None
-        *macro, rate = column.metric.lower().split()
+        *kind, rate = column.metric.lower().split()
+        keys = ["normalized_wer"] if kind == ["normalized"] else [rate, *kind]
         found = read_json(run.exp / run.inference_tag / column.set / "score/score.json")
-        for key in (rate, *macro):
+        for key in keys:
             found = found.get(key) or {}
         return found.get("error_rate")
     if column.metric == "RTF":

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 
+import corpora
 import miniatures
 import pytest
 from forked import python_folder
@@ -43,6 +44,38 @@ def run(folder, variables, *words):
 
 def test_every_recipe_has_a_miniature():
     assert RECIPES == sorted({**miniatures.CORPORA, **miniatures.MADE})
+
+
+@pytest.mark.slow
+def test_bad_files_are_reported_and_harm_no_others(tmp_path):
+    """A test set keeps what is missing or corrupt, the training set goes on without it."""
+    folder = copy_of("librispeech_100", tmp_path)
+    root = corpora.librispeech(tmp_path / "corpus", miniatures.ALL.split(), utterances=4)
+    gone, spoilt, train = (
+        next(root.glob(f"{part}/*/198/*-000{number}.flac"))
+        for part, number in (("test-clean", 1), ("test-clean", 2), ("train-clean-100", 3))
+    )
+    gone.unlink()
+    for path in (spoilt, train):
+        path.write_bytes(path.read_bytes()[:60] + b"and no more")
+    words = ["--test_sets", "test_clean test_other", "--score_normalizer", "spgispeech"]
+    done = run(folder, {"LIBRISPEECH": str(root)}, *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    scores = {path.parts[-3]: json.loads(path.read_text()) for path in folder.rglob("score.json")}
+    assert {name: score["wer"]["sentences"] for name, score in scores.items()} == {
+        "test_clean": 4,
+        "test_other": 4,
+    }
+    assert scores["test_clean"]["missing"] == [gone.stem, spoilt.stem]
+    assert scores["test_clean"]["wer"]["deletions"] >= 8 and scores["test_other"]["missing"] == []
+    assert scores["test_clean"]["normalized_wer"]["units"] == 16
+    for name, paths in (("test_clean", [gone, spoilt]), ("org/train_clean_100", [train])):
+        report = (folder / "dump/raw" / name / "report.tsv").read_text()
+        assert all(str(path) in report for path in paths)
+    assert len((folder / "dump/raw/train_clean_100/text").read_text().splitlines()) == 3
+    (page,) = folder.glob("exp/*/RESULTS.md")
+    assert "test_clean: 2 were left out by stage 3 (report.tsv)" in page.read_text()
+    assert "normalized by spgispeech" in page.read_text()
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 
 import numpy as np
 import soundfile
@@ -157,7 +158,8 @@ def gigaspeech(root):
     for number, (path, (subsets, texts)) in enumerate(_GIGASPEECH.items()):
         aid, pieces, segments = path.split("/")[-1].removesuffix(".opus"), [], []
         for index, (text, own) in enumerate(texts):
-            said = say(text.partition(" <")[0].lower().replace("<", ""), voice=number)
+            words = re.sub("<[A-Z]+>", "", text).strip() or text.strip("<>")
+            said = say(words.lower(), voice=number)
             begin = sum(map(len, pieces)) / RATE
             pieces.append(said)
             segments.append(
