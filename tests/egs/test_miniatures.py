@@ -11,7 +11,7 @@ import pytest
 from forked import python_folder
 from recipes import ROOT, call, environment
 
-RECIPES = sorted(path.parents[1].name for path in ROOT.glob("egs/*/asr1/run.sh"))
+RECIPES = {path.parents[1].name: path.parent for path in sorted(ROOT.glob("egs/*/*/run.sh"))}
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("lhotse") is None, reason="lhotse is not installed"
 )
@@ -19,10 +19,10 @@ pytestmark = pytest.mark.skipif(
 
 def copy_of(recipe, root):
     """Return a recipe's folder below ``root/egs``, without what was made in it."""
-    folder = root / "egs" / recipe / "asr1"
+    source = RECIPES[recipe]
+    folder = root / source.relative_to(ROOT)
     folder.mkdir(parents=True)
     (root / "egs/TEMPLATE").symlink_to(ROOT / "egs/TEMPLATE")
-    source = ROOT / "egs" / recipe / "asr1"
     shutil.copy(source / "run.sh", folder)
     for name in ("local", "conf"):
         if (source / name).is_dir():
@@ -43,7 +43,7 @@ def run(folder, variables, *words):
 
 
 def test_every_recipe_has_a_miniature():
-    assert RECIPES == sorted({**miniatures.CORPORA, **miniatures.MADE})
+    assert RECIPES.keys() == {**miniatures.CORPORA, **miniatures.MADE}.keys()
 
 
 @pytest.mark.slow

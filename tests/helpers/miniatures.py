@@ -1,6 +1,9 @@
 """The miniature of every recipe's corpus, and what makes a run of the recipe take seconds."""
 
 import corpora
+from recipes import TINY
+
+from mambaasr.recipe.options import option_words
 
 ALL = "train-clean-100 train-clean-360 train-other-500 dev-clean dev-other test-clean test-other"
 SIX = "dutch french german italian polish spanish"
@@ -75,30 +78,14 @@ TOYS = {
 # Where a recipe makes its corpus itself, its sets.
 MADE = {"spoken_numbers": dict(train=6, dev=2, test_en=2)}
 CONFIGS = {
-    "toy": """\
-frontend: fbank
-encoder: conmamba
-encoder_conf: {output_size: 16, num_blocks: 1, linear_units: 32}
-decoder: mamba
-decoder_conf: {num_blocks: 1, linear_units: 32}
-max_epoch: 1
-batch_type: numel
-batch_bins: 640000
-num_workers: 0
-num_att_plot: 0
-use_matplotlib: false
-use_tensorboard: false
-best_model_criterion:
-  - [valid, acc, max]
-""",
+    "toy": f"{TINY}use_matplotlib: false\nuse_tensorboard: false\n",
     "toy_decode": "beam_size: 2\nctc_weight: 0.5\nmaxlenratio: -10\n",
 }
 
 
 def options(recipe):
     """Return the words for a recipe's run.sh."""
-    chosen = TOY | TOYS.get(recipe, {})
-    return [word for name, value in chosen.items() for word in (f"--{name}", value)]
+    return option_words(TOY | TOYS.get(recipe, {}))
 
 
 def make(recipe, root):
