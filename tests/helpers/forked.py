@@ -11,6 +11,7 @@ import json
 import multiprocessing
 import os
 import runpy
+import shutil
 import signal
 import socket
 import sys
@@ -98,6 +99,7 @@ def python_folder():
     The server that it asks ends with this process.
     """
     folder = tempfile.mkdtemp(prefix="python")
+    atexit.register(shutil.rmtree, folder)
     address = f"{folder}/socket"
     ready, told = SERVER.Pipe(duplex=False)
     # No daemon, which could have no children.
