@@ -108,8 +108,10 @@ setup(
     extras_require={
         "cuda": ["mamba-ssm==2.3.2.post1", "causal-conv1d==1.7.0"],
         "cluster": ["dask-jobqueue"],
-        # Preparation of corpora; speechcolab for GigaSpeech alone.
-        "corpora": ["lhotse", "speechcolab"],
+        # Preparation of corpora.
+        "corpora": ["lhotse"],
+        # Whisper's rules for scoring: --score_normalizer.
+        "normalizers": ["whisper-normalizer"],
         "dev": [
             "lhotse",
             # ESPnet's LoRA needs it; a test adapts our classes by it.

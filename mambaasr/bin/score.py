@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from mambaasr.command import run_main
 from mambaasr.errors import UserError
+from mambaasr.score.normalizers import NORMALIZERS
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -47,6 +48,13 @@ def get_parser() -> argparse.ArgumentParser:
         "--bootstrap_samples", type=int, default=10000, metavar="N", help="default: 10000"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
+    parser.add_argument(
+        "--normalizer",
+        choices=NORMALIZERS,
+        default="none",
+        help="adds the WER after what a leaderboard makes of references and hypotheses; the "
+        "whisper ones need the package whisper-normalizer (default: %(default)s)",
+    )
     return parser
 
 

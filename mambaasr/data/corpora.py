@@ -17,6 +17,7 @@ import logging
 import re
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from mambaasr.data.folder import DataFolder, Segment
@@ -26,6 +27,8 @@ from mambaasr.data.lhotse_mended import UNREADABLE, threads_errors_raised, unrea
 from mambaasr.data.text_rules import read_rules, rules_of
 from mambaasr.errors import UserError
 
+# Publishers round; what is read from a corpus may be a little less than what was measured.
+HOURS_TOLERANCE = 0.05
 REMEDY = "make env (or, in an environment of your own: pip install lhotse)"
 
 
@@ -79,15 +82,18 @@ def prepare_sets(
         if corpus.prepare:
             with unreadable_files_pass(), threads_errors_raised():
                 manifests = corpus.prepare(corpus_dir, needed, work, nj)
+        folders = {part: _folder(name, part, corpus_dir, manifests.get(part)) for part in needed}
     except UserError:
         raise
     # Whatever lhotse raises about a corpus (assertions, KeyError, soundfile's errors).
     except Exception as error:
+        with suppress(OSError):  # what is there twice, its list names with the line
+            for part in needed if corpus.listed else ():
+                corpus.listed(corpus_dir, part)
         raise UserError(
             f"{corpus_dir}: lhotse cannot read it as {name}: {type(error).__name__}: {error}. "
             f"It should hold {corpus.layout}"
         ) from error
-    folders = {part: _folder(name, part, corpus_dir, manifests.get(part)) for part in needed}
     counts = {}
     for each, parts in sets.items():
         folder = joined([folders[part] for part in parts])
@@ -167,7 +173,7 @@ def _require_lhotse() -> None:
 def _folder(name: str, part: str, corpus_dir: Path, manifests: Manifests | None) -> DataFolder:
     """Return a part as a data folder."""
     corpus = CORPORA[name]
-    folder, spans = DataFolder(segments={}), {}
+    folder, spans, seconds, no_speech = DataFolder(segments={}), {}, 0.0, 0
     code = corpus.code(part)
     if code is not None:
         folder.utt2lang = {}
@@ -181,18 +187,22 @@ def _folder(name: str, part: str, corpus_dir: Path, manifests: Manifests | None)
     for supervision in (manifests or {}).get("supervisions", ()):
         text = supervision.text or ""
         text = corpus.text(text) if corpus.text else text
+        if spans.get(supervision.recording_id) != UNREADABLE:
+            seconds += supervision.duration
         if text is None:
+            no_speech += 1
             continue
         utt, recording = _name(supervision.id), supervision.recording_id
         speaker = _name(supervision.speaker or recording)
         if code is not None:
             utt, recording, speaker = (f"{code}-{each}" for each in (utt, recording, speaker))
             folder.utt2lang[utt] = code
+        if utt in folder.text:
+            raise UserError(f"{corpus_dir}: {name} {part}: {utt} is there twice")
         folder.text[utt] = " ".join(text.split())
         folder.utt2spk[utt] = speaker
         end = supervision.start + supervision.duration
         folder.segments[utt] = Segment(recording, float(supervision.start), end)
-    hours = sum(s.end - s.start for s in folder.segments.values() if s.end < UNREADABLE) / 3600
     folder.wav = {key: folder.wav[key] for key in {s.recording for s in folder.segments.values()}}
     if all(
         utt == s.recording and s.start == 0 and abs(s.end - spans[utt]) < 0.01
@@ -201,8 +211,7 @@ def _folder(name: str, part: str, corpus_dir: Path, manifests: Manifests | None)
         folder.segments = None
     absent = _absent(corpus, corpus_dir, part, folder)
     damaged = [folder.wav[key] for key in folder.wav if spans.get(key) == UNREADABLE]
-    expected, found = corpus.expected(part), len(folder.utterances)
-    official = corpus.hours.get(part)
+    found = len(folder.utterances)
     if not found:
         raise UserError(f"{corpus_dir}: {name} has no utterance of {part} there: {corpus.layout}")
     notes = [f"{absent} of them without audio, which stage 3 reports"] if absent else []
@@ -210,16 +219,23 @@ def _folder(name: str, part: str, corpus_dir: Path, manifests: Manifests | None)
         notes.append(
             f"{len(damaged)} files that cannot be read (first {damaged[0]}), which stage 3 reports"
         )
-    whole = []
-    if expected not in (None, found):
-        whole.append(str(expected))
-    if official is not None and abs(hours - official) > 0.1 + 0.01 * official:
-        notes.insert(0, f"{hours:.2f} hours")
-        whole.append(f"{official} hours")
+    if no_speech:
+        notes.append(f"{no_speech} more are no speech and left out")
+    whole = _differences(corpus, part, found + no_speech, seconds / 3600)
     if notes or whole:
-        than = f"; the whole corpus has {', '.join(whole)}" if whole else ""
-        logging.warning(f"{name} {part}: {', '.join([f'{found} utterances', *notes])}{than}")
+        said = ", ".join([f"{found} utterances", *notes])
+        logging.warning("; ".join([f"{name} {part}: {said}", *whole]))
     return folder
+
+
+def _differences(corpus: Corpus, part: str, count: int, hours: float) -> list[str]:
+    """Say how much more or less there is than the publisher says: a list of one text or none."""
+    official, length = corpus.parts.get(part), corpus.hours.get(part)
+    whole = [f"{official} utterances"] if official not in (None, count) else []
+    # Lists without lhotse's manifests tell no length.
+    if hours and length is not None and abs(hours - length) > HOURS_TOLERANCE * length:
+        whole.append(f"{length:g} hours (here {hours:.2f})")
+    return [f"the whole corpus has {' and '.join(whole)}"] if whole else []
 
 
 def _absent(corpus: Corpus, corpus_dir: Path, part: str, folder: DataFolder) -> int:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mambaasr.data.json_list import json_items
 from mambaasr.errors import UserError
 
 # lhotse's manifests of one part: "recordings" and "supervisions".
@@ -34,7 +35,7 @@ class Corpus:
         languages: names of languages -> codes, where they differ, for a corpus of several, whose
             parts are called ``<name>-<split>``: ``utt2lang`` is written, and ids begin with the
             code. A part ``*-<split>`` stands for any language.
-        hours: part -> hours of speech, as the publisher says.
+        hours: part -> how long its utterances are together by its publisher, where that is known.
     """
 
     parts: dict[str, int | None]
@@ -49,10 +50,6 @@ class Corpus:
     def knows(self, part: str) -> bool:
         """Say whether there is such a part."""
         return part in self.parts or _any_language(part) in self.parts
-
-    def expected(self, part: str) -> int | None:
-        """Return how many utterances a part has, None where it is not known."""
-        return self.parts.get(part)
 
     def code(self, part: str) -> str | None:
         """Return the code of a part's language, None for a corpus of one."""
@@ -75,13 +72,25 @@ def _librispeech(
     return prepare_librispeech(corpus_dir, dataset_parts=parts, num_jobs=nj)
 
 
+def _lines(path: Path, separator: str, found: Listed) -> Iterator[tuple[str, str]]:
+    """Yield (utterance, text) of a list's lines.
+
+    Raises:
+        UserError: an utterance is there twice, or in another list that was found before.
+    """
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        utt, _, text = line.strip().partition(separator)
+        if utt in found:
+            raise UserError(f"{path}:{number}: {utt} is there twice")
+        if utt:
+            yield utt, text
+
+
 def _librispeech_listed(corpus_dir: Path, part: str) -> Listed:
-    found = {}
+    found: Listed = {}
     for path in sorted((corpus_dir / part).rglob("*.trans.txt")):
-        for line in path.read_text(encoding="utf-8").splitlines():
-            utt, _, text = line.strip().partition(" ")
-            if utt:
-                found[utt] = (path.parent / f"{utt}.flac", utt.partition("-")[0], text)
+        for utt, text in _lines(path, " ", found):
+            found[utt] = (path.parent / f"{utt}.flac", utt.partition("-")[0], text)
     return found
 
 
@@ -98,10 +107,9 @@ def _aishell(corpus_dir: Path, parts: list[str], work: Path, nj: int) -> dict[st
 def _aishell_listed(corpus_dir: Path, part: str) -> Listed:
     """Return the utterances of the transcripts whose speaker's folder lies in a part."""
     speakers = {path.name: path for path in (corpus_dir / "data_aishell/wav" / part).iterdir()}
-    found = {}
+    found: Listed = {}
     path = corpus_dir / "data_aishell/transcript/aishell_transcript_v0.8.txt"
-    for line in path.read_text(encoding="utf-8").splitlines():
-        utt, _, text = line.strip().partition(" ")
+    for utt, text in _lines(path, " ", found):
         # BAC009S0002W0122: the speaker is S0002.
         folder = speakers.get(utt[6:11])
         if folder is not None:
@@ -124,16 +132,32 @@ def _tedlium_text(text: str) -> str:
 
 
 def _gigaspeech(corpus_dir: Path, parts: list[str], work: Path, nj: int) -> dict[str, Manifests]:
-    try:
-        import speechcolab  # noqa: F401
-    except ImportError as error:
-        raise UserError(
-            f"lhotse reads GigaSpeech with speechcolab, which cannot be imported ({error}): "
-            "uv pip install speechcolab"
-        ) from None
-    from lhotse.recipes import prepare_gigaspeech
+    """Return the manifests of GigaSpeech.json without the package that lhotse's own way needs.
 
-    return prepare_gigaspeech(corpus_dir, work, dataset_parts=parts, num_jobs=nj)
+    Its file has some gigabytes: it is read piece by piece, anew for each of the manifests.
+    """
+    from lhotse.recipes.gigaspeech import parse_utterance
+
+    path = corpus_dir / "GigaSpeech.json"
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; {CORPORA['gigaspeech'].get}")
+
+    def recordings(part: str) -> Iterator[Any]:
+        for audio in json_items(path, "audios"):
+            if f"{{{part}}}" in audio["subsets"]:
+                yield parse_utterance(audio | {"segments": []}, corpus_dir)[0]
+
+    def supervisions(part: str) -> Iterator[Any]:
+        for audio in json_items(path, "audios"):
+            segments = [each for each in audio["segments"] if f"{{{part}}}" in each["subsets"]]
+            for each in parse_utterance(audio | {"segments": segments}, corpus_dir)[1]:
+                # What one audio says is by whoever speaks in it; names are not known.
+                each.speaker = None if each.speaker == "N/A" else each.speaker
+                yield each
+
+    return {
+        part: {"recordings": recordings(part), "supervisions": supervisions(part)} for part in parts
+    }
 
 
 def _gigaspeech_text(text: str) -> str | None:
@@ -188,9 +212,8 @@ def _mls_listed(corpus_dir: Path, part: str) -> Listed:
     language, _, split = part.partition("-")
     folder = _mls_folder(corpus_dir, language)
     suffix = "opus" if folder.name.endswith("_opus") else "flac"
-    found = {}
-    for line in (folder / split / "transcripts.txt").read_text(encoding="utf-8").splitlines():
-        utt, _, text = line.partition("\t")
+    found: Listed = {}
+    for utt, text in _lines(folder / split / "transcripts.txt", "\t", found):
         # 10_20_000000: speaker 10 reads book 20.
         speaker, _, rest = utt.partition("_")
         book = rest.partition("_")[0]
@@ -275,16 +298,23 @@ _MLS = {
     "portuguese": "pt",
     "spanish": "es",
 }
-# Hours of train, dev and test (https://www.openslr.org/94).
-_MLS_HOURS = {
-    "dutch": (1554.24, 12.76, 12.76),
-    "english": (44659.74, 15.75, 15.55),
-    "french": (1076.58, 10.07, 10.07),
-    "german": (1966.51, 14.28, 14.29),
-    "italian": (247.38, 5.18, 5.27),
-    "polish": (103.65, 2.08, 2.14),
-    "portuguese": (160.96, 3.64, 3.74),
-    "spanish": (917.68, 9.99, 10.0),
+_SPLITS = ("train", "dev", "test")
+# Utterances and hours of train, dev and test:
+# https://huggingface.co/datasets/facebook/multilingual_librispeech, and the corpus's README.
+_MLS_SIZES: dict[str, tuple[tuple[int | None, float], ...]] = {
+    "english": ((None, 44659.74), (None, 15.75), (None, 15.55)),
+    "german": ((469942, 1966.51), (3469, 14.28), (3394, 14.29)),
+    "dutch": ((374287, 1554.24), (3095, 12.76), (3075, 12.76)),
+    "french": ((258213, 1076.58), (2416, 10.07), (2426, 10.07)),
+    "spanish": ((220701, 917.68), (2408, 9.99), (2385, 10)),
+    "italian": ((59623, 247.38), (1248, 5.18), (1262, 5.27)),
+    "portuguese": ((37533, 160.96), (826, 3.64), (871, 3.74)),
+    "polish": ((25043, 103.65), (512, 2.08), (520, 2.14)),
+}
+_MLS_PARTS = {
+    f"{name}-{split}": size
+    for name, sizes in _MLS_SIZES.items()
+    for split, size in zip(_SPLITS, sizes, strict=True)
 }
 _MINI = "mini_librispeech"
 _FLEURS = (
@@ -298,7 +328,6 @@ _FLEURS = (
 ).split()
 _FLEURS_HEADER = ("id file_name raw_transcription transcription chars num_samples gender").split()
 _VOXPOPULI = "cs de en es et fi fr hr hu it lt nl pl ro sk sl".split()
-_SPLITS = ("train", "dev", "test")
 # What a list must have.
 _COLUMNS = {
     "commonvoice": {"client_id", "path", "sentence"},
@@ -322,6 +351,16 @@ CORPORA = {
         "train-clean-100, dev-clean, test-clean and the like (the folder LibriSpeech itself)",
         _OPENSLR("librispeech --full"),
         _librispeech_listed,
+        # Panayotov et al., Librispeech: an ASR corpus based on public domain audio books, table 1.
+        hours={
+            "train-clean-100": 100.6,
+            "train-clean-360": 363.6,
+            "train-other-500": 496.7,
+            "dev-clean": 5.4,
+            "dev-other": 5.3,
+            "test-clean": 5.4,
+            "test-other": 5.1,
+        },
     ),
     _MINI: Corpus(
         {"train-clean-5": 1519, "dev-clean-2": 1089, "test-clean": 2620},
@@ -343,13 +382,18 @@ CORPORA = {
         "legacy/{train,dev,test}/{sph,stm} (the folder TEDLIUM_release-3 itself)",
         _OPENSLR("tedlium"),
         text=_tedlium_text,
+        # https://www.openslr.org/51 for the training; the other sets are those of release 2.
+        hours={"train": 452, "dev": 1.6, "test": 2.62},
     ),
     "gigaspeech": Corpus(
-        {"XS": None, "S": None, "M": None, "L": None, "XL": None, "DEV": None, "TEST": None},
+        # With what is no speech, as huggingface.co/datasets/speechcolab/gigaspeech counts.
+        {"XS": None, "S": None, "M": None, "L": None, "XL": None, "DEV": 6750, "TEST": 25619},
         _gigaspeech,
         "GigaSpeech.json and audio/",
         "https://github.com/SpeechColab/GigaSpeech tells how to get it",
         text=_gigaspeech_text,
+        # README.md of https://github.com/SpeechColab/GigaSpeech.
+        hours={"XS": 10, "S": 250, "M": 1000, "L": 2500, "XL": 10000, "DEV": 12, "TEST": 40},
     ),
     "spgispeech": Corpus(
         {"train": None, "val": 39341},
@@ -394,16 +438,12 @@ CORPORA = {
         languages={"en_accented": "en"},
     ),
     "mls": Corpus(
-        {f"{name}-{split}": None for name in _MLS for split in _SPLITS},
+        {part: count for part, (count, _) in _MLS_PARTS.items()},
         _mls,
         "mls_german, mls_french and the like (or mls_german_opus ...)",
         "https://www.openslr.org/94 has it",
         _mls_listed,
         languages=_MLS,
-        hours={
-            f"{name}-{split}": hours
-            for name, each in _MLS_HOURS.items()
-            for split, hours in zip(_SPLITS, each, strict=True)
-        },
+        hours={part: hours for part, (_, hours) in _MLS_PARTS.items()},
     ),
 }

@@ -14,6 +14,7 @@ from mambaasr.errors import UserError
 from mambaasr.parallel import usable_cores
 from mambaasr.recipe.advice import advise, near_words
 from mambaasr.recipe.devices import count_gpus
+from mambaasr.score.normalizers import NORMALIZERS, find_normalizer
 
 # The recipes' shared files; a recipe may lie in another repository than the package.
 TEMPLATE = Path("../../TEMPLATE/asr1")
@@ -350,6 +351,14 @@ def _table() -> Iterator[Option]:
         "file in the experiment's folder; default: the average by best_model_criterion, e.g. "
         "valid.acc.ave.pth",
     )
+    yield option(
+        "score_normalizer",
+        "none",
+        f"a second WER, after what a leaderboard makes of the texts: {', '.join(NORMALIZERS)}; "
+        "the whisper ones need the package whisper-normalizer",
+        choices=NORMALIZERS,
+        decides="none",
+    )
 
 
 OPTIONS: dict[str, Option] = {option.name: option for option in _table()}
@@ -455,8 +464,8 @@ def check(options: Options, template: Path = TEMPLATE) -> Options:
         ``stage`` where ``stage`` alone was given.
 
     Raises:
-        UserError: an option's text is impossible, options do not fit each other, or a file is
-            missing.
+        UserError: an option's text is impossible, options do not fit each other, or a file or
+            the normalizer's package is missing.
     """
     o = Options(options)
     for name in ("stage", "stop_stage"):
@@ -514,6 +523,8 @@ def check(options: Options, template: Path = TEMPLATE) -> Options:
             f"--text_prefix '{o.text_prefix}': its words must be in a file --nlsyms_txt, or they "
             "would be scored"
         )
+    if o.score_normalizer != "none":
+        find_normalizer(o.score_normalizer)  # not found missing after the training
     return o
 
 

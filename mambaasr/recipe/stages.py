@@ -493,6 +493,8 @@ def score(o: Options, n: Names, recipe: Recipe) -> Iterator[Task | str]:
         words += ["--utt2spk", f"{data}/utt2spk", "--token_type", o.token_type]
         words += ["--output_dir", f"{out}/score", *_nlsyms(o)]
         words += ["--bpe_model", n.bpemodel] if o.token_type == "bpe" else []
+        # Unless asked for nothing is given, and what was scored before stays right.
+        words += ["--normalizer", o.score_normalizer] if o.score_normalizer != "none" else []
         for option, path in (("--utt2lang", f"{data}/utt2lang"), ("--hyp_lang", f"{out}/lang")):
             words += [option, path] if os.path.isfile(path) else []
         scores = in_folder(f"{out}/score", "score.json", "score.txt")

@@ -8,14 +8,13 @@ from typing import Any
 from mambaasr import provenance
 from mambaasr.errors import UserError
 from mambaasr.score.score_files import (
+    TITLES,
     UNIT_NAMES,
     cells,
     describe,
     language_rows,
     markdown_table,
 )
-
-TITLES = {"wer": "WER", "cer": "CER", "ter": "TER"}
 
 
 def is_scored(folder: str | Path) -> bool:
@@ -71,6 +70,8 @@ def results_page(folder: str | Path, origin: bool = True) -> str:
         if rows:
             columns = ("Snt", UNIT_NAMES[rate], "Corr", "Sub", "Del", "Ins", "Err", "S.Err", "RTF")
             sections.append(f"## {title}\n\n" + markdown_table(("Test set", *columns), rows))
+            if rate == "normalized_wer":
+                sections.append(_normalizers(results))
         rows = [
             row
             for name, found in _languages(results, rate).items()
@@ -94,6 +95,18 @@ def results_page(folder: str | Path, origin: bool = True) -> str:
     if origin:
         sections.append(_origin(folder, results))
     return "\n".join(section for section in sections if section)
+
+
+def _normalizers(results):
+    """Say which normalizer was applied, to which sets where there are several."""
+    found = {}
+    for name, score, _ in results:
+        if score.get("normalizer"):
+            found.setdefault(score["normalizer"], []).append(name)
+    if len(found) == 1:
+        return f"References and hypotheses normalized by {next(iter(found))}.\n"
+    lines = [f"- {', '.join(names)}: normalized by {name}\n" for name, names in found.items()]
+    return "".join(lines)
 
 
 def _languages(results, rate):

@@ -13,7 +13,8 @@ from mambaasr.score import error_rate
 from mambaasr.score import languages as lid_scores
 from mambaasr.score.error_rate import Utterance
 
-UNIT_NAMES = {"cer": "Chr", "wer": "Wrd", "ter": "Tok"}
+UNIT_NAMES = {"wer": "Wrd", "normalized_wer": "Wrd", "cer": "Chr", "ter": "Tok"}
+TITLES = {"wer": "WER", "normalized_wer": "Normalized WER", "cer": "CER", "ter": "TER"}
 PARTS = ("correct", "substitutions", "deletions", "insertions", "errors")
 COLUMNS = ("Snt", "Unit", "Corr", "Sub", "Del", "Ins", "Err", "S.Err")
 
@@ -31,7 +32,7 @@ def write_scores(
 
     Args:
         folder: where to.
-        scores: "wer", "cer", "ter" -> aligned utterances.
+        scores: "wer", "normalized_wer", "cer", "ter" -> aligned utterances.
         speakers: utterance -> speaker.
         details: plain values that go into score.json as they are (paths, missing utterances).
         languages: utterance -> language. With several, the mean of their rates
@@ -74,13 +75,15 @@ def score_text(
     """Return a table for each rate, and what else there is to say; see :func:`write_scores`."""
     sections = []
     for name, utterances in scores.items():
-        header = (name.upper(), *(UNIT_NAMES[name] if c == "Unit" else c for c in COLUMNS))
+        header = (TITLES[name], *(UNIT_NAMES[name] if c == "Unit" else c for c in COLUMNS))
         table = [(who, *cells(counts.as_dict())) for who, counts in _rows(utterances, speakers)]
         sections.append(markdown_table(header, table))
         found = _by_language(utterances, languages) if languages is not None else {}
         if len(found) > 1:
-            header = (f"{name.upper()} by language", *header[1:])
+            header = (f"{TITLES[name]} by language", *header[1:])
             sections.append(markdown_table(header, language_rows(found)))
+    if details.get("normalizer"):
+        sections.append(f"Normalized by {details['normalizer']}.\n")
     missing = details.get("missing")
     if missing:
         sections.append(f"Utterances without a hypothesis, counted as deleted: {len(missing)}.\n")

@@ -6,6 +6,7 @@ from mambaasr.data.kaldi_file import parse_hypothesis, parse_text, read_good_tab
 from mambaasr.data.tokens import bpe_tokens, read_symbols
 from mambaasr.errors import UserError
 from mambaasr.score import bootstrap, error_rate, languages, score_files
+from mambaasr.score.normalizers import find_normalizer
 
 type File = str | Path
 
@@ -23,6 +24,7 @@ def score(
     compare: File | None = None,
     bootstrap_samples: int = 10000,
     seed: int = 0,
+    normalizer: str = "none",
 ) -> str:
     """Return the tables of WER, CER and, with a sentencepiece model, TER; write them and more.
 
@@ -39,9 +41,12 @@ def score(
         nlsyms_txt: words that are no speech, one a line: not scored.
         compare: another system's hypotheses: a paired bootstrap of the WER.
         bootstrap_samples, seed: of the bootstrap.
+        normalizer: of :data:`mambaasr.score.normalizers.NORMALIZERS`; unless "none", there is a
+            second WER, of references and hypotheses that it was applied to.
 
     Raises:
-        UserError: a file cannot be read, or its ids are not those of the references.
+        UserError: a file cannot be read, its ids are not those of the references, or the
+            normalizer's package is missing.
     """
     skip = frozenset(read_symbols(nlsyms_txt))
     references, hypotheses = _read(ref, skip), _read(hyp, skip, hypotheses=True)
@@ -56,6 +61,13 @@ def score(
     }
     missing = sorted(set(references) - set(hypotheses))
     details: dict[str, object] = {"ref": str(ref), "hyp": str(hyp), "missing": missing}
+    if normalizer != "none":
+        normalize, details["normalizer"] = find_normalizer(normalizer)
+        scores["normalized_wer"] = error_rate.align(
+            {utt: normalize(text) for utt, text in references.items()},
+            {utt: normalize(text) for utt, text in hypotheses.items()},
+            error_rate.words,
+        )
     if hyp_lang:
         found = _read(hyp_lang, hypotheses=True)
         error_rate.check_ids(references, found, hyp_lang)

@@ -101,9 +101,9 @@ def _value(column: Column, run: Run, decodings: dict[str, Any]) -> float | None:
             lid = found.get("lid")
             # A model that does not look for languages has no such rate, and lacks none.
             return 100 * lid["correct"] / lid["utterances"] if lid else math.nan
-        *macro, rate = column.metric.lower().split()
-        of_language = ("languages", column.language) if column.language else ()
-        for key in (rate, *macro, *of_language):
+        *kind, rate = column.metric.lower().split()
+        keys = ["normalized_wer"] if kind == ["normalized"] else [rate, *kind]
+        for key in [*keys, *(("languages", column.language) if column.language else ())]:
             found = found.get(key) or {}
         return found.get("error_rate")
     if column.metric == "RTF":

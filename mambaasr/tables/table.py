@@ -8,7 +8,7 @@ from mambaasr.config import Config, merge, read
 from mambaasr.recipe.options import BLOCKS, Options
 
 # A macro rate is the mean of the languages' rates.
-RATES = ("macro WER", "macro CER", "macro TER", "WER", "CER", "TER")
+RATES = ("normalized WER", "macro WER", "macro CER", "macro TER", "WER", "CER", "TER")
 # The part of the utterances whose language was found, in percent.
 LID = "LID accuracy"
 PARAMETERS = "parameters"

@@ -72,6 +72,29 @@ def test_languages_and_how_often_they_were_found(files, tmp_path, capsys):
         main([*options, *found])
 
 
+def test_a_normalizer_adds_a_rate_and_changes_no_other(files, tmp_path, capsys):
+    ref = files("ref", "u1 UH STATE-OF-THE-ART <COMMA> YES <PERIOD>\nu2 UM\n")
+    hyp = files("hyp", "u1 state of the art yes um\nu2 uh\n")
+    options = ["--ref", ref, "--hyp", hyp, "--utt2spk", files("utt2spk", "u1 s\nu2 t\n")]
+    plain, out = tmp_path / "plain", tmp_path / "out"
+    assert main([*options, "--output_dir", str(plain)]) == 0
+    capsys.readouterr()
+    assert main([*options, "--output_dir", str(out), "--normalizer", "gigaspeech"]) == 0
+    printed = capsys.readouterr().out
+    assert "| Normalized WER | Snt | Wrd |  Corr |" in printed
+    assert "Normalized by gigaspeech.\n" in printed
+    score, before = (json.loads((folder / "score.json").read_text()) for folder in (out, plain))
+    normalized = score.pop("normalized_wer")
+    assert normalized["units"] == 5 and normalized["errors"] == 0
+    # All of it is a filler: no words, no rate, and it counts as an utterance.
+    assert normalized["sentences"] == 2 and normalized["speakers"]["t"]["error_rate"] is None
+    assert score.pop("normalizer") == "gigaspeech" and score == before
+    assert score["wer"]["units"] == 6
+    assert (out / "errors_wer.txt").read_text() == (plain / "errors_wer.txt").read_text()
+    with pytest.raises(SystemExit):
+        main([*options, "--normalizer", "whisper"])
+
+
 def test_no_hypothesis_at_all_and_one_too_many(files, capsys):
     ref = files("ref", "u1 a\n")
     assert main(["--ref", ref, "--hyp", files("hyp", "")]) == 0

@@ -1,8 +1,9 @@
 """Corpora through lhotse, on small trees with the true layouts."""
 
+import dataclasses
 import importlib.util
+import json
 import sys
-import types
 from pathlib import Path
 
 import corpora
@@ -45,7 +46,7 @@ def test_an_utterance_without_audio_is_not_lost(tmp_path, caplog):
     said = [line for line in caplog.messages if line.startswith("librispeech test-clean")]
     assert said == [
         "librispeech test-clean: 3 utterances, 1 of them without audio, which stage 3 reports; the "
-        "whole corpus has 2620"
+        "whole corpus has 2620 utterances and 5.4 hours (here 0.00)"
     ]
 
 
@@ -271,56 +272,169 @@ def test_a_damaged_file_ends_nothing(tmp_path, caplog, name, make, part, file, n
         assert len(DataFolder.read(tmp_path / "dump").text) == 2
 
 
-def giga(root, monkeypatch, texts, error=None):
-    """Write a corpus like GigaSpeech, and stand in for the package that lists it."""
-
-    class GigaSpeech:
-        def __init__(self, folder):
-            self.gigaspeech_dataset_dir = folder
-
-        def audios(self, part):
-            for number, text in enumerate(texts):
-                if error is not None and number == 3:
-                    raise error
-                segment = {
-                    "sid": f"Y{number}_S0",
-                    "begin_time": 0.0,
-                    "end_time": 0.25,
-                    "speaker": "N/A",
-                    "text_tn": text,
-                }
-                yield {
-                    "aid": f"Y{number}",
-                    "path": f"audio/Y{number}.opus",
-                    "sample_rate": 16000,
-                    "channels": 1,
-                    "duration": 0.3,
-                    "segments": [segment],
-                }
-
-    module = types.ModuleType("speechcolab.datasets.gigaspeech")
-    module.GigaSpeech = GigaSpeech
-    for name in ("speechcolab", "speechcolab.datasets"):
-        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setattr("lhotse.recipes.gigaspeech.is_module_available", lambda name: True)
-    root.mkdir(exist_ok=True)
-    return root
+def test_gigaspeech(tmp_path, caplog):
+    """A segment is in a set when it names the subset itself; what is no speech is left out."""
+    root = corpora.gigaspeech(tmp_path / "GigaSpeech")
+    sets = {"train": ["XL"], "large": ["L"], "dev": ["DEV"]}
+    counts = prepare_sets("gigaspeech", root, sets, tmp_path / "data")
+    assert counts == {"train": 2, "large": 1, "dev": 1}
+    train = DataFolder.read(tmp_path / "data/train")
+    assert dict(train.text) == {
+        "POD0000000025_S0000000": "FOUR O'CLOCK TOMORROW AFTERNOON SAID WILLIAMS",
+        "POD0000000025_S0000001": "IS THAT THE STATE-OF-THE-ART",
+    }
+    # "N/A" is nobody: who speaks in one recording is nobody's neighbour in another.
+    assert set(train.utt2spk.values()) == {"POD0000000025"}
+    path, start, end = train.source("POD0000000025_S0000001")
+    assert path == str(root / "audio/podcast/P0001/POD0000000025.opus") and 0 < start < end
+    assert (
+        "1 utterances, 1 more are no speech and left out; the whole corpus has 6750" in caplog.text
+    )
+    format_folder(tmp_path / "data/train", tmp_path / "dump", 16000)
+    assert len(DataFolder.read(tmp_path / "dump").text) == 2
 
 
 def test_a_stopped_preparation_leaves_nothing_that_counts(tmp_path, monkeypatch):
-    texts = [f"NUMBER {number}" for number in range(6)]
-    for error, seen in ((KeyError("aid"), UserError), (KeyboardInterrupt(), KeyboardInterrupt)):
-        root = giga(tmp_path / "giga", monkeypatch, texts, error)
-        with pytest.raises(seen):
-            prepare_sets("gigaspeech", root, {"train": ["XS"]}, tmp_path / "data")
-        assert not (tmp_path / "data/train").exists()
-    giga(root, monkeypatch, texts)
-    assert prepare_sets("gigaspeech", root, {"train": ["XS"]}, tmp_path / "data") == {"train": 6}
-    giga(root, monkeypatch, [*texts[:5], "CORRECTED"])
-    prepare_sets("gigaspeech", root, {"train": ["XS"]}, tmp_path / "data")
-    assert DataFolder.read(tmp_path / "data/train").text["Y5_S0"] == "CORRECTED"
-    assert [path.name for path in (tmp_path / "data/.lhotse").iterdir()] == ["gigaspeech"]
+    root = corpora.gigaspeech(tmp_path / "GigaSpeech")
+    path = root / "GigaSpeech.json"
+    whole = path.read_text()
+    for text, message in (
+        (whole.replace('"aid"', '"id"'), "lhotse cannot read it as gigaspeech: KeyError: 'aid'"),
+        (whole[:3000], 'GigaSpeech.json: the list "audios" breaks off'),
+    ):
+        path.write_text(text)
+        with pytest.raises(UserError, match=message):
+            prepare_sets("gigaspeech", root, {"dev": ["DEV"]}, tmp_path / "data")
+        assert not (tmp_path / "data/dev").exists()
+    path.unlink()
+    with pytest.raises(UserError, match="GigaSpeech.json: no such file; https"):
+        prepare_sets("gigaspeech", root, {"dev": ["DEV"]}, tmp_path / "data")
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    path.write_text(whole)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("lhotse.recipes.gigaspeech.parse_utterance", stopped)
+        prepare_sets("gigaspeech", root, {"dev": ["DEV"]}, tmp_path / "data")
+    assert not (tmp_path / "data/dev").exists()
+    assert prepare_sets("gigaspeech", root, {"dev": ["DEV"]}, tmp_path / "data") == {"dev": 1}
+
+
+def repeated(path):
+    """Let a list end with its last line once more, and more text."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    path.write_text("\n".join([*lines, f"{lines[-1]} more"]) + "\n", encoding="utf-8")
+
+
+def repeated_segment(path):
+    content = json.loads(path.read_text())
+    segments = content["audios"][0]["segments"]
+    segments.append(segments[0] | {"text_tn": "ANOTHER"})
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "part", "file", "spoil", "message"),
+    [
+        (
+            "librispeech",
+            lambda root: corpora.librispeech(root, ["dev-clean"]),
+            "dev-clean",
+            "*.trans.txt",
+            repeated,
+            "19-198.trans.txt:3: 19-198-0001 is there twice",
+        ),
+        (
+            "aishell",
+            corpora.aishell,
+            "test",
+            "aishell_transcript_v0.8.txt",
+            repeated,
+            "_v0.8.txt:7: BAC009S0764W0123 is there twice",
+        ),
+        (
+            "mls",
+            lambda root: corpora.mls(root, ("german",)),
+            "german-test",
+            "test/transcripts.txt",
+            repeated,
+            "mls_german/test/transcripts.txt:2: 10_20_000000 is there twice",
+        ),
+        (
+            "spgispeech",
+            corpora.spgispeech,
+            "val",
+            "val.csv",
+            repeated,
+            "val: 07a785_1 is there twice",
+        ),
+        (
+            "gigaspeech",
+            corpora.gigaspeech,
+            "XL",
+            "GigaSpeech.json",
+            repeated_segment,
+            "gigaspeech XL: POD0000000025_S0000000 is there twice",
+        ),
+    ],
+)
+def test_an_utterance_that_is_there_twice(tmp_path, name, make, part, file, spoil, message):
+    root = make(tmp_path / "corpus")
+    (path,) = root.rglob(file)
+    spoil(path)
+    with pytest.raises(UserError, match=message):
+        prepare_sets(name, root, {"a": [part]}, tmp_path / "data")
+    assert not (tmp_path / "data/a").exists()
+
+
+@pytest.mark.parametrize("name", CORPORA)
+def test_a_folder_that_holds_something_else(tmp_path, name):
+    with pytest.raises(UserError, match=str(tmp_path)):
+        prepare_sets(name, tmp_path, {"a": [next(iter(CORPORA[name].parts))]}, tmp_path / "data")
+    assert not (tmp_path / "data/a").exists()
+
+
+def test_csj(tmp_path):
+    """Shift-JIS, tags in the transcripts, and test sets that are lists of talks."""
+    root = corpora.csj(tmp_path / "CSJ")
+    sets = {"train": ["noncore"], "dev": ["core"], "eval1": ["eval1"]}
+    assert prepare_sets("csj", root, sets, tmp_path / "data") == {"train": 4, "dev": 4, "eval1": 20}
+    dev = DataFolder.read(tmp_path / "data/dev")
+    assert dev.text["A01F0055_0001"] == "えーはい" and dev.text["A01F0055_0002"] == "そうです"
+    assert dev.utt2spk["A01F0055_0001"] == "A01F0055"
+    assert dev.missing_audio() == []
+    assert len(list((tmp_path / "data/.lhotse/csj").glob("*.jsonl.gz"))) == 6
+    (root / "WAV/noncore/A01F0067.wav").unlink()
+    with pytest.raises(UserError, match="lhotse cannot read it as csj: .*A01F0067.wav"):
+        prepare_sets("csj", root, sets, tmp_path / "data")
+
+
+def test_official_sizes(tmp_path, caplog, monkeypatch):
+    """Utterances exactly, hours within what publishers round; each only where it is known."""
+    root = corpora.librispeech(tmp_path / "LibriSpeech", ["test-clean"])
+    hours = 2.2 / 3600
+    corpus = CORPORA["librispeech"]
+    for count, length, said in (
+        (2, hours, None),
+        (2, None, None),
+        (None, 1.04 * hours, None),
+        (3, hours, "2 utterances; the whole corpus has 3 utterances"),
+        (2, 1, "2 utterances; the whole corpus has 1 hours (here 0.00)"),
+        (3, 1, "2 utterances; the whole corpus has 3 utterances and 1 hours (here 0.00)"),
+    ):
+        caplog.clear()
+        known = {"test-clean": length} if length else {}
+        changed = dataclasses.replace(corpus, parts={"test-clean": count}, hours=known)
+        monkeypatch.setitem(CORPORA, "librispeech", changed)
+        prepare_sets("librispeech", root, {"test": ["test-clean"]}, tmp_path / "data")
+        found = [line for line in caplog.messages if line.startswith("librispeech test-clean")]
+        assert found == ([f"librispeech test-clean: {said}"] if said else [])
+
+
+def test_sizes_are_of_parts_that_there_are():
+    for corpus in CORPORA.values():
+        assert corpus.hours.keys() <= corpus.parts.keys()
 
 
 def test_corrected_transcripts_and_another_corpus_come_through(tmp_path):

@@ -5,12 +5,18 @@ codes, that start in a moment. The tests' own process cannot fork them, as torch
 pass in the child of a process that has run one.
 """
 
+import atexit
+import functools
+import json
 import multiprocessing
 import os
 import runpy
+import shutil
 import signal
+import socket
 import sys
 import tempfile
+from pathlib import Path
 
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["mambaasr.task.asr", "mambaasr.task.lm", "mambaasr.decode.load"])
@@ -64,14 +70,86 @@ def _run(name, arguments, folder, kill_at, output):
     for descriptor in (1, 2):
         os.dup2(stream, descriptor)
     os.close(stream)
-    sys.stdout = open(1, "w", closefd=False)
-    sys.stderr = open(2, "w", closefd=False, buffering=1)
     os.chdir(folder)
-    multiprocessing.set_start_method(None, force=True)  # again the default
-    sys.argv = [name, *arguments]
     if kill_at is not None:
         _kill_at(kill_at)
-    runpy.run_module(f"mambaasr.bin.{name}", run_name="__main__", alter_sys=True)
+    _become(f"mambaasr.bin.{name}", arguments)
+
+
+# What stands in for ``python``: it has a command of this package forked, and is any other call's
+# own interpreter.
+_STAND_IN = """#!{python} -IS
+import json, os, socket, sys
+words = sys.argv[1:]
+if words[:1] != ["-m"] or not words[1].startswith("mambaasr."):
+    os.execv({python!r}, [{python!r}, *words])
+with socket.socket(socket.AF_UNIX) as server:
+    server.connect({address!r})
+    socket.send_fds(server, [b"."], [0, 1, 2])
+    server.sendall(json.dumps([words[1:], os.getcwd(), dict(os.environ)]).encode() + b"\\n")
+    status = int(server.recv(16))
+sys.exit(status if status >= 0 else 128 - status)
+"""
+
+
+@functools.cache
+def python_folder():
+    """Return a folder with a ``python`` for PATH whose ``-m mambaasr...`` starts in a moment.
+
+    The server that it asks ends with this process.
+    """
+    folder = tempfile.mkdtemp(prefix="python")
+    atexit.register(shutil.rmtree, folder)
+    address = f"{folder}/socket"
+    ready, told = SERVER.Pipe(duplex=False)
+    # No daemon, which could have no children.
+    server = SERVER.Process(target=_serve, args=(address, told))
+    server.start()
+    atexit.register(server.kill)
+    ready.recv()
+    script = Path(folder, "python")
+    script.write_text(_STAND_IN.format(python=sys.executable, address=address))
+    script.chmod(0o755)
+    return folder
+
+
+def _serve(address, ready):
+    import lhotse.recipes  # noqa: F401
+
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(address)
+        listener.listen()
+        ready.send(None)
+        while True:
+            asker, _ = listener.accept()
+            if os.fork() == 0:
+                break
+            asker.close()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    _, descriptors, _, _ = socket.recv_fds(asker, 1, 3)
+    words, folder, environment = json.loads(asker.makefile().readline())
+    if child := os.fork():
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        asker.sendall(str(status).encode())
+        return
+    asker.close()
+    for number, descriptor in enumerate(descriptors):
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    _become(words[0], words[1:])
+
+
+def _become(module, arguments):
+    """Run a module as the command of this process."""
+    sys.stdout = open(1, "w", closefd=False, encoding="utf-8", buffering=1)
+    sys.stderr = open(2, "w", closefd=False, encoding="utf-8", buffering=1)
+    multiprocessing.set_start_method(None, force=True)  # again the default
+    sys.argv = [module, *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
 def _kill_at(left):

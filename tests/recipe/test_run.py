@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,6 +56,7 @@ def test_help_lists_every_option_with_its_value(capsys):
         (["--skip_stages", "2 x"], "--skip_stages 'x'"),
         (["--stage", "11", "--stop_stage", "10"], "--stage 11 comes after --stop_stage 10"),
         (["--stage", "14"], "not built yet"),
+        (["--score_normalizer", "whisper"], "choose one of: none whisper_english whisper_basic"),
         (["--stop_stage", "15"], "not built yet"),
         (["--stage", "6", "--stop_stage", "8"], "stages 6 to 8 are the language model's: --use_lm"),
         (["--stage", "9", "--stop_stage", "9"], "stage 9 is the n-gram model's: --use_ngram true"),
@@ -167,6 +169,14 @@ def test_mistakes_are_refused_at_once(recipe, options, message):
         main([str(TEMPLATE), *NEEDED, *options])
     assert message in str(error.value) and "\n" not in str(error.value)
     assert not (recipe / "exp").exists() and not (recipe / "data").exists()
+
+
+def test_a_normalizer_without_its_package_is_refused_before_the_training(recipe, monkeypatch):
+    monkeypatch.setitem(sys.modules, "whisper_normalizer", None)
+    with pytest.raises(UserError, match="uv pip install whisper-normalizer"):
+        main([str(TEMPLATE), *NEEDED, "--score_normalizer", "whisper_basic"])
+    with pytest.raises(UserError, match="no_such.yaml"):
+        main([str(TEMPLATE), *NEEDED, "--score_normalizer=gigaspeech", "--encoder=no_such.yaml"])
 
 
 def test_options_in_both_forms_and_the_last_wins():

@@ -71,6 +71,26 @@ def test_page(experiment):
     assert "\n\n\n" not in page
 
 
+def test_a_normalized_rate_says_by_what(experiment):
+    def add(name, normalizer):
+        path = experiment / f"decode_asr/{name}/score/score.json"
+        score = json.loads(path.read_text())
+        path.write_text(
+            json.dumps(score | {"normalized_wer": score["wer"], "normalizer": normalizer})
+        )
+
+    add("test_a", "gigaspeech")
+    page = results_page(experiment)
+    section = page.split("## Normalized WER\n\n")[1].split("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("| decode_asr")]
+    assert len(rows) == 1
+    assert cells(rows[0]) == "decode_asr/test_a 1 2 100.0 0.0 0.0 0.0 0.0 0.0 0.250".split()
+    assert "References and hypotheses normalized by gigaspeech.\n" in section
+    assert page.split("## WER")[1].count("| decode_asr") > 1 and "\n\n\n" not in page
+    add("test_b", "spgispeech")
+    assert "- decode_asr/test_b: normalized by spgispeech\n" in results_page(experiment)
+
+
 def test_sets_of_one_language_each_are_averaged_with_their_like(tmp_path):
     for name, lang, hyp in (
         ("test_en", "en", "a b"), ("test_de", "de", "a"), ("dev_de", "de", ""), ("other", "en", "a")

@@ -172,6 +172,20 @@ def test_languages_found_only_where_a_model_finds_them(edit):
     assert measure(table, table.rows[1]).values["test LID accuracy"] == [75.0]
 
 
+def test_the_normalized_rate_is_a_column_of_its_own(edit):
+    edit("dev CER", "test normalized WER")
+    edit("    published", "    # published")
+    edit("    published", "    # published")
+    table = read_table("tables/x.yaml")
+    run = table.rows[1].runs[0]
+    pretend(run, {"test": (1.0, 2.0)})
+    assert "no test normalized WER" in measure(table, table.rows[1]).missing
+    file = run.exp / run.inference_tag / "test/score/score.json"
+    score = json.loads(file.read_text())
+    file.write_text(json.dumps(score | {"normalized_wer": {"error_rate": 4.0}}))
+    assert measure(table, table.rows[1]).values["test normalized WER"] == [4.0]
+
+
 def test_a_table_of_times_reads_logs_alone(recipe):
     (recipe / "tables/x.yaml").write_text(
         "title: Times\ncolumns: [training hours, parameters]\nrows:\n"
