@@ -62,19 +62,9 @@ def test_an_utterance_of_mls_without_audio_is_not_lost(tmp_path, caplog):
     assert [problem.key for problem in folder.missing_audio()] == ["de-10_20_000001"]
     said = [line for line in caplog.messages if line.startswith("mls german-test")]
     assert said == [
-        "mls german-test: 3 utterances, 0.00 hours, 1 of them without audio, which stage 3 "
-        "reports; the whole corpus has 14.29 hours"
+        "mls german-test: 3 utterances, 1 of them without audio, which stage 3 reports; the whole "
+        "corpus has 3394 utterances and 14.29 hours (here 0.00)"
     ]
-
-
-def test_hours_are_compared_with_the_publishers(tmp_path, caplog, monkeypatch):
-    root = corpora.mls(tmp_path / "mls", ("polish",), utterances=3)
-    sets = {"dev": ["polish-dev"]}
-    for official, said in ((1.0, True), (0.09, False)):
-        caplog.clear()
-        monkeypatch.setitem(CORPORA["mls"].hours, "polish-dev", official)
-        prepare_sets("mls", root, sets, tmp_path / "data")
-        assert ("the whole corpus has 1.0 hours" in caplog.text) == said
 
 
 def test_aishell_is_written_without_spaces(tmp_path):
@@ -367,7 +357,7 @@ def repeated_segment(path):
             "val",
             "val.csv",
             repeated,
-            "val: 07a785_1 is there twice",
+            r"val.csv:\d: 07a785_1 is there twice",
         ),
         (
             "gigaspeech",

@@ -70,6 +70,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     rules = TextRules()
     if args.text_rules is not None:
         rules = rules_of(read_rules(args.text_rules), language)
+    if not args.corpus.is_dir():
+        raise UserError(
+            f"{args.corpus}: no such folder: COVOST2=FOLDER ./run.sh names the one that holds "
+            f"{language}/validated.tsv, clips and the translations"
+        )
     listed = CORPORA["commonvoice"].listed
     assert listed is not None
     path = args.corpus / language / f"covost_v2.{args.pair}.tsv"
