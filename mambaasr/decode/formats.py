@@ -14,15 +14,17 @@ from mambaasr.files import atomic_write
 
 @dataclass(frozen=True)
 class Layout:
-    """How subtitles are broken.
+    """How subtitles are broken, and what the JSON has.
 
     Attributes:
         max_line_width: characters a line; None: a segment is a subtitle of one line.
         max_line_count: lines a subtitle; None: as many as its segment needs.
+        words: whether there are words in the JSON.
     """
 
     max_line_width: int | None = None
     max_line_count: int | None = None
+    words: bool = True
 
 
 @dataclass(frozen=True)
@@ -56,16 +58,20 @@ def write(
     """
     written = []
     for name in formats:
-        text = as_json(transcript, more) if name == "json" else FORMATS[name](transcript, layout)
+        text = FORMATS[name](transcript, layout)
+        if name == "json":
+            text = as_json(transcript, layout, more)
         written.append(path.with_name(f"{path.name}.{name}"))
         with atomic_write(written[-1]) as stream:
             stream.write(text)
     return written
 
 
-def as_json(transcript: Transcript, more: Mapping[str, Any] | None = None) -> str:
+def as_json(
+    transcript: Transcript, layout: Layout = Layout(), more: Mapping[str, Any] | None = None
+) -> str:
     """Return a transcript as Whisper's JSON, with what else there is to say."""
-    content = {"name": transcript.name, **transcript.as_dict(), **(more or {})}
+    content = {"name": transcript.name, **transcript.as_dict(layout.words), **(more or {})}
     return json.dumps(content, ensure_ascii=False, indent=1) + "\n"
 
 
@@ -123,7 +129,7 @@ def _stm(transcript: Transcript, layout: Layout) -> str:
 
 FORMATS: dict[str, Callable[[Transcript, Layout], str]] = {
     "txt": _txt,
-    "json": lambda transcript, _: as_json(transcript),
+    "json": as_json,
     "srt": _srt,
     "vtt": _vtt,
     "tsv": _tsv,

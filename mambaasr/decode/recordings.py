@@ -146,10 +146,11 @@ def parse_clips(text: str) -> tuple[Clip, ...]:
     """Return the clips of Whisper's ``start,end,start,end,...`` [s]; the last end may be left out.
 
     Raises:
-        ValueError: these are no ascending times.
+        ValueError: these are no ascending times, or a clip is empty.
     """
     times = [float(part) for part in text.split(",")]
-    if times != sorted(times) or times[0] < 0 or len(set(times)) < len(times):
+    empty = any(start == end for start, end in zip(times[::2], times[1::2], strict=False))
+    if times != sorted(times) or times[0] < 0 or empty:
         raise ValueError("the times must ascend from 0")
     ends: list[float | None] = [*times[1::2]]
     if len(times) % 2:

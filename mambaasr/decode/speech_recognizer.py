@@ -89,6 +89,11 @@ class SpeechRecognizer:
     ) -> None:
         check_choice("long", long, LONG)
         self.experiment: Experiment = open_experiment(model)
+        if self.experiment.trained.get("input_size") is not None:
+            raise UserError(
+                f"{self.experiment.config}: the model was trained on stored features, not on audio; "
+                "docs/your_corpus.md says which lines of its config open it for audio"
+            )
         options = dict(self.experiment.options)
         options |= {"beam_size": beam_size} if beam_size is not None else {}
         options |= {"ctc_weight": ctc_weight} if ctc_weight is not None else {}

@@ -134,11 +134,9 @@ def _give(
     count: int,
 ) -> None:
     """Write or print a transcript; one that failed as a whole is not written."""
-    if not args.word_timestamps and not {"ctm"} & set(args.formats):
-        for segment in found.segments:
-            segment.words = []
     if args.json_lines:
-        _say(json.dumps({"name": found.name, **found.as_dict()}, ensure_ascii=False), sys.stdout)
+        content = {"name": found.name, **found.as_dict(args.word_timestamps)}
+        _say(json.dumps(content, ensure_ascii=False), sys.stdout)
     if made is not None:
         if found.segments or not found.error:
             made.write(found, recording)
@@ -184,7 +182,9 @@ class _Made:
             "model": str(self.experiment.weights),
             "version": provenance.environment()["mambaasr"],
         }
-        layout = formats.Layout(self.args.max_line_width, self.args.max_line_count)
+        layout = formats.Layout(
+            self.args.max_line_width, self.args.max_line_count, self.args.word_timestamps
+        )
         marker = self._marker(recording)
         marker.unlink(missing_ok=True)
         files = formats.write(found, self.out / recording.name, self.args.formats, layout, more)

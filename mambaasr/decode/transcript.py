@@ -84,8 +84,12 @@ class Transcript:
         """Seconds of computing a second of audio."""
         return self.seconds / self.duration if self.duration else None
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain values, under the names of Whisper's JSON where the meaning is the same."""
+    def as_dict(self, words: bool = True) -> dict[str, Any]:
+        """Return plain values, under the names of Whisper's JSON where the meaning is the same.
+
+        Args:
+            words: whether to give the words.
+        """
         return {
             "text": self.text,
             "language": self.language,
@@ -110,7 +114,7 @@ class Transcript:
                             "end": round(word.end, 3),
                             "probability": round(word.confidence, 4),
                         }
-                        for word in each.words
+                        for word in (each.words if words else ())
                     ],
                 }
                 for each in self.segments

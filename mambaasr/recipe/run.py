@@ -162,6 +162,8 @@ def _run(o: Options, names: Names, recipe: Recipe, chosen: list[int]) -> int:
         path = f"{names.asr_exp}/{name}" if name else names.asr_model
         if os.path.exists(path):
             print_line(f"{what:9}{path}")
+        if what == "model" and os.path.exists(path) and o.feats_type == "raw":
+            print_line(f"use it   mambaasr transcribe RECORDING --model {names.asr_exp}")
     results = Path(f"{names.asr_exp}/RESULTS.md")
     if results.is_file():
         print_line(f"results  {results}")

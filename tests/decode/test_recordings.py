@@ -74,6 +74,7 @@ def test_inputs_of_which_nothing_comes(files):
 def test_clips():
     assert parse_clips("1.5") == (Clip(1.5, None),)
     assert parse_clips("0,2,3,4.5") == (Clip(0, 2), Clip(3, 4.5))
+    assert parse_clips("0,2,2") == (Clip(0, 2), Clip(2, None))
     for text in ("2,1", "-1,2", "1,1", "a", ""):
         with pytest.raises(ValueError):
             parse_clips(text)

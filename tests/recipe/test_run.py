@@ -442,6 +442,11 @@ def test_a_run_ends_with_the_table_of_error_rates(recipe, monkeypatch, capsys):
     last = capsys.readouterr().out.splitlines()[-6:]
     assert last[:2] == [f"curves   exp/{exp.name}/images", f"results  exp/{exp.name}/RESULTS.md"]
     assert last[2:] == ["", "# asr", "", "| the table |"]
+    (exp / "valid.acc.ave.pth").touch()
+    main([str(TEMPLATE), *NEEDED, "--stage", "13"])
+    assert f"use it   mambaasr transcribe RECORDING --model exp/{exp.name}\n" in (
+        capsys.readouterr().out
+    )
 
 
 def test_what_is_worth_another_try_lets_the_stage_end_and_no_other_begin(recipe, monkeypatch):
