@@ -12,6 +12,7 @@ from mambaasr.config import has_decoder, model_file, read
 from mambaasr.config.read import sampling_rate
 from mambaasr.data.lengths import quantiles_of
 from mambaasr.errors import UserError
+from mambaasr.task.languages import MODEL
 
 CONFIG = "config.yaml"
 # What a piece of a recording lasts where nobody knows how long the training's utterances were [s].
@@ -48,6 +49,13 @@ class Experiment:
     ngram: Path | None = None
     prompt: str = ""
     seconds: dict[str, float] | None = None
+
+    @property
+    def languages(self) -> list[str] | None:
+        """The languages, one of which the model has to be told; None for one that is told none."""
+        conf = self.trained.get("model_conf") or {}
+        told = self.trained.get("model") == MODEL and conf.get("conditioning", "none") != "none"
+        return list(conf.get("languages") or ()) if told else None
 
     @property
     def longest(self) -> float:

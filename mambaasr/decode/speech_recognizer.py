@@ -91,7 +91,7 @@ class SpeechRecognizer:
         self.experiment: Experiment = open_experiment(model)
         if self.experiment.trained.get("input_size") is not None:
             raise UserError(
-                f"{self.experiment.config}: the model was trained on stored features, not on audio; "
+                f"{self.experiment.config}: the model was trained on stored features; "
                 "docs/your_corpus.md says which lines of its config open it for audio"
             )
         options = dict(self.experiment.options)
@@ -190,6 +190,7 @@ class SpeechRecognizer:
     def _pieces(self, job: _Job, audio: Audio | Recording, rate: int | None) -> Iterator[Piece]:
         """Read and cut a recording; a fault is noted, and ends it."""
         try:
+            self._check_language(job.language)
             clips = audio.clips if isinstance(audio, Recording) else WHOLE
             for clip in clips:
                 for piece in self._cut(job, self._blocks(audio, rate, clip)):
@@ -199,6 +200,14 @@ class SpeechRecognizer:
         except Exception as error:
             logging.warning(f"{job.transcript.name} failed", exc_info=error)
             job.failed.append(f"{type(error).__name__}: {error}")
+
+    def _check_language(self, language: str | None) -> None:
+        known = self.experiment.languages
+        if known is not None and language not in known:
+            given = f"not {language!r}" if language else "the model is told it"
+            raise UserError(f"give the language, one of {', '.join(known)}: {given}")
+        if LANG in self.prompt and language is None:
+            raise UserError(f"the prompt '{self.prompt}' needs the language")
 
     def _blocks(
         self, audio: Audio | Recording, rate: int | None, clip: Clip
@@ -290,8 +299,6 @@ class SpeechRecognizer:
             job.transcript.seconds += spent * (segment.end - segment.start) / whole
 
     def _spelled(self, language: str | None) -> tuple[int, ...]:
-        if LANG in self.prompt and language is None:
-            raise UserError(f"the prompt '{self.prompt}' needs a language")
         text = self.prompt.replace(LANG, language or "")
         return self._recogniser.prompt(text) if text else ()
 

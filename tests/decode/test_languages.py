@@ -5,8 +5,10 @@ import json
 import pytest
 from tiny_asr import OURS, make_experiment
 
+from mambaasr import SpeechRecognizer
 from mambaasr.bin.asr_inference import main
 from mambaasr.decode.load import load_speech2text
+from mambaasr.decode.recordings import Recording
 from mambaasr.errors import UserError
 
 CODES = ("de", "en")
@@ -134,3 +136,27 @@ def test_a_missing_or_unknown_language_is_named_before_anything_is_decoded(
     with pytest.raises(UserError, match=message):
         decode(told[1], "out", languages)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_recogniser_of_recordings_is_told_the_language(told, speech):
+    """By each recording or for all; without it, or with another, nothing is guessed."""
+    paths = list(speech.values())
+    recognizer = SpeechRecognizer(told[1], beam_size=2)
+    texts = {}
+    for code in CODES:
+        found = [recognizer.transcribe(Recording(path, "a", language=code)) for path in paths]
+        assert {each.language for each in found} == {code}
+        texts[code] = [each.text for each in found]
+    assert texts["de"] != texts["en"]
+    always = SpeechRecognizer(told[1], beam_size=2, language="de")
+    assert [each.text for each in always.transcribe(paths)] == texts["de"]
+    with pytest.raises(UserError, match="give the language, one of de, en: the model is told it"):
+        recognizer.transcribe(paths[0])
+    with pytest.raises(UserError, match="one of de, en: not 'fr'"):
+        recognizer.transcribe(Recording(paths[0], "a", language="fr"))
+
+
+def test_a_recogniser_of_recordings_finds_the_language(tmp_path, speech):
+    _, weights = experiment(tmp_path / "lid", lid_weight=0.5)
+    found = SpeechRecognizer(weights, beam_size=2).transcribe(next(iter(speech.values())))
+    assert found.language in CODES and found.segments[0].language == found.language
