@@ -96,6 +96,6 @@ def test_all_stages(recipe, tmp_path):
     for score in found.values():
         assert score["missing"] == [] and score["wer"]["units"] > 0
         assert ("ter" in score) == (asked["token_type"] == "bpe")
-    (page,) = folder.glob("exp/*/RESULTS.md")
+    (page,) = folder.rglob("RESULTS.md")
     rows = [line for line in page.read_text().splitlines() if line.startswith("| toy_decode")]
     assert {row.split("|")[1].split()[0].split("/")[-1] for row in rows} >= set(expected)
