@@ -103,7 +103,7 @@ TOYS = {
     "tedlium3": {"nbpe": "14"},
     "fleurs": {"local_data_opts": f"--languages {FLEURS}"},
     "spgispeech": {"nbpe": "14"},
-    "covost2": {"nbpe": "18", "model": ""},
+    "covost2": {"nbpe": "17", "model": ""},
     "gigaspeech": {"nbpe": "28"},
     "ls_giga_spgi": {"nbpe": "300"},
     "spoken_numbers": {
