@@ -291,6 +291,32 @@ class Recogniser(_Opened):
             yield from self._run(some, limit)
 
     @torch.no_grad()
+    def times(self, utterance: Utterance, text: str) -> list[Timed]:
+        """Return when the words of a text are said in an utterance, and how sure CTC is of them.
+
+        Raises:
+            UserError: the model has no CTC, its tokens cannot spell the text, or CTC has no path
+                for it: more tokens than frames.
+        """
+        if getattr(self.model, "ctc", None) is None:
+            raise UserError("the model has no CTC, which finds the times")
+        tokens = spell(self.speech2text, text)
+        unknown = self.model.token_list.index("<unk>")
+        if unknown in tokens:
+            words = [word for word in text.split() if unknown in spell(self.speech2text, word)]
+            raise UserError(f"the model's tokens cannot spell {' '.join(words[:5] or [text])}")
+        try:
+            log_probs = self._encode([utterance])[0].log_probs_of(0)
+        except TooShortUttError as error:
+            raise UserError(str(self.failed(utterance, error).reason)) from None
+        result = Recognised(utterance.key, [Hypothesis(tokens, 0.0, {})])
+        assert log_probs is not None
+        self._set_times(utterance, result, log_probs)
+        if tokens and not result.words:
+            raise UserError(f"{len(tokens)} tokens do not fit {len(log_probs)} frames")
+        return result.words
+
+    @torch.no_grad()
     def blank_posteriors(self, utterances: Sequence[Utterance]) -> list[np.ndarray]:
         """Return CTC's probability of a blank in each frame of utterances: (frames,) each.
 

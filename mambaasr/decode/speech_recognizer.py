@@ -17,7 +17,7 @@ from mambaasr.data.prefix import LANG
 from mambaasr.decode.experiment import Experiment, open_experiment
 from mambaasr.decode.load import load_speech2text
 from mambaasr.decode.pieces import Cutter, Cutting, Piece, loudness_silence
-from mambaasr.decode.recogniser import Recognised, Recogniser, Utterance
+from mambaasr.decode.recogniser import Recognised, Recogniser, Timed, Utterance
 from mambaasr.decode.recordings import WHOLE, Clip, Recording
 from mambaasr.decode.transcript import Segment, Transcript, Word
 from mambaasr.errors import UserError
@@ -25,6 +25,8 @@ from mambaasr.errors import UserError
 LONG = ("auto", "one_pass", "windows", "vad")
 # Audio that is searched together at most [s], of several recordings or of one.
 TOGETHER = 600.0
+# Of audio to be aligned [s]: the memory that it takes grows with the square.
+ALIGNED = 600.0
 
 type Audio = str | Path | np.ndarray | torch.Tensor
 
@@ -152,6 +154,36 @@ class SpeechRecognizer:
             return found
         found = self._transcribe(audio, rate)
         return list(found) if isinstance(audio, Sequence) else found
+
+    def align(self, audio: Audio | Recording, text: str, rate: int | None = None) -> list[Word]:
+        """Return when each word of a known text is said, by CTC's most probable path.
+
+        Args:
+            audio: a recording of up to :data:`ALIGNED` seconds, as for :meth:`transcribe`; of a
+                longer one give clips with their texts.
+            text: what is said in it, as the model's transcripts are written.
+            rate: of samples.
+
+        Raises:
+            UserError: the audio cannot be read or is too long, the model has no CTC, its tokens
+                cannot spell the text, or the text is longer than the audio.
+        """
+        clips = audio.clips if isinstance(audio, Recording) else WHOLE
+        if len(clips) > 1:
+            raise UserError("align: one clip at a time")
+        samples, most = [np.empty(0, np.float32)], ALIGNED * self.rate
+        for block in self._blocks(audio, rate, clips[0]):
+            samples.append(block)
+            if sum(map(len, samples)) > most:
+                raise UserError(f"align: more than {ALIGNED:g} s: align pieces of the recording")
+        job = self._job(audio, 0)
+        self._check_language(job.language)
+        wave = torch.from_numpy(np.concatenate(samples))
+        with self._lock:
+            spelled = Utterance(0, wave, job.language, self._spelled(job.language))
+            found = self._recogniser.times(spelled, text)
+        start, end = clips[0].start, clips[0].start + len(wave) / self.rate
+        return [_word(each, start, end) for each in found]
 
     def _transcribe(
         self, audio: Iterable[Audio | Recording], rate: int | None
@@ -317,15 +349,7 @@ class SpeechRecognizer:
             # What a decoder says where CTC hears nothing is invented.
             segment.text, segment.nbest, segment.tokens = "", [], 0
             return
-        segment.words = [
-            Word(
-                each.text,
-                segment.start + each.start,
-                min(segment.start + each.start + each.duration, segment.end),
-                each.confidence,
-            )
-            for each in found.words
-        ]
+        segment.words = [_word(each, segment.start, segment.end) for each in found.words]
 
     def _done(self, job: _Job) -> Transcript:
         found = job.transcript
@@ -339,3 +363,9 @@ class SpeechRecognizer:
                     times[each.language] = times.get(each.language, 0) + each.end - each.start
             found.language = max(times, key=lambda name: times[name], default=None)
         return found
+
+
+def _word(timed: Timed, start: float, end: float) -> Word:
+    """Return a word of a stretch of a recording with the recording's times [s]."""
+    begin = min(start + timed.start, end)
+    return Word(timed.text, begin, min(begin + timed.duration, end), timed.confidence)

@@ -167,3 +167,18 @@ def test_nbest_and_what_does_not_go(weights, waves, tmp_path):
         SpeechRecognizer(weights, long="never")
     with pytest.raises(UserError, match="no such model"):
         SpeechRecognizer(tmp_path / "nowhere")
+
+
+def test_times_of_a_known_text(recognizer, waves, tmp_path):
+    """Of a clip they are the recording's."""
+    soundfile.write(tmp_path / "two.wav", np.concatenate(waves[:2]), 16000)
+    first = len(waves[0]) / 16000
+    clip = Recording(tmp_path / "two.wav", "two", (Clip(first, None),))
+    aligned = recognizer.align(clip, "A BE")
+    alone = recognizer.align(tmp_path / "two.wav", "A BE")
+    assert [word.word for word in aligned] == ["A", "BE"] and aligned != alone
+    for mine, other in zip(aligned, recognizer.align(waves[1], "A BE", 16000), strict=True):
+        assert mine.start == pytest.approx(first + other.start, abs=1e-3)
+        assert mine.confidence == pytest.approx(other.confidence, rel=1e-2)
+    with pytest.raises(UserError, match="more than 600 s"):
+        recognizer.align(np.zeros(16000 * 601, np.float32), "A", 16000)
