@@ -1,10 +1,12 @@
 """A recipe from its corpus to its error rates, for each way to store its sets."""
 
+import os
 import re
 import shutil
 
 import pytest
-from recipes import call, small_recipe, steps_of
+from forked import python_folder
+from recipes import call, environment, small_recipe, steps_of
 
 pytestmark = pytest.mark.slow
 SPEEDS = ["--speed_perturb_factors", "0.9 1.0"]
@@ -17,7 +19,9 @@ def recipe(tmp_path_factory, test_data):
 
 
 def run(recipe, *options):
-    return call(recipe, *options, script="./run.sh")
+    """Run stages of the recipe, whose commands need not import ESPnet again."""
+    path = {"PATH": f"{python_folder()}:{os.environ['PATH']}"}
+    return call(recipe, *options, script="./run.sh", env=environment() | path)
 
 
 def said_of(recipe, experiment):
