@@ -9,6 +9,7 @@ pause, to recordings of up to so many seconds (0: as they are), and transcribes 
 
 import argparse
 import itertools
+import sys
 import time
 
 from mambaasr.command import run_main
@@ -87,6 +88,8 @@ def main(argv=None):
             found = model.transcribe(recordings, rate)
             spent = time.process_time() - begun
             texts = {str(number): each.text for number, each in enumerate(found)}
+            for error in filter(None, (each.error for each in found)):
+                print(f"not transcribed, counted as deleted: {error}", file=sys.stderr)
             scores = error_rate.total(error_rate.align(true, texts, error_rate.words))
             row.append(f"{scores.error_rate:.1f} ({spent / seconds:.3f})")
         rows.append(row)

@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     summary = decode_set(
         *(model, wavs, keys, args.output_dir),
-        *(args.nj, args.cluster, args.chunk_size, given, prompts),
+        *(args.nj, args.cluster, args.chunk_size, given, prompts, args.prompt),
     )
     print(
         f"{args.output_dir}: {summary['utterances']} utterances, {summary['failed']} failed, "

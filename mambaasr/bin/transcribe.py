@@ -1,6 +1,7 @@
 """Transcribe recordings of any kind and length with a trained model."""
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -55,7 +56,12 @@ def get_parser() -> argparse.ArgumentParser:
         "soft, one_pass not at all; auto: windows for what is longer than the training's "
         "utterances (default)",
     )
-    add("--longest", type=float, metavar="SECONDS", help="of a piece; default: as in the training")
+    add(
+        "--longest",
+        type=float,
+        metavar="SECONDS",
+        help="of a piece, at most; default: as in the training",
+    )
     add("--clip_timestamps", type=_clips, metavar="START,END,...", help="only these stretches [s]")
     add("--channel", type=_positive, metavar="N", help="from 1; default: the average of all")
     add("--language", metavar="CODE", help="for a model that is given it")
@@ -93,9 +99,11 @@ def check(args: argparse.Namespace) -> None:
             raise UserError(f"--output_format {name}: choose of {', '.join(FORMATS)}, all")
     if args.max_line_count and not args.max_line_width:
         raise UserError("--max_line_count needs --max_line_width")
+    if not math.isfinite(args.phrase_weight):
+        raise UserError(f"--phrase_weight {args.phrase_weight}: give a number")
     if args.ctc_weight is not None and not 0 <= args.ctc_weight <= 1:
         raise UserError(f"--ctc_weight {args.ctc_weight}: it lies from 0 to 1")
-    if args.longest is not None and args.longest < 1:
+    if args.longest is not None and not 1 <= args.longest < math.inf:
         raise UserError(f"--longest {args.longest}: give at least a second")
     if args.batch_size != "auto":
         try:

@@ -158,10 +158,12 @@ def stream_audio(
     """
     with _faults_named(path), _mixing(path, channel) as (stream, mix):
         blocks = _mixed(path, stream, mix, start, end)
-        if rate == stream.rate:
-            yield from blocks
-        else:
-            yield from _resampled(blocks, stream.rate, rate)
+        count = 0
+        for block in blocks if rate == stream.rate else _resampled(blocks, stream.rate, rate):
+            count += len(block)
+            yield block
+        if not count:
+            raise AudioError(f"{path}: no samples are left at {rate} Hz")
     if mix.spread()[0] > APART:
         logging.warning(f"{path}: channels that differ were averaged; take one")
 

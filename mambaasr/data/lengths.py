@@ -19,14 +19,14 @@ def quantiles(samples: Iterable[int], rate: int) -> dict[str, float]:
     return {f"{share:g}": round(float(each), 3) for share, each in zip(SHARES, found, strict=True)}
 
 
-def quantiles_of(shape_file: str | Path, rate: int) -> dict[str, float] | None:
-    """Return :func:`quantiles` of a file of shapes of audio, ``utterance samples``.
+def quantiles_of(files: Iterable[str | Path], rate: int) -> dict[str, float] | None:
+    """Return :func:`quantiles` of files of shapes of audio, ``utterance samples``.
 
-    None where it holds those of features.
+    None where they hold those of features.
     """
     lengths = []
-    with open(shape_file, encoding="utf-8") as stream:
-        for line in stream:
+    for file in files:
+        for line in Path(file).read_text(encoding="utf-8").splitlines():
             shape = line.split()[-1]
             if not shape.isdecimal():
                 return None

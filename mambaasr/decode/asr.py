@@ -48,6 +48,7 @@ def decode_set(
     chunk_size: int | None = None,
     languages: Mapping[str, str] | None = None,
     prompts: Mapping[str, str] | None = None,
+    prompt: str = "",
 ) -> dict[str, Any]:
     """Decode utterances; write what :mod:`mambaasr.decode.outputs` tells, and decode.json.
 
@@ -73,6 +74,7 @@ def decode_set(
         languages: utterance -> language, for a model that is given it; or None.
         prompts: utterance -> words that its text begins with in training, such as task tokens;
             they are read, not recognised, and are no part of the hypotheses. Or None.
+        prompt: what they were made of, with ``{lang}``, for decode.json.
 
     Returns:
         The content of decode.json; ``again`` counts the failures that are worth another try.
@@ -96,6 +98,7 @@ def decode_set(
         for utt, *_ in chunk.utterances
     ]
     summary = summarise(model, contents, results, nj)
+    summary["prompt"] = prompt
     summary["prompts"] = sorted(set((prompts or {}).values()))
     outputs.write_reports(output_dir, results)
     failed = [result for result in results if result["reason"]]

@@ -120,7 +120,7 @@ def plan(
             )
             for key in keys[start : start + size]
         )
-        stamps = [[*each._replace(path=None), *_stamp(each.path)] for each in spoken]
+        stamps = [[*each._replace(path=None), *stamp_of(each.path)] for each in spoken]
         # Where in an archive, which is one file for many utterances.
         offsets = [each.path and split(each.path)[1] for each in spoken]
         stamps += [offsets] if any(offsets) else []
@@ -167,7 +167,7 @@ def sha256(path: str) -> str:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
-def _stamp(path: str | None) -> tuple[int, int]:
+def stamp_of(path: str | None) -> tuple[int, int]:
     """Return size and modification time [ns] of an audio file; zeros where it is missing.
 
     Of a place in an archive they are the archive's.

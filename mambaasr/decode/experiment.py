@@ -11,6 +11,7 @@ from mambaasr.beside import resolve
 from mambaasr.config import has_decoder, model_file, read
 from mambaasr.config.read import sampling_rate
 from mambaasr.data.lengths import quantiles_of
+from mambaasr.data.splits import files_of
 from mambaasr.errors import UserError
 from mambaasr.task.languages import MODEL
 
@@ -113,13 +114,15 @@ def _take_decoding(found: Experiment, folder: Path) -> None:
         options = said["options"]
         found.options = {name: options[name] for name in _SEARCH if name in options}
         found.search = options.get("search", "joint")
-        prompts = said.get("prompts") or []
+        prompts = [said["prompt"]] if "prompt" in said else said.get("prompts") or []
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         logging.warning(f"{last}: not used, it cannot be read: {error}")
         return
     logging.info(f"options of the search as in {last}")
     if len(prompts) == 1:
         (found.prompt,) = prompts
+    elif prompts:
+        logging.warning(f"{last}: it had several prompts, none is taken: give one (--prompt)")
     # The folder may have moved, or come without them.
     for kind in ("lm_file", "ngram_file"):
         file = said.get(kind)
@@ -141,6 +144,6 @@ def trained_seconds(folder: Path, trained: dict[str, Any]) -> dict[str, float] |
     if noted:
         return noted
     for shapes in (trained.get("train_shape_file") or [])[:1]:
-        if Path(shapes).is_file():
-            return quantiles_of(shapes, sampling_rate(trained.get("frontend_conf")))
+        if Path(shapes).exists():
+            return quantiles_of(files_of(shapes), sampling_rate(trained.get("frontend_conf")))
     return None

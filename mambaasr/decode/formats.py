@@ -185,4 +185,4 @@ def _escaped(text: str) -> str:
 
 
 def _one_word(name: str) -> str:
-    return re.sub(r"\s+", "_", Path(name).stem) or "-"
+    return re.sub(r"[\s/]+", "_", name) or "-"

@@ -237,6 +237,10 @@ def check_device(device: str) -> None:
     """Raise a :class:`UserError` for a GPU where none is available."""
     import torch
 
+    try:
+        torch.device(device)
+    except RuntimeError:
+        raise UserError(f"--device {device}: there is no such kind; cpu, cuda, cuda:1") from None
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise UserError("no GPU can be used here: decode with --ngpu 0, or see `mambaasr doctor`")
 

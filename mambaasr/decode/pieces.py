@@ -88,7 +88,7 @@ class Cutter:
         audio, rate = np.concatenate(self._waiting), self._rate
         end = len(audio) / rate
         times, silent = _windows(audio, rate, self._silence, self._cutting)
-        spans = cut(times[silent < 0.5], end, self._cutting)
+        spans = cut(np.sort(times[silent < 0.5]), end, self._cutting)
         keep = len(audio)
         if not last:
             # What comes next may belong to the last piece, and speech may begin at the very end.
@@ -122,8 +122,10 @@ def _windows(
     found = silence([audio[begin:end] for begin, end, _, _ in windows])
     times, values = [], []
     for (begin, end, first, to), each in zip(windows, found, strict=True):
-        at = begin + (np.arange(len(each)) + 0.5) * (end - begin) / max(1, len(each))
-        counts = (at >= first) & (at < to)
+        frame = (end - begin) / max(1, len(each))
+        at = begin + (np.arange(len(each)) + 0.5) * frame
+        # The frames of neighbours do not lie at the same times: none is to fall between two.
+        counts = (at >= first - frame) & (at < to + frame)
         times.append(at[counts] / rate)
         values.append(each[counts])
     return np.concatenate(times), np.concatenate(values)
@@ -144,10 +146,12 @@ def cut(said: np.ndarray, end: float, cutting: Cutting) -> list[tuple[float, flo
     """
     if not len(said):
         return []
-    room = max(cutting.longest - 2 * cutting.pad, 0.0)
+    # Of short pieces the pads are to leave something.
+    pad = min(cutting.pad, cutting.longest / 10)
+    room = cutting.longest - 2 * pad
     pauses = np.flatnonzero(np.diff(said) >= cutting.pause) + 1
     groups = [each for group in np.split(said, pauses) for each in _parts(group, room)]
-    most = room if cutting.target is None else cutting.target - 2 * cutting.pad
+    most = room if cutting.target is None else cutting.target - 2 * pad
     joined = [groups[0]]
     for group in groups[1:]:
         near = group[0] - joined[-1][-1] <= cutting.apart
@@ -158,7 +162,7 @@ def cut(said: np.ndarray, end: float, cutting: Cutting) -> list[tuple[float, flo
     first, last = (np.array([each[place] for each in joined]) for place in (0, -1))
     places = [0.0, *((last[:-1] + first[1:]) / 2).tolist(), end]
     return [
-        (max(before, begin - cutting.pad), min(behind, to + cutting.pad))
+        (max(before, begin - pad), min(behind, to + pad))
         for before, behind, begin, to in zip(
             places, places[1:], first.tolist(), last.tolist(), strict=False
         )

@@ -330,7 +330,10 @@ class Recogniser(_Opened):
             try:
                 encoded, _ = self._encode(batch)
             except Exception as error:
-                if len(batch) == 1 or not may_pass(error) or lost_gpu(error):
+                short = isinstance(error, TooShortUttError)
+                if short and len(batch) == 1:
+                    raise UserError(str(self.failed(batch[0], error).reason)) from None
+                if len(batch) == 1 or not (short or may_pass(error)) or lost_gpu(error):
                     raise
                 limit = len(batch) // 2
                 waiting.extendleft(reversed(batch))

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from mambaasr.checks import check_choice
-from mambaasr.data.audio import resample, stream_audio
+from mambaasr.data.audio import MAX_PEAK, resample, stream_audio
 from mambaasr.data.prefix import LANG
-from mambaasr.decode.experiment import Experiment, open_experiment
+from mambaasr.decode.experiment import UNKNOWN, Experiment, open_experiment
 from mambaasr.decode.load import load_speech2text
 from mambaasr.decode.pieces import Cutter, Cutting, Piece, loudness_silence
 from mambaasr.decode.recogniser import Recognised, Recogniser, Timed, Utterance
@@ -37,6 +37,7 @@ class _Job:
 
     transcript: Transcript
     language: str | None
+    prompt: tuple[int, ...] = ()
     read: bool = False
     open: int = 0
     failed: list[str] = field(default_factory=list)
@@ -63,7 +64,7 @@ class SpeechRecognizer:
         long: how a recording is cut. "one_pass" does not; "windows" where CTC says that nothing is
             said; "vad" where it is soft; "auto" cuts ("windows", or "vad" for a model without CTC)
             what is longer than nearly all utterances of the training.
-        longest: what a piece may last [s]; None: as the training's utterances.
+        longest: what a piece lasts at most [s]; None: as the training's utterances.
         phrases: file with phrases to prefer, one a line; ``phrase_weight`` for each token of one.
         prompt: what every text began with in training; None: as in the last decoding.
         language: of all recordings, for a model that is given it.
@@ -116,9 +117,12 @@ class SpeechRecognizer:
             **options,
         )
         self._recogniser = Recogniser(speech2text, batch_size, search)
-        self._lock = threading.Lock()
+        self._lock, self._warned = threading.Lock(), False
+        self._prompts: dict[str, tuple[int, ...]] = {}
         self.long, self.language = long, language
         self.prompt = self.experiment.prompt if prompt is None else prompt
+        # Where nobody knows it, the first recording that is cut says so.
+        self._guessed = longest is None and self.experiment.seconds is None
         longest = longest or self.experiment.longest
         self._cutting = Cutting(longest, min(longest, self.experiment.usual))
         self._ctc = getattr(self._recogniser.model, "ctc", None) is not None
@@ -150,7 +154,7 @@ class SpeechRecognizer:
         if isinstance(audio, str | Path | Recording | np.ndarray | torch.Tensor):
             (found,) = self._transcribe([audio], rate)
             if found.error:
-                raise UserError(f"{found.name}: {found.error}".removeprefix(f"{found.name}: "))
+                raise UserError(found.error)
             return found
         found = self._transcribe(audio, rate)
         return list(found) if isinstance(audio, Sequence) else found
@@ -223,6 +227,7 @@ class SpeechRecognizer:
         """Read and cut a recording; a fault is noted, and ends it."""
         try:
             self._check_language(job.language)
+            job.prompt = self._spelled(job.language)
             clips = audio.clips if isinstance(audio, Recording) else WHOLE
             for clip in clips:
                 for piece in self._cut(job, self._blocks(audio, rate, clip)):
@@ -240,6 +245,9 @@ class SpeechRecognizer:
             raise UserError(f"give the language, one of {', '.join(known)}: {given}")
         if LANG in self.prompt and language is None:
             raise UserError(f"the prompt '{self.prompt}' needs the language")
+        if language and known is None and LANG not in self.prompt and not self._warned:
+            self._warned = True
+            logging.warning(f"the language {language!r} is not used: the model is not told it")
 
     def _blocks(
         self, audio: Audio | Recording, rate: int | None, clip: Clip
@@ -252,12 +260,22 @@ class SpeechRecognizer:
             return
         if rate is None:
             raise UserError("samples need their rate: transcribe(samples, rate)")
-        samples = np.asarray(audio, dtype=np.float32)
+        samples = np.asarray(audio)
+        if samples.dtype.kind in "iu":
+            half = 2.0 ** (8 * samples.dtype.itemsize - 1)
+            samples = (samples - (half if samples.dtype.kind == "u" else 0.0)) / half
+        samples = samples.astype(np.float32)
         if samples.ndim != 1:
             raise UserError(f"samples of one channel are (time,), not {samples.shape}")
         if not np.isfinite(samples).all():
             raise UserError("the samples hold NaN or infinity")
-        yield samples if rate == self.rate else resample(samples, rate, self.rate)
+        if np.abs(samples).max(initial=0.0) > MAX_PEAK:
+            raise UserError("samples of floating point must lie within -1..1")
+        if rate != self.rate:
+            samples = resample(samples, rate, self.rate)
+        if not len(samples):
+            raise UserError("there are no samples")
+        yield samples
 
     def _cut(self, job: _Job, blocks: Iterator[np.ndarray]) -> Iterator[Piece]:
         """Cut a recording as wanted; one that is short stays whole."""
@@ -282,6 +300,12 @@ class SpeechRecognizer:
             yield Piece(0.0, np.concatenate(first))
 
     def _cutter(self, job: _Job) -> Cutter:
+        if self._guessed:
+            self._guessed = False
+            logging.warning(
+                f"how long the training's utterances were is not known: {UNKNOWN:g} s is assumed "
+                "(longest)"
+            )
         by_loudness = self.long == "vad" or not self._ctc
         job.transcript.long = "vad" if by_loudness else "windows"
 
@@ -311,19 +335,14 @@ class SpeechRecognizer:
         if not waiting:
             return
         started = time.perf_counter()
+        utterances = [
+            Utterance(place, samples, job.language, job.prompt)
+            for place, (job, _, samples) in enumerate(waiting)
+        ]
         with self._lock:
-            try:
-                utterances = [
-                    Utterance(place, samples, job.language, self._spelled(job.language))
-                    for place, (job, _, samples) in enumerate(waiting)
-                ]
-                for found in self._recogniser(utterances):
-                    job, segment, _ = waiting[found.key]
-                    self._take(job, segment, found)
-            except UserError as error:
-                for job, segment, _ in waiting:
-                    segment.error = segment.error or str(error)
-                    job.failed.append(str(error))
+            for found in self._recogniser(utterances):
+                job, segment, _ = waiting[found.key]
+                self._take(job, segment, found)
         spent = time.perf_counter() - started
         whole = sum(segment.end - segment.start for _, segment, _ in waiting)
         for job, segment, _ in waiting:
@@ -332,7 +351,9 @@ class SpeechRecognizer:
 
     def _spelled(self, language: str | None) -> tuple[int, ...]:
         text = self.prompt.replace(LANG, language or "")
-        return self._recogniser.prompt(text) if text else ()
+        if text not in self._prompts:
+            self._prompts[text] = self._recogniser.prompt(text) if text else ()
+        return self._prompts[text]
 
     def _take(self, job: _Job, segment: Segment, found: Recognised) -> None:
         """Put what was found of a segment into it; times become the recording's."""
@@ -353,6 +374,9 @@ class SpeechRecognizer:
 
     def _done(self, job: _Job) -> Transcript:
         found = job.transcript
+        found.segments = [each for each in found.segments if each.text or each.error]
+        for number, each in enumerate(found.segments):
+            each.id = number
         if job.failed:
             more = f" (and {len(job.failed) - 1} more)" if len(job.failed) > 1 else ""
             found.error = job.failed[0] + more

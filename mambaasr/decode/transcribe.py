@@ -16,7 +16,7 @@ from typing import Any
 
 from mambaasr import provenance
 from mambaasr.decode import formats
-from mambaasr.decode.chunks import sha256
+from mambaasr.decode.chunks import sha256, stamp_of
 from mambaasr.decode.experiment import Experiment, open_experiment
 from mambaasr.decode.recordings import STDIN, WHOLE, Recording, find_recordings
 from mambaasr.decode.transcript import Transcript
@@ -51,9 +51,22 @@ def transcribe(args: argparse.Namespace) -> int:
         raise UserError(f"nothing to transcribe in {' '.join(args.inputs)}")
     experiment = open_experiment(args.model)
     out = None if args.output_dir is None else Path(args.output_dir)
-    if out is not None and out.exists() and not out.is_dir():
-        raise UserError(f"--output_dir {out}: a file of that name is there")
+    if out is not None:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            reason = "a file of that name is there" if out.is_file() else error.strerror or error
+            raise UserError(f"--output_dir {out}: {reason}") from None
     made = _Made(out, args, experiment) if out is not None else None
+    if made and not args.overwrite:
+        for other, each in [(made.other(each), each) for each in recordings]:
+            if other:
+                problems.append(
+                    f"{each.path}: {out}/{each.name} was made of {other}: give another "
+                    "--output_dir, or --overwrite"
+                )
+                print(f"error: {problems[-1]}", file=sys.stderr)
+                recordings.remove(each)
     waiting = [each for each in recordings if args.overwrite or not (made and made.has(each))]
     if len(waiting) < len(recordings) and not args.quiet:
         print(f"{len(recordings) - len(waiting)} are done already", file=sys.stderr)
@@ -64,7 +77,8 @@ def transcribe(args: argparse.Namespace) -> int:
             seconds, audio = seconds + found.seconds, audio + found.duration
             if found.error:
                 reason = found.error.removeprefix(f"{recording.path}: ")
-                _say(f"error: {recording.path}: {reason}")
+                where = "standard input" if recording.path == STDIN else recording.path
+                _say(f"error: {where}: {reason}")
             _give(found, args, made, recording, len(waiting))
     if not args.quiet:
         done = len(waiting) + len(problems) - failed
@@ -108,7 +122,9 @@ def _transcripts(
         )
         audio = seconds = 0.0
         found = recognizer.transcribe(iter(opened))
-        for recording, each in zip(waiting, found, strict=True):
+        for recording, file, each in zip(waiting, opened, found, strict=True):
+            if each.error and recording.path == STDIN:  # the name of its file says nothing
+                each.error = each.error.replace(f"{file.path}: ", "")
             audio, seconds = audio + each.duration, seconds + each.seconds
             rtf = f"{seconds / audio:.3f}" if audio else "-"
             bar.set_postfix(hours=f"{audio / 3600:.2f}", rtf=rtf, refresh=False)
@@ -140,6 +156,8 @@ def _give(
     if made is not None:
         if found.segments or not found.error:
             made.write(found, recording)
+        else:
+            made.forget(recording)
     elif not args.json_lines and not (found.error and not found.segments):
         _say(f"{found.name}\t{found.text}" if count > 1 else found.text, sys.stdout)
 
@@ -168,42 +186,55 @@ class _Made:
 
     def has(self, recording: Recording) -> bool:
         """Whether a recording's files are there, made by this model with these options."""
-        try:
-            said = json.loads(self._marker(recording).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return False
+        said = self._read(recording)
         files = [self.out / name for name in said.get("written", ())]
         same = said.get("fingerprint") == self._fingerprint(recording)
         return same and all(file.is_file() for file in files)
 
+    def other(self, recording: Recording) -> str | None:
+        """Return the path of another recording, of which the files of this name were made."""
+        path = self._read(recording).get("path")
+        return path if path not in (None, os.path.abspath(recording.path)) else None
+
+    def forget(self, recording: Recording) -> None:
+        """Remove what is there of a recording: it is no longer right."""
+        for name in self._read(recording).get("written", ()):
+            (self.out / name).unlink(missing_ok=True)
+        self._marker(recording).unlink(missing_ok=True)
+
+    def _read(self, recording: Recording) -> dict[str, Any]:
+        try:
+            return json.loads(self._marker(recording).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+
     def write(self, found: Transcript, recording: Recording) -> None:
         """Write a transcript's files; it counts as made where nothing of it failed."""
         more = {
+            "path": str(recording.path),
             "model": str(self.experiment.weights),
             "version": provenance.environment()["mambaasr"],
         }
         layout = formats.Layout(
             self.args.max_line_width, self.args.max_line_count, self.args.word_timestamps
         )
-        marker = self._marker(recording)
-        marker.unlink(missing_ok=True)
+        self.forget(recording)
         files = formats.write(found, self.out / recording.name, self.args.formats, layout, more)
         if found.error or recording.path == STDIN:
             return
-        with atomic_write(marker) as stream:
-            names = [str(file.relative_to(self.out)) for file in files]
-            fingerprint = self._fingerprint(recording)
-            json.dump({"fingerprint": fingerprint, "written": names}, stream, ensure_ascii=False)
+        with atomic_write(self._marker(recording)) as stream:
+            content = {
+                "path": os.path.abspath(recording.path),
+                "fingerprint": self._fingerprint(recording),
+                "written": [str(file.relative_to(self.out)) for file in files],
+            }
+            json.dump(content, stream, ensure_ascii=False)
 
     def _marker(self, recording: Recording) -> Path:
         return self.out / MADE / f"{recording.name}.json"
 
     def _fingerprint(self, recording: Recording) -> str:
-        try:
-            status = os.stat(recording.path)
-            stamp = [status.st_size, status.st_mtime_ns]
-        except OSError:
-            stamp = []
+        stamp = stamp_of(str(recording.path))
         own = [os.path.abspath(recording.path), stamp, recording.clips, recording.language]
         said = json.dumps([self._common, own, recording.channel], sort_keys=True, default=str)
         return hashlib.sha256(said.encode()).hexdigest()

@@ -1,9 +1,15 @@
 """What is recognised of a recording."""
 
-import unicodedata
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
+
+# Thai, Lao, Myanmar, Khmer, marks and kana, Han, forms as wide as these: not Hangul.
+_WITHOUT_SPACES = re.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3000-\u30ff\u31f0-\u31ff\u3400-\u4dbf"
+    "\u4e00-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]"
+)
 
 
 class Word(NamedTuple):
@@ -126,10 +132,6 @@ def join(texts: Iterable[str]) -> str:
     """Join the texts of neighbours; between characters of scripts without spaces comes none."""
     whole = ""
     for text in filter(None, texts):
-        wide = whole and _wide(whole[-1]) and _wide(text[0])
-        whole += text if wide or not whole else f" {text}"
+        close = _WITHOUT_SPACES.match(whole[-1:]) and _WITHOUT_SPACES.match(text)
+        whole += text if close or not whole else f" {text}"
     return whole
-
-
-def _wide(character: str) -> bool:
-    return unicodedata.east_asian_width(character) in "WF"

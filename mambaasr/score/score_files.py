@@ -71,8 +71,12 @@ def score_text(
     speakers: Mapping[str, str] | None,
     details: Mapping[str, Any],
     languages: Mapping[str, str] | None = None,
+    confusions: bool = True,
 ) -> str:
-    """Return a table for each rate, and what else there is to say; see :func:`write_scores`."""
+    """Return a table for each rate, and what else there is to say; see :func:`write_scores`.
+
+    That of the languages' confusions is left out where ``confusions`` is false: it may be wide.
+    """
     sections = []
     for name, utterances in scores.items():
         header = (TITLES[name], *(UNIT_NAMES[name] if c == "Unit" else c for c in COLUMNS))
@@ -89,7 +93,7 @@ def score_text(
         sections.append(f"Utterances without a hypothesis, counted as deleted: {len(missing)}.\n")
     if details.get("lid"):
         sections.append(lid_scores.describe(details["lid"]) + "\n")
-        if len(details["lid"].get("confusion", ())) > 1:
+        if confusions and len(details["lid"].get("confusion", ())) > 1:
             sections.append(markdown_table(*lid_scores.table(details["lid"])))
     if details.get("compare"):
         sections.append(describe(details["compare"]) + "\n")

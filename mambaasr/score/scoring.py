@@ -84,7 +84,7 @@ def score(
     if output_dir is None:
         return score_files.score_text(scores, speakers, details, of_language)
     score_files.write_scores(output_dir, scores, speakers, details, of_language)
-    totals = score_files.score_text(scores, None, details, of_language)
+    totals = score_files.score_text(scores, None, details, of_language, confusions=False)
     more = "by speaker and every error" if speakers else "every error"
     return f"{totals}{more}: {output_dir}/score.txt, errors_*.txt\n"
 

@@ -221,6 +221,11 @@ class EpochSampler(AbsSampler):
                         stream.write(f"{name:09d} {size}{',' if width else ''}{width}\n")
             return [[keys[int(name)] for name in batch] for batch in self.batches_of(paths)]
 
+    @property
+    def of_audio(self) -> bool:
+        """Whether the lengths are those of audio [samples]; of features they are frames."""
+        return not self.widths[0]
+
     def lengths(self) -> list[int]:
         """Return the lengths of what some epoch draws [samples]."""
         found = []

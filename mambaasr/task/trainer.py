@@ -14,9 +14,11 @@ from tqdm import tqdm
 from mambaasr import provenance
 from mambaasr.config.read import sampling_rate
 from mambaasr.data.lengths import quantiles, quantiles_of
+from mambaasr.data.splits import files_of
 from mambaasr.errors import UserError
 from mambaasr.espnet_compat import Trainer as EspnetTrainer
 from mambaasr.task import checkpoints
+from mambaasr.task.sampling import EpochSampler
 
 
 class Progress:
@@ -64,8 +66,8 @@ class Trainer(EspnetTrainer):
         shapes = args.train_shape_file
         options.statistics = Path(shapes[0]).parent.parent if shapes else None
         options.speech_shapes, options.rate = None, sampling_rate(getattr(args, "frontend_conf", 0))
-        if shapes and not args.multiple_iterator:
-            options.speech_shapes = shapes[0]
+        if shapes:
+            options.speech_shapes = files_of(shapes[0])
         return options
 
     @classmethod
@@ -151,9 +153,9 @@ class Trainer(EspnetTrainer):
 
 def _seconds(factory: Any, options: Any) -> dict[str, float] | None:
     """Return how long the training's utterances are, joined ones where they are joined."""
-    drawn = getattr(getattr(factory, "sampler", None), "lengths", None)
-    if drawn is not None:
-        return quantiles(drawn(), options.rate)
+    sampler = getattr(factory, "sampler", None)
+    if isinstance(sampler, EpochSampler) and sampler.of_audio:
+        return quantiles(sampler.lengths(), options.rate)
     return quantiles_of(options.speech_shapes, options.rate) if options.speech_shapes else None
 
 

@@ -10,6 +10,7 @@ import pytest
 from tiny_asr import OURS, an4, make_experiment
 
 from mambaasr.bin.transcribe import main
+from mambaasr.data import ark
 from mambaasr.errors import UserError
 
 
@@ -76,7 +77,7 @@ def test_json_and_standard_input(model, talks, tmp_path, capsys, monkeypatch):
     main([str(talks / "1.wav"), "--model", model, "-o", str(out), "-f", "json", "--nbest", "2"])
     content = json.loads((out / "1.json").read_text())
     assert sorted(content) == sorted(
-        "name text language duration long rtf error segments model version".split()
+        "name path text language duration long rtf error segments model version".split()
     )
     assert content["model"] == f"{model}/valid.acc.ave.pth" and content["name"] == "1"
     assert not list(out.glob("*.txt"))
@@ -106,6 +107,45 @@ def test_a_data_folder_and_clips(model, talks, tmp_path, capsys):
     assert [segment["text"] for segment in both["segments"]] == texts
 
 
+def test_what_is_no_longer_right_is_removed(model, talks, tmp_path, capsys):
+    out = tmp_path / "out"
+    command = [str(talks / "0.wav"), "--model", model, "-o", str(out), "-f", "txt,srt"]
+    assert main(command) == 0
+    (talks / "0.wav").write_text("junk")
+    assert main(command) == 1
+    assert not [file for file in out.rglob("*") if file.is_file()]
+
+
+def test_another_recording_of_the_name_is_not_written_over(model, talks, tmp_path, capsys):
+    shutil.copy(talks / "1.wav", talks / "old/0.wav")
+    out = tmp_path / "out"
+    command = ["--model", model, "-o", str(out), "-f", "txt"]
+    assert main([str(talks / "0.wav"), *command]) == 0
+    before = (out / "0.txt").read_text()
+    assert main([str(talks / "old/0.wav"), *command]) == 1
+    assert f"0 was made of {talks}/0.wav: give another --output_dir" in capsys.readouterr().err
+    assert (out / "0.txt").read_text() == before
+    assert main([str(talks / "old/0.wav"), *command, "--overwrite"]) == 0
+
+
+def test_audio_in_an_archive_that_changes(model, talks, tmp_path, capsys):
+    data, out = tmp_path / "data", tmp_path / "out"
+    data.mkdir()
+    for number, said in ((0, "1 transcribed"), (0, "done already"), (1, "1 transcribed")):
+        with ark.writing(data / "a.ark") as writer:
+            place = writer.add("u", ark.audio_record((talks / f"{number}.wav").read_bytes()))
+        os.utime(data / "a.ark", (number + 1, number + 1))
+        (data / "wav.scp").write_text(f"u {place}\n")
+        assert main([str(data), "--model", model, "-o", str(out), "-f", "txt"]) == 0
+        assert said in capsys.readouterr().err
+
+
+def test_standard_input_without_audio(model, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
+    assert main(["-", "--model", model]) == 1
+    assert "error: standard input: the file is empty" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "options, message",
     [
@@ -114,6 +154,9 @@ def test_a_data_folder_and_clips(model, talks, tmp_path, capsys):
         (["--ctc_weight", "2"], "--ctc_weight 2.0: it lies from 0 to 1"),
         (["--batch_size", "many"], "--batch_size many: a number from 1, or auto"),
         (["--longest", "0.1"], "--longest 0.1: give at least a second"),
+        (["--longest", "nan"], "--longest nan: give at least a second"),
+        (["--phrase_weight", "nan"], "--phrase_weight nan: give a number"),
+        (["--device", "foo"], "--device foo: there is no such kind"),
         (["--model", "nowhere"], "nowhere: no such model"),
         (["--phrases", "nowhere"], "nowhere"),
     ],
@@ -132,3 +175,5 @@ def test_nothing_to_do_and_wrong_numbers(model, talks, tmp_path, capsys):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="a file of that name is there"):
         main([str(talks), "--model", model, "-o", str(tmp_path / "file")])
+    with pytest.raises(UserError, match="--output_dir .*file/x: Not a directory"):
+        main([str(talks), "--model", model, "-o", str(tmp_path / "file/x")])

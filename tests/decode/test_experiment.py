@@ -41,12 +41,18 @@ def test_options_of_the_last_decoding(folder, caplog):
     lm.touch()
     decoded(
         *(folder, "new", {"beam_size": 7, "ctc_weight": 0.4, "nbest": 9, "search": "rescore"}),
-        **dict(prompts=["<|en|>"], lm_file=str(lm), ngram_file="gone.arpa"),
+        **dict(prompt="<|{lang}|>", prompts=["<|de|>", "<|en|>"], lm_file=str(lm)),
+        ngram_file="gone.arpa",
     )
     found = open_experiment(folder)
     assert found.options == {"beam_size": 7, "ctc_weight": 0.4} and found.search == "rescore"
-    assert found.prompt == "<|en|>" and found.lm == (lm.with_name("config.yaml"), lm)
+    assert found.prompt == "<|{lang}|>" and found.lm == (lm.with_name("config.yaml"), lm)
     assert found.ngram is None and "gone.arpa, which is not there" in caplog.text
+
+
+def test_prompts_of_which_none_can_be_taken(folder, caplog):
+    decoded(folder, "old", {}, prompts=["<|de|>", "<|en|>"])
+    assert open_experiment(folder).prompt == "" and "several prompts, none is taken" in caplog.text
 
 
 def test_lengths_of_the_training(folder):

@@ -77,11 +77,17 @@ def test_tables():
         "3601200\t3602000\t& now",
     ]
     ctm = FORMATS["ctm"](transcript(), Layout()).splitlines()
-    assert ctm[2] == "a_talk 1 3600.500 0.500 <or> 0.250" and len(ctm) == 4
+    assert ctm[2] == "a_talk.mp3 1 3600.500 0.500 <or> 0.250" and len(ctm) == 4
     assert FORMATS["stm"](transcript(), Layout()).splitlines()[1] == (
-        "a_talk 1 a_talk 3601.200 3602.000 & now"
+        "a_talk.mp3 1 a_talk.mp3 3601.200 3602.000 & now"
     )
     assert FORMATS["txt"](transcript(), Layout()) == "to be <or> not\n& now\n"
+
+
+def test_names_stay_apart():
+    for name, written in (("m.v1", "m.v1"), ("a b/c", "a_b_c"), ("", "-")):
+        made = Transcript(name, transcript().segments)
+        assert FORMATS["ctm"](made, Layout()).split()[0] == written
 
 
 def test_json_as_whispers(tmp_path):
@@ -105,3 +111,5 @@ def test_nothing_said_is_a_valid_file(name):
 def test_texts_of_neighbours_are_joined_as_their_script_is_written():
     assert join(["one", "", "two"]) == "one two"
     assert join(["你好", "世界", "ok", "好"]) == "你好世界 ok 好"
+    assert join(["안녕 하세요", "저는"]) == "안녕 하세요 저는"
+    assert join(["สวัสดี", "ครับ"]) == "สวัสดีครับ" and join(["すみ", "ません"]) == "すみません"

@@ -86,6 +86,34 @@ def test_a_recording_bit_by_bit_has_the_same_pieces(seconds):
     assert covered.max() == 1 and (covered[audio > 0] == 1).all()
 
 
+def test_a_token_of_a_frame_is_not_lost_between_windows():
+    """Neighbouring windows have their frames at other times."""
+
+    def frames(waves):
+        # 40 ms a frame, of which there are not whole numbers in a window.
+        found = []
+        for wave in waves:
+            count = len(wave) // 41
+            places = np.minimum(np.flatnonzero(wave) * count // len(wave), count - 1)
+            found.append(np.ones(count))
+            found[-1][places] = 0.0
+        return found
+
+    for seed in range(200):
+        random = np.random.default_rng(seed)
+        audio = np.zeros(40 * RATE, np.float32)
+        places = np.sort(random.choice(np.arange(500, 39_500, 1500), 8, replace=False))
+        audio[places + random.integers(0, 1000, 8)] = 1.0
+        cutter = Cutter(frames, RATE, Cutting(random.uniform(2, 5)))
+        found = [*cutter.accept(audio), *cutter.finish()]
+        assert sum(int(piece.samples.sum()) for piece in found) == 8
+
+
+def test_a_word_is_whole_in_short_pieces():
+    said = np.arange(0.4, 1.05, 0.05)
+    assert len(cut(said, 2.0, Cutting(1.0, 0.9))) == 1
+
+
 def test_what_waits_does_not_grow_with_the_recording():
     for audio in (np.zeros(60 * RATE, np.float32), np.ones(60 * RATE, np.float32)):
         cutter, most = Cutter(silent, RATE, Cutting(8.0)), 0

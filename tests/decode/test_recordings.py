@@ -40,9 +40,18 @@ def test_each_once_and_under_a_name_of_its_own(files):
         "deep/b": "talks/deep/b.FLAC",
     }
     (files / "other").mkdir()
-    (files / "other/a.wav").touch()
+    for name in ("a.wav", "a.wav_1.wav"):
+        (files / "other" / name).touch()
     found, _ = names("a.wav", "other/a.wav")
     assert found == {"a.wav_1": "a.wav", "a.wav_2": "other/a.wav"}
+    found, _ = names("a.wav", "other/a.wav", "other/a.wav_1.wav")
+    assert sorted(found.values()) == ["a.wav", "other/a.wav", "other/a.wav_1.wav"]
+
+
+def test_what_is_no_audio_of_a_folder(files):
+    (files / "talks/folder.wav").mkdir()
+    (files / "talks/._a.mp3").touch()
+    assert names("talks")[0] == {"a": "talks/a.mp3", "deep/b": "talks/deep/b.FLAC"}
 
 
 def test_a_data_folder(files):
@@ -55,6 +64,16 @@ def test_a_data_folder(files):
     assert [(each.name, each.clips, each.language, each.channel) for each in found] == [
         ("u1", (Clip(0.5, 1.5),), "cy", 2),
         ("u2", (Clip(2.0, None),), "de", 2),
+    ]
+    (files / "data/reco2file_and_channel").write_text("r1 call A\nr2 call B\n")
+    found, _ = find_recordings(["data"])
+    assert [each.channel for each in found] == [1, 1]  # both are of r1
+    (files / "data/wav.scp").write_text("r1 a.wav\nr2 a.wav\n")
+    (files / "data/segments").unlink()
+    found, _ = find_recordings(["data"])
+    assert [(each.name, each.path, each.channel) for each in found] == [
+        ("r1", "a.wav", 1),
+        ("r2", "a.wav", 2),
     ]
     (files / "data/segments").write_text("u1 r9 0.5 1.5\n")
     assert names("data", "a.wav") == (
@@ -69,12 +88,14 @@ def test_inputs_of_which_nothing_comes(files):
     assert problems[0] == "empty: there is no audio below this folder"
     assert problems[1] == "no*.wav: no file fits this pattern"
     assert problems[2].startswith("gone: this list cannot be read")
+    (files / "loop").write_text("@loop\n")
+    assert names("@loop")[1] == ["loop: this list names itself"]
 
 
 def test_clips():
     assert parse_clips("1.5") == (Clip(1.5, None),)
     assert parse_clips("0,2,3,4.5") == (Clip(0, 2), Clip(3, 4.5))
     assert parse_clips("0,2,2") == (Clip(0, 2), Clip(2, None))
-    for text in ("2,1", "-1,2", "1,1", "a", ""):
+    for text in ("2,1", "-1,2", "1,1", "a", "", "0,inf", "nan,1"):
         with pytest.raises(ValueError):
             parse_clips(text)
