@@ -21,7 +21,8 @@ def get_parser() -> argparse.ArgumentParser:
         prog="mambaasr transcribe",
         description=__doc__ + " Example: mambaasr transcribe talk.mp3 --model exp/asr_mine",
         epilog="Exit status: 0 where all succeeded, 1 where a recording failed, 2 for a wrong "
-        "call. Options that are not given are those of the model's last decoding (stage 12).",
+        "call, 130 where it was interrupted: the same command goes on. Options that are not given "
+        "are those of the model's last decoding (stage 12).",
         allow_abbrev=False,
     )
     add = parser.add_argument
@@ -37,9 +38,8 @@ def get_parser() -> argparse.ArgumentParser:
     add(
         "-f",
         "--output_format",
-        default="all",
         metavar="FORMAT",
-        help=f"one or several of {','.join(FORMATS)}, or all (default: all)",
+        help=f"one or several of {','.join(FORMATS)}; default: all of them",
     )
     add("--json_lines", action="store_true", help="print a JSON object for each recording")
     add("--overwrite", action="store_true", help="transcribe again what is done already")
@@ -92,7 +92,9 @@ def check(args: argparse.Namespace) -> None:
     Raises:
         UserError: names them.
     """
-    wanted = [name.strip() for name in args.output_format.split(",")]
+    if args.output_format and args.output_dir is None:
+        raise UserError("--output_format needs --output_dir; --json_lines prints JSON")
+    wanted = [name.strip() for name in (args.output_format or "all").split(",")]
     args.formats = list(FORMATS) if "all" in wanted else list(dict.fromkeys(wanted))
     for name in args.formats:
         if name not in FORMATS:

@@ -165,7 +165,7 @@ def stream_audio(
         if not count:
             raise AudioError(f"{path}: no samples are left at {rate} Hz")
     if mix.spread()[0] > APART:
-        logging.warning(f"{path}: channels that differ were averaged; take one")
+        logging.warning(f"{path}: channels that differ were averaged; take one (--channel)")
 
 
 def _resampled(

@@ -38,6 +38,7 @@ class Experiment:
         lm: (config.yaml, model file) of the last decoding's language model, or None.
         ngram: file of its n-gram model, or None.
         prompt: what every text begins with, where the last decoding had one for all; else "".
+        decoding: the file that they are taken from, or None.
         seconds: quantiles of the training utterances' lengths, share -> seconds; None: unknown.
     """
 
@@ -49,6 +50,7 @@ class Experiment:
     lm: tuple[Path, Path] | None = None
     ngram: Path | None = None
     prompt: str = ""
+    decoding: Path | None = None
     seconds: dict[str, float] | None = None
 
     @property
@@ -118,7 +120,7 @@ def _take_decoding(found: Experiment, folder: Path) -> None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         logging.warning(f"{last}: not used, it cannot be read: {error}")
         return
-    logging.info(f"options of the search as in {last}")
+    found.decoding = last
     if len(prompts) == 1:
         (found.prompt,) = prompts
     elif prompts:

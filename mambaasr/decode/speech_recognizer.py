@@ -126,6 +126,8 @@ class SpeechRecognizer:
         longest = longest or self.experiment.longest
         self._cutting = Cutting(longest, min(longest, self.experiment.usual))
         self._ctc = getattr(self._recogniser.model, "ctc", None) is not None
+        if LANG not in self.prompt:
+            self._spelled(None)
         if long == "windows" and not self._ctc:
             raise UserError(f"{model}: long: windows needs a model with CTC; vad needs none")
 
@@ -156,6 +158,8 @@ class SpeechRecognizer:
             if found.error:
                 raise UserError(found.error)
             return found
+        if not isinstance(audio, Iterable):
+            raise TypeError(f"audio is a path, samples or several of them, not {audio!r}")
         found = self._transcribe(audio, rate)
         return list(found) if isinstance(audio, Sequence) else found
 
@@ -221,7 +225,8 @@ class SpeechRecognizer:
             name, language = audio.name, audio.language or language
         else:
             name = str(audio) if isinstance(audio, str | Path) else str(place)
-        return _Job(Transcript(name, language=language), language)
+        told = self.experiment.languages is not None or LANG in self.prompt
+        return _Job(Transcript(name, language=language if told else None), language)
 
     def _pieces(self, job: _Job, audio: Audio | Recording, rate: int | None) -> Iterator[Piece]:
         """Read and cut a recording; a fault is noted, and ends it."""

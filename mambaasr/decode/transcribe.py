@@ -71,8 +71,12 @@ def transcribe(args: argparse.Namespace) -> int:
     if len(waiting) < len(recordings) and not args.quiet:
         print(f"{len(recordings) - len(waiting)} are done already", file=sys.stderr)
     failed, seconds, audio = len(problems), 0.0, 0.0
-    if waiting:
-        for recording, found in _transcripts(waiting, args):
+    if waiting and experiment.decoding and not args.quiet:
+        print(f"what is not given is as in {experiment.decoding}", file=sys.stderr)
+    count = 0
+    try:
+        for recording, found in _transcripts(waiting, args) if waiting else ():
+            count += 1
             failed += bool(found.error)
             seconds, audio = seconds + found.seconds, audio + found.duration
             if found.error:
@@ -80,11 +84,16 @@ def transcribe(args: argparse.Namespace) -> int:
                 where = "standard input" if recording.path == STDIN else recording.path
                 _say(f"error: {where}: {reason}")
             _give(found, args, made, recording, len(waiting))
+    except KeyboardInterrupt:
+        again = "; the same command goes on" if made else ""
+        _say(f"stopped after {count} of {len(waiting)} recordings{again}")
+        raise
     if not args.quiet:
         done = len(waiting) + len(problems) - failed
         rtf = f", RTF {seconds / audio:.3f}" if audio else ""
         where = f"; written to {out}" if out is not None else ""
-        said = f"{done} transcribed, {failed} failed, {audio / 3600:.2f} h of audio{rtf}{where}"
+        length = f"{audio / 3600:.2f} h" if audio >= 3600 else f"{audio:.0f} s"
+        said = f"{done} transcribed, {failed} failed, {length} of audio{rtf}{where}"
         print(said, file=sys.stderr)
     return 1 if failed else 0
 
@@ -154,11 +163,11 @@ def _give(
         content = {"name": found.name, **found.as_dict(args.word_timestamps)}
         _say(json.dumps(content, ensure_ascii=False), sys.stdout)
     if made is not None:
-        if found.segments or not found.error:
+        if found.text or not found.error:
             made.write(found, recording)
         else:
             made.forget(recording)
-    elif not args.json_lines and not (found.error and not found.segments):
+    elif not args.json_lines and (found.text or not found.error):
         _say(f"{found.name}\t{found.text}" if count > 1 else found.text, sys.stdout)
 
 

@@ -11,6 +11,7 @@ from tiny_asr import OURS, an4, make_experiment
 
 from mambaasr.bin.transcribe import main
 from mambaasr.data import ark
+from mambaasr.decode import transcribe
 from mambaasr.errors import UserError
 
 
@@ -74,7 +75,11 @@ def test_a_folder_to_files_and_again(model, talks, tmp_path, capsys):
 
 def test_json_and_standard_input(model, talks, tmp_path, capsys, monkeypatch):
     out = tmp_path / "out"
-    main([str(talks / "1.wav"), "--model", model, "-o", str(out), "-f", "json", "--nbest", "2"])
+    words = [str(talks / "1.wav"), "--model", model, "-o", str(out), "-f", "json", "--nbest", "2"]
+    assert main(words) == 0
+    assert f"what is not given is as in {model}/decode_asr/test/decode.json" in (
+        capsys.readouterr().err
+    )
     content = json.loads((out / "1.json").read_text())
     assert sorted(content) == sorted(
         "name path text language duration long rtf error segments model version".split()
@@ -140,6 +145,29 @@ def test_audio_in_an_archive_that_changes(model, talks, tmp_path, capsys):
         assert said in capsys.readouterr().err
 
 
+def test_interrupted_and_again(model, talks, tmp_path, capsys, monkeypatch):
+    """What was done stays, whole; the rest is done by the same command."""
+    (talks / "junk.mp3").unlink()
+    given = transcribe._give
+    done = []
+
+    def interrupt(found, *more):
+        given(found, *more)
+        done.append(found.name)
+        if len(done) == 2:
+            raise KeyboardInterrupt
+
+    out = tmp_path / "out"
+    command = [str(talks), "--model", model, "-o", str(out), "-f", "txt"]
+    monkeypatch.setattr(transcribe, "_give", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        main(command)
+    assert "stopped after 2 of 3 recordings; the same command goes on" in capsys.readouterr().err
+    assert len(list(out.rglob("*.txt"))) == 2
+    assert main(command) == 0 and "2 are done already" in capsys.readouterr().err
+    assert len(list(out.rglob("*.txt"))) == 3
+
+
 def test_standard_input_without_audio(model, capsys, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
     assert main(["-", "--model", model]) == 1
@@ -149,7 +177,8 @@ def test_standard_input_without_audio(model, capsys, monkeypatch):
 @pytest.mark.parametrize(
     "options, message",
     [
-        (["-f", "docx"], "--output_format docx: choose of txt, json"),
+        (["-f", "srt"], "--output_format needs --output_dir"),
+        (["-f", "docx", "-o", "x"], "--output_format docx: choose of txt, json"),
         (["--max_line_count", "2"], "--max_line_count needs --max_line_width"),
         (["--ctc_weight", "2"], "--ctc_weight 2.0: it lies from 0 to 1"),
         (["--batch_size", "many"], "--batch_size many: a number from 1, or auto"),

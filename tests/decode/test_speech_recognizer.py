@@ -151,6 +151,14 @@ def test_integers_are_samples_too(recognizer, waves):
     )
 
 
+def test_a_language_that_nobody_is_told(recognizer, waves, speech, caplog):
+    path = next(iter(speech.values()))
+    found = recognizer.transcribe(Recording(path, "a", language="de"))
+    assert found.language is None and "the language 'de' is not used" in caplog.text
+    with pytest.raises(TypeError, match="not None"):
+        recognizer.transcribe(None)
+
+
 def test_fewer_samples_than_one(recognizer, tmp_path):
     soundfile.write(tmp_path / "one.wav", np.zeros(1), 48000)
     for audio, rate, message in (
