@@ -242,9 +242,7 @@ def check_device(device: str) -> None:
     except RuntimeError:
         raise UserError(f"--device {device}: there is no such kind; cpu, cuda, cuda:1") from None
     if device.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(
-            "no GPU can be used here: take the CPU (--ngpu 0, --device cpu), or see `mambaasr doctor`"
-        )
+        raise UserError("no GPU can be used here: take the CPU, or see `mambaasr doctor`")
 
 
 def _shorten(keys: Sequence[str], limit: int = 5) -> str:
