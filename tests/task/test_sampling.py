@@ -1,5 +1,7 @@
 """What an epoch draws: languages by temperature; utterances of one speaker joined in order."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -172,6 +174,10 @@ def test_training_with_it(workspace, tmp_path):
     code, said = workspace.run(workspace.arguments(tmp_path / "exp", *join))
     assert code == 0, said
     assert (tmp_path / "exp/1epoch.pth").is_file()
+    noted = json.loads((tmp_path / "exp/provenance.json").read_text())[-1]["seconds"]
+    shapes = (workspace.folder / "stats/train/speech_shape").read_text().splitlines()
+    longest = max(int(line.split()[1]) for line in shapes) / 16000
+    assert longest < noted["1"] <= max(9, longest) + 1  # joined ones are longer than any alone
     log = (tmp_path / "exp/train.log").read_text()
     assert "[train] joined to at most 9 s" in log
     for options, message in (
