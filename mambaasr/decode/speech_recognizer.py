@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -37,6 +37,8 @@ class _Job:
 
     transcript: Transcript
     language: str | None
+    # The language for a model that is told it, else None.
+    told: str | None
     prompt: tuple[int, ...] = ()
     read: bool = False
     open: int = 0
@@ -136,9 +138,20 @@ class SpeechRecognizer:
         """Sampling rate that the model was trained at [Hz]; others are converted."""
         return self._recogniser.rate
 
+    @overload
+    def transcribe(self, audio: Audio | Recording, rate: int | None = None) -> Transcript: ...
+
+    @overload
     def transcribe(
-        self, audio: Audio | Recording | Iterable[Audio | Recording], rate: int | None = None
-    ) -> Any:
+        self, audio: list[Audio | Recording], rate: int | None = None
+    ) -> list[Transcript]: ...
+
+    @overload
+    def transcribe(
+        self, audio: Iterable[Audio | Recording], rate: int | None = None
+    ) -> Iterator[Transcript] | list[Transcript]: ...
+
+    def transcribe(self, audio: Any, rate: int | None = None) -> Any:
         """Transcribe one recording, or several together.
 
         Args:
@@ -188,8 +201,8 @@ class SpeechRecognizer:
         self._check_language(job.language)
         wave = torch.from_numpy(np.concatenate(samples))
         with self._lock:
-            spelled = Utterance(0, wave, job.language, self._spelled(job.language))
-            found = self._recogniser.times(spelled, text)
+            utterance = Utterance(0, wave, job.told, self._spelled(job.language))
+            found = self._recogniser.times(utterance, text)
         start, end = clips[0].start, clips[0].start + len(wave) / self.rate
         return [_word(each, start, end) for each in found]
 
@@ -225,8 +238,9 @@ class SpeechRecognizer:
             name, language = audio.name, audio.language or language
         else:
             name = str(audio) if isinstance(audio, str | Path) else str(place)
-        told = self.experiment.languages is not None or LANG in self.prompt
-        return _Job(Transcript(name, language=language if told else None), language)
+        told = language if self.experiment.languages is not None else None
+        used = language if told or LANG in self.prompt else None
+        return _Job(Transcript(name, language=used), language, told)
 
     def _pieces(self, job: _Job, audio: Audio | Recording, rate: int | None) -> Iterator[Piece]:
         """Read and cut a recording; a fault is noted, and ends it."""
@@ -320,10 +334,7 @@ class SpeechRecognizer:
         def blank(waves: Sequence[np.ndarray]) -> list[np.ndarray]:
             with self._lock:
                 return self._recogniser.blank_posteriors(
-                    [
-                        Utterance(n, torch.from_numpy(wave), job.language)
-                        for n, wave in enumerate(waves)
-                    ]
+                    [Utterance(n, torch.from_numpy(wave), job.told) for n, wave in enumerate(waves)]
                 )
 
         return Cutter(soft if by_loudness else blank, self.rate, self._cutting)
@@ -341,7 +352,7 @@ class SpeechRecognizer:
             return
         started = time.perf_counter()
         utterances = [
-            Utterance(place, samples, job.language, job.prompt)
+            Utterance(place, samples, job.told, job.prompt)
             for place, (job, _, samples) in enumerate(waiting)
         ]
         with self._lock:

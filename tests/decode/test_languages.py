@@ -158,5 +158,10 @@ def test_a_recogniser_of_recordings_is_told_the_language(told, speech):
 
 def test_a_recogniser_of_recordings_finds_the_language(tmp_path, speech):
     _, weights = experiment(tmp_path / "lid", lid_weight=0.5)
-    found = SpeechRecognizer(weights, beam_size=2).transcribe(next(iter(speech.values())))
+    path = next(iter(speech.values()))
+    recognizer = SpeechRecognizer(weights, beam_size=2)
+    found = recognizer.transcribe(path)
     assert found.language in CODES and found.segments[0].language == found.language
+    # What it is told besides is not its business.
+    again = recognizer.transcribe(Recording(path, "a", language="xx"))
+    assert again.language == found.language and again.text == found.text
