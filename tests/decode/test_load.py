@@ -115,7 +115,7 @@ def test_a_config_of_no_model_is_refused_with_an_ngram_model_too(experiment, tmp
 
 
 def test_no_gpu(experiment):
-    with pytest.raises(UserError, match="--ngpu 0"):
+    with pytest.raises(UserError, match="no GPU can be used here: take the CPU"):
         load_speech2text(*experiment, device="cuda:0")
 
 
