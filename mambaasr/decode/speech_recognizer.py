@@ -356,9 +356,10 @@ class SpeechRecognizer:
             for place, (job, _, samples) in enumerate(waiting)
         ]
         with self._lock:
-            for found in self._recogniser(utterances):
-                job, segment, _ = waiting[found.key]
-                self._take(job, segment, found)
+            reached = {found.key: found for found in self._recogniser(utterances)}
+        missed = "not reached: the GPU was lost on another"
+        for place, (job, segment, _) in enumerate(waiting):
+            self._take(job, segment, reached.get(place) or Recognised(place, reason=missed))
         spent = time.perf_counter() - started
         whole = sum(segment.end - segment.start for _, segment, _ in waiting)
         for job, segment, _ in waiting:

@@ -7,7 +7,7 @@ from importlib import metadata
 
 from mambaasr.errors import UserError
 
-# Class of https://pypi.org/project/whisper-normalizer, which has Whisper's own rules.
+# Class of the package whisper-normalizer, which has Whisper's own rules.
 _WHISPER = {
     "whisper_english": ("whisper_normalizer.english", "EnglishTextNormalizer"),
     "whisper_basic": ("whisper_normalizer.basic", "BasicTextNormalizer"),

@@ -94,6 +94,22 @@ def test_a_fault_is_its_recordings_alone(recognizer, speech, tmp_path):
             recognizer.transcribe(samples, rate)
 
 
+def test_what_the_search_did_not_reach_is_an_error(recognizer, waves, monkeypatch):
+    """After the loss of a GPU; it would look like silence."""
+    inner = recognizer._recogniser
+
+    class Lost:
+        def __call__(self, utterances):
+            return inner(utterances[:1])
+
+        def __getattr__(self, name):
+            return getattr(inner, name)
+
+    monkeypatch.setattr(recognizer, "_recogniser", Lost())
+    first, second = recognizer.transcribe(waves[:2], 16000)
+    assert first.error is None and "not reached: the GPU was lost" in second.error
+
+
 def test_a_long_recording_is_cut(weights, waves):
     """As told or by itself; times are the recording's, and nothing depends on who is beside it."""
     long = np.concatenate([np.zeros(16000, np.float32), *waves * 12])
